@@ -1,0 +1,73 @@
+"""What a venue is, and the table of them.
+
+A venue is pure: it says which requests to make and which streams to open, and turns what comes back into events.
+Talking is `shell/feed.py`'s business, alike for all. To add one, write its file beside `binance_usdm.py` and name it
+in `VENUES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal, Protocol
+
+from monitor.events import Event
+from monitor.venues.binance_usdm import BinanceUsdm
+from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
+
+__all__ = ["VENUES", "Hosts", "PrivateForm", "Request", "Requests", "Venue", "hosts"]
+
+Environment = Literal["live", "testnet", "demo", "custom"]
+
+
+class Venue(Protocol):
+    """One exchange's market: its addresses, its requests, its wire format."""
+
+    name: str
+    environments: Mapping[str, Hosts]
+
+    @property
+    def requests(self) -> Requests: ...
+
+    def market_url(self, base: str) -> str:
+        """Where the market stream is opened, before any subscription."""
+        ...
+
+    def mark_streams(self, symbols: Collection[str], array_above: int) -> tuple[str, ...]:
+        """Stream names that carry the marks of these symbols; the all-symbol array above that many."""
+        ...
+
+    def subscription(self, add: bool, streams: Collection[str], request_id: int) -> str:
+        """The frame that adds or removes streams of an open connection."""
+        ...
+
+    def private_url(self, base: str, key: str, form: PrivateForm) -> tuple[str, str | None]:
+        """Where an account's private stream is opened, and the first frame to send there, if any."""
+        ...
+
+    def stream_key(self, body: bytes) -> str:
+        """The private stream's key out of the answer to `requests.open_stream`."""
+        ...
+
+    def server_time(self, body: bytes) -> int:
+        """Exchange time in Unix milliseconds out of the answer to `requests.time`."""
+        ...
+
+    def decode_market(self, raw: bytes, market: str, wanted: Collection[str] | None) -> list[Event]:
+        """Read one frame of the market stream; marks of symbols not wanted are skipped (None: all are wanted)."""
+        ...
+
+    def decode_private(self, raw: bytes, account: str) -> list[Event]:
+        """Read one frame of a private stream."""
+        ...
+
+    def decode_answer(self, request: Request, body: bytes, account: str, market: str, sent_ms: int) -> list[Event]:
+        """Read the answer to one request of `requests.account`, `.reconcile`, `.contracts` or `.marks`."""
+        ...
+
+
+VENUES: dict[str, Venue] = {venue.name: venue for venue in (BinanceUsdm(),)}
+
+
+def hosts(venue: Venue, environment: str) -> Hosts | None:
+    """Addresses of a venue's environment; None where the user must give them (`custom`)."""
+    return venue.environments.get(environment)

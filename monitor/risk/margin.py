@@ -1,0 +1,86 @@
+"""Notional, unrealized PnL and maintenance margin of linear contracts.
+
+Source: Binance Support, "Leverage and Margin of USDⓈ-M Futures" and "Liquidation Protocols".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+
+from msgspec import Struct
+
+from monitor.events import Bracket
+
+ZERO = Decimal(0)
+RATIO_CAP = Decimal(10)
+"""Published margin ratio of a pool whose margin balance is gone; also the largest that is published at all."""
+
+
+class BracketTable(Struct, frozen=True):
+    """The margin tiers of one symbol, floors rising.
+
+    Args:
+        convex: Rates rise and maintenance margin has no jump at an edge, as in every table seen in the wild. Then
+            maintenance margin is the largest of the bracket lines, and the solver may take shortcuts.
+    """
+
+    brackets: tuple[Bracket, ...]
+    convex: bool
+
+    def index(self, notional: Decimal) -> int:
+        """Which bracket holds at this absolute notional; an edge belongs to the lower one, the last has no end."""
+        last = len(self.brackets) - 1
+        at = 0
+        while at < last and notional > self.brackets[at + 1].floor:
+            at += 1
+        return at
+
+    def maintenance_margin(self, notional: Decimal) -> Decimal:
+        """notional × rate − amount of the bracket in force (margin asset, ≥ 0 for sound tables).
+
+        Args:
+            notional: Absolute, at mark price.
+        """
+        bracket = self.brackets[self.index(notional)]
+        return notional * bracket.rate - bracket.amount
+
+
+def bracket_table(brackets: Sequence[Bracket]) -> BracketTable:
+    """A symbol's brackets as given, with the answer to whether they join up.
+
+    Raises:
+        ValueError: There are none, or their floors do not rise.
+    """
+    if not brackets:
+        raise ValueError("no brackets")
+    convex = True
+    for low, high in pairwise(brackets):
+        if high.floor <= low.floor:
+            raise ValueError(f"bracket floors do not rise at {high.floor}")
+        joins = high.amount - low.amount == high.floor * (high.rate - low.rate)
+        convex = convex and joins and high.rate >= low.rate
+    return BracketTable(tuple(brackets), convex)
+
+
+NO_MARGIN = BracketTable((Bracket(0, ZERO, ZERO, ZERO),), True)
+"""A table without any maintenance margin: what is solved with it is the bankruptcy price."""
+
+
+def unrealized_pnl(quantity: Decimal, entry_price: Decimal, mark_price: Decimal) -> Decimal:
+    """quantity × (mark − entry), signed: positive is a gain (margin asset)."""
+    return quantity * (mark_price - entry_price)
+
+
+def margin_ratio(maintenance_margin: Decimal, margin_balance: Decimal) -> Decimal:
+    """Maintenance margin ÷ margin balance: a fraction, 1 is liquidation, higher is worse.
+
+    A margin balance of zero or less with margin required is past liquidation: the cap of 10, never negative.
+    Source: Binance Support, "Liquidation Protocols", margin ratio.
+    """
+    if maintenance_margin <= 0:
+        return ZERO if margin_balance >= 0 else RATIO_CAP
+    if margin_balance <= 0:
+        return RATIO_CAP
+    return min(maintenance_margin / margin_balance, RATIO_CAP)

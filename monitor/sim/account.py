@@ -1,0 +1,136 @@
+"""One account's ledger: balances, settings, positions, and what happened to them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from monitor.sim.decimals import ZERO
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Balance:
+    """One asset. cross: what is not in an isolated wallet (`cw`)."""
+
+    cross: Decimal = ZERO
+    updated_ms: int = 0
+
+
+@dataclass
+class Settings:
+    """What the account chose for one symbol."""
+
+    margin_type: str = "CROSSED"
+    leverage: int = 20
+
+    @property
+    def isolated(self) -> bool:
+        """Whether a position of the symbol has a wallet of its own."""
+        return self.margin_type == "ISOLATED"
+
+
+@dataclass
+class Position:
+    """One position. quantity: signed, negative is short. fees: paid since it was opened."""
+
+    symbol: str
+    side: str
+    asset: str
+    quantity: Decimal = ZERO
+    entry_price: Decimal = ZERO
+    isolated_wallet: Decimal = ZERO
+    realized: Decimal = ZERO
+    fees: Decimal = ZERO
+    updated_ms: int = 0
+
+    @property
+    def break_even(self) -> Decimal:
+        """Price at which closing pays back the fees."""
+        return self.entry_price + self.fees / self.quantity if self.quantity else ZERO
+
+
+def monitor_key_permissions() -> dict[str, bool]:
+    """What a key that may only read looks like."""
+    return {
+        "ipRestrict": False,
+        "enableReading": True,
+        "enableWithdrawals": False,
+        "enableInternalTransfer": False,
+        "enableMargin": False,
+        "enableFutures": False,
+        "permitsUniversalTransfer": False,
+        "enableVanillaOptions": False,
+        "enableFixApiTrade": False,
+        "enableFixReadOnly": True,
+        "enableSpotAndMarginTrading": False,
+        "enablePortfolioMarginTrading": False,
+    }
+
+
+@dataclass
+class Account:
+    """A login and its book.
+
+    Attributes:
+        margin_assets: Margin asset by the contract's own, where it differs: {"USDT": "BNFCR"} for a European account.
+        margin_called: Pools already told of; a pool is told anew after it was below the level.
+        adl: ADL quantile by symbol, 0–4.
+    """
+
+    name: str
+    api_key: str
+    secret: str
+    hedge: bool = False
+    multi_assets: bool = False
+    margin_assets: dict[str, str] = field(default_factory=dict)
+    balances: dict[str, Balance] = field(default_factory=dict)
+    settings: dict[str, Settings] = field(default_factory=dict)
+    positions: dict[tuple[str, str], Position] = field(default_factory=dict)
+    permissions: dict[str, bool] = field(default_factory=monitor_key_permissions)
+    adl: dict[str, int] = field(default_factory=dict)
+    income: list[Row] = field(default_factory=list)
+    force_orders: list[Row] = field(default_factory=list)
+    margin_called: set[str] = field(default_factory=set)
+
+    def balance(self, asset: str) -> Balance:
+        """The asset's balance, made when first asked for."""
+        return self.balances.setdefault(asset, Balance())
+
+    def setting(self, symbol: str) -> Settings:
+        """The symbol's settings, made when first asked for."""
+        return self.settings.setdefault(symbol, Settings())
+
+    def position(self, symbol: str, side: str, asset: str) -> Position:
+        """The position, made flat when first asked for; asset: margin asset of the contract."""
+        key = (symbol, side)
+        if key not in self.positions:
+            self.positions[key] = Position(symbol, side, self.margin_assets.get(asset, asset))
+        return self.positions[key]
+
+    def open_positions(self, asset: str | None = None) -> Iterator[Position]:
+        """Positions that are not flat."""
+        return (p for p in self.positions.values() if p.quantity and asset in (None, p.asset))
+
+    def isolated(self, position: Position) -> bool:
+        """Whether the position has a wallet of its own."""
+        return self.setting(position.symbol).isolated
+
+    def wallet(self, asset: str) -> Decimal:
+        """Wallet balance (`wb`): the cross wallet and every isolated wallet of the asset."""
+        isolated = sum((p.isolated_wallet for p in self.positions.values() if p.asset == asset), ZERO)
+        return self.balance(asset).cross + isolated
+
+    def holds(self, symbol: str) -> bool:
+        """Whether any side of the symbol is open."""
+        return any(p.symbol == symbol for p in self.open_positions())
+
+    def book(self) -> "Account":
+        """A copy of the money and the positions as they are now, for answers that come late."""
+        return replace(
+            self,
+            balances={asset: replace(balance) for asset, balance in self.balances.items()},
+            settings={symbol: replace(settings) for symbol, settings in self.settings.items()},
+            positions={key: replace(position) for key, position in self.positions.items()},
+        )

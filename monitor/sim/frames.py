@@ -1,0 +1,238 @@
+"""Event frames as they look on the wire. Nothing here changes anything."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from monitor.sim.account import Account, Position
+from monitor.sim.decimals import exact, json_number, plain, text6, text8, zero_or8
+from monitor.sim.margin import Pool, maintenance, unrealized
+from monitor.sim.market import Contract, Market
+
+Frame = dict[str, Any]
+
+
+def mark_price(contract: Contract, now_ms: int) -> Frame:
+    """markPriceUpdate. A delivery contract has an empty rate and no funding time; COIN-M has no moving average."""
+    average = {} if contract.coin_margined else {"ap": text8(contract.mark)}
+    return {
+        "e": "markPriceUpdate",
+        "E": now_ms,
+        "s": contract.symbol,
+        "p": text8(contract.mark),
+        **average,
+        "P": text8(contract.index_price),
+        "i": text8(contract.index_price),
+        "r": text8(contract.funding_rate) if contract.perpetual else "",
+        "T": contract.next_funding_ms if contract.perpetual else 0,
+        "st": 2 if contract.coin_margined else 1,
+    }
+
+
+def contract_info(contract: Contract, now_ms: int, brackets_changed: bool) -> Frame:
+    """contractInfo; `bks` only where the brackets are what changed."""
+    frame: Frame = {
+        "e": "contractInfo",
+        "E": now_ms,
+        "s": contract.symbol,
+        "ps": contract.symbol,
+        "ct": contract.contract_type,
+        "dt": contract.delivery_ms,
+        "ot": 1569398400000,
+        "cs": contract.status,
+        "st": 2 if contract.coin_margined else 1,
+    }
+    if brackets_changed:
+        leverages = [bracket.leverage for bracket in contract.brackets[1:]] + [0]
+        frame["bks"] = [
+            {
+                "bs": place,
+                "bnf": json_number(bracket.floor),
+                "bnc": json_number(bracket.cap),
+                "mmr": json_number(bracket.rate),
+                "cf": json_number(bracket.amount),
+                "mi": below + 1,
+                "ma": bracket.leverage,
+            }
+            for place, (bracket, below) in enumerate(zip(contract.brackets, leverages, strict=True), 1)
+        ]
+    return frame
+
+
+def balance_row(account: Account, asset: str, change: Decimal) -> Frame:
+    """A `B` row. change: what came or went apart from PnL and commission."""
+    return {
+        "a": asset,
+        "wb": text8(account.wallet(asset)),
+        "cw": text8(account.balance(asset).cross),
+        "bc": zero_or8(change),
+    }
+
+
+@exact
+def position_row(account: Account, position: Position, market: Market) -> Frame:
+    """A `P` row; margin types are lower case here and nowhere else."""
+    isolated = account.isolated(position)
+    return {
+        "s": position.symbol,
+        "pa": plain(position.quantity),
+        "ep": plain(position.entry_price),
+        "bep": plain(position.break_even.quantize(Decimal("1e-10"))),
+        "cr": text8(position.realized),
+        "up": zero_or8(unrealized(position, market)),
+        "mt": "isolated" if isolated else "cross",
+        "iw": zero_or8(position.isolated_wallet),
+        "ps": position.side,
+        "ma": position.asset,
+    }
+
+
+def account_update(
+    now_ms: int, reason: str, balances: Sequence[Frame], positions: Sequence[Frame] | None, symbol: str | None = None
+) -> Frame:
+    """ACCOUNT_UPDATE. positions: None leaves `P` out. symbol: `S`, on funding alone."""
+    body: Frame = {"B": list(balances)}
+    if positions is not None:
+        body["P"] = list(positions)
+    body["m"] = reason
+    if symbol is not None:
+        body["S"] = symbol
+    return {"e": "ACCOUNT_UPDATE", "T": now_ms, "E": now_ms, "a": body}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What stays the same in all events of one order that is filled at once."""
+
+    symbol: str
+    client_id: str
+    order_id: int
+    buy: bool
+    quantity: Decimal
+    price: Decimal
+    position_side: str
+    asset: str
+    kind: str = "MARKET"
+    time_in_force: str = "GTC"
+
+    @property
+    def side(self) -> str:
+        """BUY or SELL."""
+        return "BUY" if self.buy else "SELL"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How an order was filled."""
+
+    trade_id: int
+    commission: Decimal
+    realized: Decimal
+    kind: str = "TRADE"
+
+
+def order_update(now_ms: int, order: Order, execution: Execution | None) -> Frame:
+    """ORDER_TRADE_UPDATE: the order is new (no execution yet), or wholly filled."""
+    filled = execution is not None
+    quantity, price = plain(order.quantity), plain(order.price)
+    return {
+        "e": "ORDER_TRADE_UPDATE",
+        "T": now_ms,
+        "E": now_ms,
+        "o": {
+            "s": order.symbol,
+            "c": order.client_id,
+            "S": order.side,
+            "o": order.kind,
+            "f": order.time_in_force,
+            "q": quantity,
+            "p": "0" if order.kind == "MARKET" else price,
+            "ap": price if filled else "0",
+            "sp": "0",
+            "x": execution.kind if execution else "NEW",
+            "X": "FILLED" if filled else "NEW",
+            "i": order.order_id,
+            "l": quantity if filled else "0",
+            "z": quantity if filled else "0",
+            "L": price if filled else "0",
+            "n": zero_or8(execution.commission) if execution else "0",
+            "N": order.asset,
+            "T": now_ms,
+            "t": execution.trade_id if execution else 0,
+            "b": "0",
+            "a": "0",
+            "m": False,
+            "R": False,
+            "wt": "CONTRACT_PRICE",
+            "ot": order.kind,
+            "ps": order.position_side,
+            "cp": False,
+            "rp": zero_or8(execution.realized) if execution else "0",
+            "pP": False,
+            "si": 0,
+            "ss": 0,
+            "V": "EXPIRE_MAKER",
+            "pm": "NONE",
+            "gtd": 0,
+            "er": "0",
+        },
+    }
+
+
+def trade_lite(now_ms: int, order: Order, execution: Execution) -> Frame:
+    """TRADE_LITE: the fill, flat and early."""
+    return {
+        "e": "TRADE_LITE",
+        "E": now_ms,
+        "T": now_ms,
+        "s": order.symbol,
+        "q": plain(order.quantity),
+        "p": "0" if order.kind == "MARKET" else plain(order.price),
+        "m": False,
+        "c": order.client_id,
+        "S": order.side,
+        "L": plain(order.price),
+        "l": plain(order.quantity),
+        "t": execution.trade_id,
+        "i": order.order_id,
+    }
+
+
+def margin_call(now_ms: int, account: Account, pool: Pool, market: Market) -> Frame:
+    """MARGIN_CALL: `cw` for a cross pool only; margin types in upper case; PnL and margin with 6 decimals."""
+    cross = {} if pool.isolated else {"cw": text8(pool.collateral)}
+    rows = [
+        {
+            "s": position.symbol,
+            "ps": position.side,
+            "pa": plain(position.quantity),
+            "mt": "ISOLATED" if pool.isolated else "CROSSED",
+            "iw": zero_or8(position.isolated_wallet),
+            "mp": plain(market[position.symbol].mark),
+            "up": text6(unrealized(position, market)),
+            "mm": text6(maintenance(position, market)),
+        }
+        for position in pool.positions
+    ]
+    return {"e": "MARGIN_CALL", "E": now_ms, **cross, "p": rows}
+
+
+def leverage_changed(now_ms: int, symbol: str, leverage: int) -> Frame:
+    """ACCOUNT_CONFIG_UPDATE of a symbol's leverage."""
+    return {"e": "ACCOUNT_CONFIG_UPDATE", "T": now_ms, "E": now_ms, "ac": {"s": symbol, "l": leverage}}
+
+
+def listen_key_expired(now_ms: int, key: str, as_text: bool) -> Frame:
+    """listenKeyExpired; its `E` has been seen both as a number and as a string."""
+    return {"e": "listenKeyExpired", "E": str(now_ms) if as_text else now_ms, "listenKey": key}
+
+
+def mark_arrays(contracts: Iterable[Contract], now_ms: int, chunk: int = 400) -> list[list[Frame]]:
+    """The all-market messages of one tick: both venues mixed, in pieces, and TradFi in a message of its own."""
+    crypto: list[Frame] = []
+    tradfi: list[Frame] = []
+    for contract in contracts:
+        (tradfi if contract.tradfi else crypto).append(mark_price(contract, now_ms))
+    pieces = [crypto[start : start + chunk] for start in range(0, len(crypto), chunk)]
+    return [piece for piece in (*pieces, tradfi) if piece]

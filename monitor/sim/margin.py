@@ -1,0 +1,145 @@
+"""Margin arithmetic of linear contracts: maintenance margin, pools, ratio, liquidation price.
+
+Derived anew from the published rules, on purpose without the monitor's own code: the
+liquidation price is found by walking the straight pieces of the excess, not by formula.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+
+from monitor.sim.account import Account, Position
+from monitor.sim.decimals import ONE, ZERO, exact
+from monitor.sim.market import Bracket, Market
+
+BANKRUPT_RATIO = Decimal(10)
+
+
+@exact
+def notional(position: Position, market: Market) -> Decimal:
+    """Signed value at the mark."""
+    return position.quantity * market[position.symbol].mark
+
+
+@exact
+def unrealized(position: Position, market: Market) -> Decimal:
+    """Profit if closed at the mark."""
+    return position.quantity * (market[position.symbol].mark - position.entry_price)
+
+
+@exact
+def maintenance_of(size: Decimal, brackets: Sequence[Bracket]) -> Decimal:
+    """Maintenance margin of a notional; past the last cap the last bracket goes on."""
+    if not size or not brackets:
+        return ZERO
+    bracket = next((b for b in brackets if size < b.cap), brackets[-1])
+    return size * bracket.rate - bracket.amount
+
+
+def maintenance(position: Position, market: Market) -> Decimal:
+    """Maintenance margin at the mark."""
+    return maintenance_of(abs(notional(position, market)), market[position.symbol].brackets)
+
+
+@exact
+def initial(position: Position, account: Account, market: Market) -> Decimal:
+    """Initial margin at the mark and the chosen leverage."""
+    return abs(notional(position, market)) / account.setting(position.symbol).leverage
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Collateral, and the positions that are liquidated with it. name: "cross:USDT", "isolated:SOLUSDT:BOTH"."""
+
+    name: str
+    asset: str
+    isolated: bool
+    positions: tuple[Position, ...]
+    collateral: Decimal
+    unrealized: Decimal
+    maintenance: Decimal
+
+    @property
+    def balance(self) -> Decimal:
+        """Margin balance."""
+        return self.collateral + self.unrealized
+
+    @property
+    def ratio(self) -> Decimal:
+        """Maintenance margin ÷ margin balance; 1 is liquidation, 10 stands for nothing left."""
+        if not self.maintenance:
+            return ZERO
+        return self.maintenance / self.balance if self.balance > 0 else BANKRUPT_RATIO
+
+
+@exact
+def pools(account: Account, market: Market) -> list[Pool]:
+    """Every pool of the account that has a position."""
+    cross: dict[str, list[Position]] = {}
+    result: list[Pool] = []
+    for position in account.open_positions():
+        if account.isolated(position):
+            name = f"isolated:{position.symbol}:{position.side}"
+            result.append(_pool(name, True, [position], position.isolated_wallet, market))
+        else:
+            cross.setdefault(position.asset, []).append(position)
+    for asset, positions in cross.items():
+        result.append(_pool(f"cross:{asset}", False, positions, account.balance(asset).cross, market))
+    return result
+
+
+def _pool(name: str, isolated: bool, positions: list[Position], collateral: Decimal, market: Market) -> Pool:
+    return Pool(
+        name,
+        positions[0].asset,
+        isolated,
+        tuple(positions),
+        collateral,
+        sum((unrealized(p, market) for p in positions), ZERO),
+        sum((maintenance(p, market) for p in positions), ZERO),
+    )
+
+
+@exact
+def liquidation_price(position: Position, account: Account, market: Market) -> Decimal | None:
+    """Mark of this symbol at which its pool reaches ratio 1, other marks held still; None: there is none.
+
+    Both legs of a cross hedge share one price. Where there are two, it is the one nearer to the mark.
+    """
+    pool = next((p for p in pools(account, market) if position in p.positions), None)
+    if pool is None:
+        return None
+    legs = [p for p in pool.positions if p.symbol == position.symbol]
+    others = [p for p in pool.positions if p.symbol != position.symbol]
+    spare = pool.collateral + sum((unrealized(p, market) - maintenance(p, market) for p in others), ZERO)
+    contract = market[position.symbol]
+
+    def excess(price: Decimal) -> Decimal:
+        profit = sum((leg.quantity * (price - leg.entry_price) for leg in legs), ZERO)
+        needed = sum((maintenance_of(abs(leg.quantity) * price, contract.brackets) for leg in legs), ZERO)
+        return spare + profit - needed
+
+    corners = {bracket.floor / abs(leg.quantity) for leg in legs for bracket in contract.brackets} | {ZERO}
+    found = [price for price in _roots(excess, sorted(corners)) if price > 0]
+    return min(found, key=lambda price: abs(price - contract.mark)) if found else None
+
+
+def _roots(line: Callable[[Decimal], Decimal], corners: Sequence[Decimal]) -> list[Decimal]:
+    """Where a function that is straight between its corners, and after the last one, is zero."""
+    found: list[Decimal] = []
+    for left, right in pairwise(corners):
+        low, high = line(left), line(right)
+        if (low < 0) != (high < 0):
+            found.append(left - low * (right - left) / (high - low))
+    last = corners[-1]
+    at_last, slope = line(last), line(last + ONE) - line(last)
+    if slope and -at_last / slope >= 0:
+        found.append(last - at_last / slope)
+    return found
+
+
+@exact
+def bankruptcy_price(position: Position) -> Decimal:
+    """Mark at which an isolated position has lost its wallet."""
+    return position.entry_price - position.isolated_wallet / position.quantity

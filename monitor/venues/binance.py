@@ -1,0 +1,262 @@
+"""What the Binance venues share: account events of the private stream and the answers that have one shape.
+
+Wire names (`wb`, `cum`, `E`) stay in these files. Source: Binance's derivatives documentation, user data streams and
+account endpoints, as of 2026-05, with the traps that real frames add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from monitor.errors import DecodeError
+from monitor.events import (
+    AccountChanged,
+    AccountModeChanged,
+    Balance,
+    BalancesRead,
+    Bracket,
+    BracketsRead,
+    ConfigTouched,
+    Event,
+    ExchangeFigures,
+    Fill,
+    ForcedKind,
+    MarginTypesRead,
+    Position,
+    PositionsRead,
+    Side,
+    StreamControl,
+    StreamExpired,
+)
+from monitor.venues.wire import decimal, flag, integer, one_line, parse, text, truncated
+
+Frame = Mapping[str, Any]
+
+MISREADS = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)
+"""What reading a malformed body can raise; all of it becomes `DecodeError`."""
+
+ZERO = Decimal(0)
+
+PRIVATE_EVENTS = (
+    "ACCOUNT_UPDATE",
+    "ORDER_TRADE_UPDATE",
+    "MARGIN_CALL",
+    "ACCOUNT_CONFIG_UPDATE",
+    "listenKeyExpired",
+    "TRADE_LITE",
+    "ALGO_UPDATE",
+    "STRATEGY_UPDATE",
+    "GRID_UPDATE",
+    "CONDITIONAL_ORDER_TRIGGER_REJECT",
+)
+"""Every event that the private stream has; named when it is opened, since what is not named may not come."""
+
+_FORCED = {
+    "autoclose-": ForcedKind.LIQUIDATION,
+    "adl_autoclose": ForcedKind.ADL,
+    "settlement_autoclose-": ForcedKind.SETTLEMENT,
+    "delivery_autoclose-": ForcedKind.SETTLEMENT,
+}
+
+
+def side(value: object) -> Side:
+    return Side(text(value).lower())
+
+
+def unwrapped(frame: Any) -> Any:
+    """The payload of a combined-stream envelope, or the frame itself."""
+    return frame["data"] if isinstance(frame, dict) and "stream" in frame and "data" in frame else frame
+
+
+# ---- private stream ----
+
+
+def account_update(frame: Frame, account: str) -> Iterable[Event]:
+    """`ACCOUNT_UPDATE`: what changed, and why. `P` may be absent, and `bc` too in older payloads."""
+    at_ms = integer(frame["T"])
+    body = frame["a"]
+    balances = body.get("B") or ()
+    yield AccountChanged(
+        account=account,
+        reason=text(body["m"]),
+        balances=tuple(Balance(text(b["a"]), decimal(b["wb"]), decimal(b["cw"]), at_ms) for b in balances),
+        positions=tuple(_pushed_position(p, at_ms) for p in body.get("P") or ()),
+        symbol=body.get("S"),
+        changes={text(b["a"]): decimal(b["bc"]) for b in balances if "bc" in b},
+        at_ms=at_ms,
+        event_ms=integer(frame["E"]),
+    )
+
+
+def _pushed_position(row: Frame, at_ms: int) -> Position:
+    return Position(
+        symbol=text(row["s"]),
+        side=side(row.get("ps", "BOTH")),
+        quantity=decimal(row["pa"]),
+        entry_price=truncated(decimal(row["ep"])),
+        isolated=text(row["mt"]).lower() == "isolated",
+        isolated_wallet=decimal(row.get("iw", "0")),
+        at_ms=at_ms,
+        margin_asset=row.get("ma"),
+    )
+
+
+def order_trade_update(frame: Frame, account: str) -> Iterable[Event]:
+    """`ORDER_TRADE_UPDATE`: executions, and forced orders from their first frame.
+
+    A forced order is known by its client id; only where that says nothing by type or execution. A real liquidation
+    has been recorded as type LIQUIDATION with execution TRADE, so CALCULATED alone would miss it.
+    """
+    order = frame["o"]
+    client_id = str(order.get("c", ""))
+    forced = next((kind for prefix, kind in _FORCED.items() if client_id.startswith(prefix)), None)
+    if forced is None and (order.get("o") == "LIQUIDATION" or order.get("x") == "CALCULATED"):
+        forced = ForcedKind.LIQUIDATION
+    executed = decimal(order.get("l", "0")) if order.get("x") in ("TRADE", "CALCULATED") else ZERO
+    if not executed and forced is None:
+        return
+    yield Fill(
+        account=account,
+        symbol=text(order["s"]),
+        side=side(order.get("ps", "BOTH")),
+        quantity=executed if order["S"] == "BUY" else -executed,
+        price=decimal(order.get("L", "0")),
+        realized_pnl=decimal(order.get("rp", "0")),
+        commission=decimal(order.get("n") or "0"),
+        commission_asset=order.get("N"),
+        forced=forced,
+        order_id=integer(order["i"]),
+        trade_id=integer(order.get("t", 0)),
+        at_ms=integer(order["T"]),
+    )
+
+
+def account_config_update(frame: Frame, account: str) -> Iterable[Event]:
+    """`ACCOUNT_CONFIG_UPDATE`: a leverage, or the switch of the multi-assets mode."""
+    at_ms = integer(frame["T"])
+    if "ai" in frame:
+        yield AccountModeChanged(account, flag(frame["ai"]["j"]), at_ms)
+    if "ac" in frame:
+        yield ConfigTouched(account, text(frame["ac"]["s"]), at_ms)
+
+
+def _expired(frame: Frame, account: str) -> Iterable[Event]:
+    yield StreamExpired(account)
+
+
+def _shutdown(frame: Frame, account: str) -> Iterable[Event]:
+    yield StreamControl("server shutdown announced")
+
+
+_PRIVATE: dict[str, Callable[[Frame, str], Iterable[Event]]] = {
+    "ACCOUNT_UPDATE": account_update,
+    "ORDER_TRADE_UPDATE": order_trade_update,
+    "ACCOUNT_CONFIG_UPDATE": account_config_update,
+    "listenKeyExpired": _expired,
+    "serverShutdown": _shutdown,
+    # Of no use for the risk of an account: TRADE_LITE repeats ORDER_TRADE_UPDATE with less, ALGO_UPDATE, GRID_UPDATE,
+    # STRATEGY_UPDATE and CONDITIONAL_ORDER_TRIGGER_REJECT tell of orders that have not traded, and MARGIN_CALL may
+    # come after the liquidation it warns of: our own ratio is the alarm.
+}
+
+
+def decode_private(raw: bytes, account: str) -> list[Event]:
+    """Read one frame of a private stream. An acknowledgement, or an event of no use here, gives [].
+
+    Raises:
+        DecodeError: Not JSON, or a known event that misreads.
+    """
+    try:
+        frame = unwrapped(parse(raw))
+        frames = frame if isinstance(frame, list) else [frame]
+        return [
+            event
+            for one in frames
+            if (read := _PRIVATE.get(one.get("e") or (one.get("event") or {}).get("e", "")))
+            for event in read(one, account)
+        ]
+    except MISREADS as exc:
+        raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
+
+
+# ---- REST ----
+
+
+def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
+    """`assets` of the account answer."""
+    yield BalancesRead(
+        account,
+        tuple(
+            Balance(
+                text(row["asset"]),
+                decimal(row["walletBalance"]),
+                decimal(row["crossWalletBalance"]),
+                integer(row.get("updateTime", 0)),
+            )
+            for row in body["assets"]
+        ),
+        sent_ms,
+    )
+
+
+def positions_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
+    """Rows of `positionRisk`, with what the exchange computed for each. A row may have orders but no position."""
+    yield PositionsRead(account, tuple(_position_row(row) for row in body), sent_ms)
+
+
+def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
+    margin_type = row.get("marginType")
+    position = Position(
+        symbol=text(row["symbol"]),
+        side=side(row.get("positionSide", "BOTH")),
+        quantity=decimal(row["positionAmt"]),
+        entry_price=truncated(decimal(row["entryPrice"])),
+        isolated=None if margin_type is None else text(margin_type).lower() == "isolated",
+        isolated_wallet=decimal(row.get("isolatedWallet", "0")),
+        at_ms=integer(row.get("updateTime", 0)),
+        margin_asset=row.get("marginAsset"),
+    )
+    if "markPrice" not in row or not position.quantity:
+        return position, None
+    printed = decimal(row.get("liquidationPrice", "0"))
+    figures = ExchangeFigures(
+        mark_price=decimal(row["markPrice"]),
+        unrealized_pnl=decimal(row.get("unRealizedProfit", row.get("unrealizedProfit", "0"))),
+        maintenance_margin=decimal(row["maintMargin"]) if "maintMargin" in row else None,
+        liquidation_price=printed if printed > 0 else None,
+    )
+    return position, figures
+
+
+def margin_types_read(body: Any, account: str) -> Iterable[Event]:
+    yield MarginTypesRead(account, {text(row["symbol"]): row["marginType"].lower() == "isolated" for row in body})
+
+
+def brackets_read(body: Any, account: str) -> Iterable[Event]:
+    """`leverageBracket`: a list, or for a single symbol an object. Rates and amounts are bare JSON numbers."""
+    rows = body if isinstance(body, list) else [body]
+    yield BracketsRead(account, {text(row["symbol"]): _brackets(row["brackets"]) for row in rows})
+
+
+def _brackets(rows: Any) -> tuple[Bracket, ...]:
+    brackets = sorted(
+        (
+            Bracket(
+                number=integer(row["bracket"]),
+                floor=decimal(row["notionalFloor"]),
+                rate=decimal(row["maintMarginRatio"]),
+                amount=decimal(row["cum"]),
+            )
+            for row in rows
+        ),
+        key=lambda bracket: bracket.floor,
+    )
+    if not brackets:
+        raise ValueError("a symbol without brackets")
+    if any(not 0 <= bracket.rate < 1 for bracket in brackets):
+        raise ValueError("a maintenance rate outside 0 … 1")
+    return tuple(brackets)

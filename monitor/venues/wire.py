@@ -1,0 +1,155 @@
+"""What every venue's file needs to read a wire exactly: numbers, JSON, requests."""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_DOWN, Decimal
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+_NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?")
+_LARGEST_EXPONENT = 30
+_EIGHT = Decimal("0.00000001")
+
+PrivateForm = Literal["query", "path", "subscribe", "multi"]
+
+
+class Hosts(Struct, frozen=True):
+    """Base addresses: REST without path, streams with their route, the wallet host for key permissions."""
+
+    rest_url: str
+    market_url: str
+    private_url: str
+    wallet_url: str
+
+
+class Request(Struct, frozen=True):
+    """One REST request of a venue.
+
+    Args:
+        auth: `none`, `key` (header only) or `signed`.
+        weight: What it costs of the exchange's budget per minute.
+    """
+
+    method: Literal["GET", "POST", "PUT"]
+    path: str
+    auth: Literal["none", "key", "signed"]
+    weight: int
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class Requests(Struct, frozen=True):
+    """The REST requests of a venue, by what they are for.
+
+    Args:
+        time: Exchange time.
+        market: Once per market: contracts, and a first mark of everything.
+        account: Once per account and connection: modes, margin types, brackets, balances, positions.
+        reconcile: The part of `account` that is asked again on a schedule.
+        open_stream: Gives the key of the private stream.
+        keep_stream: Keeps it alive.
+    """
+
+    time: Request
+    contracts: Request
+    marks: Request
+    account: tuple[Request, ...]
+    reconcile: tuple[Request, ...]
+    open_stream: Request
+    keep_stream: Request
+
+
+def number(text: str) -> Decimal:
+    """Exact value of a number on the wire.
+
+    Raises:
+        ValueError: Not a plain ASCII number (NaN, Infinity, spaces, underscores and other digits are none), or so
+            large or small that no price or quantity can mean it.
+    """
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"not a number: {text[:40]!r}")
+    value = Decimal(text)
+    if value and not -_LARGEST_EXPONENT <= value.adjusted() <= _LARGEST_EXPONENT:
+        raise ValueError(f"number out of range: {text[:40]!r}")
+    return value
+
+
+def decimal(value: object) -> Decimal:
+    """Exact value of a JSON string or bare JSON number that `parse` read.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, str):
+        return number(value)
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return number(str(value))
+    raise ValueError(f"not a number: {value!r:.40}")
+
+
+def integer(value: object) -> int:
+    """A time or an id, which the exchange sometimes sends as a string.
+
+    Raises:
+        ValueError: It is neither an integer nor one in a string.
+    """
+    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**19:
+        return value
+    raise ValueError(f"not an integer: {value!r:.40}")
+
+
+def text(value: object) -> str:
+    """A name.
+
+    Raises:
+        ValueError: It is not a string, or an empty or absurdly long one.
+    """
+    if isinstance(value, str) and 0 < len(value) <= 64:
+        return value
+    raise ValueError(f"not a name: {value!r:.40}")
+
+
+def flag(value: object) -> bool:
+    """A boolean, which the exchange sometimes sends as a string.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError(f"not true or false: {value!r:.40}")
+
+
+def truncated(value: Decimal) -> Decimal:
+    """Toward zero to the 8 decimals in which the exchange's engine holds entry prices (exchange: since 2024)."""
+    if int(value.as_tuple().exponent) >= -8:
+        return value
+    return value.quantize(_EIGHT, rounding=ROUND_DOWN)
+
+
+_PARSER = msgspec.json.Decoder(float_hook=number)
+
+
+def parse(raw: bytes) -> Any:
+    """JSON to plain objects, each number with a fraction as an exact `Decimal`, never through a float.
+
+    Raises:
+        ValueError: Not JSON, or a number out of range.
+        RecursionError: Nested beyond all reason.
+    """
+    return _PARSER.decode(raw)
+
+
+def one_line(raw: bytes) -> str:
+    """The beginning of a frame, fit for a log line."""
+    return repr(raw[:200])[2:-1]

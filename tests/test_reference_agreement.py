@@ -1,0 +1,113 @@
+"""The product's arithmetic against a reference written independently, in another number type, by another method."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.events import Bracket, Position, Side
+from monitor.risk import EXACT
+from monitor.risk.margin import BracketTable, bracket_table
+from monitor.risk.report import Pool, assess, bankruptcy_price
+from tests import reference as ref
+
+D = Decimal
+
+
+def decimals(low: str, high: str, places: int) -> st.SearchStrategy[Decimal]:
+    return st.decimals(D(low), D(high), places=places, allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> BracketTable:
+    """Tables as the exchange makes them: rising rates, amounts that join; now and then one that does not join."""
+    rates = sorted(draw(st.lists(st.integers(4, 500), min_size=1, max_size=6, unique=True)))
+    floors = sorted(draw(st.lists(st.integers(1, 400), min_size=len(rates) - 1, max_size=len(rates) - 1, unique=True)))
+    broken = draw(st.integers(0, 9)) == 0
+    rows, amount, previous = [], D(0), D(0)
+    for i, rate_mille in enumerate(rates):
+        rate, floor = D(rate_mille) / 1000, D(floors[i - 1] * 5000 if i else 0)
+        if i:
+            amount += floor * (rate - previous)
+            if broken:
+                amount += draw(st.integers(-300, 300))
+        rows.append(Bracket(i + 1, floor, rate, amount))
+        previous = rate
+    return bracket_table(rows)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[Pool, dict[str, Decimal], dict[str, BracketTable]]:
+    symbols = ["AUSDT", "BUSDT", "CUSDT", "EUSDT"][: draw(st.integers(1, 4))]
+    marks, brackets, positions = {}, {}, []
+    for symbol in symbols:
+        mark = draw(decimals("0.01", "90000", 4).filter(lambda m: m > 0))
+        marks[symbol], brackets[symbol] = mark, draw(tables())
+        hedged = draw(st.booleans())
+        for side, sign in (
+            ((Side.LONG, 1), (Side.SHORT, -1)) if hedged else ((Side.BOTH, draw(st.sampled_from([1, -1]))),)
+        ):
+            notional = draw(st.integers(10, 600_000))
+            quantity = (D(notional) / mark).quantize(D("0.001")) or D("0.001")
+            entry = (mark * draw(decimals("0.7", "1.4", 4))).quantize(D("0.00000001"))
+            positions.append(Position(symbol, side, sign * quantity, entry, False, D(0), 0, "USDT"))
+    wallet = draw(decimals("-100", "600000", 8))
+    return Pool("a", "cross-usdt", "USDT", False, wallet, tuple(positions)), marks, brackets
+
+
+def as_reference(pool: Pool, marks: dict[str, Decimal], brackets: dict[str, BracketTable]) -> ref.RefPool:
+    return ref.RefPool(
+        Fraction(pool.wallet_balance),
+        tuple(
+            ref.RefPosition(
+                p.symbol,
+                Fraction(p.quantity),
+                Fraction(p.entry_price),
+                Fraction(marks[p.symbol]),
+                tuple(
+                    ref.RefBracket(Fraction(b.floor), Fraction(b.rate), Fraction(b.amount))
+                    for b in brackets[p.symbol].brackets
+                ),
+            )
+            for p in pool.positions
+        ),
+    )
+
+
+def same(ours: Decimal | None, theirs: Fraction | None) -> bool:
+    """Equal but for the last of 40 digits, which is where a quotient ends in Decimal."""
+    if ours is None or theirs is None:
+        return ours is None and theirs is None
+    return abs(Fraction(ours) - theirs) <= abs(theirs) / 10**30 + Fraction(1, 10**30)
+
+
+@given(pools())
+@settings(max_examples=3000, deadline=None)
+def test_risk_agrees_with_the_reference(case: tuple[Pool, dict[str, Decimal], dict[str, BracketTable]]) -> None:
+    """A mistake in the arithmetic would have to be made twice, in two ways, to go unseen."""
+    pool, marks, brackets = case
+    expected = as_reference(pool, marks, brackets)
+    with localcontext(EXACT):
+        risk = assess(pool, marks, brackets)
+        bankruptcy = {p.position.symbol: bankruptcy_price(risk, p.position.key) for p in risk.positions}
+
+    assert same(risk.margin_balance, ref.margin_balance(expected))
+    excess = ref.excess(expected, {})
+    if ref.margin_balance(expected) > 0 and risk.maintenance_margin and risk.maintenance_margin > 0:
+        assert same(risk.margin_ratio, ref.margin_ratio(expected))
+    for p in risk.positions:
+        below, above = ref.liquidation_prices(expected, p.position.symbol)
+        assert same(p.liquidation.below, below)
+        assert same(p.liquidation.above, above)
+        low, high = ref.bankruptcy_prices(expected, p.position.symbol)
+        found = bankruptcy[p.position.symbol]
+        assert (found is None and low is None and high is None) or any(same(found, x) for x in (low, high) if x)
+    if excess > 0:
+        down, up = ref.market_distance(expected)
+        assert same(risk.market_distance.below, down)
+        assert same(risk.market_distance.above, up)
+    else:
+        assert risk.distance == 0
