@@ -24,7 +24,7 @@ class Pool(Struct, frozen=True):
 
     Args:
         id: `cross-<asset>` or `isolated-<symbol>[-long|-short]`.
-        wallet_balance: Cross wallet balance of the asset, or the isolated wallet of the one position.
+        wallet_balance: Cross wallet balance of the asset, or the isolated wallet of the one position; None: unknown.
         positions: All of them open.
     """
 
@@ -32,7 +32,7 @@ class Pool(Struct, frozen=True):
     id: str
     asset: str
     isolated: bool
-    wallet_balance: Decimal
+    wallet_balance: Decimal | None
     positions: tuple[Position, ...]
 
 
@@ -107,7 +107,7 @@ def assess(pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, Bracke
         for what, known in (("mark", marks), ("brackets", tables))
         if p.symbol not in known
     )
-    if missing:
+    if missing or pool.wallet_balance is None:
         return _incomplete(pool, marks, tables, missing)
     own = [_own_figures(p, marks[p.symbol], tables[p.symbol]) for p in pool.positions]
     pnl = sum((figures[1] for figures in own), ZERO)
@@ -120,7 +120,7 @@ def assess(pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, Bracke
         for p, figures in zip(pool.positions, own, strict=True)
     )
     closest = min((p for p in positions if p.distance is not None), key=_distance, default=None)
-    market = _market_distance(pool, marks, tables, solved)
+    market = _market_distance(pool, pool.wallet_balance, marks, tables, solved)
     distances = [d for d in (market.below, market.above, closest.distance if closest else None) if d is not None]
     return PoolRisk(
         pool=pool,
@@ -201,6 +201,7 @@ def _solve_symbols(
 
 def _market_distance(
     pool: Pool,
+    wallet_balance: Decimal,
     marks: Mapping[str, Decimal],
     tables: Mapping[str, BracketTable],
     solved: Mapping[str, Crossings],
@@ -214,7 +215,7 @@ def _market_distance(
             None if prices.above is None else prices.above / mark - ONE,
         )
     legs = [Leg(p.quantity * marks[p.symbol], -p.quantity * p.entry_price, tables[p.symbol]) for p in pool.positions]
-    factor = crossings(legs, pool.wallet_balance, ONE)
+    factor = crossings(legs, wallet_balance, ONE)
     return Crossings(
         None if factor.below is None else ONE - factor.below,
         None if factor.above is None else factor.above - ONE,
@@ -272,4 +273,6 @@ def _incomplete(
                 distance=None,
             )
         )
+    if pool.wallet_balance is None:
+        missing = (*missing, f"balance {pool.asset}")
     return PoolRisk(pool, tuple(positions), None, None, None, None, False, NOWHERE, None, None, missing)

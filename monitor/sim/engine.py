@@ -3,44 +3,37 @@
 import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from decimal import Decimal
 from time import monotonic
 from typing import Any
 
-from monitor.sim.scenario import Scenario
-
 from monitor.sim import frames, margin, trading
-from monitor.sim.account import Account, Position, Settings
-from monitor.sim.decimals import ZERO, Numeric, exact, number, text8, trunc8
+from monitor.sim.account import Account, Row
+from monitor.sim.decimals import Numeric, number, text8
 from monitor.sim.faults import Faults
-from monitor.sim.frames import Frame, Order
+from monitor.sim.frames import Frame
 from monitor.sim.market import Bracket, Clock, Market, read_brackets
+from monitor.sim.scenario import Scenario
 
 MARGIN_CALL_RATIO = Decimal("0.8")  # undocumented; what the published sample works out to
 
 
-class Rejected(ValueError):
-    """The exchange refuses an operation, with its error code."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-
-
 class Engine:
-    """State, and operations on it. Every operation books first and then pushes what the exchange would push."""
+    """The state, the moves of the market, and what follows from them by itself. Account operations are in desk."""
 
     def __init__(self, scenario: Scenario, clock: Clock | None = None) -> None:
         self.scenario = scenario
         self.clock = clock or Clock()
         self.faults = Faults()
         self.counters: Counter[str] = Counter()
-        self.market = Market(scenario.contracts())
+        self.market = Market(deepcopy(scenario.contracts))
         self.market.listed_brackets.update(scenario.listed_brackets)
-        self.accounts = {account.name: account for account in scenario.accounts()}
+        self.accounts = {account.name: account for account in deepcopy(scenario.accounts)}
+        self.settlements: list[Row] = []
         self.random = random.Random(scenario.seed)
-        self._last_id = 1_000_000
+        self.last_id = 1_000_000
         self._last_stamp = 0
         self._books: dict[str, deque[tuple[float, Account]]] = {}
         for contract in self.market.contracts.values():
@@ -76,8 +69,8 @@ class Engine:
 
     def next_id(self) -> int:
         """A fresh order, trade or transaction id."""
-        self._last_id += 1
-        return self._last_id
+        self.last_id += 1
+        return self.last_id
 
     def account(self, name: str) -> Account:
         """The account of that name.
@@ -142,7 +135,7 @@ class Engine:
 
     def set_brackets(self, symbol: str, brackets: Sequence[Bracket] | Sequence[Mapping[str, Any]]) -> None:
         """New brackets, as Bracket or as leverageBracket rows; told by contractInfo with `bks`."""
-        rows = list(brackets)
+        rows: list[Bracket | Mapping[str, Any]] = list(brackets)
         contract = self.market[symbol]
         contract.brackets = [row if isinstance(row, Bracket) else read_brackets([row])[0] for row in rows]
         self.push_contract(frames.contract_info(contract, self.stamp(), brackets_changed=True))
@@ -158,53 +151,7 @@ class Engine:
         self.push_contract(frames.contract_info(contract, self.stamp(), brackets_changed=False))
         self.changed()
 
-    # Accounts
-
-    @exact
-    def fund(self, symbol: str | None = None, rate: Numeric | None = None) -> None:
-        """Settle funding now for every open position of a symbol, or of all.
-
-        The payment −rate × mark × quantity is truncated to 8 decimals toward zero, so that nobody
-        pays or gets a fraction. Cross: `B` alone. Isolated: `B` and that position's row.
-        """
-        for contract in self.market.linear():
-            if symbol not in (None, contract.symbol) or not contract.perpetual:
-                continue
-            if rate is not None:
-                contract.funding_rate = number(rate)
-            contract.roll_funding(max(self.now_ms(), contract.next_funding_ms))
-            for account in self.accounts.values():
-                for position in [p for p in account.open_positions() if p.symbol == contract.symbol]:
-                    self._pay_funding(account, position, contract.funding_rate)
-        if symbol is not None:
-            self.market[symbol]  # a name that does not exist is an error, not a quiet nothing
-        self.changed()
-
-    def _pay_funding(self, account: Account, position: Position, rate: Decimal) -> None:
-        amount = trunc8(-rate * margin.notional(position, self.market))
-        if not amount:
-            return
-        at_ms = self.stamp()
-        balance = account.balance(position.asset)
-        rows: list[Frame] | None = [] if self.faults.funding_positions == "empty" else None
-        if account.isolated(position):
-            position.isolated_wallet += amount
-            position.updated_ms = at_ms
-            rows = [frames.position_row(account, position, self.market)]
-        else:
-            balance.cross += amount
-        balance.updated_ms = at_ms
-        symbol = position.symbol if self.faults.funding_symbol else None
-        told = [frames.balance_row(account, position.asset, amount)]
-        self.push(account, frames.account_update(at_ms, "FUNDING_FEE", told, rows, symbol))
-        self.record_income(account, "FUNDING_FEE", position.symbol, position.asset, amount, at_ms, 0)
-        self._booked(account)
-
-    def transfer(self, account: str, asset: str, amount: Numeric, reason: str | None = None) -> None:
-        """Money in (positive) or out (negative). reason: DEPOSIT or WITHDRAW by the sign, unless given."""
-        change = trunc8(number(amount))
-        self.change_balance(self.account(account), asset, change, reason or ("DEPOSIT" if change > 0 else "WITHDRAW"))
-        self._booked(self.account(account))
+    # Consequences
 
     def change_balance(self, account: Account, asset: str, change: Decimal, reason: str, symbol: str = "") -> None:
         """Book a change of the cross wallet that no position row goes with."""
@@ -215,132 +162,6 @@ class Engine:
         kind = reason if reason == "INSURANCE_CLEAR" else "TRANSFER"
         self.push(account, frames.account_update(at_ms, reason, [frames.balance_row(account, asset, change)], []))
         self.record_income(account, kind, symbol, asset, change, at_ms, 0)
-
-    def add_margin(self, account: str, symbol: str, amount: Numeric, side: str = "BOTH") -> None:
-        """Move money into (positive) or out of (negative) an isolated wallet: `wb` stays as it is."""
-        owner = self.account(account)
-        position = self._position(owner, symbol, side)
-        change = trunc8(number(amount))
-        if not owner.isolated(position) or not position.quantity:
-            raise Rejected(-4046, f"{symbol} {side} is not an open isolated position")
-        at_ms = self.stamp()
-        balance = owner.balance(position.asset)
-        balance.cross -= change
-        position.isolated_wallet += change
-        balance.updated_ms = position.updated_ms = at_ms
-        self.push(
-            owner,
-            frames.account_update(
-                at_ms,
-                "MARGIN_TRANSFER",
-                [frames.balance_row(owner, position.asset, -change)],
-                [frames.position_row(owner, position, self.market)],
-            ),
-        )
-        self._booked(owner)
-
-    @exact
-    def fill(
-        self,
-        account: str,
-        symbol: str,
-        side: str,
-        quantity: Numeric,
-        price: Numeric | None = None,
-        position_side: str = "BOTH",
-        commission_rate: Numeric = "0.0004",
-        client_id: str | None = None,
-    ) -> None:
-        """A market order of the account, filled at once. side: BUY or SELL. price: the mark, unless given."""
-        owner = self.account(account)
-        position = self._position(owner, symbol, position_side)
-        if side not in ("BUY", "SELL"):
-            raise ValueError(f"side is BUY or SELL, not {side!r}")
-        size = number(quantity)
-        paid = self.market[symbol].mark if price is None else number(price)
-        change = size if side == "BUY" else -size
-        after = position.quantity + change
-        if size <= 0 or (position_side == "LONG" and after < 0) or (position_side == "SHORT" and after > 0):
-            raise Rejected(-2022, "ReduceOnly Order is rejected.")
-        order_id = self.next_id()
-        order = Order(
-            symbol, client_id or f"sim-{order_id}", order_id, side == "BUY", size, paid, position_side, position.asset
-        )
-        trading.fill(self, owner, position, order, trunc8(size * paid * number(commission_rate)))
-        self._booked(owner)
-
-    def _position(self, account: Account, symbol: str, side: str) -> Position:
-        allowed = ("LONG", "SHORT") if account.hedge else ("BOTH",)
-        if side not in allowed:
-            raise Rejected(-4061, f"the position side of {account.name} is {' or '.join(allowed)}, not {side}")
-        return account.position(symbol, side, self.market[symbol].margin_asset)
-
-    def set_leverage(self, account: str, symbol: str, leverage: int) -> None:
-        """Told by ACCOUNT_CONFIG_UPDATE alone. Refused: less leverage on an open isolated position."""
-        owner = self.account(account)
-        setting = owner.setting(self.market[symbol].symbol)
-        if setting.isolated and owner.holds(symbol) and leverage < setting.leverage:
-            raise Rejected(-4161, "Leverage reduction is not supported in Isolated Margin Mode with open positions")
-        setting.leverage = leverage
-        self.push(owner, frames.leverage_changed(self.stamp(), symbol, leverage))
-        self._booked(owner)
-
-    @exact
-    def set_margin_type(self, account: str, symbol: str, margin_type: str, force: bool = False) -> None:
-        """CROSSED or ISOLATED.
-
-        force: Switch an open position too, which the exchange would refuse: its notional ÷ leverage at the
-            entry price goes into the isolated wallet, or the whole wallet back.
-        """
-        owner = self.account(account)
-        setting = owner.setting(self.market[symbol].symbol)
-        if margin_type not in ("CROSSED", "ISOLATED"):
-            raise ValueError(f"margin type is CROSSED or ISOLATED, not {margin_type!r}")
-        if setting.margin_type == margin_type:
-            raise Rejected(-4046, "No need to change margin type.")
-        if owner.holds(symbol) and not force:
-            raise Rejected(-4048, "Margin type cannot be changed if there exists position.")
-        at_ms = self.stamp()
-        sides = ("LONG", "SHORT") if owner.hedge else ("BOTH",)
-        positions = [self._position(owner, symbol, side) for side in sides]
-        owner.settings[symbol] = Settings(margin_type, setting.leverage)
-        asset = positions[0].asset
-        for position in positions:
-            wallet = trunc8(abs(position.quantity) * position.entry_price / setting.leverage)
-            moved = wallet if margin_type == "ISOLATED" else -position.isolated_wallet
-            position.isolated_wallet += moved
-            owner.balance(asset).cross -= moved
-            position.updated_ms = owner.balance(asset).updated_ms = at_ms
-        balances = [frames.balance_row(owner, asset, ZERO)]
-        rows = [frames.position_row(owner, position, self.market) for position in positions]
-        self.push(owner, frames.account_update(at_ms, "MARGIN_TYPE_CHANGE", balances, rows))
-        self._booked(owner)
-
-    def set_position_mode(self, account: str, hedge: bool) -> None:
-        """One-way or hedge mode. The exchange sends no event; it refuses while a position is open."""
-        owner = self.account(account)
-        if any(owner.open_positions()):
-            raise Rejected(-4068, "Position side cannot be changed if there exists position.")
-        owner.hedge = hedge
-        owner.positions.clear()
-        self._booked(owner)
-
-    def set_permissions(self, account: str, **permissions: bool) -> None:
-        """Change what the account's key may do, by the names of apiRestrictions; enableReading false revokes it."""
-        owner = self.account(account)
-        owner.permissions = {**owner.permissions, **permissions}
-        self.changed()
-
-    def set_adl(self, account: str, symbol: str, quantile: int) -> None:
-        """Place in the auto-deleveraging queue, 0–4."""
-        self.account(account).adl[self.market[symbol].symbol] = quantile
-        self.changed()
-
-    def push_event(self, account: str, frame: Frame) -> None:
-        """Send a private event as given, booked nowhere: for shapes that the engine does not make."""
-        self.push(self.account(account), frame)
-
-    # Consequences
 
     def evaluate(self, accounts: Sequence[Account]) -> None:
         """Liquidate pools at ratio 1, and call for margin once when a pool passes 0.8."""
@@ -373,5 +194,10 @@ class Engine:
         account.income = [*account.income[-999:], row]
 
     def snapshot(self) -> Scenario:
-        """The state as a scenario that starts where this one is."""
-        return replace(self.scenario.of(self.market, self.accounts.values()), seed=self.scenario.seed)
+        """The state as a scenario that goes on where this one is."""
+        return deepcopy(self.as_scenario())
+
+    def as_scenario(self) -> Scenario:
+        """The live state seen as a scenario: to be read at once, for it goes on changing."""
+        contracts, accounts = list(self.market.contracts.values()), list(self.accounts.values())
+        return replace(self.scenario, contracts=contracts, accounts=accounts)

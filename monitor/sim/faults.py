@@ -1,6 +1,7 @@
 """What can be made to go wrong. Every switch may be thrown while the exchange runs."""
 
 from dataclasses import asdict, dataclass, field, fields
+from decimal import Decimal
 from typing import Any
 
 URL_FORMS = ("A", "B", "C", "D")
@@ -68,7 +69,7 @@ class Faults:
             if name not in {known.name for known in fields(self)}:
                 raise ValueError(f"no fault {name!r}; there are {', '.join(asdict(self))}")
             wanted = type(getattr(defaults, name))
-            if not isinstance(value, (int, float) if wanted is float else wanted):
+            if not isinstance(value, (int, float, Decimal) if wanted is float else wanted):
                 raise ValueError(f"fault {name} takes a {wanted.__name__}, not {value!r}")
         for name, values in (("rest", REST_MODES), ("funding_positions", FUNDING_POSITIONS)):
             if switches.get(name, values[0]) not in values:
@@ -76,7 +77,7 @@ class Faults:
         if strange := set(switches.get("mute_forms", ())) - set(URL_FORMS):
             raise ValueError(f"URL forms are {', '.join(URL_FORMS)}, not {', '.join(sorted(strange))}")
         for name, value in switches.items():
-            setattr(self, name, value)
+            setattr(self, name, float(value) if isinstance(value, Decimal) else value)
 
     def hits(self, path: str) -> bool:
         """Whether the REST faults mean this path."""

@@ -132,10 +132,11 @@ def _roots(line: Callable[[Decimal], Decimal], corners: Sequence[Decimal]) -> li
         low, high = line(left), line(right)
         if (low < 0) != (high < 0):
             found.append(left - low * (right - left) / (high - low))
-    last = corners[-1]
-    at_last, slope = line(last), line(last + ONE) - line(last)
-    if slope and -at_last / slope >= 0:
-        found.append(last - at_last / slope)
+    beyond = corners[-1] + ONE  # not the corner itself: at a price of zero no bracket applies
+    at_beyond = line(beyond)
+    slope = line(beyond + ONE) - at_beyond
+    if slope and (root := beyond - at_beyond / slope) >= corners[-1]:
+        found.append(root)
     return found
 
 

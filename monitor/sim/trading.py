@@ -125,8 +125,8 @@ def liquidate(engine: "Engine", account: Account, pool: Pool) -> None:
         contract = engine.market[position.symbol]
         price = contract.mark
         if pool.isolated:
-            worst = bankruptcy_price(position)
-            price = trunc8(max(price, worst) if position.quantity > 0 else min(price, worst))
+            worst = trunc8(bankruptcy_price(position))
+            price = max(price, worst) if position.quantity > 0 else min(price, worst)
         order_id = engine.next_id()
         order = Order(
             position.symbol,

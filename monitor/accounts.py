@@ -1,0 +1,177 @@
+"""One watched account: its book, its pools and their latest risk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from msgspec import Struct
+
+from monitor.book import AccountBook, MarketBook
+from monitor.effects import AccountSetup, Ages
+from monitor.events import ForcedKind, Now, PositionKey
+from monitor.incidents import Resolution
+from monitor.links import Links
+from monitor.moves import Moves
+from monitor.risk.margin import ZERO
+from monitor.risk.pools import margin_pools
+from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, Rule, RuleBook, Severity
+
+FORCED_MEMORY_S = 120.0
+CLOSING_GRACE_S = 2.0
+"""How long a vanished pool is kept in doubt: the order that says it was forced may come after the account event."""
+
+
+class _Forced(Struct, frozen=True):
+    kind: ForcedKind
+    at: float
+
+
+class _Gone(Struct, frozen=True):
+    symbols: frozenset[str]
+    at: float
+
+
+class WatchedAccount:
+    """An account and everything derived from it; changed in place by the core alone.
+
+    Args:
+        market: Marks and contracts of the market it trades on, shared with other accounts.
+    """
+
+    def __init__(self, setup: AccountSetup, market: MarketBook, rules: RuleBook, dispute_s: float) -> None:
+        self.setup = setup
+        self.market = market
+        self.rules = rules
+        self.book = AccountBook(dispute_s)
+        self.moves = Moves(setup.name)
+        self.pools: dict[str, Pool] = {}
+        self.risks: dict[str, PoolRisk] = {}
+        self.unpublished: set[str] = set()
+        self.published: dict[str, frozenset[PositionKey]] = {}
+        self.resynced = False
+        self.unsupported: str | None = None
+        self._forced: dict[str, _Forced] = {}
+        self._gone: dict[str, _Gone] = {}
+
+    @property
+    def name(self) -> str:
+        return self.setup.name
+
+    @property
+    def known(self) -> bool:
+        """Whether its positions are known, so that a pool that is not there is truly gone."""
+        return self.book.known and self.unsupported is None
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return frozenset(p.symbol for pool in self.pools.values() for p in pool.positions)
+
+    def rebuild(self, now: Now) -> None:
+        """Derive the pools anew from the book."""
+        multi = self.book.multi_assets
+        self.unsupported = "multi-assets mode is not supported: this account cannot be watched" if multi else None
+        pools = {p.id: p for p in margin_pools(self.name, self.book, self._asset_of)} if self.known else self.pools
+        for pool_id in self.pools.keys() - pools.keys():
+            symbols = frozenset(p.symbol for p in self.pools[pool_id].positions)
+            self._gone[pool_id] = _Gone(symbols, now.mono)
+            self.risks.pop(pool_id, None)
+            self.unpublished.discard(pool_id)
+        for pool_id in pools:
+            self._gone.pop(pool_id, None)
+        self.pools = pools
+
+    def assess(self, pool_id: str) -> tuple[PoolRisk | None, PoolRisk]:
+        """Compute a pool's risk. Returns what it was, and what it is."""
+        before = self.risks.get(pool_id)
+        risk = assess(self.pools[pool_id], self.market.prices, self.book.tables)
+        self.risks[pool_id] = risk
+        self.unpublished.add(pool_id)
+        return before, risk
+
+    def rule(self, name: str, pool: Pool) -> Rule:
+        """A rule as it holds for a pool."""
+        notional = ZERO
+        if any(match.min_notional is not None for match in self.rules.matches.get(name, ())):
+            prices: Mapping[str, Decimal] = self.market.prices
+            notional = sum((abs(p.quantity) * prices.get(p.symbol, ZERO) for p in pool.positions), ZERO)
+        symbols = [p.symbol for p in pool.positions]
+        return self.rules.of(name, self.name, self.setup.labels, symbols, notional)
+
+    def moved_rules(self) -> dict[str, LiquidationPriceMovedRule]:
+        rules = {pool_id: self.rule("liquidation_price_moved", pool) for pool_id, pool in self.pools.items()}
+        return {pool_id: rule for pool_id, rule in rules.items() if isinstance(rule, LiquidationPriceMovedRule)}
+
+    @property
+    def stale_rule(self) -> DataStaleRule:
+        rule = self.rules.of("data_stale", self.name, self.setup.labels)
+        assert isinstance(rule, DataStaleRule)
+        return rule
+
+    def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
+        """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
+        limit = self.stale_rule.stale_after_s
+        positions = pool.positions if pool else [p for each in self.pools.values() for p in each.positions]
+        marks = [self.market.age(p.symbol, now.mono) for p in positions]
+        oldest = None if None in marks else max((m for m in marks if m is not None), default=None)
+        truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
+        live = (
+            self.known
+            and None not in marks
+            and (oldest is None or oldest < limit)
+            and links.age(self.setup.private_link, now.mono) < limit
+            and (pool is None or pool.id not in self.risks or not self.risks[pool.id].missing)
+        )
+        return Ages("live" if live else "stale", oldest, truth)
+
+    def is_endangered(self, rule: DataStaleRule) -> bool:
+        """Whether some pool is so near to liquidation that blindness is critical at once."""
+        return any(
+            (risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio)
+            or (risk.distance is not None and risk.distance < rule.endangered_distance)
+            for risk in self.risks.values()
+        )
+
+    # ---- forced orders ----
+
+    def forced(self, symbol: str, kind: ForcedKind, now: Now) -> None:
+        """Remember that the exchange itself acted on a symbol."""
+        self._forced[symbol] = _Forced(kind, now.mono)
+
+    def forced_kind(self, symbols: frozenset[str], now: Now) -> ForcedKind | None:
+        """The forced order that has lately acted on one of these symbols; a liquidation before others."""
+        kinds = [
+            forced.kind
+            for symbol, forced in self._forced.items()
+            if symbol in symbols and now.mono - forced.at < FORCED_MEMORY_S
+        ]
+        return min(kinds, key=list(ForcedKind).index, default=None)
+
+    def ending(self, pool_id: str, fallback: frozenset[str], now: Now) -> Resolution | None:
+        """How a pool that is not there any more ended; None: wait, the exchange may still say.
+
+        Args:
+            fallback: Symbols to go by where the pool vanished in an earlier run.
+        """
+        gone = self._gone.setdefault(pool_id, _Gone(fallback, now.mono))
+        kind = self.forced_kind(gone.symbols, now)
+        if kind is not None:
+            endings: dict[ForcedKind, Resolution] = {
+                ForcedKind.LIQUIDATION: "liquidated",
+                ForcedKind.ADL: "adl",
+                ForcedKind.SETTLEMENT: "settled",
+            }
+            return endings[kind]
+        return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
+
+    def ended(self, pool_id: str) -> None:
+        self._gone.pop(pool_id, None)
+
+    def _asset_of(self, symbol: str) -> str | None:
+        contract = self.market.contracts.get(symbol)
+        return None if contract is None else contract.margin_asset
+
+
+def worst_severity(severities: list[Severity]) -> Severity:
+    return max(severities, default=Severity.OK)

@@ -1,0 +1,438 @@
+"""The whole monitor as one function: events in, effects out.
+
+`Core.step` applies what happened to the book, computes the pools that it could have changed and nothing else, holds
+them against the rules, and says what is to be told, published, kept and asked for. It never awaits, logs, sleeps or
+asks the time: time passing is an event. The same events in the same order give the same effects.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from decimal import Decimal, localcontext
+from typing import Any
+
+from msgspec import Struct, structs
+
+from monitor import publication
+from monitor.accounts import WatchedAccount
+from monitor.book import MarketBook
+from monitor.effects import INSTANCE, AccountSetup, Blindness, Effect, IncidentOver, Resync, Save, Story, Watch
+from monitor.events import (
+    AccountChanged,
+    AccountModeChanged,
+    AccountModeRead,
+    BalancesRead,
+    BracketsRead,
+    ClockOffset,
+    ConfigTouched,
+    ContractsRead,
+    Event,
+    Fill,
+    LinkId,
+    LinkReport,
+    LinkState,
+    MarginTypesRead,
+    MarkPrice,
+    Now,
+    PositionsRead,
+    StreamControl,
+    StreamExpired,
+    Tick,
+)
+from monitor.incidents import Change, IncidentKey, Incidents, saved
+from monitor.links import Links
+from monitor.moves import KINDS, Telling
+from monitor.risk import EXACT
+from monitor.risk.pools import row_slug
+from monitor.risk.report import PoolRisk
+from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, MarginRatioRule, Rule, RuleBook, Severity, Step
+from monitor.telling import blind_story, moved_story, pool_story
+
+_POOL_RULES = ("margin_ratio", "liquidation_distance")
+
+
+class Setup(Struct, frozen=True):
+    """What the core has to know of the config.
+
+    Args:
+        dispute_s: How long snapshots must contradict a newer event before they are believed (seconds).
+        summary_every_s: Summary and health are published at least this often (seconds).
+    """
+
+    accounts: tuple[AccountSetup, ...]
+    rules: RuleBook = RuleBook()
+    dispute_s: float = 60
+    summary_every_s: float = 30
+
+
+class Kept(Struct, frozen=True):
+    """What an earlier run left in the store.
+
+    Args:
+        incidents: Rows of open incidents.
+        baselines: `<account>/<pool>` → row.
+        last_named_ms: The latest time that an incident has been named after.
+    """
+
+    incidents: tuple[bytes, ...] = ()
+    baselines: dict[str, bytes] = {}
+    last_named_ms: int = 0
+
+
+class Core:
+    """All state of the monitor, owned by the one task that calls `step`."""
+
+    def __init__(self, setup: Setup, now: Now, kept: Kept | None = None) -> None:
+        self.setup = setup
+        self.links = Links()
+        self.incidents = Incidents()
+        self.markets: dict[str, MarketBook] = defaultdict(MarketBook)
+        self.accounts = {
+            a.name: WatchedAccount(a, self.markets[a.market], setup.rules, setup.dispute_s) for a in setup.accounts
+        }
+        self.published = publication.Published(setup.summary_every_s)
+        self._holders: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        self._watched: dict[str, frozenset[str]] = {}
+        self._watched_since: dict[tuple[str, str], float] = {}
+        self._seq = 0
+        self._dirty: dict[tuple[str, str], None] = {}
+        self._effects: list[Effect] = []
+        self._unconfirmed: set[IncidentKey] = set()
+        for account in setup.accounts:
+            for link in (account.market_link, account.private_link, account.rest_link):
+                self.links.awaited(link, now.mono)
+        self._restore(kept or Kept(), now)
+
+    def _restore(self, kept: Kept, now: Now) -> None:
+        self.incidents.restore(list(kept.incidents), now, kept.last_named_ms)
+        for key in [key for key in self.incidents.open if key.account not in (*self.accounts, INSTANCE)]:
+            del self.incidents.open[key]  # an account that is not watched any more
+            self._effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
+        self._unconfirmed = set(self.incidents.open)
+        for name, row in kept.baselines.items():
+            account, _, pool_id = name.partition("/")
+            if account in self.accounts:
+                self.accounts[account].moves.restore(pool_id, row)
+
+    def step(self, events: Iterable[Event], now: Now) -> list[Effect]:
+        """Everything that follows from these events, in order.
+
+        Args:
+            events: What has happened since the last step, in order of arrival.
+            now: Monotonic seconds and wall-clock milliseconds, read by the caller.
+        """
+        with localcontext(EXACT):
+            ticked = False
+            for event in events:
+                if isinstance(event, MarkPrice):
+                    self._mark(event, now)
+                elif isinstance(event, Tick):
+                    ticked = True
+                else:
+                    _APPLY[type(event)](self, event, now)
+            self._settle_snapshots(now)
+            for name, pool_id in self._dirty:
+                self._assess(self.accounts[name], pool_id, now)
+            self._dirty.clear()
+            for account in self.accounts.values():
+                self._tell_moves(account, now, only_from=Severity.INFO if account.moves.due(now) else Severity.WARNING)
+            if ticked:
+                self._tick(now)
+            self._keep_baselines()
+        effects, self._effects = self._effects, []
+        return effects
+
+    # ---- what happened ----
+
+    def _mark(self, event: MarkPrice, now: Now) -> None:
+        holders = self._holders.get((event.market, event.symbol))
+        if self.markets[event.market].apply_mark(event, now) and holders:
+            self._dirty.update(dict.fromkeys(holders))
+
+    def _account_changed(self, event: AccountChanged, now: Now) -> None:
+        account = self.accounts[event.account]
+        self._settle_snapshots(now)
+        if account.moves.starts_another(KINDS.get(event.reason, "adjustment")):
+            self._tell_moves(account, now, only_from=Severity.INFO)
+        before = list(account.pools.values())
+        if not account.book.apply_changed(event, now.mono) or not account.known:
+            return
+        self._rebuild(account, now)
+        rule = account.rules.of("liquidation_price_moved", account.name, account.setup.labels)
+        assert isinstance(rule, LiquidationPriceMovedRule)
+        pools = list(account.pools.values())
+        account.moves.happened(event, before, pools, account.market.prices, account.book.tables, rule, now)
+        if any(
+            p.symbol not in account.book.tables or p.symbol not in account.book.margin_assets for p in event.positions
+        ):
+            self._effects.append(Resync(account.name, "a symbol that is new to us"))
+
+    def _fill(self, event: Fill, now: Now) -> None:
+        account = self.accounts[event.account]
+        if event.forced is not None:
+            account.forced(event.symbol, event.forced, now)
+        if event.quantity:
+            account.moves.filled(event)
+
+    def _snapshot(self, event: BalancesRead | PositionsRead | AccountModeRead, now: Now) -> None:
+        account = self.accounts[event.account]
+        account.resynced = True
+        if isinstance(event, BalancesRead):
+            account.book.apply_balances(event, now.mono)
+        elif isinstance(event, PositionsRead):
+            account.book.apply_positions(event, now.mono)
+        else:
+            account.book.hedge, account.book.multi_assets = event.hedge, event.multi_assets
+
+    def _margin_types(self, event: MarginTypesRead, now: Now) -> None:
+        self.accounts[event.account].book.isolated.update(event.isolated)
+
+    def _brackets(self, event: BracketsRead, now: Now) -> None:
+        account = self.accounts[event.account]
+        account.book.apply_brackets(event.brackets)
+        account.resynced = True
+
+    def _contracts(self, event: ContractsRead, now: Now) -> None:
+        self.markets[event.market].contracts.update(event.contracts)
+        for account in self.accounts.values():
+            account.resynced = account.resynced or account.setup.market == event.market
+
+    def _mode_changed(self, event: AccountModeChanged, now: Now) -> None:
+        account = self.accounts[event.account]
+        account.book.multi_assets = event.multi_assets
+        account.resynced = True
+        self._effects.append(Resync(event.account, "multi-assets mode switched"))
+
+    def _config_touched(self, event: ConfigTouched, now: Now) -> None:
+        self._effects.append(Resync(event.account, f"a setting of {event.symbol} changed"))
+
+    def _link(self, event: LinkReport, now: Now) -> None:
+        if self.links.report(event, now.mono):
+            self.published.health_due.add(event.link.account)
+
+    def _clock(self, event: ClockOffset, now: Now) -> None:
+        self.markets[event.market].offset_ms = event.offset_ms
+
+    def _nothing(self, event: Any, now: Now) -> None:
+        """Of the links' concern alone."""
+
+    # ---- from the book to pools ----
+
+    def _settle_snapshots(self, now: Now) -> None:
+        for account in self.accounts.values():
+            if account.resynced:
+                account.resynced = False
+                self._rebuild(account, now)
+                if account.known:
+                    pools = account.pools.values()
+                    account.moves.settle(pools, account.market.prices, account.book.tables)
+
+    def _rebuild(self, account: WatchedAccount, now: Now) -> None:
+        account.rebuild(now)
+        self._dirty = {key: None for key in self._dirty if key[0] != account.name or key[1] in account.pools}
+        self._dirty.update({(account.name, pool_id): None for pool_id in account.pools})
+        for holders in self._holders.values():
+            holders.difference_update([key for key in holders if key[0] == account.name])
+        for pool in account.pools.values():
+            for position in pool.positions:
+                self._holders.setdefault((account.setup.market, position.symbol), set()).add((account.name, pool.id))
+        self._watch(account.setup.market, now)
+        self._effects.extend(publication.gone(account))
+
+    def _watch(self, market: str, now: Now) -> None:
+        symbols = frozenset(s for a in self.accounts.values() if a.setup.market == market for s in a.symbols)
+        if symbols != self._watched.get(market):
+            for symbol in symbols - self._watched.get(market, frozenset()):
+                self._watched_since[market, symbol] = now.mono
+            self._watched[market] = symbols
+            self._effects.append(Watch(market, symbols))
+
+    # ---- from pools to incidents ----
+
+    def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
+        before, risk = account.assess(pool_id)
+        self._judge(account, before, risk, now)
+        if len(risk.positions) > 1 and not risk.missing:
+            rule = account.rule("liquidation_price_moved", risk.pool)
+            assert isinstance(rule, LiquidationPriceMovedRule)
+            if rule.enabled:
+                prices, tables = account.market.prices, account.book.tables
+                self._tell(account, account.moves.check_marks(risk.pool, prices, tables, rule, now), now)
+
+    def _judge(self, account: WatchedAccount, before: PoolRisk | None, risk: PoolRisk, now: Now) -> None:
+        """Hold a pool against its rules. One with an unknown input is neither better nor worse: it is stale."""
+        if risk.margin_ratio is None:
+            return
+        trusted = account.ages(risk.pool, self.links, now).freshness == "live"
+        for name in _POOL_RULES:
+            rule = account.rule(name, risk.pool)
+            value = risk.margin_ratio if name == "margin_ratio" else risk.distance
+            at_least = Severity.OK
+            if isinstance(rule, MarginRatioRule) and risk.distance is not None:
+                warned = any(s.severity is Severity.WARNING and s.fires(value) for s in rule.steps)
+                at_least = Severity.CRITICAL if warned and risk.distance < rule.critical_within else Severity.OK
+            key = IncidentKey(account.name, name, risk.pool.id)
+            change = self.incidents.observe(
+                key, rule, value, now, trusted=trusted, at_least=at_least, distance=risk.distance
+            )
+            if change is not None:
+                self._pool_change(account, self._as_forced(account, change, risk, now), rule, before, risk, now)
+            elif trusted and key in self._unconfirmed:
+                self._retain(account, key, rule, risk, now)
+
+    def _as_forced(self, account: WatchedAccount, change: Change, risk: PoolRisk, now: Now) -> Change:
+        """A pool that is better because the exchange reduced it has not recovered."""
+        symbols = frozenset(p.symbol for p in risk.pool.positions)
+        if change.resolution == "recovered" and account.forced_kind(symbols, now) is not None:
+            return structs.replace(change, resolution="partly_liquidated")
+        return change
+
+    def _retain(self, account: WatchedAccount, key: IncidentKey, rule: Rule, risk: PoolRisk, now: Now) -> None:
+        """An incident of an earlier run that still stands: publish its state, tell nobody."""
+        change = Change("retained", structs.replace(self.incidents.open[key]), None)
+        self._pool_change(account, change, rule, None, risk, now)
+
+    def _pool_change(
+        self,
+        account: WatchedAccount,
+        change: Change,
+        rule: Rule,
+        before: PoolRisk | None,
+        risk: PoolRisk | None,
+        now: Now,
+    ) -> None:
+        pool = None if risk is None else risk.pool
+        ages = account.ages(pool, self.links, now)
+        self._emit(pool_story(account, change, rule, before, risk, ages, now, self._next_seq(change)), now)
+
+    def _emit(self, story: Story, now: Now) -> None:
+        """Tell a story, and keep the incident that it belongs to."""
+        change = story.change
+        incident = change.incident
+        self._unconfirmed.discard(incident.key)
+        for one in (incident, self.incidents.open.get(incident.key)):
+            if one is not None:
+                one.title, one.text, one.symbol, one.side = story.title, story.text, story.symbol, story.side
+        self._effects.append(story)
+        if change.kind == "resolved":
+            self._effects += [IncidentOver(incident.key), Save("incident", "/".join(incident.key), None)]
+        elif change.kind != "noted":
+            self._effects.append(Save("incident", "/".join(incident.key), saved(incident, now)))
+        self.published.summary_due.add(incident.account)
+
+    def _next_seq(self, change: Change) -> int:
+        self._seq += change.kind != "retained"
+        return self._seq
+
+    # ---- moved liquidation prices ----
+
+    def _tell_moves(self, account: WatchedAccount, now: Now, *, only_from: Severity) -> None:
+        if account.known and account.moves.pending:
+            prices, tables = account.market.prices, account.book.tables
+            telling = account.moves.tell(prices, tables, account.moved_rules(), now, only_from=only_from)
+            self._tell(account, telling, now)
+
+    def _tell(self, account: WatchedAccount, telling: Telling | None, now: Now) -> None:
+        if telling is None:
+            return
+        worst = telling.moves[0]
+        key = IncidentKey(account.name, "liquidation_price_moved", row_slug(worst.move.key))
+        change = self.incidents.note(key, telling.severity, now)
+        ages = account.ages(worst.pool, self.links, now)
+        self._emit(moved_story(account, change, telling, ages, now, self._next_seq(change)), now)
+
+    def _keep_baselines(self) -> None:
+        for account in self.accounts.values():
+            self._effects.extend(Save("baseline", f"{account.name}/{i}", row) for i, row in account.moves.unkept())
+
+    # ---- time ----
+
+    def _tick(self, now: Now) -> None:
+        for account in self.accounts.values():
+            for risk in account.risks.values():
+                self._judge(account, risk, risk, now)
+            if account.known:
+                self._end_vanished(account, now)
+        for link in list(self.links.all):
+            self._judge_link(link, now)
+        self._effects.extend(
+            publication.due(self.accounts, self.links, self.incidents, self.published, self.setup.rules, now)
+        )
+
+    def _end_vanished(self, account: WatchedAccount, now: Now) -> None:
+        """Resolve the incidents of pools that are not there any more, once it is clear how they ended."""
+        for incident in self.incidents:
+            if (
+                incident.account != account.name
+                or incident.rule not in _POOL_RULES
+                or incident.subject in account.pools
+            ):
+                continue
+            symbols = frozenset([incident.symbol] if incident.symbol else [])
+            how = account.ending(incident.subject, symbols, now)
+            if how is not None:
+                change = self.incidents.resolve(incident.key, how, None, now)
+                if change is not None:
+                    rule = account.rules.of(incident.rule, account.name, account.setup.labels)
+                    self._pool_change(account, change, rule, None, None, now)
+
+    def _judge_link(self, link: LinkId, now: Now) -> None:
+        """Hold the age of what a link says against the rule, with what it blinds."""
+        blinded = [a for a in self.accounts.values() if link in (a.setup.market_link, a.setup.private_link)]
+        concerned = blinded or [a for a in self.accounts.values() if link == a.setup.rest_link]
+        if not concerned:
+            return
+        first = concerned[0]
+        rule = first.stale_rule
+        age = self._age(link, rule, now)
+        if blinded and age is not None and any(a.is_endangered(rule) for a in blinded):
+            clear = min([Decimal(str(rule.stale_after_s)) * Decimal("0.8"), *(s.clear for s in rule.steps)])
+            at_once = Step(Decimal(str(rule.stale_after_s)), clear, Severity.CRITICAL)
+            rule = structs.replace(rule, steps=(at_once,))
+        value = None if age is None else Decimal(str(round(age, 3)))
+        key = IncidentKey(link.account, "data_stale", link.name)
+        change = self.incidents.observe(key, rule, value, now)
+        if change is None and key in self._unconfirmed:
+            change = Change("retained", structs.replace(self.incidents.open[key]), value)
+        if change is not None:
+            pools = tuple(f"{a.name}/{pool_id}" for a in blinded for pool_id in a.pools)
+            note = next((a.unsupported for a in concerned if a.unsupported), None) or self.links.all[link].note
+            blindness = Blindness(link, age or 0.0, note, pools)
+            ages = first.ages(None, self.links, now)
+            self._emit(blind_story(first, change, blindness, ages, now, self._next_seq(change)), now)
+
+    def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
+        """Seconds since what this link says was true; None: it has nothing to say."""
+        age = self.links.age(link, now.mono)
+        if link.account != INSTANCE:
+            account = self.accounts[link.account]
+            if link == account.setup.rest_link:
+                return max(0.0, age - rule.rest_patience_s)
+            return age if account.unsupported is None else now.mono - self.links.all[link].since
+        symbols = self._watched.get(link.name, frozenset())
+        if not symbols:
+            return None if self.links.all[link].state is not LinkState.CONNECTING else age
+        market = self.markets[link.name]
+        ages = [market.age(s, now.mono) for s in symbols]
+        waited = [now.mono - self._watched_since[link.name, s] for s in symbols if s not in market.marks]
+        return max([a for a in ages if a is not None] + waited)
+
+
+_APPLY: dict[type, Callable[[Core, Any, Now], None]] = {
+    AccountChanged: Core._account_changed,
+    Fill: Core._fill,
+    BalancesRead: Core._snapshot,
+    PositionsRead: Core._snapshot,
+    AccountModeRead: Core._snapshot,
+    MarginTypesRead: Core._margin_types,
+    BracketsRead: Core._brackets,
+    ContractsRead: Core._contracts,
+    AccountModeChanged: Core._mode_changed,
+    ConfigTouched: Core._config_touched,
+    LinkReport: Core._link,
+    ClockOffset: Core._clock,
+    StreamExpired: Core._nothing,
+    StreamControl: Core._nothing,
+}
+"""What each event does to the book; marks and ticks, which are many, have their place in `step`."""

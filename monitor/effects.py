@@ -1,0 +1,263 @@
+"""What the core wants done: things to tell, states to publish, rows to keep, and requests to the links.
+
+Everything here is data, unrounded; `messages.py` gives it topics and digits.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from monitor.events import ExchangeFigures, LinkId, PositionKey
+from monitor.incidents import Change, IncidentKey
+from monitor.links import Link
+from monitor.moves import PoolMove
+from monitor.risk.report import PoolRisk, PositionRisk
+from monitor.rules import Severity
+
+Freshness = Literal["live", "stale"]
+
+INSTANCE = "_instance"
+"""The account under which stands what belongs to no account."""
+
+
+class AccountSetup(Struct, frozen=True):
+    """An account as configured.
+
+    Args:
+        market: Name of the market link that it shares with others of its venue and environment.
+    """
+
+    name: str
+    venue: str
+    market: str
+    labels: dict[str, str] = {}
+
+    @property
+    def market_link(self) -> LinkId:
+        return LinkId(INSTANCE, self.market)
+
+    @property
+    def private_link(self) -> LinkId:
+        return LinkId(self.name, "private")
+
+    @property
+    def rest_link(self) -> LinkId:
+        return LinkId(self.name, "rest")
+
+
+class Figures(Struct, frozen=True):
+    """A pool's figures at one moment, with those of its closest position; None: unknown, or there is none."""
+
+    margin_ratio: Decimal | None
+    margin_balance: Decimal | None
+    mark_price: Decimal | None
+    liquidation_price: Decimal | None
+    distance: Decimal | None
+
+
+class Driver(Struct, frozen=True):
+    """What changed a pool's margin balance since the assessment before: `mark` of a symbol, or the `wallet`."""
+
+    kind: Literal["mark", "wallet"]
+    symbol: str | None
+    margin_balance: Decimal
+
+
+class Advice(Struct, frozen=True):
+    """What would bring a pool's ratio back to `to_ratio`; applied, it does.
+
+    Args:
+        amount: Margin to add (asset). None where the advice is to reduce.
+        quantity: How much of the position to close, positive. None where the advice is to add margin.
+    """
+
+    action: Literal["add_margin", "reduce"]
+    to_ratio: Decimal
+    amount: Decimal | None = None
+    asset: str | None = None
+    symbol: str | None = None
+    side: str | None = None
+    quantity: Decimal | None = None
+    base_asset: str | None = None
+
+
+class Ages(Struct, frozen=True):
+    """How fresh what we say is.
+
+    Args:
+        mark_s: Age of the oldest mark in it (seconds).
+        account_s: Time since the account's truth was last confirmed (seconds).
+    """
+
+    freshness: Freshness
+    mark_s: float | None
+    account_s: float | None
+
+
+class Blindness(Struct, frozen=True):
+    """A link that has gone quiet, and the pools it blinds."""
+
+    link: LinkId
+    age_s: float
+    note: str
+    pools: tuple[str, ...]
+
+
+class Story(Struct, frozen=True):
+    """One thing to tell: a change of an incident, with all that explains it.
+
+    Args:
+        exchange_ms: When the exchange said what caused it.
+        seq: Counts the stories of this run.
+        clear: Level past which the present severity ends.
+    """
+
+    account: AccountSetup
+    change: Change
+    at_ms: int
+    exchange_ms: int | None
+    seq: int
+    symbol: str | None = None
+    side: str | None = None
+    asset: str | None = None
+    before: Figures | None = None
+    after: Figures | None = None
+    level: Decimal | None = None
+    drivers: tuple[Driver, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    ages: Ages | None = None
+    moves: tuple[PoolMove, ...] = ()
+    blindness: Blindness | None = None
+    title: str = ""
+    text: str = ""
+
+
+class IncidentOver(Struct, frozen=True):
+    """The retained state of an incident is to be emptied."""
+
+    key: IncidentKey
+
+
+class PoolState(Struct, frozen=True):
+    """One pool as it is published.
+
+    Args:
+        ladder: Relative move of all marks → margin ratio after it.
+        funding_payment: What the next funding will change the wallet by at present marks and estimates (asset).
+    """
+
+    account: AccountSetup
+    risk: PoolRisk
+    severity: Severity
+    ages: Ages
+    as_of_ms: int
+    ladder: dict[Decimal, Decimal | None]
+    next_funding_ms: int | None
+    funding_payment: Decimal | None
+
+
+class PositionState(Struct, frozen=True):
+    """One position as it is published.
+
+    Args:
+        funding_payment: What the next funding will change the wallet by at the present mark and estimate (asset).
+        liquidation_fee: Clearance fee, a fraction of the liquidated notional.
+    """
+
+    account: AccountSetup
+    asset: str
+    pool: str
+    risk: PositionRisk
+    bankruptcy_price: Decimal | None
+    base_asset: str
+    liquidation_fee: Decimal | None
+    funding_rate: Decimal | None
+    next_funding_ms: int | None
+    funding_payment: Decimal | None
+    exchange: ExchangeFigures | None
+    ages: Ages
+    as_of_ms: int
+
+
+class PoolGone(Struct, frozen=True):
+    account: str
+    pool: str
+
+
+class PositionGone(Struct, frozen=True):
+    account: str
+    key: PositionKey
+
+
+class RuleState(Struct, frozen=True):
+    severity: Severity
+    open: int
+
+
+class SummaryState(Struct, frozen=True):
+    """What an account looks like at a glance: the proof that it is being watched.
+
+    Args:
+        worst_ratio: Highest margin ratio of its pools; None: unknown.
+        worst_distance: Smallest distance of its pools; None: there is none, or it is unknown.
+        unrealized_pnl: Asset → sum; None: a part of it is unknown.
+    """
+
+    account: AccountSetup
+    severity: Severity
+    rules: dict[str, RuleState]
+    worst_ratio: Decimal | None
+    worst_distance: Decimal | None
+    unrealized_pnl: dict[str, Decimal | None]
+    open_positions: int | None
+    ages: Ages
+    as_of_ms: int
+
+
+class HealthState(Struct, frozen=True):
+    """The links of an account, or those that accounts share."""
+
+    account: str
+    links: dict[str, tuple[Link, float]]
+    freshness: Freshness
+    as_of_ms: int
+
+
+class Save(Struct, frozen=True):
+    """A row to keep for the next run; None: to be forgotten."""
+
+    table: Literal["incident", "baseline"]
+    key: str
+    row: bytes | None
+
+
+class Watch(Struct, frozen=True):
+    """The symbols that a market link has to carry."""
+
+    market: str
+    symbols: frozenset[str]
+
+
+class Resync(Struct, frozen=True):
+    """Ask this account's truth anew, now."""
+
+    account: str
+    reason: str
+
+
+Effect = (
+    Story
+    | IncidentOver
+    | PoolState
+    | PositionState
+    | PoolGone
+    | PositionGone
+    | SummaryState
+    | HealthState
+    | Save
+    | Watch
+    | Resync
+)

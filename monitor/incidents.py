@@ -1,0 +1,308 @@
+"""The life of an incident: one condition that persists is one story.
+
+    opened → worsened → improved → repeated → resolved
+
+A value between a step's two levels changes nothing, silence is not recovery, and a severity that comes back within
+minutes is not told again. Time is passed in; nothing here knows what is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct, structs
+
+from monitor.events import Now
+from monitor.rules import Rule, Severity, Step
+
+Kind = Literal["opened", "worsened", "improved", "repeated", "resolved", "noted", "retained"]
+"""What happened to an incident. `retained`: its state changed, and nobody is told."""
+
+Resolution = Literal[
+    "recovered",
+    "position_closed",
+    "partly_liquidated",
+    "liquidated",
+    "adl",
+    "settled",
+    "pool_replaced",
+    "rule_changed",
+]
+
+FORCED: frozenset[Resolution] = frozenset({"partly_liquidated", "liquidated", "adl", "settled"})
+"""Resolutions that are no recovery: the exchange acted."""
+
+
+class IncidentKey(NamedTuple):
+    account: str
+    rule: str
+    subject: str
+
+
+class Incident(Struct):
+    """An open incident. Times are monotonic seconds, but for `opened_ms`.
+
+    Args:
+        incident_id: `<account>.<subject>.<rule>.<opened, unix ms>`.
+        severity: Now; `peak` is the highest it has been.
+        events: How many messages it has had; `event_id` of the last is `<incident_id>.<events>`.
+        worst: The worst value so far.
+        told_at: When it was last told.
+        told_distance: The subject's distance to liquidation then.
+        past_clear: Severity rank → since when the value has been past that step's clear level.
+        left: Severity rank → when that severity was last left.
+        title: Of its last message; so is `text`.
+    """
+
+    incident_id: str
+    account: str
+    rule: str
+    subject: str
+    opened_ms: int
+    severity: Severity
+    peak: Severity
+    worst: Decimal | None
+    told_at: float
+    told_distance: Decimal | None = None
+    events: int = 0
+    past_clear: dict[int, float] = {}
+    left: dict[int, float] = {}
+    symbol: str | None = None
+    side: str | None = None
+    title: str = ""
+    text: str = ""
+
+    @property
+    def key(self) -> IncidentKey:
+        return IncidentKey(self.account, self.rule, self.subject)
+
+    @property
+    def event_id(self) -> str:
+        return f"{self.incident_id}.{self.events}"
+
+
+class Change(Struct, frozen=True):
+    """One step of an incident's life. `incident` is as it was right after it."""
+
+    kind: Kind
+    incident: Incident
+    value: Decimal | None
+    resolution: Resolution | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """Severity that is told: after the change, for `resolved` the peak."""
+        if self.kind != "resolved":
+            return self.incident.severity
+        return max(self.incident.peak, Severity.CRITICAL) if self.resolution in FORCED else self.incident.peak
+
+
+class Incidents:
+    """All open incidents, and the names given so far."""
+
+    def __init__(self) -> None:
+        self.open: dict[IncidentKey, Incident] = {}
+        self._pending: dict[tuple[IncidentKey, int], float] = {}
+        self._last_opened: dict[IncidentKey, int] = {}
+        self._floor_ms = 0
+
+    def __iter__(self) -> Iterator[Incident]:
+        return iter(list(self.open.values()))
+
+    def observe(
+        self,
+        key: IncidentKey,
+        rule: Rule,
+        value: Decimal | None,
+        now: Now,
+        *,
+        trusted: bool = True,
+        at_least: Severity = Severity.OK,
+        distance: Decimal | None = None,
+    ) -> Change | None:
+        """Hold a value against a rule.
+
+        Args:
+            value: Of the rule's measure; None: there is none, which is as safe as can be.
+            trusted: False: an input is stale; the incident may open or worsen, never improve or end.
+            at_least: A firing step counts for this severity at least.
+            distance: Distance to liquidation, for the repeat when it has halved.
+        """
+        incident = self.open.get(key)
+        if not rule.enabled:
+            return self.resolve(key, "rule_changed", value, now)
+        target = self._target(key, rule, value, now)
+        if target is not Severity.OK:
+            target = max(target, at_least)
+        if incident is None:
+            return self._open(key, target, value, now, distance) if target is not Severity.OK else None
+        worse = value is not None and (incident.worst is None or _is_worse(rule, value, incident.worst))
+        if worse:
+            incident.worst = value
+        if target > incident.severity:
+            return self._worsen(incident, rule, target, value, now, distance, worse)
+        if not trusted:
+            incident.past_clear.clear()
+        else:
+            calmer = self._calmer(incident, rule, value, now)
+            if calmer is Severity.OK:
+                return self.resolve(key, "recovered", value, now)
+            if calmer < incident.severity:
+                for rank in range(calmer + 1, incident.severity + 1):
+                    incident.left[rank] = now.mono
+                incident.severity = calmer
+                return self._told(incident, "improved", value, now, distance)
+        if self._is_due(incident, rule, now, distance):
+            return self._told(incident, "repeated", value, now, distance)
+        return None
+
+    def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
+        """End an incident, if there is one."""
+        incident = self.open.pop(key, None)
+        for pending in [p for p in self._pending if p[0] == key]:
+            del self._pending[pending]
+        if incident is None:
+            return None
+        incident.severity = Severity.OK
+        incident.events += 1
+        return Change("resolved", structs.replace(incident), value, how)
+
+    def note(self, key: IncidentKey, severity: Severity, now: Now) -> Change:
+        """A one-off fact: an incident of a single message, which is never open."""
+        incident = Incident(
+            self._name(key, now),
+            *key,
+            opened_ms=self._last_opened[key],
+            severity=severity,
+            peak=severity,
+            worst=None,
+            told_at=now.mono,
+            events=1,
+        )
+        return Change("noted", incident, None)
+
+    def restore(self, rows: list[bytes], now: Now, last_named_ms: int) -> None:
+        """Take back what an earlier run kept. Holds begin anew; repeats go on from when it was last told.
+
+        Args:
+            last_named_ms: The latest time an incident was named after: names go on from there, whatever the clock says.
+        """
+        self._floor_ms = last_named_ms
+        for row in rows:
+            kept = msgspec.json.decode(row, type=_Saved)
+            incident = kept.incident
+            ago = max(0.0, (now.wall_ms - kept.wall_ms) / 1000)
+            shift = now.mono - ago - kept.mono
+            incident.told_at += shift
+            incident.left = {rank: at + shift for rank, at in incident.left.items()}
+            incident.past_clear = {}
+            self.open[incident.key] = incident
+            self._last_opened[incident.key] = incident.opened_ms
+
+    def _name(self, key: IncidentKey, now: Now) -> str:
+        opened_ms = max(now.wall_ms, self._last_opened.get(key, self._floor_ms) + 1)
+        self._last_opened[key] = opened_ms
+        return f"{key.account}.{key.subject}.{key.rule}.{opened_ms}"
+
+    def _target(self, key: IncidentKey, rule: Rule, value: Decimal | None, now: Now) -> Severity:
+        """The highest severity whose step fires, and has for `for_s`."""
+        target = Severity.OK
+        for step in rule.steps:
+            pending = (key, step.severity)
+            if not step.fires(value):
+                self._pending.pop(pending, None)
+            elif not rule.for_s or now.mono - self._pending.setdefault(pending, now.mono) >= rule.for_s:
+                target = max(target, step.severity)
+        return target
+
+    def _open(
+        self, key: IncidentKey, severity: Severity, value: Decimal | None, now: Now, distance: Decimal | None
+    ) -> Change:
+        incident_id = self._name(key, now)
+        incident = Incident(
+            incident_id,
+            *key,
+            opened_ms=self._last_opened[key],
+            severity=severity,
+            peak=severity,
+            worst=value,
+            told_at=now.mono,
+        )
+        self.open[key] = incident
+        return self._told(incident, "opened", value, now, distance)
+
+    def _worsen(
+        self,
+        incident: Incident,
+        rule: Rule,
+        target: Severity,
+        value: Decimal | None,
+        now: Now,
+        distance: Decimal | None,
+        worse_than_ever: bool,
+    ) -> Change:
+        left = incident.left.get(target)
+        back = left is not None and now.mono - left < rule.reenter_s and target <= incident.peak
+        incident.severity = target
+        incident.peak = max(incident.peak, target)
+        incident.past_clear.clear()
+        if back and not worse_than_ever:
+            return Change("retained", structs.replace(incident), value)
+        return self._told(incident, "worsened", value, now, distance)
+
+    def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, now: Now) -> Severity:
+        """The highest severity, up to the present one, that has not been past its clear level for long enough."""
+        kept = Severity.OK
+        for rank in range(Severity.INFO, incident.severity + 1):
+            step = _step_for(rule, rank)
+            if step is None:
+                continue
+            if not step.is_past_clear(value):
+                incident.past_clear.pop(rank, None)
+                kept = Severity(rank)
+            elif now.mono - incident.past_clear.setdefault(rank, now.mono) < rule.clear_for_s:
+                kept = Severity(rank)
+        return kept
+
+    def _is_due(self, incident: Incident, rule: Rule, now: Now, distance: Decimal | None) -> bool:
+        every = rule.repeat_s.get(incident.severity.word)
+        if every is not None and now.mono - incident.told_at >= every:
+            return True
+        told = incident.told_distance
+        halved = bool(told and distance is not None and distance <= told / 2)
+        return halved and incident.severity >= Severity.WARNING
+
+    def _told(
+        self, incident: Incident, kind: Kind, value: Decimal | None, now: Now, distance: Decimal | None
+    ) -> Change:
+        incident.events += 1
+        incident.told_at = now.mono
+        incident.told_distance = distance
+        return Change(kind, structs.replace(incident), value)
+
+
+class _Saved(Struct, frozen=True):
+    """An incident with the moment at which its monotonic times were true."""
+
+    incident: Incident
+    mono: float
+    wall_ms: int
+
+
+def saved(incident: Incident, now: Now) -> bytes:
+    """An incident as it is kept in the store."""
+    return msgspec.json.encode(_Saved(incident, now.mono, now.wall_ms))
+
+
+def _step_for(rule: Rule, rank: int) -> Step | None:
+    """The step of this severity; where the rule has none (a severity raised by circumstances), the one below it."""
+    below = [step for step in rule.steps if step.severity <= rank]
+    return max(below, key=lambda step: step.severity, default=None)
+
+
+def _is_worse(rule: Rule, value: Decimal, worst: Decimal) -> bool:
+    rising = not rule.steps or rule.steps[0].clear < rule.steps[0].at
+    return value > worst if rising else value < worst

@@ -1,0 +1,48 @@
+"""What each link last said of itself, and how long it has not been trustworthy."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from monitor.events import LinkId, LinkReport, LinkState
+
+
+class Link(Struct):
+    """One link as the core knows it.
+
+    Args:
+        since: Monotonic seconds at which it was first awaited, or last live.
+    """
+
+    state: LinkState
+    since: float
+    reconnects: int = 0
+    weight_used: int | None = None
+    note: str = ""
+
+
+class Links:
+    """All links; a link is awaited from the start, so that one that never reports is noticed like one that died."""
+
+    def __init__(self) -> None:
+        self.all: dict[LinkId, Link] = {}
+
+    def awaited(self, link: LinkId, now: float) -> Link:
+        return self.all.setdefault(link, Link(LinkState.CONNECTING, now))
+
+    def report(self, event: LinkReport, now: float) -> bool:
+        """Take a report. True: the state is another."""
+        link = self.awaited(event.link, now)
+        changed = link.state is not event.state
+        if LinkState.LIVE in (link.state, event.state):
+            link.since = now
+        link.state = event.state
+        link.reconnects = event.reconnects
+        link.weight_used = event.weight_used
+        link.note = event.note
+        return changed
+
+    def age(self, link: LinkId, now: float) -> float:
+        """Seconds since this link was last live; 0 while it is, and while it has nothing to watch."""
+        known = self.awaited(link, now)
+        return 0.0 if known.state in (LinkState.LIVE, LinkState.IDLE) else now - known.since

@@ -1,0 +1,521 @@
+"""Topics and payloads: the one place that knows what is published where, and in which digits.
+
+What the exchange also prints is printed as the exchange does: liquidation prices half-up, unrealized PnL, notional and
+maintenance margin truncated, all to 8 decimals. What only we derive is rounded to 8 decimals toward the more alarming
+side, and never across a level of a rule. Money, prices and quantities are strings in plain notation; ratios, distances
+and shares are numbers. `docs/schemas/` holds a JSON Schema for each payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from monitor.effects import (
+    Advice,
+    Ages,
+    Effect,
+    Figures,
+    HealthState,
+    IncidentOver,
+    PoolGone,
+    PoolState,
+    PositionGone,
+    PositionState,
+    Story,
+    SummaryState,
+)
+from monitor.incidents import IncidentKey
+from monitor.moves import PoolMove
+from monitor.risk import EXACT
+from monitor.risk.attribution import Cause, share
+from monitor.risk.margin import RATIO_CAP, margin_ratio
+from monitor.risk.pools import row_slug
+from monitor.rules import RuleBook, Severity
+from monitor.telling import side_word
+
+SCHEMAS = ("event", "incident", "info", "summary", "health", "pool", "position")
+"""Every JSON payload's name; its `schema` is `marginwatch.<name>/1`."""
+
+_EIGHT = Decimal("0.00000001")
+
+Payload = dict[str, Any]
+
+
+class Message(Struct, frozen=True):
+    """One MQTT message.
+
+    Args:
+        rank: Severity rank: of two that wait, the higher goes first.
+        event_id: Set for events alone: they are kept until the broker has them.
+        incident_id: Events of one incident keep their order.
+        opened_ms: What the incident is named after.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool
+    qos: int
+    rank: int = 0
+    event_id: str | None = None
+    incident_id: str | None = None
+    opened_ms: int = 0
+
+
+class Identity(Struct, frozen=True):
+    """Who publishes.
+
+    Args:
+        instance: Name of this daemon, in every payload.
+        boot_id: Of this run; `seq` counts within it.
+    """
+
+    prefix: str
+    instance: str
+    version: str
+    boot_id: str
+    started_ms: int
+
+
+class Messages:
+    """Effects to messages, for one instance and its rules."""
+
+    def __init__(self, identity: Identity, rules: RuleBook) -> None:
+        self._id = identity
+        self._ratio_levels = rules.levels("margin_ratio")
+        self._distance_levels = rules.levels("liquidation_distance")
+
+    # ---- topics ----
+
+    @property
+    def status_topic(self) -> str:
+        return f"{self._id.prefix}/status"
+
+    def incident_topic(self, key: IncidentKey) -> str:
+        return f"{self._id.prefix}/{key.account}/incident/{key.rule}/{key.subject}"
+
+    def pool_topic(self, account: str, pool: str) -> str:
+        return f"{self._id.prefix}/{account}/pool/{pool}"
+
+    def position_topic(self, account: str, row: str) -> str:
+        return f"{self._id.prefix}/{account}/position/{row}"
+
+    # ---- effects ----
+
+    def of(self, effect: Effect) -> list[Message]:
+        """What an effect publishes; nothing for those that are no news to anybody outside."""
+        make = _MAKE.get(type(effect))
+        return [] if make is None else make(self, effect)
+
+    def status(self, online: bool) -> Message:
+        return Message(self.status_topic, b"online" if online else b"offline", retain=True, qos=1, rank=_FIRST)
+
+    def info(self, accounts: Iterable[tuple[str, str]]) -> Message:
+        payload = {
+            "schema": "marginwatch.info/1",
+            "instance": self._id.instance,
+            "version": self._id.version,
+            "boot_id": self._id.boot_id,
+            "started_at": rfc3339(self._id.started_ms),
+            "accounts": [{"account": name, "venue": venue} for name, venue in accounts],
+            "schemas": [f"marginwatch.{name}/1" for name in SCHEMAS],
+        }
+        return self._retained(f"{self._id.prefix}/info", payload)
+
+    def _story(self, story: Story) -> list[Message]:
+        change = story.change
+        incident = change.incident
+        payload = self.event(story)
+        messages = []
+        if change.kind != "retained":
+            severity = change.severity
+            topic = f"{self._id.prefix}/{incident.account}/event/{severity.word}/{incident.rule}"
+            body = msgspec.json.encode(payload)
+            messages.append(
+                Message(topic, body, False, 1, severity, incident.event_id, incident.incident_id, incident.opened_ms)
+            )
+        if change.kind not in ("noted", "resolved"):
+            messages.append(
+                self._retained(self.incident_topic(incident.key), self._incident(payload), incident.severity)
+            )
+        return messages
+
+    def event(self, story: Story) -> Payload:
+        """The body of an event."""
+        change, incident = story.change, story.change.incident
+        severity = change.severity
+        payload: Payload = {
+            "schema": "marginwatch.event/1",
+            "event_id": incident.event_id,
+            "incident_id": incident.incident_id,
+            "seq": story.seq,
+            "boot_id": self._id.boot_id,
+            "instance": self._id.instance,
+            "dedupe_key": f"{incident.account}.{incident.rule}.{incident.subject}.{severity.word}",
+            "event": change.kind,
+            "event_type": f"{incident.rule}_{change.kind}",
+            "rule": incident.rule,
+            "severity": severity.word,
+            "severity_rank": int(severity),
+            "peak_severity": incident.peak.word,
+            "account": incident.account,
+            "labels": story.account.labels,
+            "venue": story.account.venue,
+            "subject": incident.subject,
+            "symbol": story.symbol,
+            "side": story.side,
+            "opened_at": rfc3339(incident.opened_ms),
+            "at": rfc3339(story.at_ms),
+            "exchange_time": None if story.exchange_ms is None else rfc3339(story.exchange_ms),
+            "before": self._figures(story.before),
+            "after": self._figures(story.after),
+            "drivers": [
+                {"kind": d.kind, "symbol": d.symbol, "margin_balance": truncated(d.margin_balance)}
+                for d in story.drivers
+            ],
+            "worst": self._worst(story),
+            "advice": [self._advice(advice) for advice in story.advice],
+            "data": self._data(story),
+            "test": False,
+        }
+        if change.resolution is not None:
+            payload["resolution"] = change.resolution
+            payload["duration_s"] = max(0.0, round((story.at_ms - incident.opened_ms) / 1000, 3))
+        if story.moves:
+            payload["cause"] = [_cause(cause, story.moves[0]) for cause in story.moves[0].move.causes]
+            payload["also"] = [_also(move) for move in story.moves[1:]]
+        return payload | {"title": story.title, "text": story.text}
+
+    def _incident(self, event: Payload) -> Payload:
+        """The retained body of an open incident: its last event, without what belongs to that event alone."""
+        left_out = ("schema", "seq", "event", "event_type", "before", "drivers", "test", "dedupe_key")
+        return {"schema": "marginwatch.incident/1"} | {k: v for k, v in event.items() if k not in left_out}
+
+    def _figures(self, figures: Figures | None) -> Payload | None:
+        if figures is None:
+            return None
+        return {
+            "margin_ratio": self.ratio(figures.margin_ratio),
+            "margin_balance": floored(figures.margin_balance),
+            "mark_price": truncated(figures.mark_price),
+            "liquidation_price": half_up(figures.liquidation_price),
+            "distance": self.distance(figures.distance),
+        }
+
+    def _worst(self, story: Story) -> Payload:
+        rule, worst = story.change.incident.rule, story.change.incident.worst
+        if rule == "margin_ratio":
+            return {"margin_ratio": self.ratio(worst)}
+        if rule == "liquidation_distance":
+            return {"distance": self.distance(worst)}
+        return {} if worst is None else {"age_s": float(worst)}
+
+    def _advice(self, advice: Advice) -> Payload:
+        if advice.action == "add_margin":
+            said: Payload = {"action": "add_margin", "amount": ceiled(advice.amount), "asset": advice.asset}
+        else:
+            said = {
+                "action": "reduce",
+                "symbol": advice.symbol,
+                "side": advice.side,
+                "quantity": None if advice.quantity is None else plain(advice.quantity),
+            }
+        return said | {"to_ratio": float(advice.to_ratio)}
+
+    def _data(self, story: Story) -> Payload:
+        data = {} if story.ages is None else _ages(story.ages)
+        if story.blindness is not None:
+            blind = story.blindness
+            data |= {
+                "link": blind.link.name,
+                "age_s": round(blind.age_s, 3),
+                "note": blind.note,
+                "pools": list(blind.pools),
+            }
+        return data
+
+    def _incident_over(self, effect: IncidentOver) -> list[Message]:
+        return [_emptied(self.incident_topic(effect.key))]
+
+    def _pool(self, state: PoolState) -> list[Message]:
+        return [self._retained(self.pool_topic(state.account.name, state.risk.pool.id), self.pool(state), qos=0)]
+
+    def pool(self, state: PoolState) -> Payload:
+        """The body of a pool snapshot."""
+        risk = state.risk
+        closest = risk.closest
+        after = None
+        if (
+            risk.margin_balance is not None
+            and risk.maintenance_margin is not None
+            and state.funding_payment is not None
+        ):
+            after = margin_ratio(risk.maintenance_margin, risk.margin_balance + state.funding_payment)
+        return {
+            "schema": "marginwatch.pool/1",
+            "instance": self._id.instance,
+            "account": state.account.name,
+            "venue": state.account.venue,
+            "pool": risk.pool.id,
+            "asset": risk.pool.asset,
+            "margin_ratio": self.ratio(risk.margin_ratio),
+            "bankrupt": risk.bankrupt,
+            "reason": _pool_reason(risk.missing, bool(risk.positions)),
+            "margin_balance": floored(risk.margin_balance),
+            "wallet_balance": truncated(risk.pool.wallet_balance),
+            "unrealized_pnl": truncated(risk.unrealized_pnl),
+            "maintenance_margin": truncated(risk.maintenance_margin),
+            "market_distance": {
+                "down": self.distance(risk.market_distance.below),
+                "up": self.distance(risk.market_distance.above),
+            },
+            "ladder": [{"shock": float(m), "margin_ratio": self.ratio(ratio)} for m, ratio in state.ladder.items()],
+            "closest": None
+            if closest is None
+            else {
+                "symbol": closest.position.symbol,
+                "side": side_word(closest.is_long),
+                "liquidation_price": half_up(closest.liquidation_price),
+                "distance": self.distance(closest.distance),
+            },
+            "distance": self.distance(risk.distance),
+            "forecast": {
+                "next_funding_at": None if state.next_funding_ms is None else rfc3339(state.next_funding_ms),
+                "payment": floored(state.funding_payment),
+                "margin_ratio_after": self.ratio(after),
+            },
+            "severity": state.severity.word,
+            "freshness": state.ages.freshness,
+            "as_of": rfc3339(state.as_of_ms),
+        }
+
+    def _position(self, state: PositionState) -> list[Message]:
+        topic = self.position_topic(state.account.name, row_slug(state.risk.position.key))
+        return [self._retained(topic, self.position(state), qos=0)]
+
+    def position(self, state: PositionState) -> Payload:
+        """The body of a position snapshot."""
+        risk, row = state.risk, state.risk.position
+        fee = None
+        if risk.notional is not None and state.liquidation_fee is not None:
+            fee = abs(risk.notional) * state.liquidation_fee
+        bankruptcy = state.bankruptcy_price
+        above_mark = bankruptcy is not None and risk.mark_price is not None and bankruptcy > risk.mark_price
+        return {
+            "schema": "marginwatch.position/1",
+            "instance": self._id.instance,
+            "account": state.account.name,
+            "venue": state.account.venue,
+            "symbol": row.symbol,
+            "side": side_word(risk.is_long),
+            "quantity": plain(row.quantity),
+            "quantity_unit": state.base_asset,
+            "asset": state.asset,
+            "entry_price": truncated(row.entry_price),
+            "mark_price": truncated(risk.mark_price),
+            "notional": truncated(risk.notional),
+            "margin_mode": "isolated" if row.isolated else "cross",
+            "pool": state.pool,
+            "unrealized_pnl": truncated(risk.unrealized_pnl),
+            "maintenance_margin": truncated(risk.maintenance_margin),
+            "bracket": None
+            if risk.bracket is None
+            else {
+                "number": risk.bracket.number,
+                "rate": float(risk.bracket.rate),
+                "amount": plain(risk.bracket.amount),
+                "room_to_next": floored(risk.room_to_next),
+            },
+            "liquidation_price": half_up(risk.liquidation_price),
+            "liquidation": {
+                "below": half_up(risk.liquidation.below),
+                "above": half_up(risk.liquidation.above),
+                "reason": risk.reason,
+            },
+            "bankruptcy_price": floored(bankruptcy) if above_mark else ceiled(bankruptcy),
+            "distance": self.distance(risk.distance),
+            "clearance_fee": ceiled(fee),
+            "exchange_liquidation_price": None if state.exchange is None else half_up(state.exchange.liquidation_price),
+            "funding": {
+                "rate": None if state.funding_rate is None else float(state.funding_rate),
+                "next_at": None if state.next_funding_ms is None else rfc3339(state.next_funding_ms),
+                "payment": floored(state.funding_payment),
+            },
+            "adl_quantile": None,
+            "freshness": state.ages.freshness,
+            "as_of": rfc3339(state.as_of_ms),
+        }
+
+    def _pool_gone(self, effect: PoolGone) -> list[Message]:
+        return [_emptied(self.pool_topic(effect.account, effect.pool))]
+
+    def _position_gone(self, effect: PositionGone) -> list[Message]:
+        return [_emptied(self.position_topic(effect.account, row_slug(effect.key)))]
+
+    def _summary(self, state: SummaryState) -> list[Message]:
+        payload = {
+            "schema": "marginwatch.summary/1",
+            "instance": self._id.instance,
+            "account": state.account.name,
+            "venue": state.account.venue,
+            "labels": state.account.labels,
+            "severity": state.severity.word,
+            "severity_rank": int(state.severity),
+            "rules": {name: {"severity": r.severity.word, "open": r.open} for name, r in state.rules.items()},
+            "worst_margin_ratio": self.ratio(state.worst_ratio),
+            "worst_distance": self.distance(state.worst_distance),
+            "unrealized_pnl": {asset: truncated(pnl) for asset, pnl in state.unrealized_pnl.items()},
+            "open_positions": state.open_positions,
+            **_ages(state.ages),
+            "as_of": rfc3339(state.as_of_ms),
+            "valid_for_s": VALID_FOR_S,
+        }
+        return [self._retained(f"{self._id.prefix}/{state.account.name}/summary", payload)]
+
+    def _health(self, state: HealthState) -> list[Message]:
+        payload = {
+            "schema": "marginwatch.health/1",
+            "instance": self._id.instance,
+            "account": state.account,
+            "freshness": state.freshness,
+            "links": {
+                name: {
+                    "state": link.state.value,
+                    "age_s": round(age, 3),
+                    "reconnects": link.reconnects,
+                    "weight_used": link.weight_used,
+                    "note": link.note,
+                }
+                for name, (link, age) in state.links.items()
+            },
+            "as_of": rfc3339(state.as_of_ms),
+            "valid_for_s": VALID_FOR_S,
+        }
+        return [self._retained(f"{self._id.prefix}/{state.account}/health", payload)]
+
+    def _retained(self, topic: str, payload: Payload, severity: Severity = Severity.OK, qos: int = 1) -> Message:
+        return Message(topic, msgspec.json.encode(payload), True, qos, severity)
+
+    # ---- digits ----
+
+    def ratio(self, value: Decimal | None) -> float | None:
+        """A margin ratio, rounded up, unless that would lift it over a level."""
+        return None if value is None else float(_alarming(min(value, RATIO_CAP), self._ratio_levels, ROUND_CEILING))
+
+    def distance(self, value: Decimal | None) -> float | None:
+        """A distance, rounded down, unless that would drop it onto a level."""
+        return None if value is None else float(_alarming(value, self._distance_levels, ROUND_FLOOR))
+
+
+VALID_FOR_S = 90
+"""After how long without a newer one a summary or health is no proof of anything: three missed publications."""
+
+_FIRST = 9
+"""Rank of the daemon's own status: before everything else."""
+
+
+_MAKE: Mapping[type, Callable[[Messages, Any], list[Message]]] = {
+    Story: Messages._story,
+    IncidentOver: Messages._incident_over,
+    PoolState: Messages._pool,
+    PositionState: Messages._position,
+    PoolGone: Messages._pool_gone,
+    PositionGone: Messages._position_gone,
+    SummaryState: Messages._summary,
+    HealthState: Messages._health,
+}
+
+
+def rfc3339(at_ms: int) -> str:
+    """Unix milliseconds as RFC 3339 in UTC with milliseconds."""
+    at = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def plain(value: Decimal) -> str:
+    """All digits in plain notation, never `1E+3`."""
+    return f"{value:f}"
+
+
+def truncated(value: Decimal | None) -> str | None:
+    """To 8 decimals toward zero, as the exchange prints PnL, notional and maintenance margin."""
+    return _printed(value, ROUND_DOWN)
+
+
+def half_up(value: Decimal | None) -> str | None:
+    """To 8 decimals half-up, as the exchange prints liquidation prices."""
+    return _printed(value, ROUND_HALF_UP)
+
+
+def floored(value: Decimal | None) -> str | None:
+    return _printed(value, ROUND_FLOOR)
+
+
+def ceiled(value: Decimal | None) -> str | None:
+    return _printed(value, ROUND_CEILING)
+
+
+def _printed(value: Decimal | None, rounding: str) -> str | None:
+    if value is None:
+        return None
+    rounded = value.quantize(_EIGHT, rounding=rounding, context=EXACT)
+    return plain(rounded if rounded else abs(rounded))  # no minus before zero
+
+
+def _alarming(value: Decimal, levels: Iterable[Decimal], rounding: str) -> Decimal:
+    rounded = value.quantize(_EIGHT, rounding=rounding, context=EXACT)
+    low, high = min(value, rounded), max(value, rounded)
+    if rounded != value and any(low <= level <= high for level in levels):
+        other = ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING
+        rounded = value.quantize(_EIGHT, rounding=other, context=EXACT)
+    return rounded
+
+
+def _ages(ages: Ages) -> Payload:
+    return {
+        "freshness": ages.freshness,
+        "mark_age_ms": None if ages.mark_s is None else round(ages.mark_s * 1000),
+        "account_age_ms": None if ages.account_s is None else round(ages.account_s * 1000),
+    }
+
+
+def _cause(cause: Cause, move: PoolMove) -> Payload:
+    part = share(cause, move.move)
+    said: Payload = {"kind": cause.kind, "symbol": cause.symbol}
+    if cause.quantity is not None:
+        said["quantity"] = plain(cause.quantity)
+    return said | {
+        "amount": truncated(cause.amount),
+        "asset": move.pool.asset,
+        "moved": half_up(cause.moved),
+        "share": None if part is None else float(part.quantize(_EIGHT, rounding=ROUND_HALF_UP)),
+    }
+
+
+def _also(move: PoolMove) -> Payload:
+    position = next(p for p in move.pool.positions if p.key == move.move.key)
+    return {
+        "symbol": position.symbol,
+        "side": side_word(position.quantity > 0),
+        "pool": move.pool.id,
+        "before": half_up(move.move.before),
+        "after": half_up(move.move.after),
+        "moved": half_up(move.move.moved),
+        "cause": [_cause(cause, move) for cause in move.move.causes],
+    }
+
+
+def _pool_reason(missing: tuple[str, ...], positions: bool) -> str | None:
+    """Why there is no ratio, or why it is zero."""
+    if missing:
+        return f"{missing[0].split()[0].removesuffix('s')}_unknown"
+    return None if positions else "no_positions"
+
+
+def _emptied(topic: str) -> Message:
+    return Message(topic, b"", retain=True, qos=1)

@@ -1,0 +1,222 @@
+"""The retained state: what each account's topics show, and when they are due.
+
+States are published when time ticks, so at most once a second however fast the marks come; what is told goes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+
+from monitor.accounts import WatchedAccount, worst_severity
+from monitor.effects import (
+    INSTANCE,
+    Ages,
+    Effect,
+    HealthState,
+    PoolGone,
+    PoolState,
+    PositionGone,
+    PositionState,
+    RuleState,
+    SummaryState,
+)
+from monitor.events import Now, Position
+from monitor.incidents import Incident, Incidents
+from monitor.links import Links
+from monitor.risk.margin import ZERO
+from monitor.risk.report import PoolRisk, PositionRisk, bankruptcy_price
+from monitor.risk.scenario import LADDER, ratio_after
+from monitor.rules import RuleBook, Severity
+
+
+class Published:
+    """When summaries and healths were last published, and whose are due because something changed."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
+        self.summary_due: set[str] = set()
+        self.health_due: set[str] = set()
+        self._summary_at: dict[str, float] = {}
+        self._health_at: dict[str, float] = {}
+        self._freshness: dict[str, str] = {}
+
+    def takes_summary(self, account: str, now: Now) -> bool:
+        return _is_due(account, self.summary_due, self._summary_at, self.every_s, now)
+
+    def takes_health(self, account: str, now: Now) -> bool:
+        return _is_due(account, self.health_due, self._health_at, self.every_s, now)
+
+    def freshness(self, subject: str, freshness: str) -> bool:
+        """Note a freshness. True: it is another than before."""
+        changed = self._freshness.get(subject, freshness) != freshness
+        self._freshness[subject] = freshness
+        return changed
+
+
+def _is_due(account: str, due: set[str], last: dict[str, float], every_s: float, now: Now) -> bool:
+    if account not in due and now.mono - last.get(account, -every_s) < every_s:
+        return False
+    due.discard(account)
+    last[account] = now.mono
+    return True
+
+
+def due(
+    accounts: Mapping[str, WatchedAccount],
+    links: Links,
+    incidents: Incidents,
+    published: Published,
+    rules: RuleBook,
+    now: Now,
+) -> Iterator[Effect]:
+    """Every state that has changed since it was last published, and those whose time has come."""
+    by_account: dict[str, list[Incident]] = {}
+    for incident in incidents:
+        by_account.setdefault(incident.account, []).append(incident)
+    for account in accounts.values():
+        own = by_account.get(account.name, [])
+        shared = [i for i in by_account.get(INSTANCE, []) if i.subject == account.setup.market]
+        yield from _pools(account, own, links, published, now)
+        ages = account.ages(None, links, now)
+        if published.freshness(account.name, ages.freshness):
+            published.summary_due.add(account.name)
+            published.health_due.add(account.name)
+        if published.takes_summary(account.name, now):
+            yield _summary(account, [*own, *shared], ages, rules, now)
+        if published.takes_health(account.name, now):
+            yield _health(account.name, links, ages.freshness == "live", now)
+    if published.takes_health(INSTANCE, now):
+        live = all(a.ages(None, links, now).freshness == "live" for a in accounts.values())
+        yield _health(INSTANCE, links, live, now)
+
+
+def gone(account: WatchedAccount) -> Iterator[Effect]:
+    """Topics of pools and positions that are not there any more."""
+    still = {p.key for pool in account.pools.values() for p in pool.positions}
+    for pool_id, keys in list(account.published.items()):
+        if pool_id not in account.pools:
+            yield PoolGone(account.name, pool_id)
+        for key in sorted(keys - still):
+            yield PositionGone(account.name, key)
+        if pool_id not in account.pools:
+            del account.published[pool_id]
+        else:
+            account.published[pool_id] = keys & still
+
+
+def _pools(
+    account: WatchedAccount, incidents: list[Incident], links: Links, published: Published, now: Now
+) -> Iterator[Effect]:
+    for pool_id, risk in account.risks.items():
+        ages = account.ages(risk.pool, links, now)
+        flipped = published.freshness(f"{account.name}/{pool_id}", ages.freshness)
+        if pool_id not in account.unpublished and not flipped:
+            continue
+        published.summary_due.add(account.name)
+        severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
+        yield pool_state(account, risk, severity, ages, now)
+        for position in risk.positions:
+            yield position_state(account, risk, position, ages, now)
+        account.published[pool_id] = frozenset(p.position.key for p in risk.positions)
+    account.unpublished.clear()
+
+
+def pool_state(account: WatchedAccount, risk: PoolRisk, severity: Severity, ages: Ages, now: Now) -> PoolState:
+    """A pool as it is published, with what the next funding will change its wallet by."""
+    times = [
+        mark.next_funding_ms
+        for p in risk.pool.positions
+        if (mark := account.market.marks.get(p.symbol)) and mark.next_funding_ms
+    ]
+    next_ms = min(times, default=None)
+    payments = [
+        payment
+        for p in risk.pool.positions
+        if (mark := account.market.marks.get(p.symbol))
+        and mark.next_funding_ms == next_ms
+        and (payment := _payment(account, p)) is not None
+    ]
+    return PoolState(
+        account=account.setup,
+        risk=risk,
+        severity=severity,
+        ages=ages,
+        as_of_ms=now.wall_ms,
+        ladder={move: ratio_after(risk, move, account.book.tables) for move in LADDER},
+        next_funding_ms=next_ms,
+        funding_payment=sum(payments, ZERO) if payments else None,
+    )
+
+
+def position_state(
+    account: WatchedAccount, risk: PoolRisk, position: PositionRisk, ages: Ages, now: Now
+) -> PositionState:
+    """A position as it is published."""
+    row = position.position
+    mark = account.market.marks.get(row.symbol)
+    contract = account.market.contracts.get(row.symbol)
+    return PositionState(
+        account=account.setup,
+        asset=risk.pool.asset,
+        pool=risk.pool.id,
+        risk=position,
+        bankruptcy_price=bankruptcy_price(risk, row.key),
+        base_asset=row.symbol if contract is None else contract.base_asset,
+        liquidation_fee=None if contract is None else contract.liquidation_fee,
+        funding_rate=None if mark is None else mark.funding_rate,
+        next_funding_ms=None if mark is None else mark.next_funding_ms,
+        funding_payment=_payment(account, row),
+        exchange=account.book.figures.get(row.key),
+        ages=ages,
+        as_of_ms=now.wall_ms,
+    )
+
+
+def _payment(account: WatchedAccount, position: Position) -> Decimal | None:
+    """What funding at the present mark and estimate would change the wallet by: −rate × mark × quantity."""
+    mark = account.market.marks.get(position.symbol)
+    if mark is None or mark.funding_rate is None:
+        return None
+    return -mark.funding_rate * mark.price * position.quantity
+
+
+def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rules: RuleBook, now: Now) -> SummaryState:
+    risks = list(account.risks.values())
+    complete = account.known and all(risk.margin_ratio is not None for risk in risks)
+    by_rule = {name: [i.severity for i in incidents if i.rule == name] for name in rules.rules}
+    pnl: dict[str, Decimal | None] = {}
+    for risk in risks:
+        known = pnl.get(risk.pool.asset, ZERO)
+        unknown = known is None or risk.unrealized_pnl is None
+        pnl[risk.pool.asset] = None if unknown else _sum(known, risk.unrealized_pnl)
+    return SummaryState(
+        account=account.setup,
+        severity=worst_severity([i.severity for i in incidents]),
+        rules={name: RuleState(worst_severity(open_now), len(open_now)) for name, open_now in by_rule.items()},
+        worst_ratio=max((r.margin_ratio for r in risks if r.margin_ratio is not None), default=ZERO)
+        if complete
+        else None,
+        worst_distance=min((r.distance for r in risks if r.distance is not None), default=None),
+        unrealized_pnl=pnl,
+        open_positions=sum(len(r.positions) for r in risks) if account.known else None,
+        ages=ages,
+        as_of_ms=now.wall_ms,
+    )
+
+
+def _sum(a: Decimal | None, b: Decimal | None) -> Decimal:
+    return (a or ZERO) + (b or ZERO)
+
+
+def _health(account: str, links: Links, live: bool, now: Now) -> HealthState:
+    own: Iterable[tuple[str, float]] = [
+        (link.name, links.age(link, now.mono)) for link in links.all if link.account == account
+    ]
+    by_name = {link.name: info for link, info in links.all.items() if link.account == account}
+    return HealthState(
+        account=account,
+        links={name: (by_name[name], age) for name, age in own},
+        freshness="live" if live else "stale",
+        as_of_ms=now.wall_ms,
+    )

@@ -1,0 +1,66 @@
+"""What would put a pool right: the margin to add, or the quantity to reduce."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+
+from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.report import PoolRisk, PositionRisk
+
+TRANSFER_STEP = Decimal("0.00000001")
+
+
+def margin_to_add(risk: PoolRisk, to_ratio: Decimal) -> Decimal | None:
+    """Smallest transfer into the pool (asset, 8 decimals) after which its ratio is at most `to_ratio`.
+
+    maintenance margin ÷ to_ratio − margin balance. None: nothing is needed, or an input is unknown.
+    """
+    if risk.maintenance_margin is None or risk.margin_balance is None or to_ratio <= 0:
+        return None
+    amount = (risk.maintenance_margin / to_ratio - risk.margin_balance).quantize(TRANSFER_STEP, rounding=ROUND_CEILING)
+    return amount if amount > 0 else None
+
+
+def quantity_to_reduce(
+    risk: PoolRisk, position: PositionRisk, to_ratio: Decimal, table: BracketTable, step: Decimal | None
+) -> Decimal | None:
+    """Smallest part of a position (positive, in steps) to close at mark after which the ratio is at most `to_ratio`.
+
+    Closing at mark leaves the margin balance as it is and takes maintenance margin away; commission is not counted.
+    None: not even closing all of it is enough, nothing is needed, or an input is unknown.
+    """
+    if (
+        risk.maintenance_margin is None
+        or risk.margin_balance is None
+        or position.maintenance_margin is None
+        or position.mark_price is None
+        or risk.margin_balance <= 0
+    ):
+        return None
+    others = risk.maintenance_margin - position.maintenance_margin
+    allowed = to_ratio * risk.margin_balance - others
+    quantity = abs(position.position.quantity)
+    if allowed < 0 or position.maintenance_margin <= allowed:
+        return None
+    kept = _notional_with(table, allowed, quantity * position.mark_price) / position.mark_price
+    closed = min(quantity, _rounded_up(quantity - kept, step or TRANSFER_STEP))
+    left = (quantity - closed) * position.mark_price
+    return closed if table.maintenance_margin(left) <= allowed else None
+
+
+def _notional_with(table: BracketTable, maintenance_margin: Decimal, at_most: Decimal) -> Decimal:
+    """Largest notional up to `at_most` whose maintenance margin is at most this."""
+    best = ZERO
+    for i, bracket in enumerate(table.brackets):
+        if bracket.floor >= at_most:
+            break
+        last = i + 1 == len(table.brackets)
+        top = at_most if last else min(at_most, table.brackets[i + 1].floor)
+        reach = top if not bracket.rate else min(top, (maintenance_margin + bracket.amount) / bracket.rate)
+        if reach > bracket.floor:
+            best = reach
+    return best
+
+
+def _rounded_up(value: Decimal, step: Decimal) -> Decimal:
+    return (value / step).to_integral_value(rounding=ROUND_CEILING) * step

@@ -1,0 +1,159 @@
+"""Why a liquidation price moved, exactly.
+
+A baseline is the pool as it was when its prices were last told. From there the causes are replayed one at a time:
+account events in order, then brackets, then marks; each cause's `moved` is the difference of the printed price before
+and after it. The sum of all `moved` is therefore the change itself, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+from msgspec import Struct
+
+from monitor.events import PositionKey
+from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.report import Pool, PoolRisk, assess
+
+_EIGHT = Decimal("0.00000001")
+
+
+class Baseline(Struct, frozen=True):
+    """A pool and all that its liquidation prices followed from, when they were last told."""
+
+    pool: Pool
+    marks: dict[str, Decimal]
+    tables: dict[str, BracketTable]
+
+
+class Cause(Struct, frozen=True):
+    """What moved a price.
+
+    Args:
+        kind: `funding_fee`, `margin_transfer`, `transfer`, `fill`, `realized_pnl`, `commission`, `marks`, …
+        symbol: Which symbol it came from, where it came from one.
+        amount: Change of the pool's wallet (asset); None where it changed no wallet.
+        quantity: Change of a position (signed), for fills.
+        moved: Change of the printed liquidation price; None: there was none before, or is none after.
+    """
+
+    kind: str
+    symbol: str | None = None
+    amount: Decimal | None = None
+    quantity: Decimal | None = None
+    moved: Decimal | None = None
+
+
+class Stage(Struct, frozen=True):
+    """A pool after one more cause."""
+
+    cause: Cause
+    pool: Pool
+
+
+class Move(Struct, frozen=True):
+    """How the liquidation price of one position has changed since it was last told.
+
+    Args:
+        before: As printed at the baseline; None: it had none, or the position was not there.
+        causes: In order; their `moved` sums to after − before where both are known.
+        opened: The position was not there at the baseline, or had the other sign.
+    """
+
+    key: PositionKey
+    before: Decimal | None
+    after: Decimal | None
+    causes: tuple[Cause, ...]
+    opened: bool
+
+    @property
+    def moved(self) -> Decimal | None:
+        return None if self.before is None or self.after is None else self.after - self.before
+
+
+def printed(price: Decimal | None) -> Decimal | None:
+    """A liquidation price as the exchange prints it: half-up to 8 decimals."""
+    return None if price is None else price.quantize(_EIGHT, rounding=ROUND_HALF_UP)
+
+
+def prices(risk: PoolRisk) -> dict[PositionKey, Decimal | None]:
+    """Printed liquidation price of each position of a pool."""
+    return {p.position.key: printed(p.liquidation_price) for p in risk.positions}
+
+
+def moves(
+    baseline: Baseline, stages: Sequence[Stage], marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]
+) -> dict[PositionKey, Move]:
+    """For each position that the pool has now, how its liquidation price came from the baseline's to the present one.
+
+    Args:
+        stages: The pool after each account event since the baseline, in order of event time.
+        marks: Present mark prices.
+        tables: Present brackets.
+    """
+    # A symbol that came later had no mark or bracket in the baseline: the present ones serve, and move nothing.
+    old_marks, old_tables = {**marks, **baseline.marks}, {**tables, **baseline.tables}
+    pool = baseline.pool
+    seen = [prices(assess(pool, old_marks, old_tables))]
+    causes: list[Cause] = []
+    for stage in stages:
+        pool = stage.pool
+        seen.append(prices(assess(pool, old_marks, old_tables)))
+        causes.append(stage.cause)
+    if any(old_tables[p.symbol] != tables.get(p.symbol) for p in pool.positions if p.symbol in old_tables):
+        seen.append(prices(assess(pool, old_marks, tables)))
+        causes.append(Cause("bracket_change"))
+    seen.append(prices(assess(pool, marks, tables)))
+    causes.append(Cause("marks"))
+
+    signs = {p.key: p.quantity > 0 for p in baseline.pool.positions}
+    return {
+        position.key: _move(position.key, seen, causes, signs.get(position.key) != (position.quantity > 0))
+        for position in pool.positions
+    }
+
+
+def _move(
+    key: PositionKey, seen: Sequence[Mapping[PositionKey, Decimal | None]], causes: Sequence[Cause], opened: bool
+) -> Move:
+    path = [step.get(key) for step in seen]
+    told = []
+    for cause, before, after in zip(causes, path, path[1:], strict=False):
+        moved = None if before is None or after is None else after - before
+        if cause.kind not in ("marks", "bracket_change") or moved:
+            told.append(Cause(cause.kind, cause.symbol, cause.amount, cause.quantity, moved))
+    return Move(key, None if opened else path[0], path[-1], tuple(_merged(told)), opened)
+
+
+def _merged(causes: Sequence[Cause]) -> list[Cause]:
+    """Causes of one kind and symbol as one, in order of their first."""
+    merged: dict[tuple[str, str | None], Cause] = {}
+    for cause in causes:
+        at = (cause.kind, cause.symbol)
+        known = merged.get(at)
+        merged[at] = cause if known is None else _sum(known, cause)
+    return list(merged.values())
+
+
+def _sum(a: Cause, b: Cause) -> Cause:
+    return Cause(a.kind, a.symbol, _plus(a.amount, b.amount), _plus(a.quantity, b.quantity), _plus(a.moved, b.moved))
+
+
+def _plus(a: Decimal | None, b: Decimal | None) -> Decimal | None:
+    return a if b is None else b if a is None else a + b
+
+
+def adverse(move: Move, mark: Decimal) -> Decimal:
+    """How much nearer to the mark the price has come (quote); negative: farther away. Zero where it is not known."""
+    if move.before is None or move.after is None:
+        return ZERO
+    return abs(mark - move.before) - abs(mark - move.after)
+
+
+def share(cause: Cause, move: Move) -> Decimal | None:
+    """The cause's part of the whole move, a fraction; None where causes cancel each other."""
+    moved = [c.moved for c in move.causes if c.moved]
+    if not move.moved or cause.moved is None or any((part > 0) != (move.moved > 0) for part in moved):
+        return None
+    return cause.moved / move.moved

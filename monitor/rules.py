@@ -1,0 +1,201 @@
+"""What is watched, and at which level: rules are data.
+
+A rule has steps; each step fires at `at`, clears past `clear`, and has a severity. `clear` below `at`: it fires as the
+value rises; above: as it falls. To add a rule: its class here with its defaults, its line in `DEFAULTS`, and the place
+in `core.py` that measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from enum import IntEnum
+from fnmatch import fnmatchcase
+
+from msgspec import Struct, field
+
+
+class Severity(IntEnum):
+    """How bad; the number is the rank that is published beside the name."""
+
+    OK = 0
+    INFO = 1
+    NOTICE = 2
+    WARNING = 3
+    CRITICAL = 4
+    LIQUIDATION = 5
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Step(Struct, frozen=True):
+    """One level of a rule.
+
+    Args:
+        at: Fires at this value and beyond.
+        clear: Stops once the value has been past this for the rule's `clear_for_s`.
+    """
+
+    at: Decimal
+    clear: Decimal
+    severity: Severity
+
+    def fires(self, value: Decimal | None) -> bool:
+        """Whether the value is at the level; None means "none" (no liquidation price, say), which never fires."""
+        if value is None:
+            return False
+        return value >= self.at if self.clear < self.at else value <= self.at
+
+    def is_past_clear(self, value: Decimal | None) -> bool:
+        if value is None:
+            return True
+        return value < self.clear if self.clear < self.at else value > self.clear
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """What every rule has.
+
+    Args:
+        steps: Severities rising.
+        for_s: How long a value must stay at a level before it counts (seconds).
+        clear_for_s: How long it must stay past `clear` before it is over (seconds).
+        repeat_s: Severity → after how long an unchanged condition is told again (seconds).
+        reenter_s: A severity entered again within so many seconds is not told again, unless it is worse than ever.
+    """
+
+    enabled: bool = True
+    steps: tuple[Step, ...] = ()
+    for_s: float = 0
+    clear_for_s: float = 60
+    repeat_s: Mapping[str, float] = field(
+        default_factory=lambda: {"warning": 14_400.0, "critical": 300.0, "liquidation": 60.0}
+    )
+    reenter_s: float = 300
+
+
+def _steps(*rows: tuple[str, str, Severity]) -> tuple[Step, ...]:
+    return tuple(Step(Decimal(at), Decimal(clear), severity) for at, clear, severity in rows)
+
+
+class MarginRatioRule(Rule, frozen=True, kw_only=True):
+    """Margin ratio of a pool, a fraction.
+
+    Args:
+        critical_within: A warning is critical where the pool's distance is below this fraction: at 0.80 a position
+            may be a tenth of a percent from liquidation.
+    """
+
+    steps: tuple[Step, ...] = _steps(
+        ("0.5", "0.45", Severity.NOTICE),
+        ("0.8", "0.7", Severity.WARNING),
+        ("0.9", "0.8", Severity.CRITICAL),
+        ("1", "0.9", Severity.LIQUIDATION),
+    )
+    critical_within: Decimal = Decimal("0.01")
+
+
+class LiquidationDistanceRule(Rule, frozen=True, kw_only=True):
+    """Distance of a pool to liquidation, a fraction of the mark."""
+
+    steps: tuple[Step, ...] = _steps(
+        ("0.1", "0.12", Severity.NOTICE),
+        ("0.05", "0.06", Severity.WARNING),
+        ("0.02", "0.025", Severity.CRITICAL),
+    )
+
+
+class LiquidationPriceMovedRule(Rule, frozen=True, kw_only=True):
+    """Moves of a liquidation price, told with their causes.
+
+    Args:
+        notice_at: Adverse move since the last telling, as a fraction of the mark, that is a notice.
+        warning_at: Adverse move as a fraction of the distance that remains, that is a warning.
+        funding_window_s: Payments within this time are one funding instant (seconds).
+        fills_window_s: Fills within this time are one burst (seconds).
+        marks_every_s: Moves that only other positions' marks have caused are told at most this often (seconds).
+    """
+
+    notice_at: Decimal = Decimal("0.005")
+    warning_at: Decimal = Decimal("0.1")
+    funding_window_s: float = 20
+    fills_window_s: float = 60
+    marks_every_s: float = 300
+
+
+class DataStaleRule(Rule, frozen=True, kw_only=True):
+    """Age of what a link last told us, in seconds.
+
+    Args:
+        stale_after_s: From this age on the pools of the link are stale (seconds).
+        endangered_ratio: With a pool at this margin ratio or more …
+        endangered_distance: … or nearer to liquidation than this, staleness is critical at once.
+        rest_patience_s: How long REST alone may fail before it counts as stale at all, while streams go on (seconds).
+    """
+
+    steps: tuple[Step, ...] = _steps(("15", "5", Severity.WARNING), ("60", "5", Severity.CRITICAL))
+    clear_for_s: float = 3
+    stale_after_s: float = 5
+    endangered_ratio: Decimal = Decimal("0.5")
+    endangered_distance: Decimal = Decimal("0.05")
+    rest_patience_s: float = 90
+
+
+DEFAULTS: Mapping[str, Rule] = {
+    "margin_ratio": MarginRatioRule(),
+    "liquidation_distance": LiquidationDistanceRule(),
+    "liquidation_price_moved": LiquidationPriceMovedRule(),
+    "data_stale": DataStaleRule(),
+}
+
+
+class Match(Struct, frozen=True):
+    """Which subjects an override is for; what is not given matches everything.
+
+    Args:
+        account: Glob on the account's name.
+        labels: Label name → glob.
+        symbol: Glob on a symbol; a pool matches where any of its positions does.
+        min_notional: Smallest sum of absolute notionals of the pool (margin asset).
+    """
+
+    rule: Rule
+    account: str | None = None
+    labels: Mapping[str, str] = {}
+    symbol: str | None = None
+    min_notional: Decimal | None = None
+
+    def fits(self, account: str, labels: Mapping[str, str], symbols: Collection[str], notional: Decimal | None) -> bool:
+        return (
+            (self.account is None or fnmatchcase(account, self.account))
+            and all(fnmatchcase(labels.get(name, ""), glob) for name, glob in self.labels.items())
+            and (self.symbol is None or any(fnmatchcase(symbol, self.symbol) for symbol in symbols))
+            and (self.min_notional is None or (notional is not None and notional >= self.min_notional))
+        )
+
+
+class RuleBook(Struct, frozen=True):
+    """All rules as configured: per name one rule, and overrides of which the first that fits wins."""
+
+    rules: Mapping[str, Rule] = field(default_factory=lambda: DEFAULTS)
+    matches: Mapping[str, tuple[Match, ...]] = {}
+
+    def of(
+        self,
+        name: str,
+        account: str = "",
+        labels: Mapping[str, str] | None = None,
+        symbols: Collection[str] = (),
+        notional: Decimal | None = None,
+    ) -> Rule:
+        """The rule as it holds for this subject."""
+        for match in self.matches.get(name, ()):
+            if match.fits(account, labels or {}, symbols, notional):
+                return match.rule
+        return self.rules[name]
+
+    def levels(self, name: str) -> tuple[Decimal, ...]:
+        """Every level of a rule anywhere in the book; a printed figure is never rounded across one of them."""
+        rules = [self.rules[name], *(match.rule for match in self.matches.get(name, ()))]
+        return tuple({level for rule in rules for step in rule.steps for level in (step.at, step.clear)})

@@ -1,0 +1,17 @@
+"""A simulated exchange: Binance USDⓈ-M futures on the loopback interface, for the demo, the tests and development.
+
+It is the other side of the wire. It speaks real HTTP and websockets, keeps its own
+ledger and does its own arithmetic; nothing in here imports anything else of `monitor`.
+
+    __main__ → control, exchange → rest, streams → desk → engine → trading → margin → account, market
+
+`exchange.Exchange` is what a program uses; `python -m monitor.sim --help` is what a person uses.
+"""
+
+from monitor.sim.desk import Rejected
+from monitor.sim.exchange import Exchange
+from monitor.sim.faults import Faults
+from monitor.sim.market import Clock
+from monitor.sim.scenario import Scenario
+
+__all__ = ["Clock", "Exchange", "Faults", "Rejected", "Scenario"]

@@ -1,0 +1,181 @@
+"""The scenarios that need no file."""
+
+from decimal import Decimal
+
+from monitor.sim.account import Account, Balance, Position, Settings
+from monitor.sim.market import Bracket, Contract, ladder
+
+MILLION = 1_000_000
+
+BRACKETS: dict[str, list[tuple[int, int, str]]] = {  # highest leverage, cap, maintenance rate
+    "BTCUSDT": [
+        (150, 300_000, "0.004"),
+        (100, 800_000, "0.005"),
+        (75, 3 * MILLION, "0.0065"),
+        (50, 12 * MILLION, "0.01"),
+        (25, 70 * MILLION, "0.02"),
+        (20, 100 * MILLION, "0.025"),
+        (10, 230 * MILLION, "0.05"),
+        (5, 480 * MILLION, "0.1"),
+        (4, 600 * MILLION, "0.125"),
+        (3, 800 * MILLION, "0.15"),
+        (2, 1_200 * MILLION, "0.25"),
+        (1, 1_800 * MILLION, "0.5"),
+    ],
+    "ETHUSDT": [
+        (150, 300_000, "0.004"),
+        (100, 800_000, "0.005"),
+        (75, 3 * MILLION, "0.0065"),
+        (50, 12 * MILLION, "0.01"),
+        (25, 50 * MILLION, "0.02"),
+        (20, 65 * MILLION, "0.025"),
+        (10, 150 * MILLION, "0.05"),
+        (5, 320 * MILLION, "0.1"),
+        (4, 400 * MILLION, "0.125"),
+        (3, 530 * MILLION, "0.15"),
+        (2, 800 * MILLION, "0.25"),
+        (1, 1_200 * MILLION, "0.5"),
+    ],
+    "SOLUSDT": [
+        (100, 50_000, "0.005"),
+        (75, 400_000, "0.0065"),
+        (50, 1 * MILLION, "0.01"),
+        (25, 4 * MILLION, "0.02"),
+        (20, 8 * MILLION, "0.025"),
+        (10, 40 * MILLION, "0.05"),
+        (5, 80 * MILLION, "0.1"),
+        (4, 100 * MILLION, "0.125"),
+        (2, 200 * MILLION, "0.25"),
+        (1, 400 * MILLION, "0.5"),
+    ],
+    "BTCUSDC": [
+        (125, 50_000, "0.004"),
+        (100, 500_000, "0.005"),
+        (50, 10 * MILLION, "0.01"),
+        (20, 80 * MILLION, "0.025"),
+        (10, 150 * MILLION, "0.05"),
+        (5, 300 * MILLION, "0.1"),
+        (4, 450 * MILLION, "0.125"),
+        (3, 600 * MILLION, "0.15"),
+        (2, 800 * MILLION, "0.25"),
+        (1, 1_000 * MILLION, "0.5"),
+    ],
+    "ADAUSDT": [
+        (75, 10_000, "0.005"),
+        (50, 50_000, "0.01"),
+        (40, 200_000, "0.015"),
+        (25, 1 * MILLION, "0.02"),
+        (20, 2 * MILLION, "0.025"),
+        (10, 10 * MILLION, "0.05"),
+        (5, 20 * MILLION, "0.1"),
+        (4, 25 * MILLION, "0.125"),
+        (2, 50 * MILLION, "0.25"),
+        (1, 100 * MILLION, "0.5"),
+    ],
+    "DOGEUSDT": [
+        (75, 80_000, "0.0065"),
+        (50, 150_000, "0.01"),
+        (40, 750_000, "0.0125"),
+        (25, 2 * MILLION, "0.02"),
+        (20, 4 * MILLION, "0.025"),
+        (10, 20 * MILLION, "0.05"),
+        (5, 40 * MILLION, "0.1"),
+        (4, 50 * MILLION, "0.125"),
+        (2, 100 * MILLION, "0.25"),
+        (1, 200 * MILLION, "0.5"),
+    ],
+}
+PLAIN_LADDER: list[tuple[int, int, str]] = [(20, 50_000, "0.01"), (10, 500_000, "0.05"), (1, 50 * MILLION, "0.5")]
+MARKS = {
+    "BTCUSDT": "60000",
+    "ETHUSDT": "2950",
+    "SOLUSDT": "151",
+    "BTCUSDC": "60010",
+    "ADAUSDT": "0.41",
+    "DOGEUSDT": "0.12",
+}
+DELIVERY_MS = 1_893_456_000_000
+
+
+def brackets_of(symbol: str) -> list[Bracket]:
+    """The table known for a symbol; a short plain one for any other."""
+    return ladder(BRACKETS.get(symbol, PLAIN_LADDER))
+
+
+def contracts() -> list[Contract]:
+    """Six USDⓈ-M perpetuals, a TradFi one, and three COIN-M contracts that mix into the all-market streams."""
+    linear = [
+        Contract(symbol, Decimal(mark), symbol[-4:], brackets_of(symbol), index=Decimal(mark) * Decimal("0.9999"))
+        for symbol, mark in MARKS.items()
+    ]
+    tesla = Contract("TSLAUSDT", Decimal("420.5"), "USDT", brackets_of(""), contract_type="TRADIFI_PERPETUAL")
+    inverse = [
+        Contract("BTCUSD_PERP", Decimal("60020"), "BTC", coin_margined=True),
+        Contract("ETHUSD_PERP", Decimal("2951"), "ETH", coin_margined=True),
+        Contract(
+            "BTCUSD_300101",
+            Decimal("61500"),
+            "BTC",
+            contract_type="NEXT_QUARTER",
+            delivery_ms=DELIVERY_MS,
+            coin_margined=True,
+        ),
+    ]
+    return [*linear, tesla, *inverse]
+
+
+def position(symbol: str, quantity: str, entry: str, wallet: str = "0", side: str = "BOTH") -> Position:
+    """A position, in the margin asset that its name ends with."""
+    return Position(symbol, side, symbol[-4:], Decimal(quantity), Decimal(entry), Decimal(wallet))
+
+
+def account(
+    name: str,
+    balances: dict[str, str],
+    positions: list[Position],
+    *,
+    isolated: tuple[str, ...] = (),
+    leverage: int = 10,
+    hedge: bool = False,
+) -> Account:
+    """An account whose key and secret follow from its name. balances: cross wallets."""
+    symbols = {held.symbol for held in positions} | set(isolated)
+    return Account(
+        name,
+        api_key=f"{name}-key",
+        secret=f"{name}-secret",
+        hedge=hedge,
+        balances={asset: Balance(Decimal(amount)) for asset, amount in balances.items()},
+        settings={s: Settings("ISOLATED" if s in isolated else "CROSSED", leverage) for s in sorted(symbols)},
+        positions={(held.symbol, held.side): held for held in positions},
+    )
+
+
+def main_account() -> Account:
+    """Cross BTCUSDT long and ETHUSDT short, isolated SOLUSDT long."""
+    held = [
+        position("BTCUSDT", "0.500", "59000"),
+        position("ETHUSDT", "-4.000", "3000"),
+        position("SOLUSDT", "50", "150", "750"),
+    ]
+    return account("main", {"USDT": "10000"}, held, isolated=("SOLUSDT",))
+
+
+def hedge_account() -> Account:
+    """Hedge mode, two margin assets: a nearly hedged cross pair, an isolated leg, a USDC position."""
+    held = [
+        position("BTCUSDT", "1.000", "60000", side="LONG"),
+        position("BTCUSDT", "-0.950", "60000", side="SHORT"),
+        position("ETHUSDT", "-2.000", "3000", "600", side="SHORT"),
+        position("BTCUSDC", "0.100", "58000", side="LONG"),
+    ]
+    return account("hedge", {"USDT": "2000", "USDC": "1500"}, held, isolated=("ETHUSDT",), hedge=True)
+
+
+def europe_account() -> Account:
+    """A European account: its USDT contracts are margined in BNFCR."""
+    held = position("ADAUSDT", "3000", "0.40")
+    held.asset = "BNFCR"
+    europe = account("europe", {"BNFCR": "300"}, [held])
+    europe.margin_assets = {"USDT": "BNFCR"}
+    return europe

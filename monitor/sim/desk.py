@@ -1,0 +1,190 @@
+"""Everything that can happen to an account, and the events that the exchange pushes for it."""
+
+from decimal import Decimal
+
+from monitor.sim import answers, frames, margin, trading
+from monitor.sim.account import Account, Position, Settings
+from monitor.sim.decimals import ZERO, Numeric, exact, number, trunc8
+from monitor.sim.engine import Engine
+from monitor.sim.frames import Frame, Order
+
+
+class Rejected(ValueError):
+    """The exchange refuses an operation, with its error code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Desk(Engine):
+    """The account operations. Each one books first and then pushes what the exchange would push."""
+
+    @exact
+    def fund(self, symbol: str | None = None, rate: Numeric | None = None) -> None:
+        """Settle funding now for every open position of a symbol, or of all.
+
+        The payment −rate × mark × quantity is truncated to 8 decimals toward zero, so that nobody
+        pays or gets a fraction. Cross: `B` alone. Isolated: `B` and that position's row.
+        """
+        for contract in self.market.linear() if symbol is None else [self.market[symbol]]:
+            if not contract.perpetual or contract.coin_margined:
+                continue
+            if rate is not None:
+                contract.funding_rate = number(rate)
+            self.settlements = [*self.settlements[-999:], answers.settlement(contract, self.now_ms())]
+            contract.roll_funding(self.now_ms())
+            for account in self.accounts.values():
+                for position in [p for p in account.open_positions() if p.symbol == contract.symbol]:
+                    self._pay_funding(account, position, contract.funding_rate)
+        self.changed()
+
+    def _pay_funding(self, account: Account, position: Position, rate: Decimal) -> None:
+        amount = trunc8(-rate * margin.notional(position, self.market))
+        if not amount:
+            return
+        at_ms = self.stamp()
+        balance = account.balance(position.asset)
+        rows: list[Frame] | None = [] if self.faults.funding_positions == "empty" else None
+        if account.isolated(position):
+            position.isolated_wallet += amount
+            position.updated_ms = at_ms
+            rows = [frames.position_row(account, position, self.market)]
+        else:
+            balance.cross += amount
+        balance.updated_ms = at_ms
+        symbol = position.symbol if self.faults.funding_symbol else None
+        told = [frames.balance_row(account, position.asset, amount)]
+        self.push(account, frames.account_update(at_ms, "FUNDING_FEE", told, rows, symbol))
+        self.record_income(account, "FUNDING_FEE", position.symbol, position.asset, amount, at_ms, 0)
+        self._booked(account)
+
+    def transfer(self, account: str, asset: str, amount: Numeric, reason: str | None = None) -> None:
+        """Money in (positive) or out (negative). reason: DEPOSIT or WITHDRAW by the sign, unless given."""
+        change = trunc8(number(amount))
+        self.change_balance(self.account(account), asset, change, reason or ("DEPOSIT" if change > 0 else "WITHDRAW"))
+        self._booked(self.account(account))
+
+    def add_margin(self, account: str, symbol: str, amount: Numeric, side: str = "BOTH") -> None:
+        """Move money into (positive) or out of (negative) an isolated wallet: `wb` stays as it is."""
+        owner = self.account(account)
+        position = self._position(owner, symbol, side)
+        change = trunc8(number(amount))
+        if not owner.isolated(position) or not position.quantity:
+            raise Rejected(-4046, f"{symbol} {side} is not an open isolated position")
+        at_ms = self.stamp()
+        balance = owner.balance(position.asset)
+        balance.cross -= change
+        position.isolated_wallet += change
+        balance.updated_ms = position.updated_ms = at_ms
+        self.push(
+            owner,
+            frames.account_update(
+                at_ms,
+                "MARGIN_TRANSFER",
+                [frames.balance_row(owner, position.asset, -change)],
+                [frames.position_row(owner, position, self.market)],
+            ),
+        )
+        self._booked(owner)
+
+    @exact
+    def fill(
+        self,
+        account: str,
+        symbol: str,
+        side: str,
+        quantity: Numeric,
+        price: Numeric | None = None,
+        position_side: str = "BOTH",
+        commission_rate: Numeric = "0.0004",
+        client_id: str | None = None,
+    ) -> None:
+        """A market order of the account, filled at once. side: BUY or SELL. price: the mark, unless given."""
+        owner = self.account(account)
+        position = self._position(owner, symbol, position_side)
+        if side not in ("BUY", "SELL"):
+            raise ValueError(f"side is BUY or SELL, not {side!r}")
+        size = number(quantity)
+        paid = self.market[symbol].mark if price is None else number(price)
+        change = size if side == "BUY" else -size
+        after = position.quantity + change
+        if size <= 0 or (position_side == "LONG" and after < 0) or (position_side == "SHORT" and after > 0):
+            raise Rejected(-2022, "ReduceOnly Order is rejected.")
+        order_id = self.next_id()
+        order = Order(
+            symbol, client_id or f"sim-{order_id}", order_id, side == "BUY", size, paid, position_side, position.asset
+        )
+        trading.fill(self, owner, position, order, trunc8(size * paid * number(commission_rate)))
+        self._booked(owner)
+
+    def _position(self, account: Account, symbol: str, side: str) -> Position:
+        allowed = ("LONG", "SHORT") if account.hedge else ("BOTH",)
+        if side not in allowed:
+            raise Rejected(-4061, f"the position side of {account.name} is {' or '.join(allowed)}, not {side}")
+        return account.position(symbol, side, self.market[symbol].margin_asset)
+
+    def set_leverage(self, account: str, symbol: str, leverage: int) -> None:
+        """Told by ACCOUNT_CONFIG_UPDATE alone. Refused: less leverage on an open isolated position."""
+        owner = self.account(account)
+        setting = owner.setting(self.market[symbol].symbol)
+        if setting.isolated and owner.holds(symbol) and leverage < setting.leverage:
+            raise Rejected(-4161, "Leverage reduction is not supported in Isolated Margin Mode with open positions")
+        setting.leverage = leverage
+        self.push(owner, frames.leverage_changed(self.stamp(), symbol, leverage))
+        self._booked(owner)
+
+    @exact
+    def set_margin_type(self, account: str, symbol: str, margin_type: str, force: bool = False) -> None:
+        """CROSSED or ISOLATED.
+
+        force: Switch an open position too, which the exchange would refuse: its notional ÷ leverage at the
+            entry price goes into the isolated wallet, or the whole wallet back.
+        """
+        owner = self.account(account)
+        setting = owner.setting(self.market[symbol].symbol)
+        if margin_type not in ("CROSSED", "ISOLATED"):
+            raise ValueError(f"margin type is CROSSED or ISOLATED, not {margin_type!r}")
+        if setting.margin_type == margin_type:
+            raise Rejected(-4046, "No need to change margin type.")
+        if owner.holds(symbol) and not force:
+            raise Rejected(-4048, "Margin type cannot be changed if there exists position.")
+        at_ms = self.stamp()
+        sides = ("LONG", "SHORT") if owner.hedge else ("BOTH",)
+        positions = [self._position(owner, symbol, side) for side in sides]
+        owner.settings[symbol] = Settings(margin_type, setting.leverage)
+        asset = positions[0].asset
+        for position in positions:
+            wallet = trunc8(abs(position.quantity) * position.entry_price / setting.leverage)
+            moved = wallet if margin_type == "ISOLATED" else -position.isolated_wallet
+            position.isolated_wallet += moved
+            owner.balance(asset).cross -= moved
+            position.updated_ms = owner.balance(asset).updated_ms = at_ms
+        balances = [frames.balance_row(owner, asset, ZERO)]
+        rows = [frames.position_row(owner, position, self.market) for position in positions]
+        self.push(owner, frames.account_update(at_ms, "MARGIN_TYPE_CHANGE", balances, rows))
+        self._booked(owner)
+
+    def set_position_mode(self, account: str, hedge: bool) -> None:
+        """One-way or hedge mode. The exchange sends no event; it refuses while a position is open."""
+        owner = self.account(account)
+        if any(owner.open_positions()):
+            raise Rejected(-4068, "Position side cannot be changed if there exists position.")
+        owner.hedge = hedge
+        owner.positions.clear()
+        self._booked(owner)
+
+    def set_permissions(self, account: str, **permissions: bool) -> None:
+        """Change what the account's key may do, by the names of apiRestrictions; enableReading false revokes it."""
+        owner = self.account(account)
+        owner.permissions = {**owner.permissions, **permissions}
+        self.changed()
+
+    def set_adl(self, account: str, symbol: str, quantile: int) -> None:
+        """Place in the auto-deleveraging queue, 0–4."""
+        self.account(account).adl[self.market[symbol].symbol] = quantile
+        self.changed()
+
+    def push_event(self, account: str, frame: Frame) -> None:
+        """Send a private event as given, booked nowhere: for shapes that the engine does not make."""
+        self.push(self.account(account), frame)

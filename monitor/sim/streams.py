@@ -1,0 +1,194 @@
+"""The websocket side: which connection gets which frame.
+
+    /market/ws/<s1>/<s2>      /market/stream?streams=<s1>/<s2>      /market/ws, /market/stream and SUBSCRIBE
+    /private/ws/<key>         form A
+    /private/ws?listenKey=    form B, with or without &events=E1/E2
+    /private/stream?listenKey=<k1>&events=E1/E2&listenKey=<k2>      form C
+    /private/stream           form D, then SUBSCRIBE with listen keys
+
+A URL without a route, the public route, a stream that is not simulated and a key that is
+not live connect, acknowledge and stay silent.
+"""
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from monitor.sim import frames
+from monitor.sim.account import Account
+from monitor.sim.connection import Connection, Limits
+from monitor.sim.faults import Faults
+from monitor.sim.frames import Frame
+from monitor.sim.listenkeys import ListenKeys
+from monitor.sim.market import Contract
+
+PATH = re.compile(r"^(?:/(?P<route>market|private|public))?/(?P<kind>ws|stream)(?:/(?P<names>.+))?/?$")
+SLOW_TICKS = 3  # a stream without @1s is pushed every third tick
+
+
+def encode(payload: object) -> str:
+    """JSON as the exchange sends it: no spaces."""
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=float)
+
+
+class Streams:
+    """All open sockets."""
+
+    def __init__(self, faults: Faults, keys: ListenKeys, counters: Counter[str]) -> None:
+        self.limits = Limits()
+        self.connections: list[Connection] = []
+        self._faults = faults
+        self._keys = keys
+        self._counters = counters
+        self._held: dict[str, Frame] = {}
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """One websocket from handshake to end; anything else at these paths is not found."""
+        match = PATH.match(request.path)
+        if match is None or request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=404, text="<html><body><h1>404 Not Found</h1></body></html>")
+        route, kind, names = match["route"] or "", match["kind"], match["names"] or ""
+        query = parse_qsl(request.query_string, keep_blank_values=True)
+        form = "A" if names else "D"
+        if any(key == "listenKey" for key, _ in query):
+            form = "B" if kind == "ws" else "C"
+        connection = Connection(request, route, form, kind == "stream", self.limits)
+        listed = names or dict(query).get("streams", "")
+        connection.streams = {name: None for name in listed.split("/") if name}
+        if route == "private":
+            connection.streams |= listen_keys(query)
+        self._counters[f"connected {route or 'unrouted'}"] += 1
+        try:
+            return await connection.run(self._joined)
+        finally:
+            if connection in self.connections:
+                self.connections.remove(connection)
+
+    def _joined(self, connection: Connection) -> None:
+        self.connections.append(connection)
+        self.apply_half_open()
+
+    def on(self, route: str) -> list[Connection]:
+        """The open connections of a route."""
+        return [connection for connection in self.connections if connection.route == route and not connection.ended]
+
+    def apply_half_open(self) -> None:
+        """Freeze or thaw connections as the switches say."""
+        for route, frozen in (("market", self._faults.half_open_market), ("private", self._faults.half_open_private)):
+            for connection in self.on(route):
+                (connection.open.clear if frozen else connection.open.set)()
+
+    # Market
+
+    def push_marks(self, contracts: Iterable[Contract], now_ms: int, slow: bool) -> None:
+        """Send one tick to every subscriber. slow: also to the streams of every third second."""
+        listeners = self.on("market")
+        if self._faults.mute_market or not any(connection.streams for connection in listeners):
+            return
+        seen = [contract for contract in contracts if contract.symbol not in self._faults.mute_symbols]
+        payloads: dict[str, list[str]] = {}
+        by_name = {contract.symbol.lower(): contract for contract in seen}
+
+        def payload(stream: str) -> list[str]:
+            name, _, pace = stream.removesuffix("@1s").partition("@")
+            if not slow and not stream.endswith("@1s"):
+                return []
+            if name == "!markPrice" and pace == "arr":
+                return [encode(piece) for piece in frames.mark_arrays(seen, now_ms)]
+            if pace == "markPrice" and name in by_name:
+                return [encode(frames.mark_price(by_name[name], now_ms))]
+            return []
+
+        for connection in listeners:
+            for stream in connection.streams:
+                if stream not in payloads:
+                    payloads[stream] = payload(stream)
+                for text in payloads[stream]:
+                    connection.send_event(stream, text)
+
+    def push_contract(self, frame: Frame) -> None:
+        """Send a contractInfo to its subscribers."""
+        if self._faults.mute_market:
+            return
+        for connection in self.on("market"):
+            if "!contractInfo" in connection.streams:
+                connection.send_event("!contractInfo", encode(frame))
+
+    # Private
+
+    def push_private(self, account: Account, frame: Frame) -> None:
+        """Send an account's event, after the faults of order and number have had their way."""
+        key = self._keys.of(account.name)
+        if key is None:
+            return
+        if self._faults.swap_next:
+            if account.name not in self._held:
+                self._held[account.name] = frame
+                return
+            self._faults.swap_next = False
+            order = [frame, self._held.pop(account.name)]
+        else:
+            order = [frame]
+        if self._faults.duplicate_next:
+            self._faults.duplicate_next = False
+            order.insert(0, order[0])
+        for event in order:
+            self._deliver(key, event)
+
+    def release_held(self) -> None:
+        """Send what still waits for the event it was to change places with, once the switch is off."""
+        if not self._faults.swap_next:
+            for account, frame in self._held.items():
+                if key := self._keys.of(account):
+                    self._deliver(key, frame)
+            self._held.clear()
+
+    def push_expired(self, key: str, now_ms: int) -> None:
+        """Announce the end of a key; its sockets stay open."""
+        self._deliver(key, frames.listen_key_expired(now_ms, key, self._faults.listen_key_text_time))
+
+    def _deliver(self, key: str, frame: Frame) -> None:
+        self._counters[f"event {frame['e']}"] += 1
+        if self._faults.mute_private:
+            return
+        text = encode(frame)
+        for connection in self.on("private"):
+            if key not in connection.streams or connection.form in self._faults.mute_forms:
+                continue
+            wanted = connection.streams[key]
+            if wanted is None or frame["e"] in wanted:
+                connection.send_event(key, text)
+
+    # Faults and the end
+
+    def send_raw(self, route: str, frame: str | bytes) -> None:
+        """Send a frame as it is to every connection of a route."""
+        for connection in self.on(route):
+            connection.send(frame)
+
+    def drop(self, route: str | None = None) -> None:
+        """Cut connections of a route, or all."""
+        for connection in self.connections if route is None else self.on(route):
+            connection.abort()
+
+    async def close(self) -> None:
+        """Close every connection with a goodbye."""
+        await asyncio.gather(*(connection.close() for connection in self.connections))
+
+
+def listen_keys(query: list[tuple[str, str]]) -> dict[str, frozenset[str] | None]:
+    """Listen keys of a query, each with the allow-list that follows it, or None for all events."""
+    keys: dict[str, frozenset[str] | None] = {}
+    latest = None
+    for name, value in query:
+        if name == "listenKey":
+            latest = value
+            keys[latest] = None
+        elif name == "events" and latest is not None:
+            keys[latest] = frozenset(value.split("/"))
+    return keys

@@ -1,0 +1,186 @@
+"""Title and text of what is told: sentences for a phone, from the facts of a story.
+
+Percentages and rounded prices belong here and nowhere else; whoever needs exact figures reads the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+
+from monitor.effects import Advice, Story
+from monitor.incidents import Resolution
+from monitor.moves import PoolMove
+from monitor.risk.attribution import Cause
+
+_HUNDRED = Decimal(100)
+
+_KINDS = {
+    "funding_fee": "funding",
+    "margin_transfer": "a margin transfer",
+    "transfer": "a transfer",
+    "fill": "a fill",
+    "realized_pnl": "realized PnL",
+    "commission": "commission",
+    "insurance_clear": "the clearance fee",
+    "auto_exchange": "an automatic exchange",
+    "adjustment": "an adjustment",
+    "bracket_change": "changed brackets",
+    "marks": "other marks",
+    "unexplained": "something that was not pushed to us",
+}
+
+_RESOLVED: dict[Resolution, str] = {
+    "recovered": "recovered",
+    "position_closed": "position closed",
+    "partly_liquidated": "PARTLY LIQUIDATED",
+    "liquidated": "LIQUIDATED",
+    "adl": "CLOSED BY AUTO-DELEVERAGING",
+    "settled": "SETTLED",
+    "pool_replaced": "moved to another margin pool",
+    "rule_changed": "the rule was changed",
+}
+
+
+def worded(story: Story) -> tuple[str, str]:
+    """Title (short enough for a lock screen) and text (one paragraph) of a story."""
+    if story.moves:
+        return _moved(story)
+    if story.blindness is not None:
+        return _stale(story)
+    return _level(story)
+
+
+def percent(fraction: Decimal) -> str:
+    """`81.2 %`; two significant digits below one percent: `0.092 %`."""
+    value = fraction * _HUNDRED
+    step = Decimal("0.1") if abs(value) >= 1 or not value else Decimal(1).scaleb(value.adjusted() - 1)
+    return f"{_plain(value.quantize(step, rounding=ROUND_HALF_UP))} %"
+
+
+def price(value: Decimal) -> str:
+    """A price in at least six significant digits."""
+    places = max(0, 5 - value.adjusted()) if value else 0
+    return _plain(value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP).normalize())
+
+
+def amount(value: Decimal) -> str:
+    """Money, to the cent where that says anything, away from zero."""
+    step = Decimal("0.01") if abs(value) >= 1 else Decimal("0.00000001")
+    return _plain(value.quantize(step, rounding=ROUND_HALF_UP))
+
+
+def _plain(value: Decimal) -> str:
+    return f"{value:f}"
+
+
+def _level(story: Story) -> tuple[str, str]:
+    """Margin ratio and liquidation distance of a pool."""
+    change, now = story.change, story.after
+    incident = change.incident
+    where = f"{incident.account} {incident.subject}"
+    ratio = None if now is None or now.margin_ratio is None else percent(now.margin_ratio)
+    distance = None if now is None or now.distance is None else percent(now.distance)
+    if change.kind == "resolved" and change.resolution != "recovered":
+        word = _RESOLVED[change.resolution or "recovered"]
+        return f"{incident.account}: {word}", f"{where}: {word}{_position(story)}."
+    is_ratio = incident.rule == "margin_ratio"
+    head = f"margin ratio {ratio or 'unknown'}" if is_ratio else f"{distance or 'no distance'} from liquidation"
+    tail = f"{distance} from liquidation" if is_ratio and distance else f"margin ratio {ratio}" if ratio else ""
+    verb = {"resolved": "recovered, ", "improved": "improved, ", "repeated": "still "}.get(change.kind, "")
+    title = f"{incident.account}: {verb}{head}" + (f", {tail}" if tail else "")
+    sentences = [f"{where}: {verb}{head}{_against(story)}."]
+    if now is not None and now.liquidation_price is not None and change.kind != "resolved":
+        away = f", {distance} away" if distance else ""
+        sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{away}.")
+    if change.kind == "resolved":
+        minutes = (story.at_ms - incident.opened_ms) / 60_000
+        sentences.append(f"It lasted {minutes:.0f} min; worst {_worst(story)}.")
+    if story.ages is not None and story.ages.freshness == "stale":
+        sentences.append("Estimated: the data is stale.")
+    sentences.extend(_advice(story.advice))
+    return title, " ".join(sentences)
+
+
+def _position(story: Story) -> str:
+    return f", {story.symbol} {story.side}" if story.symbol else ""
+
+
+def _against(story: Story) -> str:
+    """The level that the value is at: ` (≥ 80 %)`."""
+    if story.level is None or story.change.kind not in ("opened", "worsened", "repeated"):
+        return ""
+    sign = "≥" if story.change.incident.rule == "margin_ratio" else "≤"
+    return f" ({sign} {_plain((story.level * _HUNDRED).normalize())} %)"
+
+
+def _worst(story: Story) -> str:
+    worst = story.change.incident.worst
+    return "unknown" if worst is None else percent(worst)
+
+
+def _advice(advice: Sequence[Advice]) -> list[str]:
+    if not advice:
+        return []
+    parts = []
+    for one in advice:
+        if one.action == "add_margin" and one.amount is not None:
+            cents = one.amount.quantize(Decimal("0.01"), rounding=ROUND_CEILING)
+            parts.append(f"add {_plain(cents)} {one.asset}")
+        elif one.quantity is not None:
+            parts.append(f"reduce {_plain(one.quantity)} {one.base_asset}")
+    to_ratio = _plain((advice[0].to_ratio * _HUNDRED).normalize())
+    said = " or ".join(parts)
+    return [f"{said[:1].upper()}{said[1:]} to return to {to_ratio} %."]
+
+
+def _moved(story: Story) -> tuple[str, str]:
+    worst = story.moves[0]
+    account, symbol = story.account.name, worst.move.key.symbol
+    because = _because(worst, story.asset or "")
+    if worst.move.opened:
+        after = "no liquidation price" if worst.move.after is None else f"liquidates at {price(worst.move.after)}"
+        return f"{account}: {symbol} {story.side} {after}", f"{account}: {symbol} {story.side}, new, {after}{because}."
+    before = "none" if worst.move.before is None else price(worst.move.before)
+    after = "none" if worst.move.after is None else price(worst.move.after)
+    title = f"{account}: {symbol} {story.side} liquidation price {before} → {after}"
+    sentences = [f"{title}{_relative(worst)}{because}."]
+    if worst.move.after is not None:
+        sentences.append(f"It is {percent(abs(worst.mark - worst.move.after) / worst.mark)} from the mark.")
+    if len(story.moves) > 1:
+        others = ", ".join(sorted({m.move.key.symbol for m in story.moves[1:]}))
+        sentences.append(f"Moved too: {others}.")
+    return title, " ".join(sentences)
+
+
+def _relative(move: PoolMove) -> str:
+    moved, before = move.move.moved, move.move.before
+    if not moved or not before:
+        return ""
+    return f" ({'+' if moved > 0 else '−'}{percent(abs(moved) / before)})"
+
+
+def _because(move: PoolMove, asset: str) -> str:
+    said = [_cause(cause, asset) for cause in move.move.causes if cause.moved or cause.amount or cause.quantity]
+    return f" after {', '.join(said)}" if said else ""
+
+
+def _cause(cause: Cause, asset: str) -> str:
+    word = _KINDS.get(cause.kind, cause.kind)
+    symbol = f" of {cause.symbol}" if cause.symbol and cause.kind in ("funding_fee", "fill") else ""
+    paid = "" if not cause.amount else f" {'+' if cause.amount > 0 else '−'}{amount(abs(cause.amount))} {asset}"
+    return f"{word}{symbol}{paid}"
+
+
+def _stale(story: Story) -> tuple[str, str]:
+    blind = story.blindness
+    assert blind is not None
+    change = story.change
+    name = blind.link.name if story.account.name == blind.link.account else f"{blind.link.account} {blind.link.name}"
+    pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
+    if change.kind == "resolved":
+        lasted = (story.at_ms - change.incident.opened_ms) / 1000
+        return f"{name}: data is live again", f"{name}: data is live again after {lasted:.0f} s of an open incident."
+    title = f"{name}: no data for {blind.age_s:.0f} s"
+    why = f" ({blind.note})" if blind.note else ""
+    return title, f"{title}{why}.{pools} Until it is back, what is published is the last that was known."
