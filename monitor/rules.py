@@ -134,7 +134,7 @@ class DataStaleRule(Rule, frozen=True, kw_only=True):
         rest_patience_s: How long REST alone may fail before it counts as stale at all, while streams go on (seconds).
     """
 
-    steps: tuple[Step, ...] = _steps(("15", "5", Severity.WARNING), ("60", "5", Severity.CRITICAL))
+    steps: tuple[Step, ...] = _steps(("15", "4", Severity.WARNING), ("60", "4", Severity.CRITICAL))
     clear_for_s: float = 3
     stale_after_s: float = 5
     endangered_ratio: Decimal = Decimal("0.5")

@@ -52,9 +52,9 @@ def worded(story: Story) -> tuple[str, str]:
 
 
 def percent(fraction: Decimal) -> str:
-    """`81.2 %`; two significant digits below one percent: `0.092 %`."""
+    """`81.2 %`; below one percent two decimals, or as many as it takes to say anything: `0.09 %`, `0.004 %`."""
     value = fraction * _HUNDRED
-    step = Decimal("0.1") if abs(value) >= 1 or not value else Decimal(1).scaleb(value.adjusted() - 1)
+    step = Decimal("0.1") if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
     return f"{_plain(value.quantize(step, rounding=ROUND_HALF_UP))} %"
 
 

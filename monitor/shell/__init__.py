@@ -1,0 +1,1 @@
+"""The only part of the flow that awaits, reads a clock, opens a socket or a file."""

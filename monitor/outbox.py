@@ -1,0 +1,125 @@
+"""What waits for the broker: states of which only the newest counts, and events of which none may be lost.
+
+Pure: it decides what is sent next; `shell/broker.py` sends. A topic is either a state or an event, never both. After
+an outage the states go first, then events, the most severe first; the events of one incident keep their order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+
+from monitor.messages import Message
+
+
+class Outbox:
+    """Messages on their way to the broker.
+
+    An event is sent only after `release`: once it is on disk, or once it is clear that it cannot be.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[str, Message] = {}
+        self._due: dict[str, None] = {}
+        self._events: dict[str, deque[Message]] = {}
+        self._released: set[str] = set()
+        self._heads: list[tuple[int, int, str]] = []
+        self._order = count()
+        self._flying: dict[str, Message] = {}
+        self._catching_up = True
+
+    def put(self, messages: Iterable[Message]) -> None:
+        """Take messages: a state replaces the one that waits for its topic, an event queues behind its incident."""
+        for message in messages:
+            if message.event_id is None or message.incident_id is None:
+                self.states[message.topic] = message
+                self._due[message.topic] = None
+            else:
+                self._events.setdefault(message.incident_id, deque()).append(message)
+
+    def release(self, messages: Iterable[Message]) -> None:
+        """These events may be sent now."""
+        for message in messages:
+            if message.event_id is not None and message.incident_id is not None:
+                self._released.add(message.event_id)
+                self._queue(message.incident_id)
+
+    def connected(self) -> None:
+        """A new connection: what was under way goes again, and every state is said anew, first of all."""
+        for message in self._flying.values():
+            if message.incident_id is not None:
+                self._queue(message.incident_id)
+        self._flying.clear()
+        self._due = dict.fromkeys(self.states)
+        self._catching_up = True
+
+    def take(self) -> Message | None:
+        """The next message to send; None: nothing waits that could be sent now."""
+        message = None
+        if self._catching_up:
+            message = self._next_state()
+            self._catching_up = message is not None
+        message = message or self._next_event() or self._next_state()
+        if message is not None:
+            self._flying[message.event_id or message.topic] = message
+        return message
+
+    def acknowledged(self, message: Message) -> None:
+        """The broker has it."""
+        self._flying.pop(message.event_id or message.topic, None)
+        if message.event_id is None or message.incident_id is None:
+            if not message.payload and self.states.get(message.topic) is message:
+                del self.states[message.topic]
+            return
+        self._released.discard(message.event_id)
+        waiting = self._events[message.incident_id]
+        if waiting and waiting[0].event_id == message.event_id:
+            waiting.popleft()
+        if waiting:
+            self._queue(message.incident_id)
+        else:
+            del self._events[message.incident_id]
+
+    def is_superseded(self, message: Message) -> bool:
+        """Whether a newer event of the same incident waits behind this one."""
+        return message.incident_id is not None and len(self._events.get(message.incident_id, ())) > 1
+
+    @property
+    def waiting(self) -> int:
+        """Events and states that the broker does not have yet."""
+        return (
+            sum(map(len, self._events.values()))
+            + len(self._due)
+            + sum(m.event_id is None for m in self._flying.values())
+        )
+
+    @property
+    def waiting_events(self) -> int:
+        return sum(map(len, self._events.values()))
+
+    def _queue(self, incident_id: str) -> None:
+        """Let an incident's first event compete, with the rank of the worst that waits behind it."""
+        waiting = self._events.get(incident_id)
+        if waiting:
+            rank = max(message.rank for message in waiting)
+            heapq.heappush(self._heads, (-rank, next(self._order), incident_id))
+
+    def _next_event(self) -> Message | None:
+        while self._heads:
+            _, _, incident_id = heapq.heappop(self._heads)
+            waiting = self._events.get(incident_id)
+            if not waiting:
+                continue
+            event_id = waiting[0].event_id
+            if event_id in self._released and event_id not in self._flying:
+                return waiting[0]
+        return None
+
+    def _next_state(self) -> Message | None:
+        for topic in self._due:
+            if topic not in self._flying:  # of one topic, one at a time: an older state never overtakes
+                del self._due[topic]
+                return self.states[topic]
+        return None

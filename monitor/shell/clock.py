@@ -1,0 +1,11 @@
+"""The one place that reads a clock."""
+
+from __future__ import annotations
+
+import time
+
+from monitor.events import Now
+
+
+def now() -> Now:
+    return Now(time.monotonic(), time.time_ns() // 1_000_000)

@@ -1,0 +1,48 @@
+"""Logs: one line per change on stdout, stable event names, values as keys; nothing per tick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+_PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+def setup(format: Literal["auto", "json", "text"] = "auto", level: str = "info", stream: Any = None) -> None:
+    """Configure structlog: JSON lines, or colours on a terminal; under journald each line carries its priority."""
+    stream = stream or sys.stdout
+    as_text = format == "text" or (format == "auto" and stream.isatty())
+    journald = "JOURNAL_STREAM" in os.environ and not as_text
+    renderers: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        if as_text
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str, ensure_ascii=False)]
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderers,
+            *([_with_priority] if journald else []),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    # The libraries' own words are of no use to who runs the daemon; what matters of them we log ourselves.
+    for name in ("aiomqtt", "mqtt", "paho", "websockets", "aiohttp", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _with_priority(_: Any, method: str, line: str | MutableMapping[str, Any]) -> str:
+    """`<4>{…}`: journald files a line under this priority; without it everything is 6."""
+    return f"<{_PRIORITY.get(method, 6)}>{line}"
+
+
+def logger() -> Any:
+    return structlog.get_logger()

@@ -1,0 +1,118 @@
+"""Reads config files and fetches secrets."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from monitor.config import Config, Secret, parse, secrets
+from monitor.errors import ConfigError
+
+PLACES = (Path("config.toml"), Path("/etc/marginwatch/config.toml"))
+
+
+def find(path: str | None) -> Path:
+    """The config file: the one named, else the first of the usual places.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if path is not None:
+        return Path(path)
+    for place in PLACES:
+        if place.exists():
+            return place
+    places = " or ".join(str(place) for place in PLACES)
+    raise ConfigError([f"no config file: looked for {places}; write one with `marginwatch init`, or name it: --config"])
+
+
+def load(path: Path) -> Config:
+    """Read a config file and all that it includes.
+
+    Raises:
+        ConfigError: With every mistake that was found.
+    """
+    main = _toml(path)
+    documents = [(str(path), main)]
+    patterns = main.get("include", [])
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        raise ConfigError([f'{path}: include: must be a list such as ["accounts.d/*.toml"]'])
+    for pattern in patterns:
+        documents += [(str(found), _toml(found)) for found in sorted(path.parent.glob(pattern))]
+    return parse(documents)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: there is no such file; write one with `marginwatch init`"]) from None
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from None
+    except UnicodeDecodeError as exc:
+        raise ConfigError([f"{path}: is not UTF-8 at byte {exc.start}"]) from None
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError([f"{path}: is not TOML: {exc}"]) from None
+
+
+def fetch(config: Config, environ: Mapping[str, str] | None = None) -> dict[Secret, str]:
+    """Every secret that the config names.
+
+    Raises:
+        ConfigError: With every one that is missing, empty, or readable by others.
+    """
+    environ = os.environ if environ is None else environ
+    found: dict[Secret, str] = {}
+    problems = []
+    for key, secret in secrets(config):
+        try:
+            found[secret] = _fetch(secret, environ, config.credentials_dir)
+        except ValueError as exc:
+            problems.append(f"{key} ({secret}): {exc}")
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _fetch(secret: Secret, environ: Mapping[str, str], credentials_dir: str | None) -> str:
+    if secret.kind == "env":
+        value = environ.get(secret.name)
+        if value is None:
+            raise ValueError(f"the environment has no variable {secret.name}; export it")
+        return _usable(value)
+    if secret.kind == "file":
+        return _usable(_private_text(Path(secret.name)))
+    folder = environ.get("CREDENTIALS_DIRECTORY") or credentials_dir
+    if folder is None:
+        raise ValueError(
+            "credentials exist under systemd only (LoadCredential=); from a shell give their folder: [credentials] dir"
+        )
+    return _usable(_private_text(Path(folder) / secret.name))
+
+
+def _private_text(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"{path} is not a file")
+        if mode & (stat.S_IRWXG | stat.S_IRWXO) and mode & stat.S_IRWXO | mode & (stat.S_IWGRP | stat.S_IRGRP):
+            raise ValueError(f"{path} can be read by others; chmod 600 {path}")
+        return path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ValueError(f"{path} cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text") from None
+
+
+def _usable(value: str) -> str:
+    value = value.strip()
+    if not value:
+        raise ValueError("is empty")
+    if not value.isascii() or not value.isprintable() or len(value.split()) != 1:
+        raise ValueError("has spaces, line breaks or characters that no key has")
+    return value
