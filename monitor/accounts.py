@@ -87,7 +87,8 @@ class WatchedAccount:
         before = self.risks.get(pool_id)
         risk = assess(self.pools[pool_id], self.market.prices, self.book.tables)
         self.risks[pool_id] = risk
-        self.unpublished.add(pool_id)
+        if risk != before:
+            self.unpublished.add(pool_id)
         return before, risk
 
     def rule(self, name: str, pool: Pool) -> Rule:

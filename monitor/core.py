@@ -115,6 +115,12 @@ class Core:
             if account in self.accounts:
                 self.accounts[account].moves.restore(pool_id, row)
 
+    def take_rules(self, rules: RuleBook) -> None:
+        """Judge by these rules from the next step on."""
+        self.setup = structs.replace(self.setup, rules=rules)
+        for account in self.accounts.values():
+            account.rules = rules
+
     def step(self, events: Iterable[Event], now: Now) -> list[Effect]:
         """Everything that follows from these events, in order.
 

@@ -55,6 +55,7 @@ class Message(Struct, frozen=True):
         event_id: Set for events alone: they are kept until the broker has them.
         incident_id: Events of one incident keep their order.
         opened_ms: What the incident is named after.
+        at_ms: When it happened.
     """
 
     topic: str
@@ -65,6 +66,7 @@ class Message(Struct, frozen=True):
     event_id: str | None = None
     incident_id: str | None = None
     opened_ms: int = 0
+    at_ms: int = 0
 
 
 class Identity(Struct, frozen=True):
@@ -87,6 +89,10 @@ class Messages:
 
     def __init__(self, identity: Identity, rules: RuleBook) -> None:
         self._id = identity
+        self.take_rules(rules)
+
+    def take_rules(self, rules: RuleBook) -> None:
+        """Round no figure across a level of these rules."""
         self._ratio_levels = rules.levels("margin_ratio")
         self._distance_levels = rules.levels("liquidation_distance")
 
@@ -137,7 +143,17 @@ class Messages:
             topic = f"{self._id.prefix}/{incident.account}/event/{severity.word}/{incident.rule}"
             body = msgspec.json.encode(payload)
             messages.append(
-                Message(topic, body, False, 1, severity, incident.event_id, incident.incident_id, incident.opened_ms)
+                Message(
+                    topic=topic,
+                    payload=body,
+                    retain=False,
+                    qos=1,
+                    rank=severity,
+                    event_id=incident.event_id,
+                    incident_id=incident.incident_id,
+                    opened_ms=incident.opened_ms,
+                    at_ms=story.at_ms,
+                )
             )
         if change.kind not in ("noted", "resolved"):
             messages.append(

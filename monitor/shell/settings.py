@@ -100,7 +100,7 @@ def _private_text(path: Path) -> str:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise ValueError(f"{path} is not a file")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO) and mode & stat.S_IRWXO | mode & (stat.S_IWGRP | stat.S_IRGRP):
+        if mode & (stat.S_IRWXO | stat.S_IWGRP):  # systemd's own credentials may be readable by their group
             raise ValueError(f"{path} can be read by others; chmod 600 {path}")
         return path.read_text(encoding="utf-8")
     except OSError as exc:

@@ -31,7 +31,7 @@ CREATE TABLE events (
     payload BLOB NOT NULL,
     rank INTEGER NOT NULL,
     opened_ms INTEGER NOT NULL,
-    stored_ms INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
     sent_ms INTEGER
 );
 CREATE INDEX unsent ON events (n) WHERE sent_ms IS NULL;
@@ -44,7 +44,6 @@ class Batch(Struct, frozen=True):
 
     events: tuple[Message, ...]
     saves: tuple[Save, ...]
-    at_ms: int
 
 
 class Store:
@@ -149,9 +148,9 @@ class Store:
 
 def _keep(connection: sqlite3.Connection, batch: Batch) -> None:
     connection.executemany(
-        "INSERT OR IGNORE INTO events (event_id, incident_id, topic, payload, rank, opened_ms, stored_ms)"
+        "INSERT OR IGNORE INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, batch.at_ms) for e in batch.events],
+        [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in batch.events],
     )
     for save in batch.saves:
         if save.row is None:
@@ -162,9 +161,10 @@ def _keep(connection: sqlite3.Connection, batch: Batch) -> None:
 
 def _read(connection: sqlite3.Connection) -> tuple[Kept, list[Message]]:
     unsent = [
-        Message(topic, payload, False, 1, rank, event_id, incident_id, opened_ms)
-        for topic, payload, rank, event_id, incident_id, opened_ms in connection.execute(
-            "SELECT topic, payload, rank, event_id, incident_id, opened_ms FROM events WHERE sent_ms IS NULL ORDER BY n"
+        Message(topic, payload, False, 1, *names)
+        for topic, payload, *names in connection.execute(
+            "SELECT topic, payload, rank, event_id, incident_id, opened_ms, at_ms"
+            " FROM events WHERE sent_ms IS NULL ORDER BY n"
         )
     ]
     rows = connection.execute("SELECT kind, key, row FROM kept").fetchall()

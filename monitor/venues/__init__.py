@@ -24,6 +24,8 @@ class Venue(Protocol):
 
     name: str
     environments: Mapping[str, Hosts]
+    bodies: Mapping[str, Request]
+    """The keys of a snapshot file, and the request whose answer each one is."""
 
     @property
     def requests(self) -> Requests: ...

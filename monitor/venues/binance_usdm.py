@@ -51,6 +51,18 @@ _MARKS: msgspec.json.Decoder[_Mark | list[_Mark]] = msgspec.json.Decoder(_Mark |
 _ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
 
 
+_TIME = Request("GET", "/fapi/v1/time", "none", 1)
+_CONTRACTS = Request("GET", "/fapi/v1/exchangeInfo", "none", 1)
+_MARKS_NOW = Request("GET", "/fapi/v1/premiumIndex", "none", 10)
+_MODE = Request("GET", "/fapi/v1/accountConfig", "signed", 5)
+_MARGIN_TYPES = Request("GET", "/fapi/v1/symbolConfig", "signed", 5)
+_BRACKETS = Request("GET", "/fapi/v1/leverageBracket", "signed", 1)
+_ACCOUNT = Request("GET", "/fapi/v3/account", "signed", 5)
+_POSITIONS = Request("GET", "/fapi/v3/positionRisk", "signed", 5)
+_OPEN_STREAM = Request("POST", "/fapi/v1/listenKey", "key", 1)
+_KEEP_STREAM = Request("PUT", "/fapi/v1/listenKey", "key", 1)
+
+
 class BinanceUsdm:
     """Binance USDⓈ-M."""
 
@@ -75,6 +87,16 @@ class BinanceUsdm:
             "wss://demo-fstream.binance.com/private",
             "https://demo-api.binance.com",
         ),
+    }
+
+    bodies: Mapping[str, Request] = {
+        "accountConfig": _MODE,
+        "symbolConfig": _MARGIN_TYPES,
+        "leverageBracket": _BRACKETS,
+        "account": _ACCOUNT,
+        "positionRisk": _POSITIONS,
+        "exchangeInfo": _CONTRACTS,
+        "premiumIndex": _MARKS_NOW,
     }
 
     @property
@@ -155,29 +177,6 @@ class BinanceUsdm:
             _MARKS_NOW: lambda answer: _marks_now(answer, market),
         }
         return _read(body, read[request])
-
-
-_TIME = Request("GET", "/fapi/v1/time", "none", 1)
-_CONTRACTS = Request("GET", "/fapi/v1/exchangeInfo", "none", 1)
-_MARKS_NOW = Request("GET", "/fapi/v1/premiumIndex", "none", 10)
-_MODE = Request("GET", "/fapi/v1/accountConfig", "signed", 5)
-_MARGIN_TYPES = Request("GET", "/fapi/v1/symbolConfig", "signed", 5)
-_BRACKETS = Request("GET", "/fapi/v1/leverageBracket", "signed", 1)
-_ACCOUNT = Request("GET", "/fapi/v3/account", "signed", 5)
-_POSITIONS = Request("GET", "/fapi/v3/positionRisk", "signed", 5)
-_OPEN_STREAM = Request("POST", "/fapi/v1/listenKey", "key", 1)
-_KEEP_STREAM = Request("PUT", "/fapi/v1/listenKey", "key", 1)
-
-BODIES: dict[str, Request] = {
-    "accountConfig": _MODE,
-    "symbolConfig": _MARGIN_TYPES,
-    "leverageBracket": _BRACKETS,
-    "account": _ACCOUNT,
-    "positionRisk": _POSITIONS,
-    "exchangeInfo": _CONTRACTS,
-    "premiumIndex": _MARKS_NOW,
-}
-"""The keys of a snapshot file, and the request whose answer each one is."""
 
 
 def _read(body: bytes, read: Any) -> list[Any]:

@@ -1,0 +1,53 @@
+"""`marginwatch run`: the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from monitor.commands import complain
+from monitor.config import Config
+from monitor.errors import ConfigError
+from monitor.shell import logs, settings
+from monitor.shell.daemon import Daemon
+
+
+def main(config_path: str | None) -> int:
+    try:
+        path = settings.find(config_path)
+        config = settings.load(path)
+        found = settings.fetch(config)
+    except ConfigError as exc:
+        return complain(exc)
+    logs.setup(config.log.format, config.log.level)
+    asyncio.run(_run(path, config, Daemon(config, found)))
+    return 0
+
+
+async def _run(path: Path, config: Config, daemon: Daemon) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, path, config, daemon)
+    with suppress(asyncio.CancelledError):
+        await daemon.run(stop)
+
+
+def _reload(path: Path, running: Config, daemon: Daemon) -> None:
+    """Take the rules of the config as it is now; on a mistake keep the old ones and say so."""
+    log = logs.logger()
+    try:
+        config = settings.load(path)
+    except ConfigError as exc:
+        log.error("config not reloaded, the old one stays in force", problems=exc.problems)
+        return
+    daemon.take_rules(config.rules)
+    others = [
+        name
+        for name in ("accounts", "mqtt", "links", "store", "log")
+        if getattr(config, name) != getattr(running, name)
+    ]
+    log.info("rules reloaded", path=str(path), restart_needed_for=others)

@@ -1,0 +1,229 @@
+"""Outbox → broker: birth, will, retained state, acknowledgements, reconnecting for ever.
+
+A new client object per connection, under the same client id, so that an old session's will cannot outlive a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import aiomqtt
+from aiomqtt import MqttError, ProtocolVersion, Will
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from monitor.config import MqttConfig
+from monitor.messages import Message
+from monitor.outbox import Outbox
+from monitor.shell import logs
+from monitor.shell.backoff import Backoff
+
+_NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+_GHOST_WINDOW_S = 2.0
+_DRAIN_S = 5.0
+_VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
+
+
+class Broker:
+    """The connection to the MQTT broker.
+
+    Args:
+        password: Fetched by the caller; None without one.
+        outbox: What waits to be sent.
+        online, offline: The birth message and the will.
+        on_sent: Called with each message that the broker has taken.
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        password: str | None,
+        outbox: Outbox,
+        online: Message,
+        offline: Message,
+        on_sent: Callable[[Message], None],
+    ) -> None:
+        self._config = config
+        self._password = password
+        self._outbox = outbox
+        self._online = online
+        self._offline = offline
+        self._on_sent = on_sent
+        self._log = logs.logger()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
+        self._ghosts_wanted = True
+        self.connected = False
+        self.seen: set[str] = set()
+        """Retained topics that were found under our prefix when we first connected."""
+
+    def wake(self) -> None:
+        """Something was put into the outbox."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Send what can be sent, say `offline`, and end."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Stay connected until stopped."""
+        backoff = Backoff(0.1, self._config.reconnect_max_s)
+        while not self._stopping:
+            version = self._versions[0]
+            try:
+                await self._session(version, backoff)
+            except* (MqttError, OSError, TimeoutError, ValueError) as group:
+                why = _reason(group)
+                self._log.warning("broker lost" if self.connected else "broker not reached", reason=why, mqtt=version)
+                if not self.connected and len(self._versions) > 1:
+                    self._versions.reverse()  # the other version, next time
+            self.connected = False
+            if not self._stopping:
+                await backoff.wait()
+
+    async def _session(self, version: str, backoff: Backoff) -> None:
+        async with self._client(version) as client:
+            self._versions = [version]
+            self.connected = True
+            backoff.reset()
+            self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=version)
+            self._outbox.connected()
+            await self._publish(client, self._online, version)
+            async with asyncio.TaskGroup() as tasks:
+                receiving = tasks.create_task(self._receive(client, version), name="broker receive")
+                if self._ghosts_wanted:
+                    tasks.create_task(self._look_for_ghosts(client), name="broker ghosts")
+                await self._send(client, version)
+                receiving.cancel()
+            await self._publish(client, self._offline, version)
+
+    def _client(self, version: str) -> aiomqtt.Client:
+        c = self._config
+        client = aiomqtt.Client(
+            c.host,
+            c.port,
+            username=c.username,
+            password=self._password,
+            identifier=c.client_id or f"marginwatch-{c.prefix.replace('/', '-')}",
+            protocol=_VERSIONS[version],
+            will=Will(self._offline.topic, self._offline.payload, self._offline.qos, True),
+            clean_session=None if version == "5" else True,
+            timeout=c.timeout_s,
+            keepalive=int(c.keepalive_s),
+            tls_context=_tls(c) if c.tls else None,
+            socket_options=_NODELAY,
+            max_inflight_messages=c.inflight + 8,
+        )
+        client.pending_calls_threshold = c.inflight + 100
+        return client
+
+    async def _send(self, client: aiomqtt.Client, version: str) -> None:
+        """Send what waits, several at a time; return once stopped and empty."""
+        flying: set[asyncio.Task[None]] = set()
+        deadline = None
+        try:
+            while True:
+                self._wake.clear()
+                while len(flying) < self._config.inflight and (message := self._outbox.take()) is not None:
+                    flying.add(asyncio.create_task(self._deliver(client, message, version)))
+                if self._stopping:
+                    deadline = deadline or time.monotonic() + _DRAIN_S
+                    if (not flying and not self._outbox.waiting) or time.monotonic() > deadline:
+                        return
+                waking = asyncio.create_task(self._wake.wait())
+                done, _ = await asyncio.wait(
+                    {waking, *flying}, return_when=asyncio.FIRST_COMPLETED, timeout=1 if self._stopping else None
+                )
+                waking.cancel()
+                for task in done - {waking}:
+                    flying.discard(task)
+                    await task  # raises what went wrong; the connection is then given up
+        finally:
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+
+    async def _deliver(self, client: aiomqtt.Client, message: Message, version: str) -> None:
+        await self._publish(client, message, version)
+        self._outbox.acknowledged(message)
+        self._on_sent(message)
+
+    async def _publish(self, client: aiomqtt.Client, message: Message, version: str) -> None:
+        properties = self._properties(message) if version == "5" else None
+        await client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+
+    def _properties(self, message: Message) -> Properties | None:
+        """MQTT 5: what kind of payload it is, and for an event how late it comes and whether a newer one follows."""
+        if not message.payload.startswith(b"{"):
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ContentType = "application/json"
+        if message.event_id is not None:
+            user = [("event_id", message.event_id)]
+            delayed_ms = time.time_ns() // 1_000_000 - message.at_ms
+            if delayed_ms >= 1000:
+                user.append(("delayed_ms", str(delayed_ms)))
+            if self._outbox.is_superseded(message):
+                user.append(("superseded", "true"))
+            properties.UserProperty = user
+        return properties
+
+    async def _receive(self, client: aiomqtt.Client, version: str) -> None:
+        """Notice a lost connection at once, and an old session's will that speaks over us."""
+        await client.subscribe(self._online.topic, qos=1)
+        async for message in client.messages:
+            topic = str(message.topic)
+            if topic == self._online.topic:
+                if message.payload == self._offline.payload and not self._stopping:
+                    await self._publish(client, self._online, version)
+            elif message.retain and message.payload:
+                self.seen.add(topic)
+
+    async def _look_for_ghosts(self, client: aiomqtt.Client) -> None:
+        """Learn which retained topics an earlier run has left under our prefix."""
+        everything = f"{self._config.prefix}/#"
+        await client.subscribe(everything, qos=0)
+        await asyncio.sleep(_GHOST_WINDOW_S)
+        await client.unsubscribe(everything)
+        self._ghosts_wanted = False
+
+    def ghosts(self, alive: Collection[str]) -> list[str]:
+        """Retained topics of pools, positions and incidents found at the start that nobody of ours stands for."""
+        kinds = ("pool", "position", "incident", "summary", "health")
+        depth = self._config.prefix.count("/") + 2
+        return [
+            t for t in sorted(self.seen) if t not in alive and t.count("/") >= depth and t.split("/")[depth] in kinds
+        ]
+
+    @property
+    def knows_ghosts(self) -> bool:
+        return not self._ghosts_wanted
+
+
+def _tls(config: MqttConfig) -> ssl.SSLContext:
+    """TLS as configured.
+
+    Raises:
+        OSError, ssl.SSLError: A file cannot be read, or is not what it should be.
+    """
+    context = ssl.create_default_context(cafile=config.tls_ca_file)
+    if config.tls_cert_file is not None:
+        context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
+    if config.tls_insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reason(group: BaseExceptionGroup[Any]) -> str:
+    exc: BaseException = group
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return f"{exc}" or type(exc).__name__

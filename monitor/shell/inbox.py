@@ -1,0 +1,36 @@
+"""What the links hand to the core: account events in order, and of each mark the latest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from monitor.events import Event, MarkPrice
+
+
+class Inbox:
+    """Events on their way to the core. A reader never queues marks: the latest of a symbol replaces the one before,
+    so that a slow step makes the next one larger, never later. All else is kept, in order; it is small and matters."""
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, str], MarkPrice] = {}
+        self._events: list[Event] = []
+        self._filled = asyncio.Event()
+
+    def put(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, MarkPrice):
+                self._marks[event.market, event.symbol] = event
+            else:
+                self._events.append(event)
+        if self._events or self._marks:
+            self._filled.set()
+
+    async def take(self) -> list[Event]:
+        """Wait until something has happened, and take all of it: account events first, then marks."""
+        await self._filled.wait()
+        self._filled.clear()
+        events = [*self._events, *self._marks.values()]
+        self._events.clear()
+        self._marks.clear()
+        return events

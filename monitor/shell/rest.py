@@ -1,0 +1,170 @@
+"""Signed REST, by python-binance: it signs and sends what a venue describes, and hands back the bytes.
+
+The one Binance-specific module of the shell. The library's own parsing would turn bare numbers into floats and its
+errors carry whole URLs, so both are replaced: the answer's bytes go to the venue, and errors say what happened
+without address, signature or key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from monitor.errors import ExchangeError
+from monitor.venues import Hosts, Request
+
+if TYPE_CHECKING:
+    from binance import AsyncClient
+
+_MINUTE = 60.0
+_FAILURES_BEFORE_NEW_SESSION = 5
+
+
+class Answer(Struct, frozen=True):
+    """What came back.
+
+    Args:
+        weight_used: REST weight of the running minute, as the exchange counts it.
+    """
+
+    body: bytes
+    weight_used: int | None
+
+
+class Budget:
+    """The REST weight per minute that one address may use; shared by all accounts that ask the same host.
+
+    Args:
+        per_minute: Where to stop of our own accord, below the exchange's limit.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self.blocked_until = 0.0
+        self._used = 0
+        self._minute = 0.0
+
+    async def take(self, weight: int) -> None:
+        """Wait until a request of this weight may be made."""
+        while True:
+            now = time.monotonic()
+            if now < self.blocked_until:
+                await asyncio.sleep(self.blocked_until - now)
+                continue
+            if now - self._minute >= _MINUTE:
+                self._minute, self._used = now, 0
+            if self._used + weight <= self.per_minute or self._used == 0:
+                self._used += weight
+                return
+            await asyncio.sleep(self._minute + _MINUTE - now)
+
+    def counted(self, weight_used: int) -> None:
+        """What the exchange says has been used, by anybody at our address."""
+        self._used = max(self._used, weight_used) if weight_used >= self._used else weight_used
+
+    def blocked(self, seconds: float) -> None:
+        """The exchange asked us to stay away."""
+        self.blocked_until = max(self.blocked_until, time.monotonic() + seconds)
+
+
+class Rest:
+    """REST of one account, or (without a key) of a market.
+
+    Args:
+        timeout_s: For one request, from sending to the last byte.
+    """
+
+    def __init__(self, hosts: Hosts, budget: Budget, timeout_s: float, key: str = "", secret: str = "") -> None:
+        self._hosts = hosts
+        self._budget = budget
+        self._timeout_s = timeout_s
+        self._key = key
+        self._secret = secret
+        self._client: AsyncClient | None = None
+        self._failures = 0
+        self.offset_ms = 0
+        """Exchange time minus our wall clock, as last measured; signed requests carry exchange time."""
+
+    async def ask(self, request: Request) -> Answer:
+        """Send a request.
+
+        Raises:
+            ExchangeError: There was no answer, or it was an error.
+        """
+        await self._budget.take(request.weight)
+        client = self._client or self._connect()
+        client.timestamp_offset = self.offset_ms
+        base = self._hosts.wallet_url if request.path.startswith("/sapi/") else self._hosts.rest_url
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer: Answer = await client._request(
+                    request.method.lower(), base + request.path, request.auth == "signed", data={}
+                )
+        except ExchangeError as exc:
+            if exc.retry_after_s is not None:
+                self._budget.blocked(exc.retry_after_s)
+            if exc.status is None or exc.status >= 500:
+                await self._failed()
+            raise
+        except TimeoutError:
+            await self._failed()
+            raise ExchangeError(f"{request}: no answer within {self._timeout_s:g} s") from None
+        except OSError as exc:  # aiohttp's connection errors are OSErrors; their text has host and port alone
+            await self._failed()
+            raise ExchangeError(f"{request}: {type(exc).__name__}: {exc.strerror or 'connection failed'}") from None
+        except Exception as exc:
+            await self._failed()
+            raise ExchangeError(f"{request}: {type(exc).__name__}") from None
+        self._failures = 0
+        if answer.weight_used is not None:
+            self._budget.counted(answer.weight_used)
+        return answer
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close_connection()
+
+    def _connect(self) -> AsyncClient:
+        self._client = _client_class()(self._key or None, self._secret or None)
+        return self._client
+
+    async def _failed(self) -> None:
+        """After repeated failure everything is made anew: addresses looked up, sockets opened."""
+        self._failures += 1
+        if self._failures % _FAILURES_BEFORE_NEW_SESSION == 0:
+            await self.close()
+
+
+def _client_class() -> Any:
+    """python-binance's client, answering with bytes. Imported here, since it costs most of a second and 30 MB."""
+    from binance import AsyncClient
+
+    class Client(AsyncClient):  # type: ignore[misc]  # the library has no types
+        async def _handle_response(self, response: Any) -> Answer:
+            body = await response.read()
+            used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+            if response.status == 200:
+                return Answer(body, int(used) if used.isdigit() else None)
+            raise _error(response.status, body, response.headers.get("Retry-After", ""))
+
+    return Client
+
+
+def _error(status: int, body: bytes, retry_after: str) -> ExchangeError:
+    """An error answer. Its body may be an HTML page, of which nothing is worth repeating."""
+    code, message = None, f"HTTP {status}"
+    try:
+        said = msgspec.json.decode(body)
+        code = said.get("code")
+        message = f"HTTP {status}, code {code}: {str(said.get('msg', ''))[:200]}"
+    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
+        pass
+    wait = None
+    if status in (418, 429):
+        wait = float(retry_after) if retry_after.isdigit() else _MINUTE
+    return ExchangeError(message, status=status, code=code if isinstance(code, int) else None, retry_after_s=wait)
