@@ -57,15 +57,18 @@ class MarketBook:
     def __init__(self) -> None:
         self.marks: dict[str, Mark] = {}
         self.prices: dict[str, Decimal] = {}
+        self._streamed: dict[str, float] = {}
         self.contracts: dict[str, Contract] = {}
         self.offset_ms = 0
 
     def apply_mark(self, event: MarkPrice, now: Now) -> bool:
         """Take a mark unless a later one is known. False: it was dropped."""
+        lag_s = max(0, now.wall_ms + self.offset_ms - event.at_ms) / 1000
+        if not event.bridged:
+            self._streamed[event.symbol] = now.mono - lag_s
         known = self.marks.get(event.symbol)
         if known is not None and event.at_ms < known.at_ms:
             return False
-        lag_s = max(0, now.wall_ms + self.offset_ms - event.at_ms) / 1000
         self.marks[event.symbol] = Mark(
             event.price, event.at_ms, now.mono, lag_s, event.funding_rate, event.next_funding_ms
         )
@@ -80,6 +83,11 @@ class MarketBook:
         """
         mark = self.marks.get(symbol)
         return None if mark is None else now - mark.arrived + mark.lag_s
+
+    def stream_age(self, symbol: str, now: float) -> float | None:
+        """The same for the last mark that the stream itself has brought."""
+        true_at = self._streamed.get(symbol)
+        return None if true_at is None else now - true_at
 
 
 class _Dispute(Struct, frozen=True):

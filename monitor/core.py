@@ -420,9 +420,8 @@ class Core:
         if not symbols:
             return None if self.links.all[link].state is not LinkState.CONNECTING else age
         market = self.markets[link.name]
-        ages = [market.age(s, now.mono) for s in symbols]
-        waited = [now.mono - self._watched_since[link.name, s] for s in symbols if s not in market.marks]
-        return max([a for a in ages if a is not None] + waited)
+        ages = {s: market.stream_age(s, now.mono) for s in symbols}
+        return max(now.mono - self._watched_since[link.name, s] if a is None else a for s, a in ages.items())
 
 
 _APPLY: dict[type, Callable[[Core, Any, Now], None]] = {

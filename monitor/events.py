@@ -141,6 +141,7 @@ class MarkPrice(Struct, frozen=True):
     Args:
         market: The market link it belongs to.
         funding_rate: Running estimate for `next_funding_ms`, a fraction; positive: longs pay shorts. None: no funding.
+        bridged: It was asked for over REST; it serves, but says nothing of the stream's health.
     """
 
     market: str
@@ -149,6 +150,7 @@ class MarkPrice(Struct, frozen=True):
     at_ms: int
     funding_rate: Decimal | None
     next_funding_ms: int | None
+    bridged: bool = False
 
 
 # ---- account, pushed ----

@@ -94,8 +94,7 @@ def _level(story: Story) -> tuple[str, str]:
         away = f", {distance} away" if distance else ""
         sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{away}.")
     if change.kind == "resolved":
-        minutes = (story.at_ms - incident.opened_ms) / 60_000
-        sentences.append(f"It lasted {minutes:.0f} min; worst {_worst(story)}.")
+        sentences.append(f"It lasted {_lasted(story)}; worst {_worst(story)}.")
     if story.ages is not None and story.ages.freshness == "stale":
         sentences.append("Estimated: the data is stale.")
     sentences.extend(_advice(story.advice))
@@ -112,6 +111,11 @@ def _against(story: Story) -> str:
         return ""
     sign = "≥" if story.change.incident.rule == "margin_ratio" else "≤"
     return f" ({sign} {_plain((story.level * _HUNDRED).normalize())} %)"
+
+
+def _lasted(story: Story) -> str:
+    seconds = (story.at_ms - story.change.incident.opened_ms) / 1000
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _worst(story: Story) -> str:
@@ -179,8 +183,7 @@ def _stale(story: Story) -> tuple[str, str]:
     name = blind.link.name if story.account.name == blind.link.account else f"{blind.link.account} {blind.link.name}"
     pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
     if change.kind == "resolved":
-        lasted = (story.at_ms - change.incident.opened_ms) / 1000
-        return f"{name}: data is live again", f"{name}: data is live again after {lasted:.0f} s of an open incident."
+        return f"{name}: data is live again", f"{name}: data is live again; it was told as stale for {_lasted(story)}."
     title = f"{name}: no data for {blind.age_s:.0f} s"
     why = f" ({blind.note})" if blind.note else ""
     return title, f"{title}{why}.{pools} Until it is back, what is published is the last that was known."

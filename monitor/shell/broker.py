@@ -95,14 +95,14 @@ class Broker:
             backoff.reset()
             self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=version)
             self._outbox.connected()
-            await self._publish(client, self._online, version)
+            await self._announce(client, self._online, version)
             async with asyncio.TaskGroup() as tasks:
                 receiving = tasks.create_task(self._receive(client, version), name="broker receive")
                 if self._ghosts_wanted:
                     tasks.create_task(self._look_for_ghosts(client), name="broker ghosts")
                 await self._send(client, version)
                 receiving.cancel()
-            await self._publish(client, self._offline, version)
+            await self._announce(client, self._offline, version)
 
     def _client(self, version: str) -> aiomqtt.Client:
         c = self._config
@@ -150,6 +150,10 @@ class Broker:
                 task.cancel()
             await asyncio.gather(*flying, return_exceptions=True)
 
+    async def _announce(self, client: aiomqtt.Client, status: Message, version: str) -> None:
+        await self._publish(client, status, version)
+        self._on_sent(status)
+
     async def _deliver(self, client: aiomqtt.Client, message: Message, version: str) -> None:
         await self._publish(client, message, version)
         self._outbox.acknowledged(message)
@@ -182,7 +186,7 @@ class Broker:
             topic = str(message.topic)
             if topic == self._online.topic:
                 if message.payload == self._offline.payload and not self._stopping:
-                    await self._publish(client, self._online, version)
+                    await self._announce(client, self._online, version)
             elif message.retain and message.payload:
                 self.seen.add(topic)
 

@@ -292,7 +292,7 @@ def exchange_symbol(contract: Contract) -> dict[str, Any]:
         "triggerProtect": "0.0500",
         "liquidationFee": format(contract.liquidation_fee, ".6f"),
         "marketTakeBound": "0.30",
-        "filters": [],
+        "filters": [{"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "10000000", "stepSize": "0.001"}],
         "orderTypes": ["LIMIT", "MARKET"],
         "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
     }

@@ -32,7 +32,7 @@ from monitor.events import (
     StreamControl,
     StreamExpired,
 )
-from monitor.venues.wire import decimal, flag, integer, one_line, parse, text, truncated
+from monitor.venues.wire import decimal, flag, integer, moment, one_line, optional_text, parse, text, truncated
 
 Frame = Mapping[str, Any]
 
@@ -77,7 +77,7 @@ def unwrapped(frame: Any) -> Any:
 
 def account_update(frame: Frame, account: str) -> Iterable[Event]:
     """`ACCOUNT_UPDATE`: what changed, and why. `P` may be absent, and `bc` too in older payloads."""
-    at_ms = integer(frame["T"])
+    at_ms = moment(frame["T"])
     body = frame["a"]
     balances = body.get("B") or ()
     yield AccountChanged(
@@ -85,10 +85,10 @@ def account_update(frame: Frame, account: str) -> Iterable[Event]:
         reason=text(body["m"]),
         balances=tuple(Balance(text(b["a"]), decimal(b["wb"]), decimal(b["cw"]), at_ms) for b in balances),
         positions=tuple(_pushed_position(p, at_ms) for p in body.get("P") or ()),
-        symbol=body.get("S"),
+        symbol=optional_text(body.get("S")),
         changes={text(b["a"]): decimal(b["bc"]) for b in balances if "bc" in b},
         at_ms=at_ms,
-        event_ms=integer(frame["E"]),
+        event_ms=moment(frame["E"]),
     )
 
 
@@ -101,7 +101,7 @@ def _pushed_position(row: Frame, at_ms: int) -> Position:
         isolated=text(row["mt"]).lower() == "isolated",
         isolated_wallet=decimal(row.get("iw", "0")),
         at_ms=at_ms,
-        margin_asset=row.get("ma"),
+        margin_asset=optional_text(row.get("ma")),
     )
 
 
@@ -127,17 +127,17 @@ def order_trade_update(frame: Frame, account: str) -> Iterable[Event]:
         price=decimal(order.get("L", "0")),
         realized_pnl=decimal(order.get("rp", "0")),
         commission=decimal(order.get("n") or "0"),
-        commission_asset=order.get("N"),
+        commission_asset=optional_text(order.get("N")),
         forced=forced,
         order_id=integer(order["i"]),
         trade_id=integer(order.get("t", 0)),
-        at_ms=integer(order["T"]),
+        at_ms=moment(order["T"]),
     )
 
 
 def account_config_update(frame: Frame, account: str) -> Iterable[Event]:
     """`ACCOUNT_CONFIG_UPDATE`: a leverage, or the switch of the multi-assets mode."""
-    at_ms = integer(frame["T"])
+    at_ms = moment(frame["T"])
     if "ai" in frame:
         yield AccountModeChanged(account, flag(frame["ai"]["j"]), at_ms)
     if "ac" in frame:
@@ -195,7 +195,7 @@ def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
                 text(row["asset"]),
                 decimal(row["walletBalance"]),
                 decimal(row["crossWalletBalance"]),
-                integer(row.get("updateTime", 0)),
+                moment(row.get("updateTime", 0)),
             )
             for row in body["assets"]
         ),
@@ -217,8 +217,8 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
         entry_price=truncated(decimal(row["entryPrice"])),
         isolated=None if margin_type is None else text(margin_type).lower() == "isolated",
         isolated_wallet=decimal(row.get("isolatedWallet", "0")),
-        at_ms=integer(row.get("updateTime", 0)),
-        margin_asset=row.get("marginAsset"),
+        at_ms=moment(row.get("updateTime", 0)),
+        margin_asset=optional_text(row.get("marginAsset")),
     )
     if "markPrice" not in row or not position.quantity:
         return position, None

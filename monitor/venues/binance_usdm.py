@@ -21,6 +21,7 @@ from monitor.venues.wire import (
     decimal,
     flag,
     integer,
+    moment,
     number,
     one_line,
     parse,
@@ -190,7 +191,7 @@ def _mark(mark: _Mark, market: str) -> MarkPrice:
     price = number(mark.p)
     if price <= 0:
         raise ValueError(f"mark price {mark.p} of {mark.s}")
-    return MarkPrice(market, mark.s, price, mark.E, *_funding(mark.r, mark.T))
+    return MarkPrice(market, mark.s, price, moment(mark.E), *_funding(mark.r, moment(mark.T)))
 
 
 def _funding(rate: str, next_ms: int) -> tuple[Decimal | None, int | None]:
@@ -202,8 +203,8 @@ def _marks_now(answer: Any, market: str) -> Iterable[Event]:
     for row in answer if isinstance(answer, list) else [answer]:
         price = decimal(row["markPrice"])
         if price > 0:  # a contract that is not traded yet has none
-            funding = _funding(row.get("lastFundingRate", ""), integer(row.get("nextFundingTime", 0)))
-            yield MarkPrice(market, text(row["symbol"]), price, integer(row["time"]), *funding)
+            funding = _funding(row.get("lastFundingRate", ""), moment(row.get("nextFundingTime", 0)))
+            yield MarkPrice(market, text(row["symbol"]), price, moment(row["time"]), *funding, bridged=True)
 
 
 def _mode(answer: Any, account: str) -> Iterable[Event]:
@@ -215,7 +216,7 @@ def _contracts(answer: Any, market: str) -> Iterable[Event]:
     for row in answer["symbols"]:
         filters = {f.get("filterType"): f for f in row.get("filters", ())}
         step = filters.get("LOT_SIZE", {}).get("stepSize")
-        delivery = integer(row.get("deliveryDate", _PERPETUAL_DELIVERY_MS))
+        delivery = moment(row.get("deliveryDate", _PERPETUAL_DELIVERY_MS))
         symbol = text(row["symbol"])
         contracts[symbol] = Contract(
             symbol=symbol,

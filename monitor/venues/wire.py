@@ -12,6 +12,7 @@ from msgspec import Struct
 _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?")
 _LARGEST_EXPONENT = 30
 _EIGHT = Decimal("0.00000001")
+_YEAR_10000_MS = 253_402_300_800_000
 
 PrivateForm = Literal["query", "path", "subscribe", "multi"]
 
@@ -73,7 +74,7 @@ def number(text: str) -> Decimal:
     if _NUMBER.fullmatch(text) is None:
         raise ValueError(f"not a number: {text[:40]!r}")
     value = Decimal(text)
-    if value and not -_LARGEST_EXPONENT <= value.adjusted() <= _LARGEST_EXPONENT:
+    if not -_LARGEST_EXPONENT <= value.adjusted() <= _LARGEST_EXPONENT:
         raise ValueError(f"number out of range: {text[:40]!r}")
     return value
 
@@ -106,6 +107,18 @@ def integer(value: object) -> int:
     raise ValueError(f"not an integer: {value!r:.40}")
 
 
+def moment(value: object) -> int:
+    """A time in Unix milliseconds.
+
+    Raises:
+        ValueError: It is not an integer, or one that no calendar has; it would fail where it is printed.
+    """
+    at_ms = integer(value)
+    if not 0 <= at_ms < _YEAR_10000_MS:
+        raise ValueError(f"not a time: {at_ms}")
+    return at_ms
+
+
 def text(value: object) -> str:
     """A name.
 
@@ -115,6 +128,11 @@ def text(value: object) -> str:
     if isinstance(value, str) and 0 < len(value) <= 64:
         return value
     raise ValueError(f"not a name: {value!r:.40}")
+
+
+def optional_text(value: object) -> str | None:
+    """A name that may be absent or null."""
+    return None if value is None else text(value)
 
 
 def flag(value: object) -> bool:
