@@ -19,6 +19,7 @@ from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, Rule, RuleBook, Severity
 
 FORCED_MEMORY_S = 120.0
+"""How long a forced order explains what became of a pool."""
 CLOSING_GRACE_S = 2.0
 """How long a vanished pool is kept in doubt: the order that says it was forced may come after the account event."""
 
@@ -31,6 +32,7 @@ class _Forced(Struct, frozen=True):
 class _Gone(Struct, frozen=True):
     symbols: frozenset[str]
     at: float
+    keys: frozenset[PositionKey] = frozenset()
 
 
 class WatchedAccount:
@@ -54,6 +56,7 @@ class WatchedAccount:
         self.unsupported: str | None = None
         self._forced: dict[str, _Forced] = {}
         self._gone: dict[str, _Gone] = {}
+        self._left: dict[tuple[str, str], float] = {}
 
     @property
     def name(self) -> str:
@@ -74,12 +77,15 @@ class WatchedAccount:
         self.unsupported = "multi-assets mode is not supported: this account cannot be watched" if multi else None
         pools = {p.id: p for p in margin_pools(self.name, self.book, self._asset_of)} if self.known else self.pools
         for pool_id in self.pools.keys() - pools.keys():
-            symbols = frozenset(p.symbol for p in self.pools[pool_id].positions)
-            self._gone[pool_id] = _Gone(symbols, now.mono)
+            keys = frozenset(p.key for p in self.pools[pool_id].positions)
+            self._gone[pool_id] = _Gone(frozenset(key.symbol for key in keys), now.mono, keys)
             self.risks.pop(pool_id, None)
             self.unpublished.discard(pool_id)
-        for pool_id in pools:
+        for pool_id, pool in pools.items():
             self._gone.pop(pool_id, None)
+            before = self.pools.get(pool_id, pool).positions
+            for symbol in {p.symbol for p in before} - {p.symbol for p in pool.positions}:
+                self._left[pool_id, symbol] = now.mono
         self.pools = pools
 
     def assess(self, pool_id: str) -> tuple[PoolRisk | None, PoolRisk]:
@@ -140,14 +146,21 @@ class WatchedAccount:
         """Remember that the exchange itself acted on a symbol."""
         self._forced[symbol] = _Forced(kind, now.mono)
 
-    def forced_kind(self, symbols: frozenset[str], now: Now) -> ForcedKind | None:
+    def forced_kind(
+        self, symbols: frozenset[str], now: Now, within_s: float = FORCED_MEMORY_S
+    ) -> ForcedKind | None:
         """The forced order that has lately acted on one of these symbols; a liquidation before others."""
         kinds = [
             forced.kind
             for symbol, forced in self._forced.items()
-            if symbol in symbols and now.mono - forced.at < FORCED_MEMORY_S
+            if symbol in symbols and now.mono - forced.at < within_s
         ]
         return min(kinds, key=list(ForcedKind).index, default=None)
+
+    def symbols_lately(self, pool: Pool, now: Now, within_s: float) -> frozenset[str]:
+        """The symbols that a pool holds, and those that have left it lately."""
+        left = {s for (pool_id, s), at in self._left.items() if pool_id == pool.id and now.mono - at < within_s}
+        return frozenset(left.union(p.symbol for p in pool.positions))
 
     def ending(self, pool_id: str, fallback: frozenset[str], now: Now) -> Resolution | None:
         """How a pool that is not there any more ended; None: wait, the exchange may still say.
@@ -164,6 +177,8 @@ class WatchedAccount:
                 ForcedKind.SETTLEMENT: "settled",
             }
             return endings[kind]
+        if any(p.key in gone.keys for pool in self.pools.values() for p in pool.positions):
+            return "pool_replaced"
         return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
 
     def ended(self, pool_id: str) -> None:

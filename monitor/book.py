@@ -147,10 +147,10 @@ class AccountBook:
                 self.balances[balance.asset] = balance
                 taken = True
         for position in event.positions:
-            if position.isolated is not None:
-                self.isolated[position.symbol] = position.isolated
             row = self.rows.get(position.key)
             if row is None or position.at_ms >= row.at_ms:
+                if position.isolated is not None:
+                    self.isolated[position.symbol] = position.isolated
                 self._put(position)
                 taken = True
         if taken:

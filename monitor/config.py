@@ -25,6 +25,9 @@ T = TypeVar("T")
 Table = Mapping[str, Any]
 
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
+STORE_NAME = "marginwatch.sqlite3"
+"""Name of the store where no path is given; `shell/settings.py` says in which folder."""
+
 _RESERVED = ("status", "info", "cmd")
 
 
@@ -98,7 +101,7 @@ class LinksConfig(Struct, frozen=True):
 
 
 class StoreConfig(Struct, frozen=True):
-    path: str = "marginwatch.sqlite3"
+    path: str = STORE_NAME
     keep_days: int = 90
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from monitor import publication
-from monitor.accounts import WatchedAccount
+from monitor.accounts import FORCED_MEMORY_S, WatchedAccount
 from monitor.book import MarketBook
 from monitor.effects import INSTANCE, AccountSetup, Blindness, Effect, IncidentOver, Resync, Save, Story, Watch
 from monitor.events import (
@@ -283,14 +283,16 @@ class Core:
                 key, rule, value, now, trusted=trusted, at_least=at_least, distance=risk.distance
             )
             if change is not None:
-                self._pool_change(account, self._as_forced(account, change, risk, now), rule, before, risk, now)
+                self._pool_change(account, self._as_forced(account, change, rule, risk, now), rule, before, risk, now)
             elif trusted and key in self._unconfirmed:
                 self._retain(account, key, rule, risk, now)
 
-    def _as_forced(self, account: WatchedAccount, change: Change, risk: PoolRisk, now: Now) -> Change:
+    def _as_forced(self, account: WatchedAccount, change: Change, rule: Rule, risk: PoolRisk, now: Now) -> Change:
         """A pool that is better because the exchange reduced it has not recovered."""
-        symbols = frozenset(p.symbol for p in risk.pool.positions)
-        if change.resolution == "recovered" and account.forced_kind(symbols, now) is not None:
+        if change.resolution != "recovered":
+            return change
+        within_s = FORCED_MEMORY_S + rule.clear_for_s
+        if account.forced_kind(account.symbols_lately(risk.pool, now, within_s), now, within_s) is not None:
             return structs.replace(change, resolution="partly_liquidated")
         return change
 
@@ -309,6 +311,8 @@ class Core:
         now: Now,
     ) -> None:
         pool = None if risk is None else risk.pool
+        if pool is not None:
+            account.unpublished.add(pool.id)  # its severity is part of what is published
         ages = account.ages(pool, self.links, now)
         self._emit(pool_story(account, change, rule, before, risk, ages, now, self._next_seq(change)), now)
 

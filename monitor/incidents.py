@@ -54,6 +54,7 @@ class Incident(Struct):
         told_distance: The subject's distance to liquidation then.
         past_clear: Severity rank → since when the value has been past that step's clear level.
         left: Severity rank → when that severity was last left.
+        silent: It is back at a severity without anybody having been told; once it is worse than ever, they are.
         title: Of its last message; so is `text`.
     """
 
@@ -70,6 +71,7 @@ class Incident(Struct):
     events: int = 0
     past_clear: dict[int, float] = {}
     left: dict[int, float] = {}
+    silent: bool = False
     symbol: str | None = None
     side: str | None = None
     title: str = ""
@@ -142,6 +144,8 @@ class Incidents:
         worse = value is not None and (incident.worst is None or _is_worse(rule, value, incident.worst))
         if worse:
             incident.worst = value
+        if target == incident.severity and incident.silent and worse:
+            return self._told(incident, "worsened", value, now, distance)
         if target > incident.severity:
             return self._worsen(incident, rule, target, value, now, distance, worse)
         if not trusted:
@@ -149,7 +153,8 @@ class Incidents:
         else:
             calmer = self._calmer(incident, rule, value, now)
             if calmer is Severity.OK:
-                return self.resolve(key, "recovered", value, now)
+                judged = _step_for(rule, incident.severity) is not None
+                return self.resolve(key, "recovered" if judged else "rule_changed", value, now)
             if calmer < incident.severity:
                 for rank in range(calmer + 1, incident.severity + 1):
                     incident.left[rank] = now.mono
@@ -250,6 +255,7 @@ class Incidents:
         incident.peak = max(incident.peak, target)
         incident.past_clear.clear()
         if back and not worse_than_ever:
+            incident.silent = True
             return Change("retained", structs.replace(incident), value)
         return self._told(incident, "worsened", value, now, distance)
 
@@ -281,6 +287,7 @@ class Incidents:
         incident.events += 1
         incident.told_at = now.mono
         incident.told_distance = distance
+        incident.silent = False
         return Change(kind, structs.replace(incident), value)
 
 

@@ -6,12 +6,14 @@ from msgspec import Struct
 
 from monitor.events import LinkId, LinkReport, LinkState
 
+_FINE = (LinkState.LIVE, LinkState.IDLE)
+
 
 class Link(Struct):
     """One link as the core knows it.
 
     Args:
-        since: Monotonic seconds at which it was first awaited, or last live.
+        since: Monotonic seconds at which it was first awaited, or last live or idle.
     """
 
     state: LinkState
@@ -34,7 +36,7 @@ class Links:
         """Take a report. True: the state is another."""
         link = self.awaited(event.link, now)
         changed = link.state is not event.state
-        if LinkState.LIVE in (link.state, event.state):
+        if link.state in _FINE or event.state in _FINE:
             link.since = now
         link.state = event.state
         link.reconnects = event.reconnects
@@ -45,4 +47,4 @@ class Links:
     def age(self, link: LinkId, now: float) -> float:
         """Seconds since this link was last live; 0 while it is, and while it has nothing to watch."""
         known = self.awaited(link, now)
-        return 0.0 if known.state in (LinkState.LIVE, LinkState.IDLE) else now - known.since
+        return 0.0 if known.state in _FINE else now - known.since

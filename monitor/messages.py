@@ -529,7 +529,7 @@ def _also(move: PoolMove) -> Payload:
 def _pool_reason(missing: tuple[str, ...], positions: bool) -> str | None:
     """Why there is no ratio, or why it is zero."""
     if missing:
-        return f"{missing[0].split()[0].removesuffix('s')}_unknown"
+        return f"{missing[0].split()[0]}_unknown"
     return None if positions else "no_positions"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import zip_longest
 
 import msgspec
 from msgspec import Struct, structs
@@ -146,6 +147,11 @@ class Moves:
             elif _differs(entries[-1].pool if entries else self.baselines[pool.id].pool, pool):
                 self._entries.setdefault(pool.id, []).append(_Entry("unexplained", None, 0, pool))
                 self._group, self._deadline = "unexplained", 0.0
+            elif not entries and any(
+                tables.get(s) != table for s, table in self.baselines[pool.id].tables.items()
+            ):
+                self._entries[pool.id] = [_Entry("bracket_change", None, 0, pool)]
+                self._group, self._deadline = "bracket_change", 0.0
         for gone in self.baselines.keys() - present:
             self._forget(gone)
 
@@ -231,7 +237,10 @@ class Moves:
 
     def _stages(self, pool: Pool, entries: Iterable[_Entry]) -> list[Stage]:
         stages: list[Stage] = []
-        for entry in entries:
+        listed = list(entries)
+        for entry, later in zip_longest(listed, listed[1:]):
+            if later is not None and _is_one_order(entry, later):
+                continue
             stages.extend(self._explained(pool, entry))
             pool = entry.pool
         return stages
@@ -243,8 +252,12 @@ class Moves:
         if old_wallet is None or new_wallet is None:
             return [Stage(Cause(entry.kind, entry.symbol), after)]
         delta = new_wallet - old_wallet
+        if entry.kind == "bracket_change":
+            return []  # it is the tables that differ, not the pool
         if entry.kind != "fill":
             return [Stage(Cause(entry.kind, entry.symbol, delta), after)]
+        if all(p.symbol != entry.symbol for p in (*before.positions, *after.positions)):
+            return [Stage(Cause("fill", entry.symbol, delta), after)]  # another pool's fill, margin went there
         quantities = {p.key: p.quantity for p in before.positions}
         filled = sum(
             (p.quantity - quantities.get(p.key, 0) for p in after.positions if p.symbol == entry.symbol), _ZERO
@@ -306,6 +319,12 @@ def _telling(account: str, found: list[PoolMove]) -> Telling | None:
 
 def _is_complete(pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> bool:
     return pool.wallet_balance is not None and all(p.symbol in marks and p.symbol in tables for p in pool.positions)
+
+
+def _is_one_order(entry: _Entry, later: _Entry) -> bool:
+    """Whether two account events are of the same fills: an order that trades several times in one millisecond."""
+    at = (later.kind, later.symbol, later.at_ms)
+    return entry.kind == "fill" and (entry.kind, entry.symbol, entry.at_ms) == at
 
 
 def _one_symbol(event: AccountChanged) -> str | None:

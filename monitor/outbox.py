@@ -72,9 +72,12 @@ class Outbox:
         if message.event_id is None or message.incident_id is None:
             if not message.payload and self.states.get(message.topic) is message:
                 del self.states[message.topic]
+                self._due.pop(message.topic, None)
             return
         self._released.discard(message.event_id)
-        waiting = self._events[message.incident_id]
+        waiting = self._events.get(message.incident_id)
+        if waiting is None:
+            return  # acknowledged twice, over the old connection and over the new
         if waiting and waiting[0].event_id == message.event_id:
             waiting.popleft()
         if waiting:

@@ -129,7 +129,8 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
     parts = []
     for one in advice:
         if one.action == "add_margin" and one.amount is not None:
-            cents = one.amount.quantize(Decimal("0.01"), rounding=ROUND_CEILING)
+            step = Decimal("0.01") if one.amount >= 1 else Decimal("0.00000001")
+            cents = one.amount.quantize(step, rounding=ROUND_CEILING)
             parts.append(f"add {_plain(cents)} {one.asset}")
         elif one.quantity is not None:
             parts.append(f"reduce {_plain(one.quantity)} {one.base_asset}")

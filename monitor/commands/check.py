@@ -43,7 +43,7 @@ def _secrets(config: Config) -> list[str]:
 def _files(config: Config) -> list[str]:
     """Files and folders that the daemon will need."""
     problems = []
-    store = Path(config.store.path)
+    store = settings.store_path(config)
     if store.exists() and not os.access(store, os.R_OK | os.W_OK):
         problems.append(f"[store] path: {store} cannot be written by this user")
     elif not store.exists() and not _can_be_made(store):

@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from msgspec import Struct
 
-from monitor.events import PositionKey
+from monitor.events import Position, PositionKey
 from monitor.risk.margin import ZERO, BracketTable
 from monitor.risk.report import Pool, PoolRisk, assess
 
@@ -95,35 +95,46 @@ def moves(
     # A symbol that came later had no mark or bracket in the baseline: the present ones serve, and move nothing.
     old_marks, old_tables = {**marks, **baseline.marks}, {**tables, **baseline.tables}
     pool = baseline.pool
-    seen = [prices(assess(pool, old_marks, old_tables))]
+    seen = [_Seen(pool, assess(pool, old_marks, old_tables))]
     causes: list[Cause] = []
     for stage in stages:
         pool = stage.pool
-        seen.append(prices(assess(pool, old_marks, old_tables)))
+        seen.append(_Seen(pool, assess(pool, old_marks, old_tables)))
         causes.append(stage.cause)
     if any(old_tables[p.symbol] != tables.get(p.symbol) for p in pool.positions if p.symbol in old_tables):
-        seen.append(prices(assess(pool, old_marks, tables)))
+        seen.append(_Seen(pool, assess(pool, old_marks, tables)))
         causes.append(Cause("bracket_change"))
-    seen.append(prices(assess(pool, marks, tables)))
+    seen.append(_Seen(pool, assess(pool, marks, tables)))
     causes.append(Cause("marks"))
 
-    signs = {p.key: p.quantity > 0 for p in baseline.pool.positions}
-    return {
-        position.key: _move(position.key, seen, causes, signs.get(position.key) != (position.quantity > 0))
-        for position in pool.positions
-    }
+    return {position.key: _move(position, seen, causes) for position in pool.positions}
 
 
-def _move(
-    key: PositionKey, seen: Sequence[Mapping[PositionKey, Decimal | None]], causes: Sequence[Cause], opened: bool
-) -> Move:
-    path = [step.get(key) for step in seen]
+class _Seen:
+    """The prices of a pool after one cause; a position of the other sign is not the same one."""
+
+    def __init__(self, pool: Pool, risk: PoolRisk) -> None:
+        self._long = {p.key: p.quantity > 0 for p in pool.positions}
+        self._prices = prices(risk)
+
+    def holds(self, position: Position) -> bool:
+        return self._long.get(position.key) == (position.quantity > 0)
+
+    def price(self, position: Position) -> Decimal | None:
+        return self._prices[position.key] if self.holds(position) else None
+
+
+def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause]) -> Move:
+    path = [one.price(position) for one in seen]
+    known = path[0]
     told = []
-    for cause, before, after in zip(causes, path, path[1:], strict=False):
-        moved = None if before is None or after is None else after - before
+    for cause, after in zip(causes, path[1:], strict=True):
+        # A cause that takes the price away moves nothing; the one that brings it back moves it from where it was.
+        moved = None if known is None or after is None else after - known
+        known = known if after is None else after
         if cause.kind not in ("marks", "bracket_change") or moved:
             told.append(Cause(cause.kind, cause.symbol, cause.amount, cause.quantity, moved))
-    return Move(key, None if opened else path[0], path[-1], tuple(_merged(told)), opened)
+    return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position))
 
 
 def _merged(causes: Sequence[Cause]) -> list[Cause]:

@@ -11,6 +11,9 @@ from monitor.names import slug
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool
 
+UNKNOWN = "unknown"
+"""Stands for a margin asset that nobody has told us; such a pool is incomplete."""
+
 
 def margin_pools(account: str, book: AccountBook, asset_of: Callable[[str], str | None]) -> list[Pool]:
     """The pools of an account in single-asset mode, by id.
@@ -24,14 +27,15 @@ def margin_pools(account: str, book: AccountBook, asset_of: Callable[[str], str 
     cross: dict[str, list[Position]] = defaultdict(list)
     pools = []
     for position in sorted(book.positions(), key=lambda p: p.key):
-        asset = book.margin_assets.get(position.symbol) or asset_of(position.symbol) or "unknown"
+        asset = book.margin_assets.get(position.symbol) or asset_of(position.symbol) or UNKNOWN
         if position.isolated:
             pools.append(Pool(account, isolated_id(position), asset, True, position.isolated_wallet, (position,)))
         else:
             cross[asset].append(position)
     for asset, positions in cross.items():
         balance = book.balances.get(asset)
-        unnamed = ZERO if book.balances_read else None  # the exchange names every asset that has anything
+        # The exchange names every asset that has anything; of an asset that we do not know, nothing is known.
+        unnamed = ZERO if book.balances_read and asset != UNKNOWN else None
         wallet = unnamed if balance is None else balance.cross_wallet_balance
         pools.append(Pool(account, f"cross-{slug(asset)}", asset, False, wallet, tuple(positions)))
     return sorted(pools, key=lambda pool: pool.id)

@@ -13,7 +13,6 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from monitor import __version__
 from monitor.config import AccountConfig, Config, Secret
@@ -24,7 +23,7 @@ from monitor.events import LinkState, Tick
 from monitor.messages import Identity, Message, Messages
 from monitor.outbox import Outbox
 from monitor.rules import RuleBook, Severity
-from monitor.shell import logs
+from monitor.shell import logs, settings
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
 from monitor.shell.feed import AccountFeed, MarketFeed
@@ -119,7 +118,7 @@ class Daemon:
     # ---- parts ----
 
     async def _open_store(self, now_ms: int) -> tuple[Kept, list[Message]]:
-        store = Store(Path(self._config.store.path), self._config.store.keep_days, self._kept)
+        store = Store(settings.store_path(self._config), self._config.store.keep_days, self._kept)
         try:
             opened = await store.open(now_ms)
         except StoreError as exc:

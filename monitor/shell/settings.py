@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from monitor.config import Config, Secret, parse, secrets
+from monitor.config import STORE_NAME, Config, Secret, parse, secrets
 from monitor.errors import ConfigError
 
 PLACES = (Path("config.toml"), Path("/etc/marginwatch/config.toml"))
@@ -58,6 +58,15 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is not UTF-8 at byte {exc.start}"]) from None
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError([f"{path}: is not TOML: {exc}"]) from None
+
+
+def store_path(config: Config, environ: Mapping[str, str] | None = None) -> Path:
+    """The path of the config; by default in systemd's state directory, else in the folder we were started from."""
+    environ = os.environ if environ is None else environ
+    folders = environ.get("STATE_DIRECTORY", "").split(":")
+    if config.store.path == STORE_NAME and folders[0]:
+        return Path(folders[0]) / STORE_NAME
+    return Path(config.store.path)
 
 
 def fetch(config: Config, environ: Mapping[str, str] | None = None) -> dict[Secret, str]:

@@ -131,8 +131,8 @@ def text(value: object) -> str:
 
 
 def optional_text(value: object) -> str | None:
-    """A name that may be absent or null."""
-    return None if value is None else text(value)
+    """A name that may be absent, null or empty."""
+    return None if value is None or value == "" else text(value)
 
 
 def flag(value: object) -> bool:
