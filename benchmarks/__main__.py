@@ -54,7 +54,7 @@ def _heading(result: dict[str, Any]) -> str:
 
 def _rows(case: dict[str, Any]) -> str:
     name = f"{case['accounts']} × {case['positions']} {case['shape']}"
-    rows = []
+    rows: list[str] = []
     for title, key, mean in (
         ("decision", "decision_us", "decision_mean_us"),
         ("recompute", "recompute_us", "recompute_mean_us"),

@@ -56,7 +56,7 @@ QUICK = (
     Case(1, 5, "symbol", 3, 60),
     Case(1, 5, "array", 3, 15),
     Case(100, 20, "symbol", 3, 40),
-    Case(100, 20, "array", 3, 2),
+    Case(100, 20, "array", 3, 4),
 )
 
 
@@ -175,8 +175,7 @@ async def _workers(case: Case) -> AsyncIterator[dict[str, _Worker]]:
             try:
                 for name, module in VARIANTS.items():
                     processes.append(await _start(module, f"ws://127.0.0.1:{port}", case))
-                    async with asyncio.timeout(_PATIENCE_S):
-                        workers[name] = _Worker(await arrived.get())
+                    workers[name] = _Worker(await _first(arrived, processes[-1]))
                 yield workers
             finally:
                 for process in processes:
@@ -193,6 +192,21 @@ async def _start(module: str, url: str, case: Case) -> asyncio.subprocess.Proces
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, url, *given, cwd=root, env={**os.environ, "NO_PROXY": "127.0.0.1"}
     )
+
+
+async def _first(arrived: asyncio.Queue[ServerConnection], process: asyncio.subprocess.Process) -> ServerConnection:
+    """The connection of a process that has just been started.
+
+    Raises:
+        RuntimeError: It ended, or was not there in time.
+    """
+    getter, ended = asyncio.ensure_future(arrived.get()), asyncio.ensure_future(process.wait())
+    await asyncio.wait([getter, ended], timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if not getter.done():
+        getter.cancel()
+        raise RuntimeError("a variant did not connect")
+    return getter.result()
 
 
 def about() -> dict[str, Any]:

@@ -69,7 +69,8 @@ async def main(url: str, accounts: int, positions: int, shape: str) -> None:
     if shape == "array":
         socket = manager.all_mark_price_socket()
     else:
-        socket = manager.futures_multiplex_socket([f"{s.lower()}@markPrice@1s" for s in given.held])
+        streams = [f"{s.lower()}@markPrice@1s" for s in given.held]
+        socket = manager.futures_multiplex_socket(streams[:100])  # a request line has its limit; all marks come anyway
     async with socket as stream:
         while True:
             message = await stream.recv()

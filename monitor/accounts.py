@@ -57,6 +57,7 @@ class WatchedAccount:
         self._forced: dict[str, _Forced] = {}
         self._gone: dict[str, _Gone] = {}
         self._left: dict[tuple[str, str], float] = {}
+        self._unread_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +97,20 @@ class WatchedAccount:
         if risk != before:
             self.unpublished.add(pool_id)
         return before, risk
+
+    @property
+    def unread(self) -> dict[str, tuple[str, ...]]:
+        """Pool id → what REST should have told us and has not, such as `brackets BTCUSDT`; marks are the stream's."""
+        found = {i: tuple(what for what in r.missing if not what.startswith("mark ")) for i, r in self.risks.items()}
+        return {pool_id: missing for pool_id, missing in found.items() if missing}
+
+    def unread_for(self, now: Now) -> float:
+        """Seconds for which something has been unread; asked once a tick."""
+        if not self.unread:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now.mono
+        return 0.0 if self._unread_since is None else now.mono - self._unread_since
 
     def rule(self, name: str, pool: Pool) -> Rule:
         """A rule as it holds for a pool."""
@@ -146,9 +161,7 @@ class WatchedAccount:
         """Remember that the exchange itself acted on a symbol."""
         self._forced[symbol] = _Forced(kind, now.mono)
 
-    def forced_kind(
-        self, symbols: frozenset[str], now: Now, within_s: float = FORCED_MEMORY_S
-    ) -> ForcedKind | None:
+    def forced_kind(self, symbols: frozenset[str], now: Now, within_s: float = FORCED_MEMORY_S) -> ForcedKind | None:
         """The forced order that has lately acted on one of these symbols; a liquidation before others."""
         kinds = [
             forced.kind

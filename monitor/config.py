@@ -7,9 +7,10 @@ configuration. `config.example.toml` shows every key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_type_hints
 from urllib.parse import urlsplit
 
@@ -73,7 +74,6 @@ class AccountConfig(Struct, frozen=True):
     hosts: Hosts = Hosts("", "", "", "")
     market: str = ""
     labels: dict[str, str] = {}
-    accept_trading_key: bool = False
 
 
 class LinksConfig(Struct, frozen=True):
@@ -147,7 +147,8 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
     tables = list(documents)
     main_name, main = tables[0]
     top = reader.table(main_name, "", main, _TOP)
-    defaults = reader.table(main_name, "[account_defaults] ", top.get("account_defaults", {}), _ACCOUNT)
+    inherited = top.get("account_defaults", {})
+    defaults = reader.table(main_name, "[account_defaults] ", inherited, _ACCOUNT)
     accounts = []
     for name, document in tables:
         rows = document.get("account", [])
@@ -157,7 +158,7 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
             reader.wrong(name, "account", "must be written [[account]]")
             continue
         for number, row in enumerate(rows, 1):
-            account = _account(reader, name, number, row, defaults)
+            account = _account(reader, name, number, row, defaults, inherited)
             if account is not None:
                 accounts.append((name, account))
     if not any("account" in document for _, document in tables):
@@ -221,9 +222,14 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is a number, and neither `nan` nor `inf`, which TOML has too."""
+    return not isinstance(value, bool) and isinstance(value, int | Decimal) and Decimal(value).is_finite()
+
+
 def _seconds(low: float = 0.001, high: float = 10_000_000) -> Callable[[Any], float]:
     def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not low <= value <= high:
+        if not _is_number(value) or not low <= value <= high:
             raise ValueError(f"must be a number of seconds from {low:g} to {high:,.0f}")
         return float(value)
 
@@ -231,13 +237,13 @@ def _seconds(low: float = 0.001, high: float = 10_000_000) -> Callable[[Any], fl
 
 
 def _fraction(value: Any) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= 10:
+    if not _is_number(value) or not 0 <= value <= 10:
         raise ValueError("must be a fraction, such as 0.8 for 80 %")
     return Decimal(value)
 
 
 def _amount(value: Any) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or value < 0:
+    if not _is_number(value) or value < 0:
         raise ValueError("must be a number of at least 0")
     return Decimal(value)
 
@@ -312,7 +318,6 @@ _ACCOUNT: _Kinds = {
     "api_key": _secret,
     "secret": _secret,
     "labels": _texts,
-    "accept_trading_key": _flag,
     "rest_url": _url("http", "https"),
     "market_url": _url("ws", "wss"),
     "private_url": _url("ws", "wss"),
@@ -360,6 +365,7 @@ _LINKS: _Kinds = {
 _STORE: _Kinds = {"path": _text, "keep_days": _whole(1, 36_500)}
 _LOG: _Kinds = {"format": _one_of("auto", "json", "text"), "level": _one_of("debug", "info", "warning", "error")}
 _CREDENTIALS: _Kinds = {"dir": _text}
+_NEEDED = ("name", "venue", "api_key", "secret")
 _MATCH: _Kinds = {"account": _text, "symbol": _text, "min_notional": _amount}
 _RULE_KINDS: Mapping[Any, Callable[[Any], Any]] = {bool: _flag, float: _seconds(0), Decimal: _fraction}
 
@@ -400,18 +406,21 @@ def _section(reader: _Reader, file: str, top: Table, name: str, make: Callable[.
     return make(**reader.table(file, f"[{name}] ", top.get(name, {}), kinds))
 
 
-def _account(reader: _Reader, file: str, number: int, row: Any, defaults: Table) -> AccountConfig | None:
+def _account(
+    reader: _Reader, file: str, number: int, row: Any, defaults: Table, inherited: Collection[str]
+) -> AccountConfig | None:
+    """One account; None: something is wrong with it, or with what it inherits, and that has been noted."""
     name = row.get("name") if isinstance(row, Mapping) else None
     where = f'[[account]] "{name}" ' if isinstance(name, str) else f"[[account]] number {number} "
     before = len(reader.problems)
     given = reader.table(file, where, row, _ACCOUNT)
     values = {**defaults, **given}
     if isinstance(row, Mapping):
-        for key in ("name", "venue", "api_key", "secret"):
-            if key not in row and key not in defaults:
+        for key in _NEEDED:
+            if key not in row and key not in inherited:
                 remedy = "is missing" if key != "venue" else f"is missing; one of {', '.join(VENUES)}"
                 reader.wrong(file, f"{where}{key}", remedy)
-    if len(reader.problems) > before:
+    if len(reader.problems) > before or any(key not in values for key in _NEEDED):
         return None
     urls = {key: values.pop(key) for key in ("rest_url", "market_url", "private_url", "wallet_url") if key in values}
     environment = values.get("environment", "live")
@@ -488,21 +497,25 @@ def _match(reader: _Reader, file: str, where: str, row: Any, rule: Rule) -> Matc
     if not conditions and not labels:
         reader.wrong(file, where.strip(), "names nothing to match; give account, label.<name>, symbol or min_notional")
     return Match(
-        structs.replace(rule, **_rule_values(reader, file, where, rest, rule)),
+        structs.replace(rule, **_rule_values(reader, file, where, rest, rule, _MATCH)),
         labels={key.removeprefix("label."): str(value) for key, value in labels.items()},
         **reader.table(file, where, conditions, _MATCH),
     )
 
 
-def _rule_values(reader: _Reader, file: str, where: str, table: Any, rule: Rule) -> dict[str, Any]:
+def _rule_values(
+    reader: _Reader, file: str, where: str, table: Any, rule: Rule, beside: _Kinds = MappingProxyType({})
+) -> dict[str, Any]:
+    """Keys of a rule; `beside` are those that may stand there too, to name them where a key is misspelt."""
     hints = get_type_hints(type(rule))
     kinds: dict[str, Callable[[Any], Any]] = {
         name: _RULE_KINDS[hint] for name, hint in hints.items() if hint in _RULE_KINDS
     }
-    kinds["repeat_s"] = _repeats
+    kinds["repeat_s"] = lambda value: {**rule.repeat_s, **_repeats(value)}  # a severity not named keeps its time
     if rule.steps:
-        kinds["steps"] = _steps
-    return reader.table(file, where, table, kinds)
+        rising = rule.steps[0].clear < rule.steps[0].at
+        kinds["steps"] = lambda value: _steps(value, rising)
+    return reader.table(file, where, table, {**beside, **kinds})
 
 
 def _repeats(value: Any) -> dict[str, float]:
@@ -512,7 +525,7 @@ def _repeats(value: Any) -> dict[str, float]:
     return {key: _seconds(1)(seconds) for key, seconds in value.items()}
 
 
-def _steps(value: Any) -> tuple[Step, ...]:
+def _steps(value: Any, rising: bool) -> tuple[Step, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError('must be a list such as [{at = 0.8, clear = 0.7, severity = "warning"}]')
     steps = []
@@ -525,11 +538,11 @@ def _steps(value: Any) -> tuple[Step, ...]:
             raise ValueError(f"at and clear are both {step.at}; clear must lie on the safe side of at")
         steps.append(step)
     steps.sort(key=lambda step: step.severity)
-    rising = {step.clear < step.at for step in steps}
-    if len(rising) > 1:
-        raise ValueError("clear must lie below at in every step, or above at in every step")
+    if any((step.clear < step.at) != rising for step in steps):
+        where = "below at: this is worse the higher it is" if rising else "above at: this is worse the lower it is"
+        raise ValueError(f"clear must lie {where}")
     levels = [step.at for step in steps]
-    if len({step.severity for step in steps}) < len(steps) or levels != sorted(set(levels), reverse=not rising.pop()):
+    if len({step.severity for step in steps}) < len(steps) or levels != sorted(set(levels), reverse=not rising):
         raise ValueError("each severity may have one step, and a higher severity needs a more alarming at")
     return tuple(steps)
 

@@ -106,14 +106,20 @@ class Core:
 
     def _restore(self, kept: Kept, now: Now) -> None:
         self.incidents.restore(list(kept.incidents), now, kept.last_named_ms)
-        for key in [key for key in self.incidents.open if key.account not in (*self.accounts, INSTANCE)]:
-            del self.incidents.open[key]  # an account that is not watched any more
+        for key in [key for key in self.incidents.open if not self._is_watched(key)]:
+            del self.incidents.open[key]
             self._effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
         self._unconfirmed = set(self.incidents.open)
         for name, row in kept.baselines.items():
             account, _, pool_id = name.partition("/")
             if account in self.accounts:
                 self.accounts[account].moves.restore(pool_id, row)
+
+    def _is_watched(self, key: IncidentKey) -> bool:
+        """Whether this run watches what an incident of an earlier one is about."""
+        if key.rule == "data_stale":
+            return LinkId(key.account, key.subject) in self.links.all
+        return key.account in self.accounts
 
     def take_rules(self, rules: RuleBook) -> None:
         """Judge by these rules from the next step on."""
@@ -232,7 +238,7 @@ class Core:
                 self._rebuild(account, now)
                 if account.known:
                     pools = account.pools.values()
-                    account.moves.settle(pools, account.market.prices, account.book.tables)
+                    account.moves.settle(pools, account.market.prices, account.book.tables, now)
 
     def _rebuild(self, account: WatchedAccount, now: Now) -> None:
         account.rebuild(now)
@@ -259,6 +265,7 @@ class Core:
     def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
         before, risk = account.assess(pool_id)
         self._judge(account, before, risk, now)
+        account.moves.complete(risk.pool, account.market.prices, account.book.tables)
         if len(risk.positions) > 1 and not risk.missing:
             rule = account.rule("liquidation_price_moved", risk.pool)
             assert isinstance(rule, LiquidationPriceMovedRule)
@@ -402,15 +409,25 @@ class Core:
             rule = structs.replace(rule, steps=(at_once,))
         value = None if age is None else Decimal(str(round(age, 3)))
         key = IncidentKey(link.account, "data_stale", link.name)
-        change = self.incidents.observe(key, rule, value, now)
+        alive = self.links.all[link].state in (LinkState.LIVE, LinkState.IDLE)  # a restart alone makes nothing fresh
+        change = self.incidents.observe(key, rule, value, now, trusted=alive)
         if change is None and key in self._unconfirmed:
             change = Change("retained", structs.replace(self.incidents.open[key]), value)
         if change is not None:
-            pools = tuple(f"{a.name}/{pool_id}" for a in blinded for pool_id in a.pools)
-            note = next((a.unsupported for a in concerned if a.unsupported), None) or self.links.all[link].note
-            blindness = Blindness(link, age or 0.0, note, pools)
+            blindness = self._blindness(link, age or 0.0, blinded, concerned)
             ages = first.ages(None, self.links, now)
             self._emit(blind_story(first, change, blindness, ages, now, self._next_seq(change)), now)
+
+    def _blindness(
+        self, link: LinkId, age: float, blinded: list[WatchedAccount], concerned: list[WatchedAccount]
+    ) -> Blindness:
+        """The pools that a quiet link blinds: all it carries; of REST those for which something was never read."""
+        unread = {} if blinded else concerned[0].unread
+        pools = [f"{a.name}/{i}" for a in blinded for i in a.pools] + [f"{concerned[0].name}/{i}" for i in unread]
+        unknown = ", ".join(dict.fromkeys(what for missing in unread.values() for what in missing))
+        unsupported = next((a.unsupported for a in concerned if a.unsupported), None)
+        note = unsupported or (f"unknown: {unknown}" if unknown else self.links.all[link].note)
+        return Blindness(link, age, note, tuple(pools))
 
     def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
         """Seconds since what this link says was true; None: it has nothing to say."""
@@ -418,7 +435,7 @@ class Core:
         if link.account != INSTANCE:
             account = self.accounts[link.account]
             if link == account.setup.rest_link:
-                return max(0.0, age - rule.rest_patience_s)
+                return max(0.0, age - rule.rest_patience_s, account.unread_for(now))
             return age if account.unsupported is None else now.mono - self.links.all[link].since
         symbols = self._watched.get(link.name, frozenset())
         if not symbols:

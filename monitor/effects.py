@@ -51,11 +51,12 @@ class AccountSetup(Struct, frozen=True):
 class Figures(Struct, frozen=True):
     """A pool's figures at one moment, with those of its closest position; None: unknown, or there is none."""
 
-    margin_ratio: Decimal | None
-    margin_balance: Decimal | None
-    mark_price: Decimal | None
-    liquidation_price: Decimal | None
-    distance: Decimal | None
+    margin_ratio: Decimal | None = None
+    wallet_balance: Decimal | None = None
+    unrealized_pnl: Decimal | None = None
+    mark_price: Decimal | None = None
+    liquidation_price: Decimal | None = None
+    distance: Decimal | None = None
 
 
 class Driver(Struct, frozen=True):

@@ -274,6 +274,8 @@ class Incidents:
         return kept
 
     def _is_due(self, incident: Incident, rule: Rule, now: Now, distance: Decimal | None) -> bool:
+        if incident.severity in incident.past_clear:
+            return False  # it is about to end or to improve, which will be told
         every = rule.repeat_s.get(incident.severity.word)
         if every is not None and now.mono - incident.told_at >= every:
             return True

@@ -217,7 +217,7 @@ class Messages:
             return None
         return {
             "margin_ratio": self.ratio(figures.margin_ratio),
-            "margin_balance": floored(figures.margin_balance),
+            "margin_balance": margin_balance(figures.wallet_balance, figures.unrealized_pnl),
             "mark_price": truncated(figures.mark_price),
             "liquidation_price": half_up(figures.liquidation_price),
             "distance": self.distance(figures.distance),
@@ -282,7 +282,7 @@ class Messages:
             "margin_ratio": self.ratio(risk.margin_ratio),
             "bankrupt": risk.bankrupt,
             "reason": _pool_reason(risk.missing, bool(risk.positions)),
-            "margin_balance": floored(risk.margin_balance),
+            "margin_balance": margin_balance(risk.pool.wallet_balance, risk.unrealized_pnl),
             "wallet_balance": truncated(risk.pool.wallet_balance),
             "unrealized_pnl": truncated(risk.unrealized_pnl),
             "maintenance_margin": truncated(risk.maintenance_margin),
@@ -466,6 +466,14 @@ def truncated(value: Decimal | None) -> str | None:
 def half_up(value: Decimal | None) -> str | None:
     """To 8 decimals half-up, as the exchange prints liquidation prices."""
     return _printed(value, ROUND_HALF_UP)
+
+
+def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | None) -> str | None:
+    """The sum of the two as printed, which is what the exchange prints."""
+    if wallet_balance is None or unrealized_pnl is None:
+        return None
+    cut = unrealized_pnl.quantize(_EIGHT, rounding=ROUND_DOWN, context=EXACT)
+    return truncated(EXACT.add(wallet_balance, cut))
 
 
 def floored(value: Decimal | None) -> str | None:

@@ -103,7 +103,7 @@ class Moves:
 
     def starts_another(self, kind: str) -> bool:
         """Whether an account event of this kind is a story of its own, so that a pending one must be told first."""
-        return self._group is not None and self._group != kind
+        return self._group not in (None, kind, "unexplained")
 
     def happened(
         self,
@@ -123,6 +123,7 @@ class Moves:
         for pool in after:
             was = old.get(pool.id)
             if was is not None and not _differs(was, pool):
+                touched = self._explains(event, kind, symbol, pool) or touched
                 continue
             if pool.id not in self.baselines:
                 self._rebase(was or structs.replace(pool, positions=()), marks, tables)
@@ -130,13 +131,17 @@ class Moves:
             touched = True
         for gone in old.keys() - {pool.id for pool in after}:
             self._forget(gone)
+        if touched and self._group == "unexplained":
+            self._deadline = None
         if touched:
             window = {"funding_fee": rule.funding_window_s, "fill": rule.fills_window_s}.get(kind, 0.0)
             self._group = kind
             if self._deadline is None:
                 self._deadline = now.mono + window
 
-    def settle(self, pools: Iterable[Pool], marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> None:
+    def settle(
+        self, pools: Iterable[Pool], marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable], now: Now
+    ) -> None:
         """Take note of what a snapshot shows: a difference that no event has told of is unexplained."""
         present = set()
         for pool in pools:
@@ -146,14 +151,24 @@ class Moves:
                 self._rebase(pool, marks, tables)
             elif _differs(entries[-1].pool if entries else self.baselines[pool.id].pool, pool):
                 self._entries.setdefault(pool.id, []).append(_Entry("unexplained", None, 0, pool))
-                self._group, self._deadline = "unexplained", 0.0
-            elif not entries and any(
-                tables.get(s) != table for s, table in self.baselines[pool.id].tables.items()
-            ):
+                self._group, self._deadline = "unexplained", now.mono + _OVERTAKEN_S
+            elif not entries and any(tables.get(s) != table for s, table in self.baselines[pool.id].tables.items()):
                 self._entries[pool.id] = [_Entry("bracket_change", None, 0, pool)]
                 self._group, self._deadline = "bracket_change", 0.0
         for gone in self.baselines.keys() - present:
             self._forget(gone)
+
+    def complete(self, pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> None:
+        """Give a baseline that was made before the first marks or brackets came those that have come since.
+
+        Without them nothing that they do later would be seen as a move.
+        """
+        baseline = self.baselines.get(pool.id)
+        if baseline is None or pool.id in self._entries:
+            return
+        symbols = {p.symbol for p in pool.positions}
+        if not (symbols <= baseline.marks.keys() and symbols <= baseline.tables.keys()):
+            self._rebase(pool, {**marks, **baseline.marks}, {**tables, **baseline.tables})
 
     @property
     def pending(self) -> bool:
@@ -164,6 +179,15 @@ class Moves:
         """Pool id and row of every baseline that is new since this was last asked; None: it is gone."""
         changed, self._unkept = self._unkept, set()
         return [(i, msgspec.json.encode(self.baselines[i]) if i in self.baselines else None) for i in sorted(changed)]
+
+    def _explains(self, event: AccountChanged, kind: str, symbol: str | None, pool: Pool) -> bool:
+        """Whether this is the event behind what a snapshot has just shown; then it has its cause after all."""
+        entries = self._entries.get(pool.id)
+        named = pool.asset in [b.asset for b in event.balances] or any(p in pool.positions for p in event.positions)
+        if not entries or entries[-1].kind != "unexplained" or not named:
+            return False
+        entries[-1] = _Entry(kind, symbol, event.at_ms, pool)
+        return True
 
     def due(self, now: Now) -> bool:
         return self._deadline is not None and now.mono >= self._deadline
@@ -299,6 +323,8 @@ class Moves:
 
 
 _ZERO = Decimal(0)
+_OVERTAKEN_S = 5.0
+"""A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
 
 
 def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Severity:

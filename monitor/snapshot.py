@@ -66,7 +66,7 @@ def assess_snapshot(raw: bytes, shocks: Mapping[str, Decimal] | None = None) -> 
     try:
         bodies = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         name = msgspec.json.decode(bodies.pop("venue", msgspec.Raw(b'""')), type=str)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise DecodeError(f"the snapshot is not a JSON object: {exc}") from None
     venue = VENUES.get(name)
     if venue is None:
@@ -124,7 +124,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         if isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)
             for position, figures in event.rows:
-                if figures is not None:
+                if figures is not None and figures.mark_price > 0:  # it prints 0 where it has none
                     known = market.marks.get(position.symbol)
                     funding = (known.funding_rate, known.next_funding_ms) if known else (None, None)
                     at_ms = max(now.wall_ms, known.at_ms if known else 0)

@@ -73,7 +73,7 @@ def moved_story(account: WatchedAccount, change: Change, telling: Telling, ages:
             symbol=position.symbol,
             side=side_word(position.quantity > 0),
             asset=worst.pool.asset,
-            before=Figures(None, None, None, worst.move.before, None),
+            before=Figures(liquidation_price=worst.move.before),
             after=_position_figures(account.risks.get(worst.pool.id), worst.move.after, worst.mark),
             ages=ages,
             moves=telling.moves,
@@ -93,11 +93,12 @@ def figures(risk: PoolRisk | None) -> Figures | None:
         return None
     shown = risk.closest or (risk.positions[0] if len(risk.positions) == 1 else None)
     return Figures(
-        risk.margin_ratio,
-        risk.margin_balance,
-        None if shown is None else shown.mark_price,
-        None if shown is None else shown.liquidation_price,
-        risk.distance,
+        margin_ratio=risk.margin_ratio,
+        wallet_balance=risk.pool.wallet_balance,
+        unrealized_pnl=risk.unrealized_pnl,
+        mark_price=None if shown is None else shown.mark_price,
+        liquidation_price=None if shown is None else shown.liquidation_price,
+        distance=risk.distance,
     )
 
 
@@ -116,8 +117,8 @@ def _with_words(story: Story) -> Story:
 def _position_figures(risk: PoolRisk | None, price: Decimal | None, mark: Decimal) -> Figures:
     distance = None if price is None else abs(mark - price) / mark
     if risk is None:
-        return Figures(None, None, mark, price, distance)
-    return Figures(risk.margin_ratio, risk.margin_balance, mark, price, distance)
+        return Figures(mark_price=mark, liquidation_price=price, distance=distance)
+    return Figures(risk.margin_ratio, risk.pool.wallet_balance, risk.unrealized_pnl, mark, price, distance)
 
 
 def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, ...]:

@@ -22,7 +22,11 @@ def main(config_path: str | None) -> int:
     except ConfigError as exc:
         return complain(exc)
     logs.setup(config.log.format, config.log.level)
-    asyncio.run(_run(path, config, Daemon(config, found)))
+    try:
+        asyncio.run(_run(path, config, Daemon(config, found)))
+    except Exception:  # a bug: one line for the log, and systemd starts us anew
+        logs.logger().critical("crashed", exc_info=True)
+        return 1
     return 0
 
 

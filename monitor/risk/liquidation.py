@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
+from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
 
@@ -52,44 +54,50 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
         base: Wallet balance, plus unrealized PnL minus maintenance margin of the positions that do not.
         now: The present t, > 0.
     """
-    indices = [leg.table.index(abs(leg.exposure) * now) for leg in legs]
-    concave = all(leg.table.convex for leg in legs)
-    safe = _excess(legs, indices, base, now) > 0
-    if concave and safe:
+    sizes = [abs(leg.exposure) for leg in legs]
+    indices = [leg.table.index(size * now) for leg, size in zip(legs, sizes, strict=True)]
+    slope, constant = ZERO, base
+    for leg, size, index in zip(legs, sizes, indices, strict=True):
+        bracket = leg.table.brackets[index]
+        slope += leg.exposure - size * bracket.rate
+        constant += leg.offset + bracket.amount
+    safe = slope * now + constant > 0
+    down = up = True
+    if safe and all(leg.table.convex for leg in legs):
         # A concave function that is positive now has no zero on a side at whose far end it is not negative.
         lowest = base + sum((leg.offset + leg.table.brackets[0].amount for leg in legs), ZERO)
         steepest = sum((leg.exposure - abs(leg.exposure) * leg.table.brackets[-1].rate for leg in legs), ZERO)
-        below = None if lowest >= 0 else _walk(legs, list(indices), base, now, upward=False)
-        above = None if steepest >= 0 else _walk(legs, list(indices), base, now, upward=True)
-        return Crossings(below, above)
-    return Crossings(
-        _walk(legs, list(indices), base, now, upward=False),
-        _walk(legs, list(indices), base, now, upward=True),
-    )
+        down, up = lowest < 0, steepest < 0
+    walk = partial(_walk, legs, sizes, indices, slope, constant, now, safe)
+    return Crossings(walk(upward=False) if down else None, walk(upward=True) if up else None)
 
 
-def _line(legs: Sequence[Leg], indices: Sequence[int], base: Decimal) -> tuple[Decimal, Decimal]:
-    """Slope and constant of the piece in which the legs are in these brackets."""
-    slope, constant = ZERO, base
-    for leg, index in zip(legs, indices, strict=True):
-        bracket = leg.table.brackets[index]
-        slope += leg.exposure - abs(leg.exposure) * bracket.rate
-        constant += leg.offset + bracket.amount
-    return slope, constant
+def _walk(
+    legs: Sequence[Leg],
+    sizes: Sequence[Decimal],
+    indices: Sequence[int],
+    slope: Decimal,
+    constant: Decimal,
+    now: Decimal,
+    safe: bool,
+    *,
+    upward: bool,
+) -> Decimal | None:
+    """First zero met when t leaves `now` in one direction.
 
-
-def _excess(legs: Sequence[Leg], indices: Sequence[int], base: Decimal, t: Decimal) -> Decimal:
-    slope, constant = _line(legs, indices, base)
-    return slope * t + constant
-
-
-def _walk(legs: Sequence[Leg], indices: list[int], base: Decimal, now: Decimal, upward: bool) -> Decimal | None:
-    """First zero met when t leaves `now` in one direction. `indices` are the brackets at `now`; they are used up."""
+    Args:
+        sizes: Absolute exposures.
+        indices: The brackets at `now`.
+        slope, constant: Of the piece that holds `now`; they follow the brackets from edge to edge.
+        safe: Whether excess is positive at `now`.
+    """
+    step = 1 if upward else -1
+    at = list(indices)
+    edges = [found for i in range(len(legs)) if (found := _edge(legs, sizes, at, i, upward)) is not None]
+    heapify(edges)
     here = now
-    positive = _excess(legs, indices, base, now) > 0
     while True:
-        slope, constant = _line(legs, indices, base)
-        edge, movers = _next_edge(legs, indices, upward)
+        edge = step * edges[0][0] if edges else None
         if slope:
             root = -constant / slope
             if upward and root >= here and (edge is None or root <= edge):
@@ -98,24 +106,28 @@ def _walk(legs: Sequence[Leg], indices: list[int], base: Decimal, now: Decimal, 
                 return root
         if edge is None:
             return None
-        for mover in movers:
-            indices[mover] += 1 if upward else -1
-        if (slope * edge + constant > 0) != positive or (_excess(legs, indices, base, edge) > 0) != positive:
+        safe_before = slope * edge + constant > 0
+        while edges and step * edges[0][0] == edge:
+            _, i = heappop(edges)
+            left, entered = legs[i].table.brackets[at[i]], legs[i].table.brackets[at[i] + step]
+            slope -= sizes[i] * (entered.rate - left.rate)
+            constant += entered.amount - left.amount
+            at[i] += step
+            following = _edge(legs, sizes, at, i, upward)
+            if following is not None:
+                heappush(edges, following)
+        if safe_before is not safe or (slope * edge + constant > 0) is not safe:
             return edge  # the table jumps here (or the root is within the last digit of the edge)
         here = edge
 
 
-def _next_edge(legs: Sequence[Leg], indices: Sequence[int], upward: bool) -> tuple[Decimal | None, list[int]]:
-    """The nearest t at which some leg changes bracket, and which legs do."""
-    nearest: Decimal | None = None
-    movers: list[int] = []
-    for i, (leg, index) in enumerate(zip(legs, indices, strict=True)):
-        into = index + 1 if upward else index
-        if not leg.exposure or into <= 0 or into >= len(leg.table.brackets):
-            continue
-        edge = leg.table.brackets[into].floor / abs(leg.exposure)
-        if nearest is None or (edge < nearest if upward else edge > nearest):
-            nearest, movers = edge, [i]
-        elif edge == nearest:
-            movers.append(i)
-    return nearest, movers
+def _edge(
+    legs: Sequence[Leg], sizes: Sequence[Decimal], at: Sequence[int], i: int, upward: bool
+) -> tuple[Decimal, int] | None:
+    """Where leg i leaves its bracket, as an entry of a heap whose first is the nearest; None: it never does."""
+    brackets = legs[i].table.brackets
+    into = at[i] + 1 if upward else at[i]
+    if not sizes[i] or not 0 < into < len(brackets):
+        return None
+    edge = brackets[into].floor / sizes[i]
+    return (edge if upward else -edge), i

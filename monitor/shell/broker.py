@@ -97,11 +97,12 @@ class Broker:
             self._outbox.connected()
             await self._announce(client, self._online, version)
             async with asyncio.TaskGroup() as tasks:
-                receiving = tasks.create_task(self._receive(client, version), name="broker receive")
+                others = [tasks.create_task(self._receive(client, version), name="broker receive")]
                 if self._ghosts_wanted:
-                    tasks.create_task(self._look_for_ghosts(client), name="broker ghosts")
+                    others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
                 await self._send(client, version)
-                receiving.cancel()
+                for task in others:
+                    task.cancel()
             await self._announce(client, self._offline, version)
 
     def _client(self, version: str) -> aiomqtt.Client:

@@ -128,11 +128,12 @@ class MarketFeed(_Link):
             self._changed.clear()
             return
         self.report(LinkState.CONNECTING)
-        async with self.connection(self._venue.market_url(self._url)) as socket, asyncio.TaskGroup() as tasks:
-            self.report(LinkState.PROVING)
-            tasks.create_task(self._subscribe(socket), name=f"subscribe[{self.link.name}]")
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bridge(), name=f"bridge[{self.link.name}]")
-            await self._read(socket)
+            async with self.connection(self._venue.market_url(self._url)) as socket:
+                self.report(LinkState.PROVING)
+                tasks.create_task(self._subscribe(socket), name=f"subscribe[{self.link.name}]")
+                await self._read(socket)
 
     async def _subscribe(self, socket: ClientConnection) -> None:
         """Keep the subscriptions of an open connection in step with what is held."""
@@ -197,6 +198,7 @@ class AccountFeed(_Link):
         self._rest = rest
         self._rest_link = LinkId(account.name, "rest")
         self._rest_live = False
+        self._form = 0
         self._resync = asyncio.Event()
         self._buffer: list[Event] | None = None
 
@@ -208,7 +210,8 @@ class AccountFeed(_Link):
         self.report(LinkState.CONNECTING)
         await self._measure_clock()
         key = self._venue.stream_key((await self._ask(self._venue.requests.open_stream)).body)
-        form = self.config.private_forms[0]
+        form = self.config.private_forms[self._form % len(self.config.private_forms)]
+        self._form += 1  # should this one not come to life, the next try takes another
         url, first = self._venue.private_url(self._account.hosts.private_url, key, form)
         async with self.connection(url) as socket:
             if first is not None:
@@ -226,6 +229,7 @@ class AccountFeed(_Link):
                 snapshot = await self._snapshot(self._venue.requests.account)
                 self.inbox.put([*snapshot, *self._buffer])
                 self._buffer = None
+                self._form -= 1
                 self.proved()
                 tasks.create_task(self._keep_alive(), name=f"keepalive[{self.link.account}]")
                 tasks.create_task(self._reconcile(), name=f"reconcile[{self.link.account}]")

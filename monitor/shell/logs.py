@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 import structlog
 
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals may hold a secret
+)
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
@@ -21,7 +24,7 @@ def setup(format: Literal["auto", "json", "text"] = "auto", level: str = "info",
     renderers: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if as_text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str, ensure_ascii=False)]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer(default=str, ensure_ascii=False)]
     )
     structlog.configure(
         processors=[

@@ -64,7 +64,7 @@ class Budget:
 
     def counted(self, weight_used: int) -> None:
         """What the exchange says has been used, by anybody at our address."""
-        self._used = max(self._used, weight_used) if weight_used >= self._used else weight_used
+        self._used = weight_used
 
     def blocked(self, seconds: float) -> None:
         """The exchange asked us to stay away."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -34,6 +34,7 @@ from monitor.events import (
 )
 from monitor.venues.wire import decimal, flag, integer, moment, one_line, optional_text, parse, text, truncated
 
+T = TypeVar("T")
 Frame = Mapping[str, Any]
 
 MISREADS = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)
@@ -233,13 +234,38 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
 
 
 def margin_types_read(body: Any, account: str) -> Iterable[Event]:
-    yield MarginTypesRead(account, {text(row["symbol"]): row["marginType"].lower() == "isolated" for row in body})
+    def read(row: Frame) -> tuple[str, bool]:
+        return text(row["symbol"]), text(row["marginType"]).lower() == "isolated"
+
+    yield MarginTypesRead(account, dict(each_readable(read, body)))
+
+
+def each_readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterable[T]:
+    """The rows of a market-wide list that read; one odd symbol among hundreds must not blind us for the others.
+
+    What is left out is unknown, and is told as such where it is held. Where not one row reads, it is the list that is
+    wrong (an error body, another format), and the first row's error is raised.
+    """
+    wrong, any_reads = None, False
+    for row in rows:
+        try:
+            value = read(row)
+        except MISREADS as exc:
+            wrong = wrong or exc
+        else:
+            any_reads = True
+            yield value
+    if wrong is not None and not any_reads:
+        raise wrong
 
 
 def brackets_read(body: Any, account: str) -> Iterable[Event]:
     """`leverageBracket`: a list, or for a single symbol an object. Rates and amounts are bare JSON numbers."""
-    rows = body if isinstance(body, list) else [body]
-    yield BracketsRead(account, {text(row["symbol"]): _brackets(row["brackets"]) for row in rows})
+
+    def read(row: Frame) -> tuple[str, tuple[Bracket, ...]]:
+        return text(row["symbol"]), _brackets(row["brackets"])
+
+    yield BracketsRead(account, dict(each_readable(read, body if isinstance(body, list) else [body])))
 
 
 def _brackets(rows: Any) -> tuple[Bracket, ...]:

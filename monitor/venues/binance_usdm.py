@@ -151,11 +151,10 @@ class BinanceUsdm:
                 parse(raw)
                 return []
             marks = _ENVELOPE.decode(raw).data if b'"data"' in raw else _MARKS.decode(raw)
-            return [
-                _mark(mark, market)
-                for mark in (marks if isinstance(marks, list) else (marks,))
-                if (wanted is None or mark.s in wanted) and mark.st == _USDM and mark.e == "markPriceUpdate"
-            ]
+            if isinstance(marks, list):
+                ours = [mark for mark in marks if _is_ours(mark, wanted)]
+                return list(binance.each_readable(lambda mark: _mark(mark, market), ours))
+            return [_mark(marks, market)] if _is_ours(marks, wanted) else []
         except binance.MISREADS as exc:
             raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
 
@@ -187,6 +186,10 @@ def _read(body: bytes, read: Any) -> list[Any]:
         raise DecodeError(f"{exc!r:.200} in {one_line(body)}") from exc
 
 
+def _is_ours(mark: _Mark, wanted: Collection[str] | None) -> bool:
+    return (wanted is None or mark.s in wanted) and mark.st == _USDM and mark.e == "markPriceUpdate"
+
+
 def _mark(mark: _Mark, market: str) -> MarkPrice:
     price = number(mark.p)
     if price <= 0:
@@ -200,11 +203,13 @@ def _funding(rate: str, next_ms: int) -> tuple[Decimal | None, int | None]:
 
 
 def _marks_now(answer: Any, market: str) -> Iterable[Event]:
-    for row in answer if isinstance(answer, list) else [answer]:
+    def read(row: Any) -> MarkPrice:
+        funding = _funding(row.get("lastFundingRate", ""), moment(row.get("nextFundingTime", 0)))
         price = decimal(row["markPrice"])
-        if price > 0:  # a contract that is not traded yet has none
-            funding = _funding(row.get("lastFundingRate", ""), moment(row.get("nextFundingTime", 0)))
-            yield MarkPrice(market, text(row["symbol"]), price, moment(row["time"]), *funding, bridged=True)
+        return MarkPrice(market, text(row["symbol"]), price, moment(row["time"]), *funding, bridged=True)
+
+    marks = binance.each_readable(read, answer if isinstance(answer, list) else [answer])
+    return (mark for mark in marks if mark.price > 0)  # a contract that is not traded yet has no price
 
 
 def _mode(answer: Any, account: str) -> Iterable[Event]:
@@ -212,19 +217,19 @@ def _mode(answer: Any, account: str) -> Iterable[Event]:
 
 
 def _contracts(answer: Any, market: str) -> Iterable[Event]:
-    contracts = {}
-    for row in answer["symbols"]:
-        filters = {f.get("filterType"): f for f in row.get("filters", ())}
-        step = filters.get("LOT_SIZE", {}).get("stepSize")
-        delivery = moment(row.get("deliveryDate", _PERPETUAL_DELIVERY_MS))
-        symbol = text(row["symbol"])
-        contracts[symbol] = Contract(
-            symbol=symbol,
-            base_asset=text(row["baseAsset"]),
-            margin_asset=text(row["marginAsset"]),
-            status=str(row.get("status", "")),
-            quantity_step=None if step is None else decimal(step),
-            liquidation_fee=decimal(row["liquidationFee"]) if "liquidationFee" in row else None,
-            delivery_ms=None if delivery == _PERPETUAL_DELIVERY_MS else delivery,
-        )
-    yield ContractsRead(market, contracts)
+    contracts = binance.each_readable(_contract, answer["symbols"])
+    yield ContractsRead(market, {contract.symbol: contract for contract in contracts})
+
+
+def _contract(row: Any) -> Contract:
+    lot: dict[str, Any] = next((f for f in row.get("filters", ()) if f.get("filterType") == "LOT_SIZE"), {})
+    delivery = moment(row.get("deliveryDate", _PERPETUAL_DELIVERY_MS))
+    return Contract(
+        symbol=text(row["symbol"]),
+        base_asset=text(row["baseAsset"]),
+        margin_asset=text(row["marginAsset"]),
+        status=str(row.get("status", "")),
+        quantity_step=decimal(lot["stepSize"]) if "stepSize" in lot else None,
+        liquidation_fee=decimal(row["liquidationFee"]) if "liquidationFee" in row else None,
+        delivery_ms=None if delivery == _PERPETUAL_DELIVERY_MS else delivery,
+    )

@@ -1,0 +1,388 @@
+"""`marginwatch assess`: the risk of a saved account, for people and for programs.
+
+The builders of snapshot files here serve other test files too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from monitor.commands import assess
+from tests.schemas import validate
+
+ROOT = Path(__file__).parents[1]
+
+Rows = Sequence[tuple[str, str, str]]
+"""Brackets: floor, rate, amount, each as the exchange writes the number."""
+
+
+def risk_row(symbol: str, quantity: str, entry: str, mark: str, **more: object) -> dict[str, object]:
+    """A row of `positionRisk`, with the keys that it always has and those given."""
+    return {
+        "symbol": symbol,
+        "positionSide": "BOTH",
+        "positionAmt": quantity,
+        "entryPrice": entry,
+        "markPrice": mark,
+        "unRealizedProfit": "0",
+        "liquidationPrice": "0",
+        "isolatedWallet": "0",
+        "marginAsset": "USDT",
+        "updateTime": 1_795_248_000_000,
+        **more,
+    }
+
+
+def assets(**balances: str) -> dict[str, object]:
+    """The `account` answer: asset → cross wallet balance."""
+    return {
+        "assets": [
+            {"asset": asset, "walletBalance": balance, "crossWalletBalance": balance, "updateTime": 0}
+            for asset, balance in balances.items()
+        ]
+    }
+
+
+def snapshot(
+    rows: Sequence[Mapping[str, object]],
+    brackets: Mapping[str, Rows],
+    account: Mapping[str, object] | None = None,
+    **more: object,
+) -> str:
+    """A snapshot file. Rates, floors and amounts of brackets are bare JSON numbers, as on the wire."""
+    body: dict[str, object] = {"venue": "binance-usdm", "positionRisk": rows, **more}
+    if account is not None:
+        body["account"] = account
+    text = json.dumps(body)
+    return f'{text[:-1]}, "leverageBracket": {_brackets(brackets)}}}'
+
+
+def _brackets(brackets: Mapping[str, Rows]) -> str:
+    def one(number: int, row: tuple[str, str, str]) -> str:
+        floor, rate, amount = row
+        return f'{{"bracket": {number}, "notionalFloor": {floor}, "maintMarginRatio": {rate}, "cum": {amount}}}'
+
+    symbols = (
+        f'{{"symbol": {json.dumps(symbol)}, "brackets": [{", ".join(one(i + 1, row) for i, row in enumerate(rows))}]}}'
+        for symbol, rows in brackets.items()
+    )
+    return f"[{', '.join(symbols)}]"
+
+
+class Assessed:
+    """What the command printed, and how it ended."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def pools(self) -> dict[str, dict[str, Any]]:
+        return {line["pool"]: line for line in self.lines if line["schema"] == "marginwatch.pool/1"}
+
+    @property
+    def positions(self) -> dict[str, dict[str, Any]]:
+        """By symbol; of a hedged pair by symbol and side."""
+        rows = [line for line in self.lines if line["schema"] == "marginwatch.position/1"]
+        symbols = [row["symbol"] for row in rows]
+        return {
+            row["symbol"] if symbols.count(row["symbol"]) == 1 else f"{row['symbol']} {row['side']}": row
+            for row in rows
+        }
+
+
+def assessed(text: str | bytes, *shocks: str, as_json: bool = True) -> Assessed:
+    """Run the command on a file that it reads from standard input."""
+    raw = text.encode() if isinstance(text, str) else text
+    out, err = io.StringIO(), io.StringIO()
+    with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw))), redirect_stdout(out), redirect_stderr(err):
+        status = assess.main("-", list(shocks), as_json)
+    return Assessed(status, out.getvalue(), err.getvalue())
+
+
+# 2.5 BTC long at 92000 on 5182.40 USDT, rate 0.4 %: liquidated at (230000 − 5182.40) ÷ (2.5 × 0.996).
+LONG = snapshot(
+    [risk_row("BTCUSDT", "2.5", "92000", "90372.10")], {"BTCUSDT": [("0", "0.004", "0")]}, assets(USDT="5182.40")
+)
+
+
+def test_people_get_a_pool_a_line_and_its_positions_below() -> None:
+    """What somebody reads who was told that something is wrong."""
+    run = assessed(LONG, as_json=False)
+
+    assert run.status == 0
+    assert run.out.splitlines() == [
+        "cross-usdt: margin ratio 81.22%, margin balance 1112.65000000 USDT, maintenance margin 903.72100000,"
+        " 0.09% from liquidation",
+        "  BTCUSDT long 2.5 at 92000.00000000, mark 90372.10000000: liquidation price 90288.19277108,"
+        " unrealized PnL -4069.75000000",
+    ]
+    assert run.err == ""
+
+
+def test_programs_get_a_json_line_for_each_pool_and_position() -> None:
+    """The payloads of the topics, so that one reader serves both."""
+    run = assessed(LONG)
+    pool, position = run.lines
+
+    assert run.status == 0
+    validate(f"marginwatch/snapshot/pool/{pool['pool']}", json.dumps(pool).encode())
+    validate("marginwatch/snapshot/position/btcusdt", json.dumps(position).encode())
+    assert (pool["margin_ratio"], pool["distance"]) == (0.81222397, 0.00092846)
+    assert position["liquidation_price"] == "90288.19277108"
+    assert position["bankruptcy_price"] == "89927.04000000"
+    assert pool["as_of"] == position["as_of"] == "2026-11-21T08:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("shocks", "balance"),
+    [
+        pytest.param(["BTCUSDT=-5%"], "4582.40000000", id="one symbol: −600"),
+        pytest.param(["*=+10%"], "6682.40000000", id="all: +1200 and +300"),
+        pytest.param(["ETHUSDT=-1.5%"], "5137.40000000", id="a fraction of a percent: −45"),
+        pytest.param(["*=10%", "ETHUSDT=-1.5%"], "6337.40000000", id="all but one: +1200 and −45"),
+    ],
+)
+def test_a_shock_moves_the_marks_first(shocks: list[str], balance: str) -> None:
+    """What-if questions are asked of the same arithmetic."""
+    rows = [
+        risk_row("BTCUSDT", "0.1", "120000", "120000"),
+        risk_row("ETHUSDT", "1", "3000", "3000"),
+    ]
+    brackets = {"BTCUSDT": [("0", "0.004", "0")], "ETHUSDT": [("0", "0.005", "0")]}
+    run = assessed(snapshot(rows, brackets, assets(USDT="5182.40")), *shocks)
+
+    assert run.status == 0
+    assert run.pools["cross-usdt"]["margin_balance"] == balance
+
+
+@pytest.mark.parametrize("shock", ["BTCUSDT", "BTCUSDT=5", "BTCUSDT=five%", "=5%", "BTCUSDT=-100%", "BTCUSDT=-250%"])
+def test_a_shock_that_means_nothing_is_wrong_usage(shock: str) -> None:
+    """A typing error must not give figures that look like an answer."""
+    run = assessed(LONG, shock)
+
+    assert run.status == 2
+    assert run.out == ""
+    assert shock in run.err
+
+
+def test_a_shock_of_a_symbol_that_is_not_there_is_said() -> None:
+    """BTCUSD instead of BTCUSDT would otherwise read as "no effect"."""
+    run = assessed(LONG, "BTCUSD=-5%")
+
+    assert run.status == 1
+    assert run.err == "missing: shock of BTCUSD: no such mark in the file\n"
+    assert run.pools["cross-usdt"]["margin_ratio"] == 0.81222397
+
+
+# ---- what is missing ----
+
+
+def test_isolated_positions_need_position_risk_alone() -> None:
+    """An isolated wallet stands in the row itself. 27.75053162 of collateral, rate 0.4 %: 54233.54768876."""
+    rows = [
+        risk_row(
+            "BTCUSDT", "0.010", "56791.66666", "57214.41443521", positionSide="LONG", isolatedWallet="27.75053162"
+        ),
+        risk_row("BTCUSDT", "-0.002", "66351.2", "57214.41443521", positionSide="SHORT", isolatedWallet="13.2198888"),
+    ]
+    run = assessed(snapshot(rows, {"BTCUSDT": [("0", "0.004", "0")]}))
+
+    assert run.status == 0
+    assert run.err == ""
+    assert set(run.pools) == {"isolated-btcusdt-long", "isolated-btcusdt-short"}
+    assert run.positions["BTCUSDT long"]["liquidation_price"] == "54233.54768876"
+    assert run.positions["BTCUSDT short"]["liquidation_price"] == "72670.46254980"
+
+
+def test_a_cross_position_without_account_lacks_its_balance() -> None:
+    """The wallet is in no row: nothing that needs it may be guessed."""
+    run = assessed(snapshot([risk_row("BTCUSDT", "2.5", "92000", "90372.10")], {"BTCUSDT": [("0", "0.004", "0")]}))
+    pool, position = run.lines
+
+    assert run.status == 1
+    assert run.err == "missing: cross-usdt: balance USDT is unknown\n"
+    assert (pool["margin_ratio"], pool["reason"], pool["distance"]) == (None, "balance_unknown", None)
+    assert (position["liquidation_price"], position["liquidation"]["reason"]) == (None, "pool_incomplete")
+    assert position["maintenance_margin"] == "903.72100000"
+    validate("marginwatch/snapshot/pool/cross-usdt", json.dumps(pool).encode())
+    validate("marginwatch/snapshot/position/btcusdt", json.dumps(position).encode())
+
+
+def test_without_brackets_the_price_is_null_with_its_reason() -> None:
+    """Notional and PnL need no brackets and are given all the same."""
+    row = risk_row("BTCUSDT", "2.5", "92000", "90372.10")
+    run = assessed(snapshot([row], {}, assets(USDT="5182.40")))
+    pool, position = run.lines
+
+    assert run.status == 1
+    assert run.err == "missing: cross-usdt: brackets BTCUSDT is unknown\n"
+    assert (pool["margin_ratio"], pool["reason"]) == (None, "brackets_unknown")
+    assert (position["liquidation_price"], position["liquidation"]["reason"]) == (None, "brackets_unknown")
+    assert (position["notional"], position["unrealized_pnl"]) == ("225930.25000000", "-4069.75000000")
+    validate("marginwatch/snapshot/pool/cross-usdt", json.dumps(pool).encode())
+    validate("marginwatch/snapshot/position/btcusdt", json.dumps(position).encode())
+
+
+def test_a_mark_is_taken_from_the_premium_index_where_the_row_has_none() -> None:
+    """Older answers and other programs leave it out; with it comes the next funding."""
+    row = {k: v for k, v in risk_row("BTCUSDT", "2.5", "92000", "1").items() if k != "markPrice"}
+    index = {
+        "symbol": "BTCUSDT",
+        "markPrice": "90372.10000000",
+        "lastFundingRate": "0.00010000",
+        "nextFundingTime": 1_795_276_800_000,
+        "time": 1_795_248_000_500,
+    }
+    text = snapshot([row], {"BTCUSDT": [("0", "0.004", "0")]}, assets(USDT="5182.40"), premiumIndex=[index])
+    run = assessed(text)
+
+    assert run.status == 0
+    assert run.positions["BTCUSDT"]["liquidation_price"] == "90288.19277108"
+    assert run.positions["BTCUSDT"]["funding"] == {
+        "rate": 0.0001,
+        "next_at": "2026-11-21T16:00:00.000Z",
+        "payment": "-22.59302500",
+    }
+    assert run.pools["cross-usdt"]["as_of"] == "2026-11-21T08:00:00.500Z"
+
+
+@pytest.mark.parametrize("mark", [None, "0", "0.00000000"])
+def test_a_position_without_a_mark_is_named(mark: str | None) -> None:
+    """The exchange prints 0 where it has none; nothing can be divided by that."""
+    row = risk_row("BTCUSDT", "2.5", "92000", mark or "1")
+    if mark is None:
+        del row["markPrice"]
+    run = assessed(snapshot([row], {"BTCUSDT": [("0", "0.004", "0")]}, assets(USDT="5182.40")))
+
+    assert run.status == 1
+    assert run.err == "missing: cross-usdt: mark BTCUSDT is unknown\n"
+    assert run.positions["BTCUSDT"]["liquidation"]["reason"] == "mark_unknown"
+
+
+def test_a_file_without_positions_says_so() -> None:
+    """An empty answer must not look like an empty account."""
+    run = assessed(json.dumps({"venue": "binance-usdm", "account": assets(USDT="100")}), as_json=False)
+
+    assert run.status == 1
+    assert run.err == "missing: positionRisk: positions are unknown\n"
+
+
+def test_an_account_without_positions_is_fine() -> None:
+    """Nothing at risk is an answer."""
+    run = assessed(snapshot([], {}, assets(USDT="100")), as_json=False)
+
+    assert (run.status, run.out, run.err) == (0, "no positions\n", "")
+
+
+def test_multi_assets_mode_is_refused_by_name() -> None:
+    """Its collateral is valued otherwise: single-asset figures would be wrong."""
+    mode = {"dualSidePosition": False, "multiAssetsMargin": True}
+    body = json.loads(LONG) | {"accountConfig": mode}
+    run = assessed(json.dumps(body))
+
+    assert run.status == 1
+    assert run.out == ""
+    assert "multi-assets mode is not supported" in run.err
+
+
+def test_the_margin_type_may_come_from_the_symbol_config() -> None:
+    """An isolated position whose wallet has been used up stands at 0 and is isolated all the same."""
+    row = risk_row("BTCUSDT", "0.01", "92000", "92500")
+    config = [{"symbol": "BTCUSDT", "marginType": "ISOLATED"}]
+    run = assessed(snapshot([row], {"BTCUSDT": [("0", "0.004", "0")]}, symbolConfig=config))
+
+    assert run.status == 0
+    assert run.pools["isolated-btcusdt"]["margin_balance"] == "5.00000000"
+
+
+# ---- what cannot be read ----
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        pytest.param(b"", "not a JSON object", id="empty"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\xff\xfe", "not a JSON object", id="a picture"),
+        pytest.param(b"<html>503</html>", "not a JSON object", id="a page"),
+        pytest.param(b"[1, 2]", "not a JSON object", id="a list"),
+        pytest.param(b"{" * 200_000, "not a JSON object", id="cut off"),
+        pytest.param(b'{"venue": ' + b"[" * 200_000, "not a JSON object", id="deeply nested"),
+        pytest.param(b'{"account": {}}', "binance-usdm", id="no venue"),
+        pytest.param(b'{"venue": "mtgox"}', "'mtgox'", id="unknown venue"),
+        pytest.param(b'{"venue": 5}', "not a JSON object", id="venue of another type"),
+        pytest.param(b'{"venue": "binance-usdm", "postionRisk": []}', "postionRisk", id="misspelt key"),
+        pytest.param(b'{"venue": "binance-usdm", "positionRisk": {"code": -2015}}', '"positionRisk"', id="error body"),
+        pytest.param(
+            b'{"venue": "binance-usdm", "account": {"assets": [{"asset": "USDT", "walletBalance": "NaN"}]}}',
+            '"account"',
+            id="not a number",
+        ),
+        pytest.param(
+            b'{"venue": "binance-usdm", "positionRisk": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+            "",
+            id="an answer nested beyond reason",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_a_clear_error(raw: bytes, says: str) -> None:
+    """One line that names what is wrong, no traceback, and nothing on standard output."""
+    run = assessed(raw)
+
+    assert run.status == 1
+    assert run.out == ""
+    assert run.err.startswith("marginwatch assess: -: ")
+    assert says in run.err
+    assert run.err.count("\n") == 1
+
+
+def command(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "monitor", "assess", *arguments], input=stdin, capture_output=True, cwd=ROOT
+    )
+
+
+def test_the_command_reads_a_file_or_standard_input(tmp_path: Path) -> None:
+    """`-` is for pipes; both ways give the same bytes."""
+    file = tmp_path / "snapshot.json"
+    file.write_text(LONG, encoding="utf-8")
+
+    from_file, from_pipe = command(str(file), "--json"), command("-", "--json", stdin=LONG.encode())
+    shocked = command(str(file), "--json", "--shock", "BTCUSDT=+1%", "--shock", "*=-2%")
+
+    assert from_file.returncode == from_pipe.returncode == shocked.returncode == 0
+    assert from_file.stdout == from_pipe.stdout == assessed(LONG).out.encode()
+    assert json.loads(shocked.stdout.splitlines()[1])["mark_price"] == "91275.82100000"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The commonest mistake of all."""
+    done = command(str(tmp_path / "none.json"))
+
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert b"none.json: No such file or directory" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_usage_is_told_to_whoever_gives_no_file() -> None:
+    """Status 2 is wrong usage, on every command."""
+    done = command()
+
+    assert done.returncode == 2
+    assert b"usage: marginwatch assess" in done.stderr

@@ -1,0 +1,316 @@
+"""The book: what the exchange last said, whatever order it arrives in."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from monitor.book import AccountBook, MarketBook
+from monitor.events import (
+    AccountChanged,
+    Balance,
+    BalancesRead,
+    Bracket,
+    ExchangeFigures,
+    MarkPrice,
+    Position,
+    PositionKey,
+    PositionsRead,
+    Side,
+)
+from monitor.risk.pools import margin_pools
+from tests.watched import WALL_MS, now_at, row
+
+D = Decimal
+BTC = PositionKey("BTCUSDT", Side.BOTH)
+
+
+def pushed(*positions: Position, balances: tuple[Balance, ...] = (), at_ms: int = 0) -> AccountChanged:
+    return AccountChanged("main", "ORDER", balances, positions, None, {}, at_ms, at_ms)
+
+
+def balance(wallet: str, at_ms: int, asset: str = "USDT") -> Balance:
+    return Balance(asset, D(wallet), D(wallet), at_ms)
+
+
+def read(*positions: Position, sent_ms: int) -> PositionsRead:
+    return PositionsRead("main", tuple((p, None) for p in positions), sent_ms)
+
+
+def known_book(*rows: Position, wallet: str = "1000", dispute_s: float = 60) -> AccountBook:
+    book = AccountBook(dispute_s)
+    book.apply_balances(BalancesRead("main", (balance(wallet, 1),), 1), 0)
+    book.apply_positions(read(*rows, sent_ms=1), 0)
+    return book
+
+
+# ---- marks ----
+
+
+def mark(price: str, at_ms: int) -> MarkPrice:
+    return MarkPrice("market-x", "BTCUSDT", D(price), at_ms, None, None)
+
+
+def test_a_mark_older_than_the_known_one_is_dropped() -> None:
+    """A reordered frame, or a slow REST answer, must not turn the price back."""
+    book = MarketBook()
+
+    assert book.apply_mark(mark("100", WALL_MS + 1000), now_at(1))
+    assert not book.apply_mark(mark("90", WALL_MS), now_at(2))
+    assert book.prices["BTCUSDT"] == 100
+
+
+def test_a_marks_age_counts_how_late_it_came() -> None:
+    """A feed that lags by ten seconds is ten seconds old on arrival, however briskly its frames follow each other."""
+    book = MarketBook()
+    book.apply_mark(mark("100", WALL_MS), now_at(10))
+
+    assert book.age("BTCUSDT", 12) == 12
+    assert book.age("ETHUSDT", 12) is None
+
+
+def test_a_wrong_clock_of_ours_neither_hides_nor_invents_age() -> None:
+    """Our clock two minutes ahead (offset −120 s) would else make every mark two minutes old."""
+    ahead = MarketBook()
+    ahead.offset_ms = -120_000
+    ahead.apply_mark(mark("100", WALL_MS - 120_000), now_at(0))
+    behind = MarketBook()
+    behind.apply_mark(mark("100", WALL_MS + 120_000), now_at(0))
+
+    assert ahead.age("BTCUSDT", 1) == 1
+    assert behind.age("BTCUSDT", 1) == 1  # never younger than since it came
+
+
+# ---- pushed changes ----
+
+
+def test_rows_are_merged_never_replaced_as_a_whole() -> None:
+    """An event names only what changed; the rest of the account stands."""
+    book = known_book(row("BTCUSDT", "1", "50000"), row("ETHUSDT", "-3", "3000"))
+
+    book.apply_changed(pushed(row("ETHUSDT", "-4", "3001", at_ms=5), balances=(balance("9", 5, "BNB"),)), 1)
+
+    assert {r.symbol: r.quantity for r in book.positions()} == {"BTCUSDT": 1, "ETHUSDT": -4}
+    assert {b.asset: b.wallet_balance for b in book.balances.values()} == {"USDT": 1000, "BNB": 9}
+
+
+def test_an_event_older_than_the_row_is_dropped() -> None:
+    """Events can overtake each other; the later state of the exchange is the true one."""
+    book = known_book(row("BTCUSDT", "2", "50000", at_ms=10))
+
+    assert not book.apply_changed(pushed(row("BTCUSDT", "1", "50000", at_ms=9)), 1)
+    assert book.rows[BTC].quantity == 2
+
+
+def test_of_one_event_the_newer_rows_count_and_the_older_do_not() -> None:
+    """Age is a matter of each row, not of the frame it came in."""
+    book = known_book(row("BTCUSDT", "2", "50000", at_ms=10), wallet="1000")
+
+    taken = book.apply_changed(pushed(row("BTCUSDT", "1", "50000", at_ms=9), balances=(balance("900", 9),)), 1)
+
+    assert taken
+    assert book.rows[BTC].quantity == 2
+    assert book.balances["USDT"].wallet_balance == 900
+
+
+def test_two_events_of_one_millisecond_both_count_in_order_of_arrival() -> None:
+    """A market order trades several times within a millisecond; the last state stands."""
+    book = known_book(row("BTCUSDT", "1", "50000", at_ms=10))
+
+    book.apply_changed(pushed(row("BTCUSDT", "2", "50000", at_ms=10)), 1)
+    book.apply_changed(pushed(row("BTCUSDT", "3", "50000", at_ms=10)), 1)
+
+    assert book.rows[BTC].quantity == 3
+
+
+def test_an_event_that_is_dropped_does_not_prove_the_account_fresh() -> None:
+    """An old frame says nothing of the present."""
+    book = known_book(row("BTCUSDT", "2", "50000", at_ms=10))
+    book.apply_changed(pushed(row("BTCUSDT", "1", "50000", at_ms=9)), 99)
+
+    assert book.truth_at == 0
+
+
+# ---- snapshots ----
+
+
+def test_a_snapshot_older_than_an_event_never_overwrites_it() -> None:
+    """REST answers come from copies that lag behind the stream."""
+    book = known_book(row("BTCUSDT", "1", "50000"))
+    book.apply_changed(pushed(row("BTCUSDT", "5", "51000", at_ms=100), balances=(balance("800", 100),)), 1)
+
+    book.apply_balances(BalancesRead("main", (balance("1000", 50),), 200), 2)
+    book.apply_positions(read(row("BTCUSDT", "1", "50000", at_ms=50), sent_ms=200), 2)
+
+    assert book.rows[BTC].quantity == 5
+    assert book.balances["USDT"].wallet_balance == 800
+
+
+def test_a_newer_snapshot_row_is_taken_at_once() -> None:
+    """It is how a change that was never pushed becomes known."""
+    book = known_book(row("BTCUSDT", "1", "50000"))
+    book.apply_positions(read(row("BTCUSDT", "4", "50500", at_ms=60), sent_ms=200), 2)
+
+    assert book.rows[BTC].quantity == 4
+
+
+def test_a_position_that_the_snapshot_does_not_name_is_closed() -> None:
+    """`positionRisk` lists only what is open."""
+    book = known_book(row("BTCUSDT", "1", "50000", at_ms=100))
+    book.apply_positions(read(sent_ms=10_000), 2)
+
+    assert list(book.positions()) == []
+
+
+def test_a_position_touched_while_the_snapshot_was_made_is_not_closed_by_it() -> None:
+    """It was opened a moment before we asked: the copy that answered had not heard of it."""
+    book = known_book()
+    book.apply_changed(pushed(row("BTCUSDT", "1", "50000", at_ms=9_000)), 1)
+
+    book.apply_positions(read(sent_ms=10_000), 2)
+
+    assert book.rows[BTC].quantity == 1
+
+
+def test_an_older_answer_that_persists_is_believed_after_dispute_s() -> None:
+    """A wrong belief of ours must not outlive every later answer of the exchange."""
+    book = known_book(row("BTCUSDT", "1", "50000"), dispute_s=60)
+    book.apply_changed(pushed(row("BTCUSDT", "5", "51000", at_ms=100)), 1)
+    contradiction = read(row("BTCUSDT", "1", "50000", at_ms=50), sent_ms=200)
+
+    book.apply_positions(contradiction, 10)
+    book.apply_positions(contradiction, 69.9)
+    assert book.rows[BTC].quantity == 5
+
+    book.apply_positions(contradiction, 70)
+    assert book.rows[BTC].quantity == 1
+
+
+def test_a_dispute_begins_anew_when_the_contradiction_changes_or_ends() -> None:
+    """Sixty seconds of the same words, not sixty seconds of any words."""
+    book = known_book(row("BTCUSDT", "1", "50000"), dispute_s=60)
+    book.apply_changed(pushed(row("BTCUSDT", "5", "51000", at_ms=100)), 1)
+
+    book.apply_positions(read(row("BTCUSDT", "1", "50000", at_ms=50), sent_ms=200), 10)
+    book.apply_positions(read(row("BTCUSDT", "2", "50000", at_ms=51), sent_ms=200), 40)
+    book.apply_positions(read(row("BTCUSDT", "2", "50000", at_ms=51), sent_ms=200), 71)
+    assert book.rows[BTC].quantity == 5
+
+    book.apply_positions(read(row("BTCUSDT", "5", "51000", at_ms=50), sent_ms=200), 80)  # now it agrees
+    book.apply_positions(read(row("BTCUSDT", "2", "50000", at_ms=51), sent_ms=200), 101)
+    assert book.rows[BTC].quantity == 5
+
+
+def test_a_balance_in_dispute_is_settled_the_same_way() -> None:
+    """Wallets lag like positions do."""
+    book = known_book(dispute_s=60)
+    book.apply_changed(pushed(balances=(balance("700", 100),)), 1)
+    answer = BalancesRead("main", (balance("1000", 50),), 200)
+
+    book.apply_balances(answer, 10)
+    assert book.balances["USDT"].wallet_balance == 700
+    book.apply_balances(answer, 70)
+    assert book.balances["USDT"].wallet_balance == 1000
+
+
+def test_the_exchanges_own_figures_follow_the_snapshot() -> None:
+    """They are published beside ours; those of a closed position would mislead."""
+    figures = ExchangeFigures(D(50_000), D(0), D(200), None)
+    book = known_book()
+    book.apply_positions(PositionsRead("main", ((row("BTCUSDT", "1", "50000"), figures),), 10_000), 1)
+    assert book.figures[BTC] is figures
+
+    book.apply_positions(read(sent_ms=20_000), 2)
+    assert BTC not in book.figures
+
+
+# ---- margin type and asset ----
+
+
+def test_the_margin_type_of_a_silent_row_is_found_in_what_is_known() -> None:
+    """The snapshot's rows do not say it: a wallet of its own says it, else the symbol's setting."""
+    book = known_book()
+    book.isolated["ETHUSDT"] = True
+    book.apply_positions(
+        read(
+            row("BTCUSDT", "1", "50000", isolated_wallet="10"),
+            row("ETHUSDT", "1", "3000"),
+            row("XRPUSDT", "1", "1"),
+            sent_ms=10_000,
+        ),
+        1,
+    )
+
+    assert {r.symbol: r.isolated for r in book.positions()} == {"BTCUSDT": True, "ETHUSDT": True, "XRPUSDT": False}
+
+
+def test_a_pushed_margin_type_is_remembered_for_rows_that_do_not_say() -> None:
+    """Stream first, snapshot later: the position must not fall back into the cross pool."""
+    book = known_book()
+    book.apply_changed(pushed(row("BTCUSDT", "1", "50000", isolated=True, at_ms=5)), 1)
+    book.apply_positions(read(row("BTCUSDT", "1", "50000", at_ms=6), sent_ms=10_000), 2)
+
+    assert book.rows[BTC].isolated is True
+
+
+def test_an_overtaken_event_does_not_decide_the_margin_type() -> None:
+    """An old frame from before the switch would else put the next silent row into the wrong pool."""
+    book = known_book()
+    book.apply_changed(pushed(row("BTCUSDT", "1", "50000", isolated=True, isolated_wallet="0", at_ms=10)), 1)
+    book.apply_changed(pushed(row("BTCUSDT", "1", "50000", isolated=False, at_ms=9)), 2)
+
+    assert book.isolated["BTCUSDT"] is True
+
+
+def test_a_row_without_a_margin_asset_keeps_the_one_that_is_known() -> None:
+    """Frames of some accounts lack `ma`; the position belongs to its pool all the same."""
+    book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
+    book.apply_changed(pushed(row("BTCUSDC", "2", "50000", at_ms=5, asset=None)), 1)
+
+    [pool] = margin_pools("main", book, lambda symbol: None)
+    assert (pool.id, pool.asset) == ("cross-usdc", "USDC")
+
+
+def test_a_symbol_whose_asset_nobody_knows_has_an_unknown_wallet() -> None:
+    """Taken for empty, it would be a liquidation that is none."""
+    book = known_book(row("BTCUSDT", "1", "50000", asset=None))
+
+    [guessed] = margin_pools("main", book, lambda symbol: None)
+    [told] = margin_pools("main", book, lambda symbol: "USDT")
+    assert guessed.wallet_balance is None
+    assert told.wallet_balance == 1000
+
+
+def test_an_asset_that_a_read_account_does_not_name_is_empty() -> None:
+    """The exchange lists every asset that has anything: that is knowledge, not ignorance."""
+    book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
+
+    [pool] = margin_pools("main", book, lambda symbol: None)
+    assert pool.wallet_balance == 0
+
+
+# ---- brackets ----
+
+
+def test_an_unusable_bracket_table_is_said_and_not_used() -> None:
+    """Better no price than one from a table that makes no sense."""
+    book = known_book()
+    low, high = Bracket(1, D(0), D("0.01"), D(0)), Bracket(2, D(0), D("0.02"), D(0))
+
+    assert book.apply_brackets({"BTCUSDT": (low, high), "ETHUSDT": (low,)}).keys() == {"BTCUSDT"}
+    assert book.tables.keys() == {"ETHUSDT"}
+
+
+@pytest.mark.parametrize("first", ["balances", "positions"])
+def test_an_account_is_known_once_both_halves_are_read(first: str) -> None:
+    """A wallet without its positions, or the other way round, is no account."""
+    book = AccountBook(60)
+    halves = {
+        "balances": lambda: book.apply_balances(BalancesRead("main", (), 1), 0),
+        "positions": lambda: book.apply_positions(read(sent_ms=1), 0),
+    }
+    halves.pop(first)()
+    assert not book.known
+    halves.popitem()[1]()
+    assert book.known

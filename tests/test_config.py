@@ -1,0 +1,419 @@
+"""config.toml: every mistake at once, by file and key, with what would be right; and every key to its effect."""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+
+import pytest
+
+from monitor.config import Config, Secret, parse, secrets
+from monitor.errors import ConfigError
+from monitor.rules import (
+    DEFAULTS,
+    DataStaleRule,
+    LiquidationPriceMovedRule,
+    MarginRatioRule,
+    Rule,
+    Severity,
+    Step,
+)
+
+D = Decimal
+
+ACCOUNT = """
+[[account]]
+name = "main"
+venue = "binance-usdm"
+api_key = "env:KEY"
+secret = "env:SECRET"
+"""
+
+
+def read(text: str, *others: tuple[str, str]) -> Config:
+    documents = [("config.toml", text), *others]
+    return parse([(name, tomllib.loads(body, parse_float=Decimal)) for name, body in documents])
+
+
+def problems(text: str, *others: tuple[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(text, *others)
+    return list(caught.value.problems)
+
+
+# ---- mistakes ----
+
+
+def test_the_smallest_config_is_one_account() -> None:
+    """Everything else has a default that works."""
+    config = read(ACCOUNT)
+
+    assert [(a.name, a.venue, a.environment) for a in config.accounts] == [("main", "binance-usdm", "live")]
+    assert dict(config.rules.rules) == dict(DEFAULTS)
+    assert (config.mqtt.host, config.mqtt.port, config.mqtt.prefix) == ("localhost", 1883, "marginwatch")
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    """Whoever mends a config wants one round, not ten."""
+    found = problems(
+        """
+        instnce = "vps1"
+        [mqtt]
+        prot = 1883
+        port = 70000
+        prefix = "a/#"
+        [log]
+        level = "debgu"
+        [store]
+        keep_days = 0
+        [rules.margin_rato]
+        enabled = false
+        [rules.data_stale]
+        for_s = "long"
+        [[account]]
+        name = "Main"
+        venue = "binance-usd"
+        secret = "env:S"
+        """
+    )
+
+    assert found == [
+        'config.toml: instnce: unknown key; did you mean "instance"?',
+        'config.toml: [[account]] "Main" name: must be 1 to 32 of a-z, 0-9 and -, and none of status, info, cmd',
+        'config.toml: [[account]] "Main" venue: must be one of binance-usdm; did you mean "binance-usdm"?',
+        'config.toml: [[account]] "Main" api_key: is missing',
+        'config.toml: [mqtt] prot: unknown key; did you mean "port"?',
+        "config.toml: [mqtt] port: must be a whole number from 1 to 65535",
+        'config.toml: [mqtt] prefix: must be a topic without wildcards, such as "marginwatch" or "home/marginwatch"',
+        "config.toml: [store] keep_days: must be a whole number from 1 to 36500",
+        'config.toml: [log] level: must be one of debug, info, warning, error; did you mean "debug"?',
+        'config.toml: [rules.margin_rato]: unknown rule; did you mean "margin_ratio"?',
+        "config.toml: [rules.data_stale] for_s: must be a number of seconds from 0 to 10,000,000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "[[account]]: there is none; name at least one account to watch"),
+        ("account = 3", "account: must be written [[account]]"),
+        ('[account]\nname = "x"', "account: must be written [[account]]"),
+        (ACCOUNT + ACCOUNT, '[[account]] "main": the name is taken; every account needs its own'),
+        (ACCOUNT.replace('"main"', '"status"'), '[[account]] "status" name: must be 1 to 32'),
+        (ACCOUNT.replace('"main"', '"_instance"'), '[[account]] "_instance" name: must be 1 to 32'),
+        (ACCOUNT.replace('name = "main"\n', ""), "[[account]] number 1 name: is missing"),
+        (ACCOUNT + 'environment = "tesnet"', 'must be one of live, testnet, demo, custom; did you mean "testnet"?'),
+        (ACCOUNT + "labels = {desk = 3}", "labels: must be a table of texts"),
+        ('[mqtt]\ntls = "yes"\n' + ACCOUNT, "[mqtt] tls: must be true or false"),
+        ("account_defaults = 3\n" + ACCOUNT, "[account_defaults]: must be a table"),
+        (ACCOUNT + 'rest_url = "wss://x"', "rest_url: must be an address beginning with http:// or https://"),
+        (ACCOUNT + "rules = 3", '[[account]] "main" rules: unknown key'),
+        ("mqtt = 3\n" + ACCOUNT, "[mqtt]: must be a table"),
+        ("[mqtt]\nport = true\n" + ACCOUNT, "[mqtt] port: must be a whole number"),
+        ("[mqtt]\nport = 1883.0\n" + ACCOUNT, "[mqtt] port: must be a whole number"),
+        ('[mqtt]\npassword = "env:P"\n' + ACCOUNT, "[mqtt] password: is of no use without username"),
+        ('[mqtt]\ntls_cert_file = "a"\n' + ACCOUNT, "[mqtt] tls_cert_file: needs tls_key_file"),
+        ('[mqtt]\nhost = " "\n' + ACCOUNT, "[mqtt] host: must be a text in quotes"),
+        ("[links]\ntick_s = 0\n" + ACCOUNT, "[links] tick_s: must be a number of seconds from 0.01 to 5"),
+        ("[links]\ntick_s = nan\n" + ACCOUNT, "[links] tick_s: must be a number of seconds"),
+        ("[links]\ndispute_s = inf\n" + ACCOUNT, "[links] dispute_s: must be a number of seconds"),
+        ('[links]\nprivate_forms = ["quey"]\n' + ACCOUNT, 'did you mean "query"?'),
+        ("rules = 3\n" + ACCOUNT, "rules: must be written [rules.<name>]"),
+        ("rules.margin_ratio = 3\n" + ACCOUNT, "[rules.margin_ratio]: must be a table"),
+        ("[rules.margin_ratio]\nfr_s = 3\n" + ACCOUNT, '[rules.margin_ratio] fr_s: unknown key; did you mean "for_s"?'),
+        ("[rules.margin_ratio]\ncritical_within = 11\n" + ACCOUNT, "critical_within: must be a fraction"),
+        ("[rules.margin_ratio]\ncritical_within = nan\n" + ACCOUNT, "critical_within: must be a fraction"),
+        ("[rules.margin_ratio]\nrepeat_s = {warn = 3}\n" + ACCOUNT, "repeat_s: must be a table of seconds by severity"),
+        ("[rules.margin_ratio]\nmatch = 3\n" + ACCOUNT, "match: must be written [[rules.margin_ratio.match]]"),
+        ("[[rules.margin_ratio.match]]\nfor_s = 3\n" + ACCOUNT, "number 1: names nothing to match; give account"),
+        ("[[rules.margin_ratio.match]]\nlabel.desk = 3\n" + ACCOUNT, "label.desk: must be a text in quotes"),
+        ('[[rules.margin_ratio.match]]\nsymbl = "X*"\n' + ACCOUNT, 'symbl: unknown key; did you mean "symbol"?'),
+    ],
+)
+def test_a_mistake_is_named_with_its_file_its_key_and_its_remedy(text: str, said: str) -> None:
+    """`config.toml: key: what would be right`, and no traceback."""
+    found = problems(text)
+    assert any(said in one for one in found), found
+    assert all(one.startswith("config.toml: ") for one in found)
+
+
+@pytest.mark.parametrize("value", ["AKIAx9f8s7d6", "env:", "file", "vault:secret", 12345678])
+@pytest.mark.parametrize("key", ["api_key", "secret"])
+def test_a_secret_is_never_repeated_in_a_message(value: object, key: str) -> None:
+    """It was pasted where its place should be named; a log or a bug report must not carry it on."""
+    lines = {"api_key": '"env:KEY"', "secret": '"env:SECRET"', key: value if isinstance(value, int) else f'"{value}"'}
+    text = '[[account]]\nname = "main"\nvenue = "binance-usdm"\n' + "\n".join(f"{k} = {v}" for k, v in lines.items())
+    [found] = problems(text)
+
+    assert found == (
+        f'config.toml: [[account]] "main" {key}: must be env:NAME, file:PATH or credential:NAME;'
+        " a secret is never written into the config"
+    )
+
+
+def test_a_password_in_plain_text_is_not_repeated_either() -> None:
+    """The same for the broker."""
+    found = problems('[mqtt]\nusername = "u"\npassword = "hunter2"\n' + ACCOUNT)
+    assert "hunter2" not in " ".join(found)
+
+
+# ---- steps ----
+
+
+def steps_of(rows: str, rule: str = "margin_ratio") -> Rule:
+    return read(f"[rules.{rule}]\nsteps = {rows}\n{ACCOUNT}").rules.rules[rule]
+
+
+def test_steps_are_read_exactly_and_sorted_by_severity() -> None:
+    """0.1 is 0.1: no binary fraction ever stands between a level and a ratio."""
+    rule = steps_of(
+        '[{at = 0.9, clear = 0.8, severity = "critical"},'
+        ' {at = 0.7000000000000000001, clear = 0.1, severity = "notice"}]'
+    )
+    assert rule.steps == (
+        Step(D("0.7000000000000000001"), D("0.1"), Severity.NOTICE),
+        Step(D("0.9"), D("0.8"), Severity.CRITICAL),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("[]", "must be a list such as"),
+        ("3", "must be a list such as"),
+        ('[{at = 0.8, severity = "warning"}]', "each step needs at, clear and severity, and nothing else"),
+        ('[{at = 0.8, clear = 0.7, severity = "warning", x = 1}]', "each step needs at, clear and severity"),
+        ('[{at = 0.8, clear = 0.7, severity = "bad"}]', "must be one of info, notice, warning, critical, liquidation"),
+        ('[{at = 0.8, clear = 0.7, severity = "ok"}]', "must be one of info, notice, warning"),
+        ('[{at = 0.8, clear = 0.8, severity = "warning"}]', "at and clear are both 0.8"),
+        ('[{at = -1, clear = 0.8, severity = "warning"}]', "must be a number of at least 0"),
+        ('[{at = inf, clear = 0.8, severity = "warning"}]', "must be a number of at least 0"),
+        ('[{at = nan, clear = 0.8, severity = "warning"}]', "must be a number of at least 0"),
+        ('[{at = "0.8", clear = 0.7, severity = "warning"}]', "must be a number of at least 0"),
+        ('[{at = 0.7, clear = 0.8, severity = "warning"}]', "clear must lie below at: this is worse the higher it is"),
+        (
+            '[{at = 0.9, clear = 0.7, severity = "warning"}, {at = 0.8, clear = 0.7, severity = "critical"}]',
+            "a higher severity needs a more alarming at",
+        ),
+        (
+            '[{at = 0.8, clear = 0.7, severity = "warning"}, {at = 0.9, clear = 0.7, severity = "warning"}]',
+            "each severity may have one step",
+        ),
+    ],
+)
+def test_steps_that_could_never_work_are_refused(rows: str, said: str) -> None:
+    """A level that never fires, or always does, is found at the desk and not in the night."""
+    [found] = problems(f"[rules.margin_ratio]\nsteps = {rows}\n{ACCOUNT}")
+    assert found.startswith("config.toml: [rules.margin_ratio] steps: ")
+    assert said in found
+
+
+def test_a_distance_has_its_clear_above() -> None:
+    """It is worse the smaller it is; the other way round it would alarm whenever all is well."""
+    row = '[{at = 0.05, clear = 0.06, severity = "warning"}]'
+    assert steps_of(row, "liquidation_distance").steps == (Step(D("0.05"), D("0.06"), Severity.WARNING),)
+    with pytest.raises(ConfigError, match="clear must lie above at: this is worse the lower it is"):
+        steps_of('[{at = 0.06, clear = 0.05, severity = "warning"}]', "liquidation_distance")
+
+
+# ---- rules ----
+
+
+def test_of_a_rule_only_the_named_keys_change() -> None:
+    """To move one number nobody should have to repeat the rest."""
+    rule = read("[rules.margin_ratio]\nclear_for_s = 5\n" + ACCOUNT).rules.rules["margin_ratio"]
+
+    default = DEFAULTS["margin_ratio"]
+    assert rule.clear_for_s == 5
+    assert (rule.steps, rule.repeat_s, rule.for_s) == (default.steps, default.repeat_s, default.for_s)
+    assert isinstance(rule, MarginRatioRule)
+
+
+def test_of_the_repeats_only_the_named_severities_change() -> None:
+    """Warnings more often must not mean that critical is never repeated again."""
+    rule = read("[rules.margin_ratio]\nrepeat_s = {warning = 600}\n" + ACCOUNT).rules.rules["margin_ratio"]
+    assert dict(rule.repeat_s) == {"warning": 600, "critical": 300, "liquidation": 60}
+
+
+def test_keys_of_one_rule_alone_have_their_kinds() -> None:
+    """Seconds are seconds, fractions exact."""
+    rules = read(
+        "[rules.liquidation_price_moved]\nnotice_at = 0.003\nfunding_window_s = 1\nenabled = false\n"
+        "[rules.data_stale]\nstale_after_s = 2.5\nendangered_ratio = 0.4\n" + ACCOUNT
+    ).rules.rules
+    moved, stale = rules["liquidation_price_moved"], rules["data_stale"]
+
+    assert isinstance(moved, LiquidationPriceMovedRule)
+    assert (moved.notice_at, moved.funding_window_s, moved.enabled) == (D("0.003"), 1, False)
+    assert isinstance(stale, DataStaleRule)
+    assert (stale.stale_after_s, stale.endangered_ratio) == (2.5, D("0.4"))
+
+
+MATCHES = """
+[rules.margin_ratio]
+clear_for_s = 10
+[[rules.margin_ratio.match]]
+account = "test-*"
+enabled = false
+[[rules.margin_ratio.match]]
+label.desk = "arb*"
+symbol = "PEPE*"
+for_s = 1
+[[rules.margin_ratio.match]]
+symbol = "PEPE*"
+for_s = 2
+[[rules.margin_ratio.match]]
+min_notional = 1000.5
+for_s = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("account", "labels", "symbols", "notional", "expected"),
+    [
+        ("test-1", {"desk": "arb"}, ["PEPEUSDT"], "9999", (False, 0)),
+        ("main", {"desk": "arb-2"}, ["BTCUSDT", "PEPEUSDT"], "0", (True, 1)),
+        ("main", {"desk": "spot"}, ["PEPEUSDT"], "9999", (True, 2)),
+        ("main", {}, ["1000PEPEUSDT"], "1000.5", (True, 3)),
+        ("main", {}, ["BTCUSDT"], "1000.49", (True, 0)),
+        ("main", {"desk": "arb"}, ["pepeusdt"], None, (True, 0)),
+    ],
+    ids=["account glob", "label and symbol", "first that fits", "notional", "none", "case counts, unknown notional"],
+)
+def test_the_first_match_that_fits_wins(
+    account: str, labels: dict[str, str], symbols: list[str], notional: str | None, expected: tuple[bool, float]
+) -> None:
+    """Overrides are read from top to bottom, and each builds on the rule as it is configured."""
+    rules = read(MATCHES + ACCOUNT).rules
+    rule = rules.of("margin_ratio", account, labels, symbols, None if notional is None else D(notional))
+
+    assert (rule.enabled, rule.for_s) == expected
+    assert rule.clear_for_s == 10
+
+
+def test_levels_of_overrides_are_levels_too() -> None:
+    """No printed figure may be rounded across one of them."""
+    rules = read(
+        '[[rules.margin_ratio.match]]\nsymbol = "X*"\nsteps = [{at = 0.33, clear = 0.22, severity = "warning"}]\n'
+        + ACCOUNT
+    ).rules
+    assert set(rules.levels("margin_ratio")) == {
+        D(x) for x in ("0.5", "0.45", "0.8", "0.7", "0.9", "1", "0.33", "0.22")
+    }
+
+
+# ---- accounts ----
+
+
+def test_defaults_and_the_accounts_name_make_a_hundred_accounts_short() -> None:
+    """`{name}` stands for the account in every secret."""
+    config = read(
+        """
+        [account_defaults]
+        venue = "binance-usdm"
+        environment = "testnet"
+        api_key = "env:KEY_{name}"
+        secret = "file:/run/keys/{name}.secret"
+        [[account]]
+        name = "a"
+        [[account]]
+        name = "b"
+        environment = "live"
+        secret = "credential:{name}-secret"
+        """
+    )
+
+    assert [(a.name, a.environment) for a in config.accounts] == [("a", "testnet"), ("b", "live")]
+    assert [str(secret) for _, secret in secrets(config)] == [
+        "env:KEY_a",
+        "file:/run/keys/a.secret",
+        "env:KEY_b",
+        "credential:b-secret",
+    ]
+
+
+def test_a_mistake_in_the_defaults_is_said_once_and_there() -> None:
+    """Not once for each account that inherits it."""
+    text = '[account_defaults]\nvenue = "binance"\n[[account]]\nname = "a"\napi_key = "env:A"\nsecret = "env:B"'
+    found = problems(text)
+    assert found == ['config.toml: [account_defaults] venue: must be one of binance-usdm; did you mean "binance-usdm"?']
+
+
+def test_included_files_bring_accounts_and_nothing_else() -> None:
+    """One file per account; the rest belongs into the main file."""
+    other = ACCOUNT.replace('"main"', '"second"')
+    config = read("", ("accounts.d/a.toml", ACCOUNT), ("accounts.d/b.toml", other))
+    assert [a.name for a in config.accounts] == ["main", "second"]
+
+    found = problems(ACCOUNT, ("accounts.d/a.toml", '[mqtt]\nhost = "x"\n' + other + "x = 1"))
+    assert found == [
+        "accounts.d/a.toml: mqtt: unknown key; known are account",
+        found[1],
+    ]
+    assert found[1].startswith('accounts.d/a.toml: [[account]] "second" x: unknown key')
+
+
+def test_the_same_name_in_two_files_is_one_too_many() -> None:
+    """Topics and incidents carry the name; two accounts under one would hide each other."""
+    assert problems(ACCOUNT, ("accounts.d/a.toml", ACCOUNT)) == [
+        'accounts.d/a.toml: [[account]] "main": the name is taken; every account needs its own'
+    ]
+
+
+CUSTOM = """
+environment = "custom"
+rest_url = "http://127.0.0.1:8080/"
+market_url = "ws://127.0.0.1:8080"
+private_url = "ws://127.0.0.1:8080"
+"""
+
+
+def test_a_custom_environment_has_addresses_of_its_own() -> None:
+    """A simulated exchange is a matter of configuration."""
+    [account] = read(ACCOUNT + CUSTOM).accounts
+
+    assert account.hosts.rest_url == "http://127.0.0.1:8080"
+    assert account.hosts.wallet_url == "http://127.0.0.1:8080"
+
+
+def test_a_custom_environment_without_addresses_says_which() -> None:
+    """All of them at once."""
+    found = problems(ACCOUNT + 'environment = "custom"\nmarket_url = "ws://127.0.0.1:8080"')
+    assert found == [
+        'config.toml: [[account]] "main" rest_url: is missing; environment = "custom" needs it',
+        'config.toml: [[account]] "main" private_url: is missing; environment = "custom" needs it',
+    ]
+
+
+def test_accounts_of_one_market_share_its_link() -> None:
+    """One stream of marks serves them all; another environment has its own, with a name of its own."""
+    second = ACCOUNT.replace('"main"', '"second"')
+    test = ACCOUNT.replace('"main"', '"test"') + 'environment = "testnet"'
+    one = ACCOUNT.replace('"main"', '"one"') + CUSTOM
+    two = ACCOUNT.replace('"main"', '"two"') + CUSTOM.replace("8080", "9090")
+    markets = {a.name: a.market for a in read(ACCOUNT + second + test + one + two).accounts}
+
+    assert markets == {
+        "main": "market-binance-usdm",
+        "second": "market-binance-usdm",
+        "test": "market-binance-usdm-testnet",
+        "one": "market-binance-usdm-custom",
+        "two": "market-binance-usdm-custom-2",
+    }
+
+
+def test_sections_reach_the_config() -> None:
+    """Every deadline is a key, so that a test can run fast by configuration."""
+    config = read(
+        'instance = "vps1"\nsummary_every_s = 5\n'
+        '[mqtt]\nusername = "u"\npassword = "credential:mqtt"\nprotocol = "3.1.1"\nprefix = "home/risk"\n'
+        '[links]\ntick_s = 0.05\nprivate_forms = ["path"]\n[store]\npath = "x.db"\n'
+        '[log]\nformat = "json"\n[credentials]\ndir = "/etc/keys"\n' + ACCOUNT
+    )
+
+    assert (config.instance, config.summary_every_s) == ("vps1", 5)
+    assert (config.mqtt.prefix, config.mqtt.protocol) == ("home/risk", "3.1.1")
+    assert config.mqtt.password == Secret("credential", "mqtt")
+    assert (config.links.tick_s, config.links.private_forms) == (0.05, ("path",))
+    assert (config.store.path, config.log.format, config.credentials_dir) == ("x.db", "json", "/etc/keys")
+    assert config.setup.summary_every_s == 5

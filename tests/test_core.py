@@ -1,0 +1,651 @@
+"""The whole monitor by plain calls: events in, what is told and published out."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.core import Core, Setup
+from monitor.effects import (
+    AccountSetup,
+    IncidentOver,
+    PoolGone,
+    PoolState,
+    PositionGone,
+    Resync,
+    Story,
+    SummaryState,
+    Watch,
+)
+from monitor.events import (
+    AccountModeRead,
+    BracketsRead,
+    ConfigTouched,
+    Event,
+    ForcedKind,
+    LinkId,
+    LinkState,
+    MarginTypesRead,
+    MarkPrice,
+    PositionKey,
+    Side,
+    Tick,
+)
+from monitor.rules import DEFAULTS, MarginRatioRule, RuleBook, Severity, Step
+from tests.watched import BTC, FLAT, MARKET, Watched, kinds, now_at, of_rule, row, told
+
+D = Decimal
+
+
+def bodies(core: Watched, stories: list[Story]) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(core.messages.of(story)[0].payload) for story in stories]
+
+
+# ---- the documented example ----
+
+EXAMPLE = RuleBook(
+    {
+        **DEFAULTS,
+        "margin_ratio": MarginRatioRule(
+            steps=(Step(D("0.8"), D("0.7"), Severity.WARNING), Step(D("0.9"), D("0.8"), Severity.CRITICAL))
+        ),
+    }
+)
+
+
+def test_the_documented_example_is_reproduced_to_the_last_figure() -> None:
+    """DESIGN section 6 is what others build on: from events to payload, digit by digit."""
+    core = Watched(rules=EXAMPLE)
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.price("90385")
+    [story] = of_rule(core.price("90372.10"), "margin_ratio")
+    [body] = bodies(core, [story])
+
+    assert body["event"] == "opened"
+    assert (body["severity"], body["severity_rank"], body["peak_severity"]) == ("critical", 4, "critical")
+    assert body["dedupe_key"] == "main.margin_ratio.cross-usdt.critical"
+    assert (body["subject"], body["symbol"], body["side"]) == ("cross-usdt", "BTCUSDT", "long")
+    assert body["before"] == {
+        "margin_ratio": 0.7894576,  # 903.85 ÷ 1144.90 = 0.789457594…, toward the alarming side
+        "margin_balance": "1144.90000000",
+        "mark_price": "90385.00000000",
+        "liquidation_price": "90288.19277108",
+        "distance": 0.00107105,
+    }
+    assert body["after"] == {
+        "margin_ratio": 0.81222397,
+        "margin_balance": "1112.65000000",
+        "mark_price": "90372.10000000",
+        "liquidation_price": "90288.19277108",
+        "distance": 0.00092846,
+    }
+    assert body["drivers"] == [{"kind": "mark", "symbol": "BTCUSDT", "margin_balance": "-32.25000000"}]
+    assert body["worst"] == {"margin_ratio": 0.81222397}
+    assert body["advice"] == [
+        {"action": "add_margin", "amount": "178.38000000", "asset": "USDT", "to_ratio": 0.7},
+        {"action": "reduce", "symbol": "BTCUSDT", "side": "long", "quantity": "0.346", "to_ratio": 0.7},
+    ]
+    assert body["data"]["freshness"] == "live"
+    assert body["title"] == "main: margin ratio 81.2 %, 0.09 % from liquidation"
+    assert body["text"] == (
+        "main cross-usdt: margin ratio 81.2 % (≥ 80 %). BTCUSDT long liquidates at 90288.2, 0.09 % away."
+        " Add 178.38 USDT or reduce 0.346 BTC to return to 70 %."
+    )
+
+
+# ---- work follows the tick ----
+
+
+def test_a_tick_touches_only_the_pools_that_hold_the_symbol() -> None:
+    """The cost of a tick grows with what it could change, not with how much is watched."""
+    core = Watched("main", "other")
+    core.begin("20000", row("BTCUSDT", "1", "50000"), row("XRPUSDT", "9", "1", isolated_wallet="9"))
+    core.begin("20000", row("ETHUSDT", "1", "3000"), account="other")
+    core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"), core.mark("1", "XRPUSDT"))
+    accounts = core.core.accounts
+    before = {(a, p): risk for a in accounts for p, risk in accounts[a].risks.items()}
+
+    core.step(core.mark("50001"))
+
+    after = {(a, p): risk for a in accounts for p, risk in accounts[a].risks.items()}
+    assert {key for key in after if after[key] is not before[key]} == {("main", "cross-usdt")}
+
+
+def test_a_mark_of_a_symbol_that_nobody_holds_does_nothing() -> None:
+    """The all-symbol array carries hundreds of them."""
+    core = Watched()
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+
+    assert core.step(core.mark("1", "DOGEUSDT")) == []
+
+
+def test_an_older_mark_does_not_move_anything() -> None:
+    """Two connections carry the same stream; the slower one is always late."""
+    core = Watched()
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    late = MarkPrice(MARKET, "BTCUSDT", D(10_000), core.now.wall_ms - 1, None, None)
+
+    assert told(core.step(late)) == []
+
+
+def test_of_the_marks_of_one_step_the_last_decides() -> None:
+    """All ready frames are applied, then one step runs: a spike that is over already is no news."""
+    core = Watched()
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    assert told(core.step(core.mark("30000"), core.mark("50000"))) == []
+
+
+def test_the_market_is_asked_for_the_held_symbols_and_no_others() -> None:
+    """Marks are subscribed to as positions come and go."""
+    core = Watched()
+    begun = core.begin("20000", row("BTCUSDT", "1", "50000"))
+    more = core.step(core.changed("ORDER", None, row("ETHUSDT", "1", "3000", at_ms=core.now.wall_ms)))
+    less = core.step(core.changed("ORDER", None, row("BTCUSDT", "0", "0", at_ms=core.now.wall_ms)))
+
+    watches = [[e.symbols for e in effects if isinstance(e, Watch)] for effects in (begun, more, less)]
+    assert watches == [[{"BTCUSDT"}], [{"BTCUSDT", "ETHUSDT"}], [{"ETHUSDT"}]]
+    assert Resync("main", "a symbol that is new to us") in more
+
+
+def test_a_changed_setting_asks_for_a_snapshot() -> None:
+    """Leverage is in no formula, but what came with it may be."""
+    core = Watched()
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    assert core.step(ConfigTouched("main", "BTCUSDT", 0)) == [Resync("main", "a setting of BTCUSDT changed")]
+
+
+# ---- the end of a pool ----
+
+
+def in_danger(quantity: str = "2.5") -> Watched:
+    """A long that is about to be liquidated; both rules have told of it, and its topics stand."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", quantity, "92000"))
+    core.price("90300")
+    assert {i.severity for i in core.core.incidents} == {Severity.CRITICAL}
+    return core
+
+
+def gone_by(core: Watched, wallet: str, *before: Event) -> list[Event]:
+    at = core.now.wall_ms
+    return [*before, core.changed("ORDER", wallet, row("BTCUSDT", "0", "0", at_ms=at), at_ms=at)]
+
+
+def resolutions(stories: list[Story]) -> set[tuple[str, str | None, str]]:
+    return {
+        (s.change.incident.rule, s.change.resolution, s.change.severity.word)
+        for s in stories
+        if s.change.kind == "resolved"
+    }
+
+
+def test_a_closed_position_takes_its_topics_and_its_incidents_along() -> None:
+    """Nothing retained may speak of what is no more; and closing is no recovery."""
+    core = in_danger()
+    at_once = core.step(*gone_by(core, "900"))
+    waiting = core.tell(Tick(), after=1.9)
+    later = core.step(Tick(), after=0.1)
+
+    assert [e for e in at_once if isinstance(e, PoolGone | PositionGone)] == [
+        PoolGone("main", "cross-usdt"),
+        PositionGone("main", PositionKey("BTCUSDT", Side.BOTH)),
+    ]
+    assert resolutions(waiting) == set()
+    assert resolutions(told(later)) == {
+        ("margin_ratio", "position_closed", "critical"),
+        ("liquidation_distance", "position_closed", "critical"),
+    }
+    assert {e.key.rule for e in later if isinstance(e, IncidentOver)} == {"margin_ratio", "liquidation_distance"}
+    assert not core.core.incidents.open
+    assert not [key for table, key in core.saved if table == "incident"]
+
+
+@pytest.mark.parametrize("order_first", [True, False], ids=["order first", "account first"])
+@pytest.mark.parametrize(
+    ("forced", "how"),
+    [(ForcedKind.LIQUIDATION, "liquidated"), (ForcedKind.ADL, "adl"), (ForcedKind.SETTLEMENT, "settled")],
+)
+def test_a_forced_end_is_called_by_its_name(order_first: bool, forced: ForcedKind, how: str) -> None:
+    """The order and the account event come in no promised order; either way it was no choice of the trader's."""
+    core = in_danger()
+    order = core.fill("BTCUSDT", "-2.5", "90288", forced=forced)
+    events = gone_by(core, "0")
+    core.step(order if order_first else events[0])
+    core.step(events[0] if order_first else order, after=0.5)
+    stories = core.tell(Tick(), after=0.5)
+
+    assert resolutions(stories) == {("margin_ratio", how, "critical"), ("liquidation_distance", how, "critical")}
+    if how == "liquidated":
+        assert stories[0].title == "main: LIQUIDATED"
+        assert stories[0].text.endswith("LIQUIDATED, BTCUSDT long.")
+
+
+def test_a_forced_order_announced_before_it_fills_counts_too() -> None:
+    """The first frame of a liquidation has no execution yet."""
+    core = in_danger()
+    core.step(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION))
+    core.step(*gone_by(core, "0"))
+
+    assert {how for _, how, _ in resolutions(core.tell(Tick()))} == {"liquidated"}
+
+
+def test_a_pool_that_is_better_because_it_was_reduced_by_force_has_not_recovered() -> None:
+    """Half the position is gone: "recovered" would be a lie."""
+    core = in_danger()
+    at = core.now.wall_ms
+    core.step(core.fill("BTCUSDT", "-2.4", "90288", forced=ForcedKind.LIQUIDATION, at_ms=at))
+    core.step(core.changed("ORDER", "5000", row("BTCUSDT", "0.1", "92000", at_ms=at + 1), at_ms=at + 1))
+    stories = core.hold(62, "90300")
+
+    assert resolutions(stories) == {
+        ("margin_ratio", "partly_liquidated", "critical"),
+        ("liquidation_distance", "partly_liquidated", "critical"),
+    }
+
+
+def test_a_cross_pool_that_lost_one_symbol_by_force_has_not_recovered() -> None:
+    """What was liquidated is not in the pool any more; the pool's story must say so all the same."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"), row("ETHUSDT", "0.1", "3000"))
+    core.step(core.mark("90300"), core.mark("3000", "ETHUSDT"))
+    core.step(core.fill("BTCUSDT", "-2.5", "90288", forced=ForcedKind.LIQUIDATION))
+    core.step(*gone_by(core, "900"))
+    stories = [s for _ in range(62) for s in core.tell(core.mark("3000", "ETHUSDT"), Tick())]
+
+    assert {how for _, how, _ in resolutions(stories)} == {"partly_liquidated"}
+
+
+def test_a_position_that_changes_its_pool_is_not_called_closed() -> None:
+    """A switch of the margin type moves it; it is as open as before."""
+    core = in_danger()
+    moved = row("BTCUSDT", "2.5", "92000", isolated=True, isolated_wallet="5182.40", at_ms=core.now.wall_ms)
+    stories = core.tell(core.changed("MARGIN_TYPE_CHANGE", "0", moved)) + core.hold(4, "90300")
+
+    assert {(s.change.incident.subject, s.change.kind, s.change.resolution) for s in stories} >= {
+        ("cross-usdt", "resolved", "pool_replaced"),
+        ("isolated-btcusdt", "opened", None),
+    }
+
+
+def test_a_pool_that_comes_back_within_the_grace_keeps_its_incident() -> None:
+    """Closed and reopened in a second is one story."""
+    core = in_danger()
+    core.step(*gone_by(core, "5182.40"))
+    core.step(core.changed("ORDER", None, row("BTCUSDT", "2.5", "92000", at_ms=core.now.wall_ms)), after=0.5)
+    stories = core.hold(5, "90300")
+
+    assert resolutions(stories) == set()
+    assert core.core.incidents.open
+
+
+def test_one_position_of_several_closing_empties_its_topic_alone() -> None:
+    """The pool lives on."""
+    core = Watched()
+    core.begin("20000", row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000"))
+    core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"), Tick())
+    effects = core.step(*gone_by(core, "20000"))
+
+    assert [e for e in effects if isinstance(e, PoolGone | PositionGone)] == [
+        PositionGone("main", PositionKey("BTCUSDT", Side.BOTH))
+    ]
+
+
+# ---- what is not known ----
+
+
+def test_without_brackets_nothing_is_claimed() -> None:
+    """Unknown is not zero: no ratio, and freshness says stale."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"), brackets={"OTHERUSDT": FLAT})
+    effects = core.step(core.mark("90300"), Tick())
+
+    assert told(effects) == []
+    [pool] = [e for e in effects if isinstance(e, PoolState)]
+    assert (pool.risk.margin_ratio, pool.ages.freshness) == (None, "stale")
+
+
+def test_a_lost_input_never_improves_an_incident() -> None:
+    """A new symbol without a mark makes the pool incomplete, not safe."""
+    core = in_danger()
+    core.step(core.changed("ORDER", None, row("ETHUSDT", "0.1", "3000", at_ms=core.now.wall_ms)))
+    stories = core.hold(400, "95000")
+
+    assert "resolved" not in {s.change.kind for s in of_rule(stories, "margin_ratio")}
+    assert {i.severity for i in core.core.incidents if i.rule == "margin_ratio"} == {Severity.CRITICAL}
+
+
+def test_stale_marks_never_resolve_but_fresh_ones_may_still_worsen() -> None:
+    """With the private stream away the last account truth counts, marked as an estimate."""
+    core = in_danger()
+    core.step(core.link("private", LinkState.DOWN))
+    core.hold(10, "90300")
+    better = of_rule(core.hold(100, "95000"), "margin_ratio")
+    [worse, *_] = of_rule(core.price("90280"), "margin_ratio")
+
+    assert {s.change.kind for s in better} == set()
+    assert kinds([worse]) == [("worsened", "liquidation")]
+    assert "Estimated: the data is stale." in worse.text
+    assert worse.ages is not None
+    assert worse.ages.freshness == "stale"
+
+
+def test_after_the_blindness_a_recovery_is_seen_and_told() -> None:
+    """Once live again, the hold begins, and then it is over."""
+    core = in_danger()
+    core.step(core.link("private", LinkState.DOWN))
+    core.hold(100, "110000")
+    core.step(core.link("private", LinkState.LIVE))
+
+    assert resolutions(core.hold(59, "110000")) == {("data_stale", "recovered", "critical")}
+    assert resolutions(core.hold(3, "110000")) == {
+        ("margin_ratio", "recovered", "critical"),
+        ("liquidation_distance", "recovered", "critical"),
+    }
+
+
+def test_multi_assets_mode_is_blindness_not_safety() -> None:
+    """What we cannot compute we say that we cannot see."""
+    core = Watched()
+    core.connect()
+    core.step(*core.truth("5000", row("BTCUSDT", "1", "50000")), AccountModeRead("main", False, True))
+    stories = core.hold(20, "50000")
+
+    assert kinds(of_rule(stories, "data_stale")) == [("opened", "warning")]
+    assert "multi-assets" in stories[0].text
+
+
+def test_a_margin_type_that_comes_with_the_snapshot_decides_the_pool() -> None:
+    """Positions of the snapshot do not say it themselves."""
+    core = Watched()
+    core.connect()
+    core.step(
+        MarginTypesRead("main", {"BTCUSDT": True}),
+        BracketsRead("main", {"BTCUSDT": BTC}),
+        *core.truth("5000", row("BTCUSDT", "1", "50000", isolated_wallet="700")),
+    )
+    assert list(core.core.accounts["main"].pools) == ["isolated-btcusdt"]
+
+
+# ---- blind links ----
+
+
+def safe() -> Watched:
+    """A position far from every level."""
+    core = Watched()
+    core.begin("100000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    return core
+
+
+def silence(core: Watched, seconds: int, price: str | None = None) -> list[Story]:
+    """Only time passes (and marks, where a price is given)."""
+    return [
+        s for _ in range(seconds) for s in core.tell(*([] if price is None else [core.mark(price)]), Tick(), after=1)
+    ]
+
+
+def at_seconds(core: Watched, since: float, stories: list[Story]) -> list[tuple[str, str, float]]:
+    start = core.now.wall_ms - (core.t - since) * 1000
+    return [(s.change.kind, s.change.severity.word, (s.at_ms - start) / 1000) for s in stories]
+
+
+def test_a_private_stream_that_is_away_is_stale_then_warned_then_critical() -> None:
+    """5 s: the pools are stale. 15 s: a warning. 60 s: critical."""
+    core = safe()
+    core.step(core.link("private", LinkState.DOWN, note="connection lost"), after=0)
+    since = core.t
+    states = []
+    stories: list[Story] = []
+    for _ in range(70):
+        effects = core.step(core.mark("50000"), Tick())
+        stories += told(effects)
+        states += [(core.t - since, e.ages.freshness) for e in effects if isinstance(e, PoolState)]
+
+    assert states[0] == (5, "stale")
+    assert at_seconds(core, since, stories) == [("opened", "warning", 15), ("worsened", "critical", 60)]
+    assert stories[0].blindness is not None
+    assert stories[0].blindness.pools == ("main/cross-usdt",)
+    assert "connection lost" in stories[0].text
+    assert stories[0].change.incident.key == ("main", "data_stale", "private")
+
+
+def test_blindness_is_critical_at_once_where_a_pool_is_endangered() -> None:
+    """Near liquidation there is no time to wait for a minute."""
+    core = in_danger()
+    core.step(core.link("private", LinkState.DOWN), after=0)
+    since = core.t
+    stories = of_rule(silence(core, 30, "90300"), "data_stale")
+
+    assert at_seconds(core, since, stories) == [("opened", "critical", 5)]
+
+
+def test_silent_marks_blind_the_market_link() -> None:
+    """An open socket proves nothing: it is the age of the marks that counts."""
+    core = safe()
+    since = core.t
+    stories = silence(core, 61)
+
+    assert at_seconds(core, since, stories) == [("opened", "warning", 15), ("worsened", "critical", 60)]
+    assert stories[0].change.incident.key == ("_instance", "data_stale", MARKET)
+
+
+def test_one_silent_symbol_among_many_is_noticed() -> None:
+    """Everything else ticking on does not make this position seen."""
+    core = Watched()
+    core.begin("100000", row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000"))
+    core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"))
+    assert kinds(silence(core, 20, "50000")) == [("opened", "warning")]
+
+
+def test_a_mark_that_never_comes_is_waited_for_and_then_missed() -> None:
+    """A position that just opened must not stay unseen because there is no mark to be old."""
+    core = Watched()
+    core.begin("100000", row("BTCUSDT", "1", "50000"))
+    assert kinds(silence(core, 20)) == [("opened", "warning")]
+
+
+def test_data_that_is_live_again_is_told_once_it_stays() -> None:
+    """Resolved after three good seconds, with the peak that it had."""
+    core = safe()
+    core.step(core.link("private", LinkState.DOWN))
+    silence(core, 61, "50000")
+    core.step(core.link("private", LinkState.LIVE), after=0)
+
+    assert silence(core, 3, "50000") == []
+    [story] = silence(core, 3, "50000")
+    assert kinds([story]) == [("resolved", "critical")]
+    assert story.change.resolution == "recovered"
+
+
+def test_a_link_that_never_reports_is_noticed() -> None:
+    """Awaited from the start: silence from the beginning is silence too."""
+    core = Watched()
+    stories = silence(core, 16)
+
+    assert {s.change.incident.key for s in stories} == {
+        ("main", "data_stale", "private"),
+        ("_instance", "data_stale", MARKET),
+    }
+
+
+def test_a_market_with_nothing_to_watch_is_no_incident() -> None:
+    """No positions, no marks, nothing wrong."""
+    core = Watched()
+    core.begin("1000")
+    core.step(core.link(MARKET, LinkState.IDLE, account="_instance"))
+    assert silence(core, 200) == []
+
+
+def test_a_market_that_wakes_up_is_not_old_from_the_time_it_slept() -> None:
+    """Idle for an hour, then a position opens: it has its own deadline, counted from there."""
+    core = Watched()
+    core.begin("100000")
+    core.step(core.link(MARKET, LinkState.IDLE, account="_instance"))
+    silence(core, 3600)
+    core.step(
+        BracketsRead("main", {"BTCUSDT": BTC}),
+        core.changed("ORDER", None, row("BTCUSDT", "1", "50000", at_ms=core.now.wall_ms)),
+        core.link(MARKET, LinkState.PROVING, account="_instance"),
+    )
+
+    assert silence(core, 3) == []
+    assert core.core.links.age(LinkId("_instance", MARKET), core.t) == 3
+
+
+def test_rest_alone_may_fail_for_a_while() -> None:
+    """The streams carry the account; REST is missed after its patience, and blinds no pool."""
+    core = safe()
+    core.step(core.link("rest", LinkState.DOWN), after=0)
+
+    assert silence(core, 104, "50000") == []
+    [story] = silence(core, 1, "50000")
+    assert story.change.incident.key == ("main", "data_stale", "rest")
+    assert story.blindness is not None
+    assert story.blindness.pools == ()
+
+
+# ---- states ----
+
+
+def test_states_are_published_on_a_tick_and_only_where_something_changed() -> None:
+    """At most once a second however fast the marks come, and not at all while nothing moves."""
+    core = safe()
+    between = core.step(core.mark("50010"), after=0.1)
+    ticked = core.step(Tick(), after=0.1)
+    idle = core.step(Tick(), after=0.1)
+
+    assert [type(e).__name__ for e in between] == []
+    assert [type(e).__name__ for e in ticked] == ["PoolState", "PositionState", "SummaryState"]
+    assert idle == []
+
+
+def test_a_summary_comes_at_least_every_half_minute() -> None:
+    """Proof of life, whether or not anything happens."""
+    core = Watched()
+    core.begin("1000")
+    times = [core.t for _ in range(100) for e in core.step(Tick()) if isinstance(e, SummaryState)]
+
+    assert max(b - a for a, b in pairwise(times)) <= 30
+    assert len(times) >= 4
+
+
+def test_the_published_severity_follows_the_incident_not_only_the_price() -> None:
+    """An incident that ends by time alone changes the pool's topic too."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.price("90300")
+    effects = [e for _ in range(63) for e in core.step(core.mark("110000"), Tick())]
+    severities = [e.severity for e in effects if isinstance(e, PoolState)]
+
+    assert severities[-1] is Severity.OK
+    assert core.core.incidents.open == {}
+
+
+# ---- restart ----
+
+
+def test_a_restart_tells_nothing_twice_and_says_the_state_anew() -> None:
+    """The retained topic is published again; nobody is paged."""
+    core = in_danger()
+    later = Watched(kept=core.kept(), start=500.0, wall_shift_ms=-400_000)
+    later.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    effects = [e for _ in range(3) for e in later.step(later.mark("90300"), Tick())]
+    retained = [e for e in effects if isinstance(e, Story)]
+
+    assert told(effects) == []
+    assert {s.change.incident.incident_id for s in retained} == {i.incident_id for i in core.core.incidents}
+    assert {s.text for s in retained} == {i.text for i in core.core.incidents}
+
+
+def test_what_closed_while_we_were_down_is_resolved_on_return() -> None:
+    """No incident stays open for a position that is no more."""
+    core = in_danger()
+    later = Watched(kept=core.kept(), start=500.0)
+    later.begin("900")
+    stories = silence(later, 4)
+
+    assert {how for _, how, _ in resolutions(stories)} == {"position_closed"}
+
+
+def test_incidents_of_what_is_not_watched_any_more_are_put_away() -> None:
+    """An account or a market that left the config leaves no open incident behind."""
+    core = in_danger()
+    core.step(core.link("private", LinkState.DOWN))
+    silence(core, 61)
+    assert {i.account for i in core.core.incidents} == {"main", "_instance"}
+
+    setup = Setup((AccountSetup("new", "binance-usdm", "market-y"),))
+    later = Core(setup, now_at(500), core.kept())
+    effects = later.step([Tick()], now_at(501))
+
+    assert {e.key.account for e in effects if isinstance(e, IncidentOver)} == {"main", "_instance"}
+    assert not later.incidents.open
+
+
+def test_rules_that_change_at_run_time_hold_from_the_next_step() -> None:
+    """A reload neither forgets what is open nor waits for a restart."""
+    core = in_danger()
+    core.core.take_rules(RuleBook({**DEFAULTS, "margin_ratio": MarginRatioRule(enabled=False)}))
+
+    assert resolutions(core.price("90300")) == {("margin_ratio", "rule_changed", "critical")}
+
+
+# ---- the same events, the same effects ----
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[tuple[str, int, float]]:
+    what = st.sampled_from(["mark", "fund", "fill", "close", "open", "down", "live", "tick", "snapshot", "forced"])
+    return draw(st.lists(st.tuples(what, st.integers(1, 40), st.sampled_from([0.0, 0.25, 1.0, 20.0])), max_size=40))
+
+
+def play(happened: list[tuple[str, int, float]]) -> tuple[list[Any], list[Any]]:
+    core = Watched()
+    core.begin("6000", row("BTCUSDT", "2", "92000"), row("ETHUSDT", "1", "3000", isolated=True, isolated_wallet="200"))
+    wallet = 6000
+    for what, n, after in happened:
+        at = core.now.wall_ms
+        event: dict[str, list[Event]] = {
+            "mark": [core.mark(str(89_000 + 100 * n), after=after), core.mark(str(2_700 + 20 * n), "ETHUSDT", after)],
+            "fund": [core.changed("FUNDING_FEE", str(wallet - n), symbol="BTCUSDT")],
+            "fill": [core.changed("ORDER", None, row("BTCUSDT", str(n / 10), "92000", at_ms=at))],
+            "close": [core.changed("ORDER", None, row("BTCUSDT", "0", "0", at_ms=at))],
+            "open": [core.changed("ORDER", None, row("ETHUSDT", "-2", "3000", isolated=False, at_ms=at))],
+            "down": [core.link("private", LinkState.DOWN)],
+            "live": [core.link("private", LinkState.LIVE)],
+            "tick": [Tick()],
+            "snapshot": core.truth(str(wallet), row("BTCUSDT", "2", "92000", at_ms=at), at_ms=at),
+            "forced": [core.fill("BTCUSDT", "-1", "90000", forced=ForcedKind.LIQUIDATION)],
+        }
+        wallet -= n if what == "fund" else 0
+        core.step(*event[what], Tick(), after=after)
+    return core.effects, [m.payload for m in core.sent()]
+
+
+@given(streams())
+@settings(max_examples=60, deadline=None)
+def test_the_same_events_in_the_same_order_give_the_same_effects(happened: list[tuple[str, int, float]]) -> None:
+    """A replay is a loop; and whatever comes in whatever order, nothing breaks and every body encodes."""
+    first, second = play(happened), play(happened)
+
+    assert first == second
+
+
+@given(streams())
+@settings(max_examples=60, deadline=None)
+def test_every_event_id_is_given_once(happened: list[tuple[str, int, float]]) -> None:
+    """The broker, the store and every consumer know an event by its id."""
+    effects, _ = play(happened)
+    ids = [s.change.incident.event_id for s in told(effects)]
+
+    assert len(ids) == len(set(ids))
+    assert [s.seq for s in told(effects)] == list(range(1, len(ids) + 1))

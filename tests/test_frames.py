@@ -1,0 +1,759 @@
+"""What the exchange sends, as events: recorded frames, and whatever else may come down the wire."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from monitor.errors import DecodeError
+from monitor.events import (
+    AccountChanged,
+    AccountModeChanged,
+    Balance,
+    BalancesRead,
+    Bracket,
+    BracketsRead,
+    ConfigTouched,
+    ContractsRead,
+    Event,
+    ExchangeFigures,
+    Fill,
+    ForcedKind,
+    MarginTypesRead,
+    MarkPrice,
+    Position,
+    PositionsRead,
+    Side,
+    StreamControl,
+    StreamExpired,
+)
+from monitor.risk.margin import bracket_table
+from monitor.venues import VENUES, Request
+from monitor.venues.wire import number
+from tests.test_assess import ROOT
+
+D = Decimal
+DATA = ROOT.parent / "shared" / "data"
+FRAMES_FILE = DATA / "recorded_frames.jsonl"
+BRACKETS_FILE = DATA / "leverage_brackets_usdm_2026-09.json"
+USDM = VENUES["binance-usdm"]
+REQUESTS = USDM.bodies
+
+
+class Line(msgspec.Struct):
+    kind: str
+    origin: str
+    payload: msgspec.Raw
+
+
+LINES = (
+    [msgspec.json.decode(line, type=Line) for line in FRAMES_FILE.read_bytes().splitlines()]
+    if FRAMES_FILE.exists()
+    else []
+)
+FRAMES = [(line.kind, bytes(line.payload)) for line in LINES if not line.kind.endswith("/coinm")]
+recorded = pytest.mark.skipif(not FRAMES, reason=f"the recorded frames do not lie in {FRAMES_FILE}")
+
+MARKET = "market"
+PRIVATE = "private"
+IGNORED = ""
+
+EXPECTED: dict[str, tuple[str, str]] = {
+    # kind → the stream that carries it, and the event that each of its parts becomes
+    "ACCOUNT_UPDATE/ADMIN_DEPOSIT": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ADMIN_WITHDRAW": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/DEPOSIT": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/FUNDING_FEE": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ORDER": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ORDER-BNFCR": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ORDER-close": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ORDER-hedge": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ORDER-hedge-close": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/ORDER-isolated": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/WITHDRAW": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_UPDATE/usdm": (PRIVATE, "AccountChanged"),
+    "ACCOUNT_CONFIG_UPDATE/leverage": (PRIVATE, "ConfigTouched"),
+    "ACCOUNT_CONFIG_UPDATE/multiAssets": (PRIVATE, "AccountModeChanged"),
+    "ORDER_TRADE_UPDATE/FILLED": (PRIVATE, "Fill"),
+    "listenKeyExpired": (PRIVATE, "StreamExpired"),
+    "markPriceUpdate": (MARKET, "MarkPrice"),
+    "markPriceUpdate/usdm": (MARKET, "MarkPrice"),
+    "markPriceUpdate[] x168/usdm": (MARKET, "MarkPrice"),
+    # knowingly ignored: orders that have not traded, what is said elsewhere better, and what is not built yet
+    "ORDER_TRADE_UPDATE/AMENDMENT": (PRIVATE, IGNORED),
+    "ORDER_TRADE_UPDATE/CANCELED": (PRIVATE, IGNORED),
+    "ORDER_TRADE_UPDATE/NEW": (PRIVATE, IGNORED),
+    "ORDER_TRADE_UPDATE/usdm": (PRIVATE, IGNORED),
+    "TRADE_LITE": (PRIVATE, IGNORED),
+    "MARGIN_CALL": (PRIVATE, IGNORED),
+    "MARGIN_CALL/usdm": (PRIVATE, IGNORED),
+    "CONDITIONAL_ORDER_TRIGGER_REJECT": (PRIVATE, IGNORED),
+    "assetIndexUpdate[]": (MARKET, IGNORED),
+    "contractInfo": (MARKET, IGNORED),
+    "forceOrder": (MARKET, IGNORED),
+    "forceOrder/usdm": (MARKET, IGNORED),
+}
+SAID_IN_THE_FRAME = "ACCOUNT_CONFIG_UPDATE/usdm"
+"""One kind for both settings: `ac` is a leverage, `ai` the multi-assets mode."""
+
+
+def kind_of(kind: str, raw: bytes) -> str:
+    if kind != SAID_IN_THE_FRAME:
+        return kind
+    return "ACCOUNT_CONFIG_UPDATE/" + ("multiAssets" if b'"ai"' in raw else "leverage")
+
+
+def decoded(raw: bytes, stream: str) -> list[Event]:
+    return USDM.decode_market(raw, "m", None) if stream == MARKET else USDM.decode_private(raw, "main")
+
+
+def frame(kind: str, number_of_kind: int = 0) -> bytes:
+    return [raw for each, raw in FRAMES if each == kind][number_of_kind]
+
+
+def private(text: str) -> Event:
+    """The one event of a private frame."""
+    [event] = USDM.decode_private(text.encode(), "main")
+    return event
+
+
+def changed(raw: bytes) -> AccountChanged:
+    [event] = USDM.decode_private(raw, "main")
+    assert isinstance(event, AccountChanged)
+    return event
+
+
+# ---- recorded frames ----
+
+
+@recorded
+def test_every_recorded_kind_is_known() -> None:
+    """A kind that is added to the recordings must be decoded, or named as ignored."""
+    assert {kind_of(kind, raw) for kind, raw in FRAMES} == set(EXPECTED)
+
+
+@recorded
+@pytest.mark.parametrize("i", range(len(FRAMES)), ids=[f"{i} {kind}" for i, (kind, _) in enumerate(FRAMES)])
+def test_a_recorded_frame_becomes_what_it_says(i: int) -> None:
+    """Nothing that the exchange has really sent may misread."""
+    kind, raw = FRAMES[i]
+    stream, expected = EXPECTED[kind_of(kind, raw)]
+    events = decoded(raw, stream)
+
+    if expected == IGNORED:
+        assert events == []
+    else:
+        assert Counter(type(event).__name__ for event in events) == {expected: 168 if "x168" in kind else 1}
+
+
+@recorded
+def test_every_mark_of_an_array_is_read() -> None:
+    """The array of all symbols: each with its price, its funding and its own time."""
+    events = USDM.decode_market(frame("markPriceUpdate[] x168/usdm"), "binance-usdm", None)
+
+    assert events[0] == MarkPrice(
+        "binance-usdm", "BTCUSDT", D("29985.90000000"), 1654858611001, D("0.00010000"), 1654876800000
+    )
+    assert len({event.symbol for event in events if isinstance(event, MarkPrice)}) == 168
+
+
+@recorded
+def test_only_wanted_marks_are_made() -> None:
+    """Of 900 symbols an account holds a handful."""
+    events = USDM.decode_market(frame("markPriceUpdate[] x168/usdm"), "m", {"ETHUSDT", "NOSUCHUSDT"})
+
+    assert [(e.symbol, e.price) for e in events if isinstance(e, MarkPrice)] == [("ETHUSDT", D("1770.73"))]
+
+
+@recorded
+def test_a_mark_in_an_envelope_is_the_same() -> None:
+    """Combined streams wrap each frame."""
+    [event] = USDM.decode_market(frame("markPriceUpdate/usdm"), "m", {"BTCUSDT"})
+
+    assert event == MarkPrice("m", "BTCUSDT", D("29968.93335956"), 1654858692000, D("0.0001"), 1654876800000)
+
+
+@recorded
+def test_a_fill_changes_balance_and_position() -> None:
+    """`cr`, `up` and `bep` are no business of ours; `wb` and `cw` are the wallet after the change."""
+    event = changed(frame("ACCOUNT_UPDATE/ORDER", 2))
+
+    assert event == AccountChanged(
+        account="main",
+        reason="ORDER",
+        balances=(Balance("USDC", D("37.87866827"), D("37.87866827"), 1776789210247),),
+        positions=(
+            Position("ETHUSDC", Side.BOTH, D("0.02"), D("2317.3"), False, D(0), 1776789210247, margin_asset="USDC"),
+        ),
+        symbol=None,
+        changes={"USDC": D(0)},
+        at_ms=1776789210247,
+        event_ms=1776789210247,
+    )
+
+
+@recorded
+def test_cross_funding_names_no_position() -> None:
+    """It debits the wallet alone; a reader that waits for `P` never sees it."""
+    event = changed(frame("ACCOUNT_UPDATE/FUNDING_FEE"))
+
+    assert (event.reason, event.positions, event.symbol) == ("FUNDING_FEE", (), None)
+    assert event.balances == (Balance("USDC", D("38.17806885"), D("38.17806885"), 1776787203246),)
+    assert event.changes == {"USDC": D("-0.00085067")}
+
+
+def test_funding_without_the_positions_key_names_its_symbol() -> None:
+    """Since 2026-08 `P` may be left out altogether, and `S` says which symbol was paid for."""
+    event = changed(
+        b'{"e":"ACCOUNT_UPDATE","T":1786500000000,"E":1786500000004,"a":{"B":[{"a":"USDT","wb":"1234.5678",'
+        b'"cw":"1234.5678","bc":"-0.5"}],"m":"FUNDING_FEE","S":"BTCUSDT"}}'
+    )
+
+    assert (event.symbol, event.positions, event.changes) == ("BTCUSDT", (), {"USDT": D("-0.5")})
+    assert (event.at_ms, event.event_ms) == (1786500000000, 1786500000004)
+
+
+def test_isolated_funding_comes_with_its_position() -> None:
+    """It debits the isolated wallet: 990 − 890 is what stands in the row."""
+    event = changed(
+        b'{"e":"ACCOUNT_UPDATE","T":1786500000000,"E":1786500000006,"a":{"B":[{"a":"USDT","wb":"990.0","cw":"890.0",'
+        b'"bc":"-0.25"}],"P":[{"s":"ETHUSDT","pa":"1","ep":"3000","bep":"3001.2","cr":"0","up":"12.0",'
+        b'"mt":"isolated","iw":"100.0","ps":"BOTH"}],"m":"FUNDING_FEE","S":"ETHUSDT"}}'
+    )
+
+    assert event.positions == (
+        Position("ETHUSDT", Side.BOTH, D(1), D(3000), True, D("100.0"), 1786500000000, margin_asset=None),
+    )
+
+
+@recorded
+def test_an_isolated_row_has_its_own_wallet() -> None:
+    """wb − cw = iw: 9996.63709378 − 9947.27881141 = 49.35828237."""
+    event = changed(frame("ACCOUNT_UPDATE/ORDER-isolated"))
+    [balance], [row] = event.balances, event.positions
+
+    assert (row.isolated, row.isolated_wallet, row.quantity) == (True, D("49.35828237"), D("-0.005"))
+    assert balance.wallet_balance - balance.cross_wallet_balance == row.isolated_wallet
+
+
+@recorded
+def test_hedge_rows_are_told_apart_by_side() -> None:
+    """Hedge accounts push BOTH beside LONG or SHORT; the row of BOTH is empty."""
+    opened = changed(frame("ACCOUNT_UPDATE/usdm"))
+    short = changed(frame("ACCOUNT_UPDATE/ORDER-hedge"))
+    closed = changed(frame("ACCOUNT_UPDATE/ORDER-hedge-close"))
+
+    assert [(p.side, p.quantity, p.entry_price) for p in opened.positions] == [
+        (Side.BOTH, D(0), D(0)),
+        (Side.LONG, D(2684), D("0.45855")),
+    ]
+    assert opened.changes == {}  # an old payload, without bc
+    assert [(p.symbol, p.side, p.quantity) for p in short.positions] == [("1INCHUSDT", Side.SHORT, D(-87))]
+    assert [b.asset for b in short.balances] == ["USDT", "BNB"]
+    assert [(p.side, p.quantity) for p in closed.positions] == [(Side.BOTH, D(0)), (Side.SHORT, D(0))]
+
+
+@recorded
+def test_a_european_account_has_its_own_margin_asset() -> None:
+    """USDT contracts there are margined in BNFCR: the asset is what the row says, not what the symbol ends with."""
+    event = changed(frame("ACCOUNT_UPDATE/ORDER-BNFCR"))
+
+    assert [(p.symbol, p.margin_asset) for p in event.positions] == [("ADAUSDT", "BNFCR")]
+    assert [b.asset for b in event.balances] == ["BNFCR", "BNB"]
+
+
+@recorded
+def test_the_time_of_an_expired_key_may_be_a_string() -> None:
+    """As the documentation has it; a reader of integers would keep a dead stream."""
+    raw = frame("listenKeyExpired")
+
+    assert b'"E":"1699596037418"' in raw
+    assert USDM.decode_private(raw, "main") == [StreamExpired("main")]
+
+
+@recorded
+def test_an_execution_is_a_signed_fill_with_its_commission() -> None:
+    """Sold is negative; what was paid is what explains the wallet."""
+    [event] = USDM.decode_private(frame("ORDER_TRADE_UPDATE/FILLED", 1), "main")
+
+    assert event == Fill(
+        account="main",
+        symbol="BTCUSDT",
+        side=Side.BOTH,
+        quantity=D("0.1"),
+        price=D("84146.5"),
+        realized_pnl=D(0),
+        commission=D("3.36586"),
+        commission_asset="USDT",
+        forced=None,
+        order_id=4129479931,
+        trade_id=310194316,
+        at_ms=1742585119595,
+    )
+
+
+@pytest.mark.parametrize(
+    ("client_id", "order_type", "execution", "forced"),
+    [
+        pytest.param("autoclose-1596107620040000020", "LIQUIDATION", "TRADE", ForcedKind.LIQUIDATION, id="as recorded"),
+        pytest.param(
+            "autoclose-1596107620040000020", "LIMIT", "CALCULATED", ForcedKind.LIQUIDATION, id="as documented"
+        ),
+        pytest.param("autoclose-1596107620040000020", "MARKET", "NEW", ForcedKind.LIQUIDATION, id="first frame"),
+        pytest.param("adl_autoclose", "LIMIT", "TRADE", ForcedKind.ADL, id="ADL"),
+        pytest.param("adl_autoclose_17", "LIQUIDATION", "CALCULATED", ForcedKind.ADL, id="the id goes before the type"),
+        pytest.param("settlement_autoclose-9", "MARKET", "TRADE", ForcedKind.SETTLEMENT, id="settlement"),
+        pytest.param("delivery_autoclose-9", "MARKET", "TRADE", ForcedKind.SETTLEMENT, id="delivery"),
+        pytest.param("mine", "LIQUIDATION", "TRADE", ForcedKind.LIQUIDATION, id="by type"),
+        pytest.param("mine", "MARKET", "CALCULATED", ForcedKind.LIQUIDATION, id="by execution"),
+        pytest.param("my-autoclose-1", "MARKET", "TRADE", None, id="an own order with a like name"),
+    ],
+)
+def test_a_forced_order_is_recognised(
+    client_id: str, order_type: str, execution: str, forced: ForcedKind | None
+) -> None:
+    """A real liquidation is of type LIQUIDATION with execution TRADE, which the documentation does not say."""
+    event = private(
+        f'{{"e":"ORDER_TRADE_UPDATE","E":1791300000001,"T":1791300000000,"o":{{"s":"BTCUSDT","c":"{client_id}",'
+        f'"S":"SELL","o":"{order_type}","f":"IOC","q":"0.1","p":"84000","ap":"84100","x":"{execution}","X":"FILLED",'
+        '"i":8886780,"l":"0.1","z":"0.1","L":"84100","N":"USDT","n":"42.05","T":1791300000000,"t":10200,"R":false,'
+        '"ps":"LONG","rp":"-190"}}'
+    )
+
+    assert isinstance(event, Fill)
+    assert event.forced is forced
+    assert event.quantity == (D(0) if execution == "NEW" else D("-0.1"))
+    assert (event.side, event.realized_pnl, event.commission) == (Side.LONG, D(-190), D("42.05"))
+
+
+def test_a_commission_may_be_absent() -> None:
+    """Liquidations and old payloads have neither `n` nor `N`."""
+    event = private(
+        '{"e":"ORDER_TRADE_UPDATE","E":1,"T":1,"o":{"s":"A","c":"x","S":"BUY","x":"TRADE","i":1,"l":"2","L":"3","T":1}}'
+    )
+
+    assert isinstance(event, Fill)
+    assert (event.commission, event.commission_asset, event.quantity) == (D(0), None, D(2))
+
+
+@recorded
+def test_settings_ask_for_the_truth_anew() -> None:
+    """A leverage is in no formula; the multi-assets mode changes all of them."""
+    [mode] = USDM.decode_private(frame("ACCOUNT_CONFIG_UPDATE/multiAssets"), "main")
+    [leverage] = USDM.decode_private(frame("ACCOUNT_CONFIG_UPDATE/leverage"), "main")
+
+    assert mode == AccountModeChanged("main", True, 1611646737476)
+    assert leverage == ConfigTouched("main", "BTCUSDT", 1611646737476)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"result":null,"id":1}',
+        '{"code":3,"msg":"Invalid JSON: expected value at line 1 column 1"}',
+        '{"error":{"code":2,"msg":"Invalid request"},"id":1}',
+        '{"e":"SOMETHING_NEW","E":1,"x":{"y":[1.5]}}',
+        '{"e":"riskLevelChange","E":1,"u":"1.99999999","s":"MARGIN_CALL"}',
+        '{"id":"1","status":200,"result":{}}',
+        "[]",
+        "{}",
+    ],
+)
+def test_what_is_of_no_use_is_ignored_on_both_streams(text: str) -> None:
+    """Acknowledgements, errors and events of tomorrow must not look like damage."""
+    assert USDM.decode_private(text.encode(), "main") == []
+    assert USDM.decode_market(text.encode(), "m", None) == []
+
+
+def test_an_announced_shutdown_is_heard() -> None:
+    """In both shapes that have been seen elsewhere."""
+    expected = [StreamControl("server shutdown announced")]
+
+    assert USDM.decode_private(b'{"e":"serverShutdown","E":1}', "main") == expected
+    assert USDM.decode_private(b'{"event":{"e":"serverShutdown","E":1}}', "main") == expected
+
+
+def test_coin_margined_symbols_of_a_merged_array_are_not_ours() -> None:
+    """Since 2026-06 the array carries both markets; a BTCUSD_PERP is computed otherwise."""
+    raw = (
+        b'[{"e":"markPriceUpdate","E":5,"s":"BTCUSDT","p":"100.5","r":"0.0001","T":9,"st":1},'
+        b'{"e":"markPriceUpdate","E":5,"s":"BTCUSD_PERP","p":"100.7","r":"0.0001","T":9,"st":2}]'
+    )
+
+    assert USDM.decode_market(raw, "m", None) == [MarkPrice("m", "BTCUSDT", D("100.5"), 5, D("0.0001"), 9)]
+
+
+def test_a_delivery_contract_has_no_funding() -> None:
+    """It says `""` and 0: neither is a rate of zero."""
+    raw = b'{"e":"markPriceUpdate","E":5,"s":"BTCUSDT_270326","p":"100.5","r":"","T":0}'
+
+    assert USDM.decode_market(raw, "m", None) == [MarkPrice("m", "BTCUSDT_270326", D("100.5"), 5, None, None)]
+
+
+# ---- answers ----
+
+
+def answer(key: str, body: str, sent_ms: int = 7) -> list[Event]:
+    return USDM.decode_answer(REQUESTS[key], body.encode(), "main", "m", sent_ms)
+
+
+def test_a_bracket_rate_is_exact_though_it_is_a_bare_number() -> None:
+    """0.004 as a binary float would be 0.004000000000000000083…"""
+    one = '{"symbol":"BTCUSDT","brackets":[{"bracket":1,"notionalFloor":0,"maintMarginRatio":0.004,"cum":37.5}]}'
+    expected = [BracketsRead("main", {"BTCUSDT": (Bracket(1, D(0), D("0.004"), D("37.5")),)})]
+
+    assert answer("leverageBracket", f"[{one}]") == expected
+    assert answer("leverageBracket", one) == expected  # for a single symbol the list may be left out
+    [read] = answer("leverageBracket", one)
+    assert isinstance(read, BracketsRead)
+    assert str(read.brackets["BTCUSDT"][0].rate) == "0.004"
+
+
+@pytest.mark.skipif(not BRACKETS_FILE.exists(), reason=f"the real brackets do not lie in {BRACKETS_FILE}")
+def test_all_real_brackets_decode_and_join_up() -> None:
+    """The solver's shortcuts rest on tables without a jump."""
+    [read] = answer("leverageBracket", BRACKETS_FILE.read_text(encoding="utf-8"))
+    assert isinstance(read, BracketsRead)
+    tables = {symbol: bracket_table(rows) for symbol, rows in read.brackets.items()}
+
+    assert len(tables) == 907
+    assert [symbol for symbol, table in tables.items() if not table.convex] == []
+    assert read.brackets["0GUSDT"][:2] == (
+        Bracket(1, D(0), D("0.015"), D(0)),
+        Bracket(2, D(5000), D("0.02"), D(25)),
+    )
+
+
+def test_a_position_row_says_what_the_exchange_computed() -> None:
+    """Its `"0"` is no price; its entry is cut to the 8 decimals that its engine holds."""
+    body = (
+        '[{"symbol":"COMPUSDT","positionSide":"SHORT","positionAmt":"-1.000","entryPrice":"70.9284199999999",'
+        '"markPrice":"49.72023376","unRealizedProfit":"21.20817624","liquidationPrice":"2260.56757210",'
+        '"marginAsset":"USDT","isolatedWallet":"0","maintMargin":"0.49720233","updateTime":1708943511656},'
+        '{"symbol":"ADAUSDT","positionSide":"BOTH","positionAmt":"30","entryPrice":"0.385","markPrice":"0.41047590",'
+        '"unRealizedProfit":"0.76427700","liquidationPrice":"0","isolatedWallet":"0","marginAsset":"USDT",'
+        '"maintMargin":"0.08004280","updateTime":1720736417660},'
+        '{"symbol":"XRPUSDT","positionAmt":"0","entryPrice":"0","markPrice":"0","updateTime":0}]'
+    )
+    short, long, orders_only = (
+        Position("COMPUSDT", Side.SHORT, D(-1), D("70.92841999"), None, D(0), 1708943511656, "USDT"),
+        Position("ADAUSDT", Side.BOTH, D(30), D("0.385"), None, D(0), 1720736417660, "USDT"),
+        Position("XRPUSDT", Side.BOTH, D(0), D(0), None, D(0), 0, None),
+    )
+
+    assert answer("positionRisk", body) == [
+        PositionsRead(
+            "main",
+            (
+                (short, ExchangeFigures(D("49.72023376"), D("21.20817624"), D("0.49720233"), D("2260.5675721"))),
+                (long, ExchangeFigures(D("0.4104759"), D("0.764277"), D("0.0800428"), None)),
+                (orders_only, None),
+            ),
+            7,
+        )
+    ]
+
+
+def test_the_other_answers_read_as_documented() -> None:
+    """Balances, margin types in capitals, contracts with their steps, and the first mark of everything."""
+    assert answer("account", '{"assets":[{"asset":"USDT","walletBalance":"23.7","crossWalletBalance":"20"}]}') == [
+        BalancesRead("main", (Balance("USDT", D("23.7"), D(20), 0),), 7)
+    ]
+    assert answer("symbolConfig", '[{"symbol":"A","marginType":"CROSSED"},{"symbol":"B","marginType":"ISOLATED"}]') == [
+        MarginTypesRead("main", {"A": False, "B": True})
+    ]
+    [contracts] = answer(
+        "exchangeInfo",
+        '{"symbols":[{"symbol":"A","baseAsset":"X","marginAsset":"USDT","status":"TRADING","liquidationFee":"0.0125",'
+        '"deliveryDate":4133404800000,"filters":[{"filterType":"LOT_SIZE","stepSize":"0.001"}]}]}',
+    )
+    assert isinstance(contracts, ContractsRead)
+    contract = contracts.contracts["A"]
+    assert (contract.quantity_step, contract.liquidation_fee, contract.delivery_ms) == (D("0.001"), D("0.0125"), None)
+    marks = answer(
+        "premiumIndex",
+        '[{"symbol":"A","markPrice":"1.5","lastFundingRate":"","nextFundingTime":0,"time":9},'
+        '{"symbol":"NOT_TRADED_YET","markPrice":"0.00000000","time":9}]',
+    )
+    assert [(e.symbol, e.price, e.funding_rate) for e in marks if isinstance(e, MarkPrice)] == [("A", D("1.5"), None)]
+
+
+def test_an_odd_row_of_a_market_wide_list_hides_no_other() -> None:
+    """One strange symbol among nine hundred must not blind us for those we hold."""
+    good = '{"symbol":"A","brackets":[{"bracket":1,"notionalFloor":0,"maintMarginRatio":0.004,"cum":0}]}'
+    odd = '{"symbol":"B","brackets":[{"bracket":1,"notionalFloor":0,"maintMarginRatio":1.5,"cum":0}]}'
+    marks = (
+        b'[{"e":"markPriceUpdate","E":5,"s":"A","p":"100.5"},{"e":"markPriceUpdate","E":5,"s":"B","p":"0.00000000"},'
+        b'{"e":"markPriceUpdate","E":5,"s":"C","p":"1e999"},{"e":"markPriceUpdate","E":5,"s":"D","p":"7"}]'
+    )
+
+    [read] = answer("leverageBracket", f"[{odd},{good},5]")
+    assert isinstance(read, BracketsRead)
+    assert list(read.brackets) == ["A"]
+    assert [e.symbol for e in USDM.decode_market(marks, "m", None) if isinstance(e, MarkPrice)] == ["A", "D"]
+
+
+@pytest.mark.parametrize("key", ["leverageBracket", "premiumIndex", "symbolConfig", "exchangeInfo", "account"])
+@pytest.mark.parametrize("body", ['{"code":-2015,"msg":"Invalid API-key"}', '[{"a":1},{"b":2}]', "5", '"<html>"'])
+def test_an_answer_of_which_nothing_reads_is_refused(key: str, body: str) -> None:
+    """An error body or another format must not pass for "there is nothing"."""
+    with pytest.raises(DecodeError):
+        answer(key, body)
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.00010000", "0.0001"),
+        ("-0.5", "-0.5"),
+        ("5735.79204855", "5735.79204855"),
+        ("1.", "1"),
+        ("1E+3", "1000"),
+        ("1e30", "1e30"),
+        ("1e-30", "1e-30"),
+        ("0", "0"),
+        ("-0.00000000", "0"),
+    ],
+)
+def test_a_number_of_the_wire_is_exact(text: str, value: str) -> None:
+    """All its digits, and no others."""
+    assert number(text) == D(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " 1",
+        "1 ",
+        "1\n",
+        "+1",
+        ".5",
+        "1_000",
+        "1,5",
+        "0x10",
+        "NaN",
+        "nan",
+        "sNaN",
+        "Infinity",
+        "-inf",
+        "1e31",
+        "1e-31",
+        "1e999",
+        "0e99",
+        "1e+",
+        "١٢٣",
+        "１２",
+        "1" * 61,
+    ],
+)
+def test_what_is_no_plain_finite_number_is_refused(text: str) -> None:
+    """`Decimal` itself takes NaN, underscores, spaces and the digits of every script."""
+    with pytest.raises(ValueError, match="number"):
+        number(text)
+
+
+@pytest.mark.parametrize(
+    "bad", ['"NaN"', '"Infinity"', '"1e999"', "1e999", "true", "null", "[]", '"1_0"', '" 1"', '"٣"']
+)
+def test_a_frame_with_a_bad_number_is_refused_everywhere(bad: str) -> None:
+    """One such value in a wallet, and every figure after it is nonsense."""
+    frames: list[tuple[Callable[[bytes], object], str]] = [
+        (
+            lambda raw: USDM.decode_private(raw, "main"),
+            f'{{"e":"ACCOUNT_UPDATE","T":1,"E":1,"a":{{"m":"ORDER","B":[{{"a":"USDT","wb":{bad},"cw":"1"}}]}}}}',
+        ),
+        (
+            lambda raw: USDM.decode_market(raw, "m", None),
+            f'{{"e":"markPriceUpdate","E":1,"s":"A","p":{bad},"r":"","T":0}}',
+        ),
+        (
+            lambda raw: USDM.decode_answer(REQUESTS["leverageBracket"], raw, "main", "m", 0),
+            f'[{{"symbol":"A","brackets":[{{"bracket":1,"notionalFloor":{bad},"maintMarginRatio":0.1,"cum":0}}]}}]',
+        ),
+    ]
+    for decode, text in frames:
+        with pytest.raises(DecodeError):
+            decode(text.encode())
+
+
+@pytest.mark.parametrize("bad", ["9999999999999999", "-1", "253402300800000", '"99999999999999999999"', "1.5", "1e20"])
+def test_a_time_that_no_calendar_has_is_refused(bad: str) -> None:
+    """It would pass through the whole core and fail where it is printed."""
+    with pytest.raises(DecodeError):
+        USDM.decode_market(f'{{"e":"markPriceUpdate","E":{bad},"s":"A","p":"1"}}'.encode(), "m", None)
+    with pytest.raises(DecodeError):
+        USDM.decode_market(f'{{"e":"markPriceUpdate","E":1,"s":"A","p":"1","r":"0.1","T":{bad}}}'.encode(), "m", None)
+    with pytest.raises(DecodeError):
+        USDM.decode_private(f'{{"e":"ACCOUNT_UPDATE","T":{bad},"E":1,"a":{{"m":"ORDER"}}}}'.encode(), "main")
+    with pytest.raises(DecodeError):
+        answer("premiumIndex", f'{{"symbol":"A","markPrice":"1","time":{bad}}}')
+
+
+@pytest.mark.parametrize("price", ["0", "0.00000000", "-1"])
+def test_a_mark_that_is_no_price_is_refused(price: str) -> None:
+    """A position at a mark of zero would be liquidated on the spot."""
+    with pytest.raises(DecodeError):
+        USDM.decode_market(f'{{"e":"markPriceUpdate","E":1,"s":"A","p":"{price}"}}'.encode(), "m", None)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '"S":5,"B":[]',
+        '"B":[],"P":[{"s":"A","pa":"1","ep":"1","mt":"cross","ma":7}]',
+        '"B":[],"P":[{"s":"","pa":"1","ep":"1","mt":"cross"}]',
+        '"B":[],"P":[{"s":"A","pa":"1","ep":"1","mt":"cross","ps":"UP"}]',
+        '"B":[{"a":["USDT"],"wb":"1","cw":"1"}]',
+    ],
+)
+def test_a_name_that_is_no_name_is_refused(part: str) -> None:
+    """A margin asset or symbol of another type would fail later, inside the core."""
+    with pytest.raises(DecodeError):
+        private(f'{{"e":"ACCOUNT_UPDATE","T":1,"E":1,"a":{{"m":"ORDER",{part}}}}}')
+
+
+# ---- whatever the bytes ----
+
+
+def survives(raw: bytes) -> None:
+    """Let everything that reads bytes read these."""
+    readers: list[Callable[[bytes], object]] = [
+        lambda body: USDM.decode_market(body, "m", None),
+        lambda body: USDM.decode_private(body, "main"),
+        USDM.stream_key,
+        USDM.server_time,
+        *(_reader(request) for request in REQUESTS.values()),
+    ]
+    for read in readers:
+        with suppress(DecodeError):
+            read(raw)
+
+
+def _reader(request: Request) -> Callable[[bytes], object]:
+    return lambda body: USDM.decode_answer(request, body, "main", "m", 0)
+
+
+ANSWERS = (
+    b'{"dualSidePosition":true,"multiAssetsMargin":false}',
+    b'[{"symbol":"BTCUSDT","marginType":"CROSSED"}]',
+    b'[{"symbol":"ETHUSDT","brackets":[{"bracket":1,"notionalCap":1,"notionalFloor":0,"maintMarginRatio":0.0065,'
+    b'"cum":0.0}]}]',
+    b'{"assets":[{"asset":"USDT","walletBalance":"23.7","crossWalletBalance":"23.7","updateTime":1625474304765}]}',
+    b'[{"symbol":"ADAUSDT","positionSide":"BOTH","positionAmt":"30","entryPrice":"0.385","markPrice":"0.4104759",'
+    b'"unRealizedProfit":"0.764277","liquidationPrice":"0","isolatedWallet":"0","marginType":"cross",'
+    b'"maintMargin":"0.0800428","updateTime":1720736417660}]',
+    b'{"symbols":[{"symbol":"A","baseAsset":"X","marginAsset":"USDT","status":"TRADING","liquidationFee":"0.0125",'
+    b'"deliveryDate":4133404800000,"filters":[{"filterType":"LOT_SIZE","stepSize":"0.001"}]}]}',
+    b'[{"symbol":"A","markPrice":"1.5","lastFundingRate":"0.1","nextFundingTime":5,"time":9}]',
+    b'{"serverTime":1499827319559}',
+    b'{"listenKey":"abc"}',
+)
+OTHER_FRAMES = (
+    b'{"e":"markPriceUpdate","E":1562305380000,"s":"BTCUSDT","p":"11794.15","r":"0.00038167","T":1562306400000,"st":1}',
+    b'{"stream":"a","data":[{"e":"markPriceUpdate","E":1562305380000,"s":"BTCUSDT","p":"11794.15","r":"","T":0}]}',
+    b'{"e":"ACCOUNT_UPDATE","T":1,"E":2,"a":{"B":[{"a":"USDT","wb":"990","cw":"890","bc":"-1"}],"P":[{"s":"ETHUSDT",'
+    b'"pa":"1","ep":"3000","mt":"isolated","iw":"100.0","ps":"BOTH","ma":"USDT"}],"m":"FUNDING_FEE","S":"ETHUSDT"}}',
+    b'{"e":"ORDER_TRADE_UPDATE","E":1,"T":1,"o":{"s":"A","c":"autoclose-1","S":"SELL","o":"LIQUIDATION","x":"TRADE",'
+    b'"i":1,"l":"2","L":"3","N":"USDT","n":"0","T":1,"t":2,"rp":"-1","ps":"LONG"}}',
+    b'{"e":"ACCOUNT_CONFIG_UPDATE","E":1,"T":1,"ac":{"s":"BTCUSDT","l":25},"ai":{"j":true}}',
+    b'{"event":{"e":"serverShutdown","E":1}}',
+)
+SMALL = (*ANSWERS, *OTHER_FRAMES, *(raw for _, raw in FRAMES if len(raw) < 3000))
+
+odd_values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**25), 10**25),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["", "NaN", "Infinity", "1e999", "0", "-0", "٣", "x" * 70, "\x00", "autoclose-", "both", "data"]),
+    st.text(max_size=8),
+    st.lists(st.integers(0, 3), max_size=2),
+    st.dictionaries(st.sampled_from(["e", "a", "data", "symbol"]), st.integers(0, 3), max_size=2),
+)
+
+
+@st.composite
+def mutilated(draw: st.DrawFn) -> bytes:
+    """A real body in which one value is another, is gone, or stands elsewhere."""
+    body = json.loads(draw(st.sampled_from(SMALL)))
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(body))
+        if not places:
+            break
+        holder, key = draw(st.sampled_from(places))
+        if draw(st.booleans()) and isinstance(holder, dict):
+            holder.pop(key, None)
+        else:
+            holder[key] = draw(odd_values)
+    return json.dumps(body, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+
+
+def _places(node: Any) -> list[tuple[Any, Any]]:
+    """Every value inside, as the container and the key that lead to it."""
+    keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    return [place for key in keys for place in [(node, key), *_places(node[key])]]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A real body whose bytes are cut, doubled or overwritten."""
+    raw = bytearray(draw(st.sampled_from(SMALL)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(raw) - 1)))
+        raw[at : at + draw(st.integers(0, 5))] = draw(st.binary(max_size=5))
+    return bytes(raw)
+
+
+@given(mutilated())
+@settings(max_examples=600, deadline=None)
+def test_a_mutilated_body_raises_nothing_but_a_decode_error(raw: bytes) -> None:
+    """Wrong types, missing keys, absurd numbers: the feed drops that frame and goes on."""
+    survives(raw)
+
+
+@given(damaged())
+@settings(max_examples=300, deadline=None)
+def test_a_damaged_body_raises_nothing_but_a_decode_error(raw: bytes) -> None:
+    """A cut connection, a proxy's rewriting, bytes that are no text."""
+    survives(raw)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+@example(b"")
+@example(b"\xff\xfe")
+@example(b'"\xed\xa0\x80"')
+@example(b'{"e":"markPriceUpdate","E":1,"s":"\\ud800","p":"1"}')
+@example(b"1" * 5000)
+@example(b"[" * 200_000)
+@example(b'{"data":' * 100_000)
+@example(b'{"e":"markPriceUpdate","data":' + b"[" * 200_000)
+@example(b'{"stream":"x","data":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
+@example(b'{"e":"ACCOUNT_UPDATE","T":1,"E":1,"a":' + b'{"m":' * 100_000)
+@example(b"[NaN, Infinity, -Infinity]")
+@example(b"[1e999, -1e999, 1e-999]")
+@example(b'{"e":"ACCOUNT_UPDATE","T":1e400,"E":NaN,"a":{}}')
+@example(b"null")
+@example(b"true")
+@example(b'"markPriceUpdate"')
+@example(b'["markPriceUpdate"]')
+@example(b'{"data":"markPriceUpdate"}')
+@example(b'{"e":["ACCOUNT_UPDATE"]}')
+@example(b'{"event":"serverShutdown"}')
+@example(b'{"e":"","event":[]}')
+def test_any_bytes_raise_nothing_but_a_decode_error(raw: bytes) -> None:
+    """Whatever comes down a socket, a bug is not what it looks like."""
+    survives(raw)

@@ -1,0 +1,268 @@
+"""Every link cut, frozen or fooled while a position goes bad: what is told is true, whole, and told once.
+
+One story for every fault: a cross position comes within 10 % of liquidation; the fault begins; the price falls on and
+money is withdrawn; the fault ends. Then the daemon, never restarted, shows what the exchange shows; the price falls
+further, and recovers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.sim import Exchange
+from tests import stories
+from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
+
+MARKET = ("_instance", "market-binance-usdm-custom")
+PRIVATE = ("main", "private")
+REST = ("main", "rest")
+
+
+@dataclass
+class Scene:
+    """What a fault can be done to, and where it shows."""
+
+    exchange: Exchange
+    broker: Mosquitto
+    log: Callable[[], str]
+
+
+async def nothing(scene: Scene) -> None:
+    """Over by itself."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to fail.
+
+    Args:
+        begin, end: How it comes and goes.
+        shows: What is in the log once the daemon has met it.
+        blinds: Account and link whose `data_stale` is told; empty: too short, or no link at all, and none may be told.
+    """
+
+    name: str
+    begin: Callable[[Scene], Awaitable[None]]
+    end: Callable[[Scene], Awaitable[None]] = nothing
+    shows: str = ""
+    blinds: frozenset[tuple[str, str]] = field(default=frozenset())
+
+
+def switched(**switches: Any) -> Callable[[Scene], Awaitable[None]]:
+    async def switch(scene: Scene) -> None:
+        scene.exchange.fault(**switches)
+
+    return switch
+
+
+async def kill_broker(scene: Scene) -> None:
+    scene.broker.kill()
+
+
+async def start_broker(scene: Scene) -> None:
+    await scene.broker.start()
+
+
+async def freeze_broker(scene: Scene) -> None:
+    scene.broker.freeze()
+
+
+async def thaw_broker(scene: Scene) -> None:
+    scene.broker.thaw()
+
+
+async def drop_market(scene: Scene) -> None:
+    scene.exchange.drop("market")
+
+
+async def drop_private(scene: Scene) -> None:
+    scene.exchange.drop("private")
+
+
+async def expire_key(scene: Scene) -> None:
+    assert scene.exchange.expire_listen_key("main")
+
+
+async def ban(scene: Scene) -> None:
+    scene.exchange.rest.weights.ban_s = 0  # Retry-After then says 1 s
+    scene.exchange.fault(rest="418")
+
+
+async def kill_exchange(scene: Scene) -> None:
+    await scene.exchange.kill()
+
+
+async def restart_exchange(scene: Scene) -> None:
+    await scene.exchange.start()
+
+
+async def send_garbage(scene: Scene) -> None:
+    for route in ("market", "private"):
+        for kind in ("text", "types", "binary", "big"):
+            scene.exchange.send_garbage(route, kind)
+
+
+FAULTS = [
+    Fault("broker-killed", kill_broker, start_broker, "broker not reached"),
+    Fault("broker-frozen", freeze_broker, thaw_broker, "broker lost"),
+    Fault("market-dropped", drop_market, shows="link down"),
+    Fault(
+        "market-mute",
+        switched(mute_market=True),
+        switched(mute_market=False),
+        "no mark for",
+        frozenset([MARKET]),
+    ),
+    Fault(
+        "market-half-open",
+        switched(half_open_market=True),
+        switched(half_open_market=False),
+        "link down",
+        frozenset([MARKET]),
+    ),
+    Fault("private-dropped", drop_private, shows="link down"),
+    Fault(
+        "private-half-open",
+        switched(half_open_private=True),
+        switched(half_open_private=False),
+        "link down",
+        frozenset([PRIVATE]),
+    ),
+    Fault("listen-key-expired", expire_key, shows="listen key expired"),
+    Fault("rest-503", switched(rest="503"), switched(rest="ok"), "not reconciled", frozenset([REST])),
+    Fault("rest-cut", switched(rest="abort"), switched(rest="ok"), "not reconciled", frozenset([REST])),
+    Fault("rest-418", ban, switched(rest="ok"), "not reconciled", frozenset([REST])),
+    Fault("exchange-killed", kill_exchange, restart_exchange, "link down", frozenset([MARKET, PRIVATE, REST])),
+    Fault("garbage-frames", send_garbage, shows="frame dropped"),
+]
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
+async def test_after_a_fault_the_state_is_right_and_every_event_was_told_once(
+    fault: Fault, lasting_broker: Mosquitto, tmp_path: Path
+) -> None:
+    """The commonest failure in the field is a monitor that went on, silent or wrong, after a link had failed."""
+    async with stories.exchange() as exchange, Listener(lasting_broker.port) as listener:
+        config = write_config(tmp_path / "d", exchange, lasting_broker.port, links={"first_frame_s": 2})
+        async with watching(config) as log:
+            scene = Scene(exchange, lasting_broker, log.getvalue)
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "53000")  # 9.1 %
+            await listener.event("liquidation_distance", "opened")
+            await fault.begin(scene)
+            exchange.set_mark("BTCUSDT", "50500")  # 4.6 %
+            exchange.transfer("main", "USDT", "-100")
+            await until(lambda: fault.shows in log.getvalue(), f"the log says {fault.shows}")
+            for account, link in fault.blinds:
+                await listener.event("data_stale", "opened", account=account, subject=link)
+            await fault.end(scene)
+            await agreement(exchange, listener, "main")
+            await listener.event("liquidation_distance", "worsened", severity="warning")
+            exchange.set_mark("BTCUSDT", "49100")  # 1.6 %
+            await listener.event("liquidation_distance", "worsened", severity="critical")
+            exchange.set_mark("BTCUSDT", "60000")
+            await listener.event("liquidation_distance", "resolved")
+            await listener.event("liquidation_price_moved", "noted")
+            for account, link in fault.blinds:
+                await until(
+                    lambda account=account, link=link: f"{account}/incident/data_stale/{link}" not in listener.under(),
+                    f"{link} is not stale any more",
+                )
+            await agreement(exchange, listener, "main")
+            await listener.state("marginwatch/main/summary", severity="ok", freshness="live")
+            await until(lambda: listener.now["marginwatch/status"] == b"online", "online is what stands")
+
+    told = listener.events("liquidation_distance")
+    assert [(e["event"], e["severity"]) for e in told] == [
+        ("opened", "notice"),
+        ("worsened", "warning"),
+        ("worsened", "critical"),
+        ("resolved", "critical"),
+    ]
+    assert [e["event_id"] for e in told] == [f"{told[0]['incident_id']}.{n}" for n in (1, 2, 3, 4)]
+    assert told[-1]["resolution"] == "recovered"
+    assert told[-1]["after"]["mark_price"] == "60000.00000000"
+    moved = [cause for e in listener.events("liquidation_price_moved") for cause in e["cause"]]
+    assert [Decimal(cause["amount"]) for cause in moved] == [Decimal(-100)]
+    stale = listener.events("data_stale")
+    assert {(e["account"], e["subject"]) for e in stale} == fault.blinds
+    for place in fault.blinds:
+        here = [e["event"] for e in stale if (e["account"], e["subject"]) == place]
+        assert [kind for kind in here if kind not in ("worsened", "improved")] == ["opened", "resolved"], place
+    assert len(listener.events()) == len({(e["incident_id"], e["event"], e["severity"]) for e in listener.events()})
+    assert exchange.order_calls == []
+    assert all(json.loads(line)["event"] != "stopped" for line in log.getvalue().splitlines()[:-1])
+
+
+async def test_a_mute_private_stream_costs_seconds_not_the_truth(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """An open socket that answers pings and tells nothing is the fault that has fooled most monitors."""
+    async with stories.exchange() as exchange:
+        async with watching(write_config(tmp_path / "d", exchange, broker.port)):
+            await agreement(exchange, listener, "main")
+            exchange.fault(mute_private=True)
+            exchange.fill("main", "BTCUSDT", "BUY", "0.5")
+            exchange.fill("main", "SOLUSDT", "SELL", "100")
+            exchange.set_mark("BTCUSDT", "54000")
+            await agreement(exchange, listener, "main")
+            opened = await listener.event("liquidation_distance", "opened")
+            moved = await listener.event("liquidation_price_moved", "noted", symbol="BTCUSDT")
+
+    assert opened["subject"] == "cross-usdt"
+    assert {cause["kind"] for cause in moved["cause"]} == {"unexplained"}
+
+
+async def test_a_limited_address_asks_nothing_for_a_while_and_goes_on_watching(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Who asks on after a 429 is banned; the streams need no asking."""
+    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)) as log:
+        await agreement(exchange, listener, "main")
+        exchange.fault(rest="429")
+        await until(lambda: "HTTP 429" in log.getvalue(), "a request is refused")
+        exchange.fault(rest="ok")
+        asked = dict(exchange.counters)
+        await listener.event("data_stale", "opened", subject="rest")
+        exchange.transfer("main", "USDT", "-100")
+        moved = await listener.event("liquidation_price_moved", "noted")
+        exchange.set_mark("BTCUSDT", "53000")
+        await listener.event("liquidation_distance", "opened")
+
+    assert {k: v for k, v in exchange.counters.items() if "/fapi/" in k} == {
+        k: v for k, v in asked.items() if "/fapi/" in k
+    }
+    assert [(cause["kind"], cause["amount"]) for cause in moved["cause"]] == [("transfer", "-100.00000000")]
+
+
+async def test_an_event_that_comes_late_says_so_and_keeps_its_time(lasting_broker: Mosquitto, tmp_path: Path) -> None:
+    """After an outage a phone must be able to tell old news from new."""
+    async with stories.exchange() as exchange, Listener(lasting_broker.port) as listener:
+        async with watching(write_config(tmp_path / "d", exchange, lasting_broker.port)) as log:
+            await agreement(exchange, listener, "main")
+            lasting_broker.kill()
+            exchange.set_mark("BTCUSDT", "53000")
+            await until(lambda: "incident opened" in log.getvalue(), "it opens")
+            exchange.set_mark("BTCUSDT", "50500")
+            await until(lambda: "incident worsened" in log.getvalue(), "it worsens")
+            worsened_at = time.monotonic()
+            await until(lambda: time.monotonic() - worsened_at > 1, "the outage lasts")
+            await lasting_broker.start()
+            await listener.event("liquidation_distance", "worsened")
+            await listener.state("marginwatch/main/incident/liquidation_distance/cross-usdt", severity="warning")
+
+    late = [heard for heard in listener.heard if "/event/" in heard.topic]
+    user = [dict(heard.properties["UserProperty"]) for heard in late]
+    assert [heard.body["event"] for heard in late] == ["opened", "worsened"]
+    assert all(int(properties["delayed_ms"]) >= 1000 for properties in user)
+    assert [properties.get("superseded") for properties in user] == ["true", None]
+    first = listener.heard.index(late[0])
+    assert any(h.topic.endswith("/incident/liquidation_distance/cross-usdt") for h in listener.heard[:first])
