@@ -52,7 +52,6 @@ class WatchedAccount:
         self.risks: dict[str, PoolRisk] = {}
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}
-        self.resynced = False
         self.unsupported: str | None = None
         self._forced: dict[str, _Forced] = {}
         self._gone: dict[str, _Gone] = {}

@@ -158,7 +158,7 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
             reader.wrong(name, "account", "must be written [[account]]")
             continue
         for number, row in enumerate(rows, 1):
-            account = _account(reader, name, number, row, defaults, inherited)
+            account = _account(reader, name, number, row, defaults, inherited if isinstance(inherited, Mapping) else ())
             if account is not None:
                 accounts.append((name, account))
     if not any("account" in document for _, document in tables):

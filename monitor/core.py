@@ -92,16 +92,21 @@ class Core:
             a.name: WatchedAccount(a, self.markets[a.market], setup.rules, setup.dispute_s) for a in setup.accounts
         }
         self.published = publication.Published(setup.summary_every_s)
-        self._holders: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        self._holders: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
+        self._carried: dict[LinkId, list[WatchedAccount]] = defaultdict(list)
+        self._moving: dict[str, None] = {}
+        self._resynced: dict[str, None] = {}
+        self._touched: dict[str, None] = {}
         self._watched: dict[str, frozenset[str]] = {}
         self._watched_since: dict[tuple[str, str], float] = {}
         self._seq = 0
         self._dirty: dict[tuple[str, str], None] = {}
         self._effects: list[Effect] = []
         self._unconfirmed: set[IncidentKey] = set()
-        for account in setup.accounts:
-            for link in (account.market_link, account.private_link, account.rest_link):
+        for account in self.accounts.values():
+            for link in (account.setup.market_link, account.setup.private_link, account.setup.rest_link):
                 self.links.awaited(link, now.mono)
+                self._carried[link].append(account)
         self._restore(kept or Kept(), now)
 
     def _restore(self, kept: Kept, now: Now) -> None:
@@ -146,12 +151,16 @@ class Core:
             self._settle_snapshots(now)
             for name, pool_id in self._dirty:
                 self._assess(self.accounts[name], pool_id, now)
+                self._touched[name] = None
             self._dirty.clear()
-            for account in self.accounts.values():
+            for account in [self.accounts[name] for name in self._moving]:
                 self._tell_moves(account, now, only_from=Severity.INFO if account.moves.due(now) else Severity.WARNING)
+                self._touched[account.name] = None
+                if not account.moves.pending:
+                    del self._moving[account.name]
+            self._keep_baselines()
             if ticked:
                 self._tick(now)
-            self._keep_baselines()
         effects, self._effects = self._effects, []
         return effects
 
@@ -160,7 +169,7 @@ class Core:
     def _mark(self, event: MarkPrice, now: Now) -> None:
         holders = self._holders.get((event.market, event.symbol))
         if self.markets[event.market].apply_mark(event, now) and holders:
-            self._dirty.update(dict.fromkeys(holders))
+            self._dirty.update(holders)
 
     def _account_changed(self, event: AccountChanged, now: Now) -> None:
         account = self.accounts[event.account]
@@ -175,6 +184,7 @@ class Core:
         assert isinstance(rule, LiquidationPriceMovedRule)
         pools = list(account.pools.values())
         account.moves.happened(event, before, pools, account.market.prices, account.book.tables, rule, now)
+        self._moving[account.name] = None
         if any(
             p.symbol not in account.book.tables or p.symbol not in account.book.margin_assets for p in event.positions
         ):
@@ -189,7 +199,7 @@ class Core:
 
     def _snapshot(self, event: BalancesRead | PositionsRead | AccountModeRead, now: Now) -> None:
         account = self.accounts[event.account]
-        account.resynced = True
+        self._resynced[account.name] = None
         if isinstance(event, BalancesRead):
             account.book.apply_balances(event, now.mono)
         elif isinstance(event, PositionsRead):
@@ -203,17 +213,18 @@ class Core:
     def _brackets(self, event: BracketsRead, now: Now) -> None:
         account = self.accounts[event.account]
         account.book.apply_brackets(event.brackets)
-        account.resynced = True
+        self._resynced[account.name] = None
 
     def _contracts(self, event: ContractsRead, now: Now) -> None:
         self.markets[event.market].contracts.update(event.contracts)
         for account in self.accounts.values():
-            account.resynced = account.resynced or account.setup.market == event.market
+            if account.setup.market == event.market:
+                self._resynced[account.name] = None
 
     def _mode_changed(self, event: AccountModeChanged, now: Now) -> None:
         account = self.accounts[event.account]
         account.book.multi_assets = event.multi_assets
-        account.resynced = True
+        self._resynced[account.name] = None
         self._effects.append(Resync(event.account, "multi-assets mode switched"))
 
     def _config_touched(self, event: ConfigTouched, now: Now) -> None:
@@ -232,23 +243,30 @@ class Core:
     # ---- from the book to pools ----
 
     def _settle_snapshots(self, now: Now) -> None:
-        for account in self.accounts.values():
-            if account.resynced:
-                account.resynced = False
-                self._rebuild(account, now)
-                if account.known:
-                    pools = account.pools.values()
-                    account.moves.settle(pools, account.market.prices, account.book.tables, now)
+        resynced, self._resynced = self._resynced, {}
+        for account in [self.accounts[name] for name in resynced]:
+            self._rebuild(account, now)
+            if account.known:
+                pools = account.pools.values()
+                account.moves.settle(pools, account.market.prices, account.book.tables, now)
+                self._moving[account.name] = None
 
     def _rebuild(self, account: WatchedAccount, now: Now) -> None:
+        for symbol in account.symbols:
+            self._holders[account.setup.market, symbol] = {
+                key: None for key in self._holders[account.setup.market, symbol] if key[0] != account.name
+            }
+        before = account.pools.keys()
         account.rebuild(now)
+        self._touched[account.name] = None
+        for pool_id in before - account.pools.keys():
+            for rule in _POOL_RULES:
+                self.incidents.forget(IncidentKey(account.name, rule, pool_id))
         self._dirty = {key: None for key in self._dirty if key[0] != account.name or key[1] in account.pools}
         self._dirty.update({(account.name, pool_id): None for pool_id in account.pools})
-        for holders in self._holders.values():
-            holders.difference_update([key for key in holders if key[0] == account.name])
         for pool in account.pools.values():
             for position in pool.positions:
-                self._holders.setdefault((account.setup.market, position.symbol), set()).add((account.name, pool.id))
+                self._holders.setdefault((account.setup.market, position.symbol), {})[account.name, pool.id] = None
         self._watch(account.setup.market, now)
         self._effects.extend(publication.gone(account))
 
@@ -271,7 +289,7 @@ class Core:
             assert isinstance(rule, LiquidationPriceMovedRule)
             if rule.enabled:
                 prices, tables = account.market.prices, account.book.tables
-                self._tell(account, account.moves.check_marks(risk.pool, prices, tables, rule, now), now)
+                self._tell(account, account.moves.check_marks(risk, prices, tables, rule, now), now)
 
     def _judge(self, account: WatchedAccount, before: PoolRisk | None, risk: PoolRisk, now: Now) -> None:
         """Hold a pool against its rules. One with an unknown input is neither better nor worse: it is stale."""
@@ -360,8 +378,10 @@ class Core:
         self._emit(moved_story(account, change, telling, ages, now, self._next_seq(change)), now)
 
     def _keep_baselines(self) -> None:
-        for account in self.accounts.values():
-            self._effects.extend(Save("baseline", f"{account.name}/{i}", row) for i, row in account.moves.unkept())
+        for name in self._touched:
+            rows = self.accounts[name].moves.unkept()
+            self._effects.extend(Save("baseline", f"{name}/{pool_id}", row) for pool_id, row in rows)
+        self._touched.clear()
 
     # ---- time ----
 
@@ -396,11 +416,9 @@ class Core:
 
     def _judge_link(self, link: LinkId, now: Now) -> None:
         """Hold the age of what a link says against the rule, with what it blinds."""
-        blinded = [a for a in self.accounts.values() if link in (a.setup.market_link, a.setup.private_link)]
-        concerned = blinded or [a for a in self.accounts.values() if link == a.setup.rest_link]
-        if not concerned:
-            return
+        concerned = self._carried[link]
         first = concerned[0]
+        blinded = [] if link == first.setup.rest_link else concerned
         rule = first.stale_rule
         age = self._age(link, rule, now)
         if blinded and age is not None and any(a.is_endangered(rule) for a in blinded):

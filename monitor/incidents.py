@@ -167,13 +167,17 @@ class Incidents:
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
         """End an incident, if there is one."""
         incident = self.open.pop(key, None)
-        for pending in [p for p in self._pending if p[0] == key]:
-            del self._pending[pending]
+        self.forget(key)
         if incident is None:
             return None
         incident.severity = Severity.OK
         incident.events += 1
         return Change("resolved", structs.replace(incident), value, how)
+
+    def forget(self, key: IncidentKey) -> None:
+        """The subject is not there any more: what was about to be told of it begins anew if it comes back."""
+        for pending in [p for p in self._pending if p[0] == key]:
+            del self._pending[pending]
 
     def note(self, key: IncidentKey, severity: Severity, now: Now) -> Change:
         """A one-off fact: an incident of a single message, which is never open."""
@@ -197,7 +201,10 @@ class Incidents:
         """
         self._floor_ms = last_named_ms
         for row in rows:
-            kept = msgspec.json.decode(row, type=_Saved)
+            try:
+                kept = msgspec.json.decode(row, type=_Saved)
+            except msgspec.MsgspecError:  # of a version that kept it otherwise: told again is better than never started
+                continue
             incident = kept.incident
             ago = max(0.0, (now.wall_ms - kept.wall_ms) / 1000)
             shift = now.mono - ago - kept.mono

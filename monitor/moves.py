@@ -7,6 +7,7 @@ that amounts to a warning waits for nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import zip_longest
 
@@ -14,9 +15,9 @@ import msgspec
 from msgspec import Struct, structs
 
 from monitor.events import AccountChanged, Fill, Now, PositionKey
-from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves
+from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves, prices, printed
 from monitor.risk.margin import BracketTable
-from monitor.risk.report import Pool
+from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import LiquidationPriceMovedRule, Severity
 
 KINDS = {
@@ -93,9 +94,12 @@ class Moves:
         self._group: str | None = None
         self._deadline: float | None = None
         self._marks_told: dict[str, float] = {}
+        self._told: dict[str, dict[PositionKey, Decimal | None]] = {}
 
     def restore(self, pool_id: str, row: bytes) -> None:
-        self.baselines[pool_id] = msgspec.json.decode(row, type=Baseline)
+        """Take back a baseline. One that does not read (of another version) is made anew from the next snapshot."""
+        with suppress(msgspec.MsgspecError):
+            self.baselines[pool_id] = msgspec.json.decode(row, type=Baseline)
 
     def filled(self, fill: Fill) -> None:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
@@ -220,22 +224,37 @@ class Moves:
 
     def check_marks(
         self,
-        pool: Pool,
+        risk: PoolRisk,
         marks: Mapping[str, Decimal],
         tables: Mapping[str, BracketTable],
         rule: LiquidationPriceMovedRule,
         now: Now,
     ) -> Telling | None:
         """What there is to tell of a pool whose prices only marks have moved: notices and warnings, now and then."""
+        pool = risk.pool
         told = self._marks_told.get(pool.id)
         if pool.id in self._entries or (told is not None and now.mono - told < rule.marks_every_s):
             return None
-        found = self._moved([pool.id], marks, tables, {pool.id: rule})
-        if not any(m.severity >= Severity.NOTICE for m in found):
+        if not self._is_notable(risk, rule):
             return None
+        found = self._moved([pool.id], marks, tables, {pool.id: rule})
         self._marks_told[pool.id] = now.mono
         self._rebase(pool, marks, tables)
         return _telling(self.account, found)
+
+    def _is_notable(self, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
+        """Whether some price of the pool has moved by a notice or more; asked on every tick, so without the causes."""
+        baseline = self.baselines.get(risk.pool.id)
+        if baseline is None or not _is_complete(baseline.pool, baseline.marks, baseline.tables):
+            return False
+        told = self._told.get(risk.pool.id)
+        if told is None:
+            told = self._told[risk.pool.id] = prices(assess(baseline.pool, baseline.marks, baseline.tables))
+        for p in risk.positions:
+            move = Move(p.position.key, told.get(p.position.key), printed(p.liquidation_price), (), False)
+            if p.mark_price is not None and _severity(move, p.mark_price, rule) >= Severity.NOTICE:
+                return True
+        return False
 
     def _moved(
         self,
@@ -313,12 +332,14 @@ class Moves:
             {s: tables[s] for s in symbols if s in tables},
         )
         self._entries.pop(pool.id, None)
+        self._told.pop(pool.id, None)
         self._unkept.add(pool.id)
 
     def _forget(self, pool_id: str) -> None:
         self.baselines.pop(pool_id, None)
         self._entries.pop(pool_id, None)
         self._marks_told.pop(pool_id, None)
+        self._told.pop(pool_id, None)
         self._unkept.add(pool_id)
 
 
@@ -329,7 +350,7 @@ _OVERTAKEN_S = 5.0
 
 def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Severity:
     nearer = adverse(move, mark)
-    if move.after is None or nearer <= 0:
+    if move.after is None or nearer <= 0 or abs(mark - move.after) > rule.ignore_beyond * mark:
         return Severity.INFO
     if nearer >= rule.warning_at * abs(mark - move.after):
         return Severity.WARNING

@@ -114,6 +114,8 @@ class LiquidationPriceMovedRule(Rule, frozen=True, kw_only=True):
         warning_at: Adverse move as a fraction of the distance that remains, that is a warning.
         funding_window_s: Payments within this time are one funding instant (seconds).
         fills_window_s: Fills within this time are one burst (seconds).
+        ignore_beyond: A price farther from the mark than this fraction of it is never more than information: the price
+            of a small position swings widely with its neighbours' marks, far from where it could matter.
         marks_every_s: Moves that only other positions' marks have caused are told at most this often (seconds).
     """
 
@@ -121,6 +123,7 @@ class LiquidationPriceMovedRule(Rule, frozen=True, kw_only=True):
     warning_at: Decimal = Decimal("0.1")
     funding_window_s: float = 20
     fills_window_s: float = 60
+    ignore_beyond: Decimal = Decimal(1)
     marks_every_s: float = 300
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
-from monitor.effects import Advice, Story
+from monitor.effects import INSTANCE, Advice, Story
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
 from monitor.risk.attribution import Cause
@@ -181,7 +181,8 @@ def _stale(story: Story) -> tuple[str, str]:
     blind = story.blindness
     assert blind is not None
     change = story.change
-    name = blind.link.name if story.account.name == blind.link.account else f"{blind.link.account} {blind.link.name}"
+    account, name = blind.link
+    name = name if account == INSTANCE else f"{account} {name}"
     pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
     if change.kind == "resolved":
         return f"{name}: data is live again", f"{name}: data is live again; it was told as stale for {_lasted(story)}."

@@ -1,10 +1,10 @@
 """A small account whose figures can be worked by hand, for tests of the whole daemon.
 
-    cross     12000 USDT, 1 BTCUSDT bought at 60000; rate 0.004 below 300000
-              liquidated at 48000 / 0.996 = 48192.77108434; ratio 0.5 at 48387.1, 0.8 at 48241.2, 0.9 at 48214.3
-              10 % away at 53547.5, 5 % at 50729.2, 2 % at 49176.3
-    isolated  3000 USDT, 100 SOLUSDT bought at 150; rate 0.005 below 50000
-              liquidated at 12000 / 99.5 = 120.60301508; 10 % away at 134.003, 5 % at 126.951, 2 % at 123.064
+cross     12000 USDT, 1 BTCUSDT bought at 60000; rate 0.004 below 300000
+          liquidated at 48000 / 0.996 = 48192.77108434; ratio 0.5 at 48387.1, 0.8 at 48241.2, 0.9 at 48214.3
+          10 % away at 53547.5, 5 % at 50729.2, 2 % at 49176.3
+isolated  3000 USDT, 100 SOLUSDT bought at 150; rate 0.005 below 50000
+          liquidated at 12000 / 99.5 = 120.60301508; 10 % away at 134.003, 5 % at 126.951, 2 % at 123.064
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_every_mistake_is_reported_at_once() -> None:
         (ACCOUNT + 'environment = "tesnet"', 'must be one of live, testnet, demo, custom; did you mean "testnet"?'),
         (ACCOUNT + "labels = {desk = 3}", "labels: must be a table of texts"),
         ('[mqtt]\ntls = "yes"\n' + ACCOUNT, "[mqtt] tls: must be true or false"),
-        ("account_defaults = 3\n" + ACCOUNT, "[account_defaults]: must be a table"),
+        ("account_defaults = 3\n[[account]]", "[account_defaults]: must be a table"),
         (ACCOUNT + 'rest_url = "wss://x"', "rest_url: must be an address beginning with http:// or https://"),
         (ACCOUNT + "rules = 3", '[[account]] "main" rules: unknown key'),
         ("mqtt = 3\n" + ACCOUNT, "[mqtt]: must be a table"),

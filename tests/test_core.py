@@ -287,6 +287,18 @@ def test_a_pool_that_comes_back_within_the_grace_keeps_its_incident() -> None:
     assert core.core.incidents.open
 
 
+def test_a_hold_begins_anew_when_the_pool_does() -> None:
+    """`for_s` seconds of a position that was closed in between are not `for_s` seconds."""
+    core = Watched(rules=RuleBook({**DEFAULTS, "margin_ratio": MarginRatioRule(for_s=10)}))
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    assert of_rule(core.hold(5, "90300"), "margin_ratio") == []
+    core.step(*gone_by(core, "5182.40"))
+    core.step(core.changed("ORDER", None, row("BTCUSDT", "2.5", "92000", at_ms=core.now.wall_ms)), after=3600)
+
+    assert of_rule(core.hold(9, "90300"), "margin_ratio") == []
+    assert kinds(of_rule(core.hold(3, "90300"), "margin_ratio")) == [("opened", "critical")]
+
+
 def test_one_position_of_several_closing_empties_its_topic_alone() -> None:
     """The pool lives on."""
     core = Watched()
@@ -311,6 +323,18 @@ def test_without_brackets_nothing_is_claimed() -> None:
     assert told(effects) == []
     [pool] = [e for e in effects if isinstance(e, PoolState)]
     assert (pool.risk.margin_ratio, pool.ages.freshness) == (None, "stale")
+
+
+def test_brackets_that_never_come_are_an_incident() -> None:
+    """Every link is live and the pool still cannot be judged: that is blindness too."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"), brackets={"OTHERUSDT": FLAT})
+    stories = core.hold(20, "90300")
+
+    assert kinds(stories) == [("opened", "warning")]
+    assert "brackets BTCUSDT" in stories[0].text
+    assert stories[0].blindness is not None
+    assert stories[0].blindness.pools == ("main/cross-usdt",)
 
 
 def test_a_lost_input_never_improves_an_incident() -> None:

@@ -471,6 +471,17 @@ def test_reentry_after_a_restart_is_still_silent() -> None:
     assert said(observe(other, "0.92", at_wall(70, 1))) == ("retained", "critical")
 
 
+def test_a_row_that_does_not_read_is_left_out() -> None:
+    """After an upgrade or a damaged disk the monitor must start all the same: told twice is better than silent."""
+    watch = Watch()
+    watch.see(0, "0.95")
+    good = saved(watch.incidents.open[KEY], now_at(1))
+    other = Incidents()
+    other.restore([b"{}", b"\xff", good], now_at(2), 0)
+
+    assert list(other.open) == [KEY]
+
+
 def test_a_clock_set_back_over_the_restart_does_no_harm() -> None:
     """A negative time down counts as none."""
     watch = Watch()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.core import Kept
 from monitor.effects import Story
 from monitor.events import AccountChanged, Balance, Bracket, BracketsRead, Event, Position, PositionKey, Side, Tick
 from monitor.risk import EXACT
@@ -390,6 +391,15 @@ def test_the_baseline_outlives_a_restart() -> None:
 
     assert (story.moves[0].move.before, story.moves[0].move.after) == (D("90279.11646586"), D("90288.19277108"))
     assert [kind for kind, *_ in causes(story)] == ["unexplained"]
+
+
+def test_a_baseline_that_does_not_read_is_made_anew() -> None:
+    """A row of another version must not keep the monitor from starting."""
+    later = Watched(kept=Kept(baselines={"main/cross-usdt": b'{"of":"old"}'}))
+    later.begin("5205.00", row("BTCUSDT", "2.5", "92000"))
+
+    assert moved(later.hold(7, "90400")) == []
+    assert "cross-usdt" in later.core.accounts["main"].moves.baselines
 
 
 def test_a_restart_without_any_change_tells_nothing() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ FAULTS = [
 ]
 
 
+def is_over(listener: Listener, account: str, link: str) -> bool:
+    return f"{account}/incident/data_stale/{link}" not in listener.under()
+
+
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
 async def test_after_a_fault_the_state_is_right_and_every_event_was_told_once(
     fault: Fault, lasting_broker: Mosquitto, tmp_path: Path
@@ -172,10 +177,7 @@ async def test_after_a_fault_the_state_is_right_and_every_event_was_told_once(
             await listener.event("liquidation_distance", "resolved")
             await listener.event("liquidation_price_moved", "noted")
             for account, link in fault.blinds:
-                await until(
-                    lambda account=account, link=link: f"{account}/incident/data_stale/{link}" not in listener.under(),
-                    f"{link} is not stale any more",
-                )
+                await until(partial(is_over, listener, account, link), f"{link} is not stale any more")
             await agreement(exchange, listener, "main")
             await listener.state("marginwatch/main/summary", severity="ok", freshness="live")
             await until(lambda: listener.now["marginwatch/status"] == b"online", "online is what stands")
@@ -206,16 +208,15 @@ async def test_a_mute_private_stream_costs_seconds_not_the_truth(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """An open socket that answers pings and tells nothing is the fault that has fooled most monitors."""
-    async with stories.exchange() as exchange:
-        async with watching(write_config(tmp_path / "d", exchange, broker.port)):
-            await agreement(exchange, listener, "main")
-            exchange.fault(mute_private=True)
-            exchange.fill("main", "BTCUSDT", "BUY", "0.5")
-            exchange.fill("main", "SOLUSDT", "SELL", "100")
-            exchange.set_mark("BTCUSDT", "54000")
-            await agreement(exchange, listener, "main")
-            opened = await listener.event("liquidation_distance", "opened")
-            moved = await listener.event("liquidation_price_moved", "noted", symbol="BTCUSDT")
+    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)):
+        await agreement(exchange, listener, "main")
+        exchange.fault(mute_private=True)
+        exchange.fill("main", "BTCUSDT", "BUY", "0.5")
+        exchange.fill("main", "SOLUSDT", "SELL", "100")
+        exchange.set_mark("BTCUSDT", "54000")
+        await agreement(exchange, listener, "main")
+        opened = await listener.event("liquidation_distance", "opened")
+        moved = await listener.event("liquidation_price_moved", "noted", symbol="BTCUSDT")
 
     assert opened["subject"] == "cross-usdt"
     assert {cause["kind"] for cause in moved["cause"]} == {"unexplained"}
@@ -245,19 +246,22 @@ async def test_a_limited_address_asks_nothing_for_a_while_and_goes_on_watching(
 
 async def test_an_event_that_comes_late_says_so_and_keeps_its_time(lasting_broker: Mosquitto, tmp_path: Path) -> None:
     """After an outage a phone must be able to tell old news from new."""
-    async with stories.exchange() as exchange, Listener(lasting_broker.port) as listener:
-        async with watching(write_config(tmp_path / "d", exchange, lasting_broker.port)) as log:
-            await agreement(exchange, listener, "main")
-            lasting_broker.kill()
-            exchange.set_mark("BTCUSDT", "53000")
-            await until(lambda: "incident opened" in log.getvalue(), "it opens")
-            exchange.set_mark("BTCUSDT", "50500")
-            await until(lambda: "incident worsened" in log.getvalue(), "it worsens")
-            worsened_at = time.monotonic()
-            await until(lambda: time.monotonic() - worsened_at > 1, "the outage lasts")
-            await lasting_broker.start()
-            await listener.event("liquidation_distance", "worsened")
-            await listener.state("marginwatch/main/incident/liquidation_distance/cross-usdt", severity="warning")
+    async with (
+        stories.exchange() as exchange,
+        Listener(lasting_broker.port) as listener,
+        watching(write_config(tmp_path / "d", exchange, lasting_broker.port)) as log,
+    ):
+        await agreement(exchange, listener, "main")
+        lasting_broker.kill()
+        exchange.set_mark("BTCUSDT", "53000")
+        await until(lambda: "incident opened" in log.getvalue(), "it opens")
+        exchange.set_mark("BTCUSDT", "50500")
+        await until(lambda: "incident worsened" in log.getvalue(), "it worsens")
+        worsened_at = time.monotonic()
+        await until(lambda: time.monotonic() - worsened_at > 1, "the outage lasts")
+        await lasting_broker.start()
+        await listener.event("liquidation_distance", "worsened")
+        await listener.state("marginwatch/main/incident/liquidation_distance/cross-usdt", severity="warning")
 
     late = [heard for heard in listener.heard if "/event/" in heard.topic]
     user = [dict(heard.properties["UserProperty"]) for heard in late]
