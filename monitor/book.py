@@ -51,7 +51,7 @@ class Mark(Struct, frozen=True):
 class MarketBook:
     """Marks and contracts of one market.
 
-    `prices` is the same marks as the risk arithmetic takes them; `offset_ms` is exchange time minus our wall clock.
+    `prices` is the same marks as the risk arithmetic takes them.
     """
 
     def __init__(self) -> None:
@@ -59,11 +59,16 @@ class MarketBook:
         self.prices: dict[str, Decimal] = {}
         self._streamed: dict[str, float] = {}
         self.contracts: dict[str, Contract] = {}
-        self.offset_ms = 0
+        self._ahead_ms: float | None = None
+
+    def measured(self, offset_ms: int, now: Now) -> None:
+        """Take exchange time minus our wall clock. Kept against the monotonic clock, which nobody sets."""
+        self._ahead_ms = now.wall_ms + offset_ms - now.mono * 1000
 
     def apply_mark(self, event: MarkPrice, now: Now) -> bool:
         """Take a mark unless a later one is known. False: it was dropped."""
-        lag_s = max(0, now.wall_ms + self.offset_ms - event.at_ms) / 1000
+        here_ms = now.wall_ms if self._ahead_ms is None else now.mono * 1000 + self._ahead_ms
+        lag_s = max(0.0, here_ms - event.at_ms) / 1000
         if not event.bridged:
             self._streamed[event.symbol] = now.mono - lag_s
         known = self.marks.get(event.symbol)

@@ -40,7 +40,7 @@ from monitor.events import (
     StreamExpired,
     Tick,
 )
-from monitor.incidents import Change, IncidentKey, Incidents, saved
+from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
 from monitor.links import Links
 from monitor.moves import KINDS, Telling
 from monitor.risk import EXACT
@@ -103,6 +103,7 @@ class Core:
         self._dirty: dict[tuple[str, str], None] = {}
         self._effects: list[Effect] = []
         self._unconfirmed: set[IncidentKey] = set()
+        self._kept_worst: dict[IncidentKey, Decimal | None] = {}
         for account in self.accounts.values():
             for link in (account.setup.market_link, account.setup.private_link, account.setup.rest_link):
                 self.links.awaited(link, now.mono)
@@ -235,7 +236,7 @@ class Core:
             self.published.health_due.add(event.link.account)
 
     def _clock(self, event: ClockOffset, now: Now) -> None:
-        self.markets[event.market].offset_ms = event.offset_ms
+        self.markets[event.market].measured(event.offset_ms, now)
 
     def _nothing(self, event: Any, now: Now) -> None:
         """Of the links' concern alone."""
@@ -352,9 +353,14 @@ class Core:
         self._effects.append(story)
         if change.kind == "resolved":
             self._effects += [IncidentOver(incident.key), Save("incident", "/".join(incident.key), None)]
+            self._kept_worst.pop(incident.key, None)
         elif change.kind != "noted":
-            self._effects.append(Save("incident", "/".join(incident.key), saved(incident, now)))
+            self._keep(incident, now)
         self.published.summary_due.add(incident.account)
+
+    def _keep(self, incident: Incident, now: Now) -> None:
+        self._kept_worst[incident.key] = incident.worst
+        self._effects.append(Save("incident", "/".join(incident.key), saved(incident, now)))
 
     def _next_seq(self, change: Change) -> int:
         self._seq += change.kind != "retained"
@@ -393,6 +399,9 @@ class Core:
                 self._end_vanished(account, now)
         for link in list(self.links.all):
             self._judge_link(link, now)
+        for incident in self.incidents:
+            if incident.rule in _POOL_RULES and incident.worst != self._kept_worst.get(incident.key):
+                self._keep(incident, now)
         self._effects.extend(
             publication.due(self.accounts, self.links, self.incidents, self.published, self.setup.rules, now)
         )

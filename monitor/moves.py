@@ -93,7 +93,7 @@ class Moves:
         self._fills: list[Fill] = []
         self._group: str | None = None
         self._deadline: float | None = None
-        self._marks_told: dict[str, float] = {}
+        self._marks_told: dict[str, tuple[float, Severity]] = {}
         self._told: dict[str, dict[PositionKey, Decimal | None]] = {}
 
     def restore(self, pool_id: str, row: bytes) -> None:
@@ -232,29 +232,32 @@ class Moves:
     ) -> Telling | None:
         """What there is to tell of a pool whose prices only marks have moved: notices and warnings, now and then."""
         pool = risk.pool
-        told = self._marks_told.get(pool.id)
-        if pool.id in self._entries or (told is not None and now.mono - told < rule.marks_every_s):
+        if pool.id in self._entries:
             return None
-        if not self._is_notable(risk, rule):
+        severity = self._severity_now(risk, rule)
+        told_at, told = self._marks_told.get(pool.id, (now.mono - rule.marks_every_s, Severity.OK))
+        if severity < Severity.NOTICE or (severity <= told and now.mono - told_at < rule.marks_every_s):
             return None
         found = self._moved([pool.id], marks, tables, {pool.id: rule})
-        self._marks_told[pool.id] = now.mono
+        self._marks_told[pool.id] = (now.mono, severity)
         self._rebase(pool, marks, tables)
         return _telling(self.account, found)
 
-    def _is_notable(self, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
-        """Whether some price of the pool has moved by a notice or more; asked on every tick, so without the causes."""
+    def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> Severity:
+        """What the pool's largest move since the baseline amounts to; asked on every tick, so without the causes."""
         baseline = self.baselines.get(risk.pool.id)
         if baseline is None or not _is_complete(baseline.pool, baseline.marks, baseline.tables):
-            return False
+            return Severity.OK
         told = self._told.get(risk.pool.id)
         if told is None:
             told = self._told[risk.pool.id] = prices(assess(baseline.pool, baseline.marks, baseline.tables))
-        for p in risk.positions:
-            move = Move(p.position.key, told.get(p.position.key), printed(p.liquidation_price), (), False)
-            if p.mark_price is not None and _severity(move, p.mark_price, rule) >= Severity.NOTICE:
-                return True
-        return False
+        severities = [
+            _severity(Move(key, told.get(key), price, (), False), mark, rule)
+            for p in risk.positions
+            if (mark := p.mark_price) is not None
+            for key, price in [(p.position.key, printed(p.liquidation_price))]
+        ]
+        return max(severities, default=Severity.OK)
 
     def _moved(
         self,
@@ -350,6 +353,8 @@ _OVERTAKEN_S = 5.0
 
 def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Severity:
     nearer = adverse(move, mark)
+    if move.past and nearer:
+        return Severity.WARNING  # beyond the mark "farther from it" is worse, not better
     if move.after is None or nearer <= 0 or abs(mark - move.after) > rule.ignore_beyond * mark:
         return Severity.INFO
     if nearer >= rule.warning_at * abs(mark - move.after):

@@ -197,7 +197,7 @@ def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rul
         worst_ratio=max((r.margin_ratio for r in risks if r.margin_ratio is not None), default=ZERO)
         if complete
         else None,
-        worst_distance=min((r.distance for r in risks if r.distance is not None), default=None),
+        worst_distance=min((r.distance for r in risks if r.distance is not None), default=None) if complete else None,
         unrealized_pnl=pnl,
         open_positions=sum(len(r.positions) for r in risks) if account.known else None,
         ages=ages,

@@ -6,7 +6,7 @@ Percentages and rounded prices belong here and nowhere else; whoever needs exact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 from monitor.effects import INSTANCE, Advice, Story
 from monitor.incidents import Resolution
@@ -55,7 +55,10 @@ def percent(fraction: Decimal) -> str:
     """`81.2 %`; below one percent two decimals, or as many as it takes to say anything: `0.09 %`, `0.004 %`."""
     value = fraction * _HUNDRED
     step = Decimal("0.1") if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
-    return f"{_plain(value.quantize(step, rounding=ROUND_HALF_UP))} %"
+    rounded = value.quantize(step, rounding=ROUND_HALF_UP)
+    if value < _HUNDRED <= rounded:
+        rounded = value.quantize(step, rounding=ROUND_FLOOR)  # "100.0 %" is said of a liquidation alone
+    return f"{_plain(rounded)} %"
 
 
 def price(value: Decimal) -> str:

@@ -14,6 +14,7 @@ from monitor.events import (
     Bracket,
     ExchangeFigures,
     MarkPrice,
+    Now,
     Position,
     PositionKey,
     PositionsRead,
@@ -73,13 +74,22 @@ def test_a_marks_age_counts_how_late_it_came() -> None:
 def test_a_wrong_clock_of_ours_neither_hides_nor_invents_age() -> None:
     """Our clock two minutes ahead (offset −120 s) would else make every mark two minutes old."""
     ahead = MarketBook()
-    ahead.offset_ms = -120_000
+    ahead.measured(-120_000, now_at(0))
     ahead.apply_mark(mark("100", WALL_MS - 120_000), now_at(0))
     behind = MarketBook()
     behind.apply_mark(mark("100", WALL_MS + 120_000), now_at(0))
 
     assert ahead.age("BTCUSDT", 1) == 1
     assert behind.age("BTCUSDT", 1) == 1  # never younger than since it came
+
+
+def test_a_clock_of_ours_that_is_set_makes_no_mark_old() -> None:
+    """Time synchronisation may set the wall clock at any moment; the next measurement is minutes away."""
+    book = MarketBook()
+    book.measured(0, now_at(0))
+    book.apply_mark(mark("100", WALL_MS + 1000), Now(1, WALL_MS + 1000 + 20_000))
+
+    assert book.age("BTCUSDT", 1) == 0
 
 
 # ---- pushed changes ----
@@ -101,6 +111,15 @@ def test_an_event_older_than_the_row_is_dropped() -> None:
 
     assert not book.apply_changed(pushed(row("BTCUSDT", "1", "50000", at_ms=9)), 1)
     assert book.rows[BTC].quantity == 2
+
+
+def test_a_balance_older_than_the_known_one_is_dropped() -> None:
+    """The same for wallets: of two fundings the later one is the state."""
+    book = known_book()
+    book.apply_changed(pushed(balances=(balance("900", 10),)), 1)
+
+    assert not book.apply_changed(pushed(balances=(balance("950", 9),)), 2)
+    assert book.balances["USDT"].wallet_balance == 900
 
 
 def test_of_one_event_the_newer_rows_count_and_the_older_do_not() -> None:
@@ -153,6 +172,14 @@ def test_a_newer_snapshot_row_is_taken_at_once() -> None:
     book.apply_positions(read(row("BTCUSDT", "4", "50500", at_ms=60), sent_ms=200), 2)
 
     assert book.rows[BTC].quantity == 4
+
+
+def test_of_one_moment_the_snapshot_is_right() -> None:
+    """A row of the same time that says something else is the exchange's last word, not a lagging copy."""
+    book = known_book(row("BTCUSDT", "1", "50000", at_ms=10))
+    book.apply_positions(read(row("BTCUSDT", "1.5", "50000", at_ms=10), sent_ms=200), 2)
+
+    assert book.rows[BTC].quantity == D("1.5")
 
 
 def test_a_position_that_the_snapshot_does_not_name_is_closed() -> None:

@@ -334,6 +334,8 @@ async def test_logs_are_json_lines_with_stable_names_and_none_per_tick(
 
     lines = process.logged()
     assert after == []
+    proved = [line["link"] for line in lines[: [line["event"] for line in lines].index("ready")] if "link" in line]
+    assert proved.count("private") == proved.count("market-binance-usdm-custom") == 1  # ready: when both are proved
     assert [line["event"] for line in lines if line["event"] in ("started", "ready", "incident opened", "stopped")] == [
         "started",
         "ready",

@@ -174,6 +174,17 @@ def test_a_move_of_a_tenth_of_the_remaining_distance_waits_for_nothing() -> None
     assert story.moves[0].move.moved == D("16.06425703")  # 40 ÷ 2.49; 104.82 remain
 
 
+def test_a_move_past_the_mark_is_no_relief() -> None:
+    """The price is farther from the mark than before, on the wrong side of it."""
+    core = long_btc("5205.00")
+    [story] = moved(core.tell(core.changed("WITHDRAW", "4000.00")))
+    move = story.moves[0].move
+
+    assert move.after is not None
+    assert move.after > 90400  # 226000 ÷ 2.49 = 90763.05220884
+    assert story.change.severity.word == "warning"
+
+
 def test_causes_add_up_until_they_are_told() -> None:
     """Ten small fundings in one window are one large one; none is lost by the others."""
     core = long_btc("30000")

@@ -101,6 +101,10 @@ async def kill_exchange(scene: Scene) -> None:
     await scene.exchange.kill()
 
 
+async def replace_exchange(scene: Scene) -> None:
+    await scene.exchange.kill(keep_listen_keys=False)
+
+
 async def restart_exchange(scene: Scene) -> None:
     await scene.exchange.start()
 
@@ -142,6 +146,13 @@ FAULTS = [
     Fault("rest-cut", switched(rest="abort"), switched(rest="ok"), "not reconciled", frozenset([REST])),
     Fault("rest-418", ban, switched(rest="ok"), "not reconciled", frozenset([REST])),
     Fault("exchange-killed", kill_exchange, restart_exchange, "link down", frozenset([MARKET, PRIVATE, REST])),
+    Fault(
+        "exchange-killed-and-keys-lost",
+        replace_exchange,
+        restart_exchange,
+        "link down",
+        frozenset([MARKET, PRIVATE, REST]),
+    ),
     Fault("garbage-frames", send_garbage, shows="frame dropped"),
 ]
 

@@ -59,6 +59,7 @@ class Move(Struct, frozen=True):
         before: As printed at the baseline; None: it had none, or the position was not there.
         causes: In order; their `moved` sums to after − before where both are known.
         opened: The position was not there at the baseline, or had the other sign.
+        past: The pool is now at or past liquidation: the price lies on the wrong side of the mark.
     """
 
     key: PositionKey
@@ -66,6 +67,7 @@ class Move(Struct, frozen=True):
     after: Decimal | None
     causes: tuple[Cause, ...]
     opened: bool
+    past: bool = False
 
     @property
     def moved(self) -> Decimal | None:
@@ -116,6 +118,7 @@ class _Seen:
     def __init__(self, pool: Pool, risk: PoolRisk) -> None:
         self._long = {p.key: p.quantity > 0 for p in pool.positions}
         self._prices = prices(risk)
+        self.past = risk.distance == 0
 
     def holds(self, position: Position) -> bool:
         return self._long.get(position.key) == (position.quantity > 0)
@@ -134,7 +137,7 @@ def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause]) ->
         known = known if after is None else after
         if cause.kind not in ("marks", "bracket_change") or moved:
             told.append(Cause(cause.kind, cause.symbol, cause.amount, cause.quantity, moved))
-    return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position))
+    return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position), seen[-1].past)
 
 
 def _merged(causes: Sequence[Cause]) -> list[Cause]:

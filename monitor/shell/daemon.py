@@ -223,9 +223,12 @@ class Daemon:
     def _is_settled(self) -> bool:
         """Whether every link is proved, or its blindness has been told."""
         stale = {(i.account, i.subject) for i in self._core.incidents if i.rule == "data_stale"}
-        links = self._core.links.all.items()
+        needed = {a.setup.market for a in self._core.accounts.values() if a.symbols}  # idle is not enough for these
         return all(
-            info.state in (LinkState.LIVE, LinkState.IDLE) or (link.account, link.name) in stale for link, info in links
+            info.state is LinkState.LIVE
+            or (info.state is LinkState.IDLE and link.name not in needed)
+            or (link.account, link.name) in stale
+            for link, info in self._core.links.all.items()
         )
 
     def _sweep(self) -> None:
