@@ -229,7 +229,7 @@ def _is_number(value: Any) -> bool:
 
 def _seconds(low: float = 0.001, high: float = 10_000_000) -> Callable[[Any], float]:
     def read(value: Any) -> float:
-        if not _is_number(value) or not low <= value <= high:
+        if not _is_number(value) or not low <= float(value) <= high:
             raise ValueError(f"must be a number of seconds from {low:g} to {high:,.0f}")
         return float(value)
 

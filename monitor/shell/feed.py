@@ -122,11 +122,10 @@ class MarketFeed(_Link):
         self._changed.set()
 
     async def session(self) -> None:
-        if not self._symbols:
+        while not self._symbols:
             self.report(LinkState.IDLE)
-            await self._changed.wait()
             self._changed.clear()
-            return
+            await self._changed.wait()
         self.report(LinkState.CONNECTING)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bridge(), name=f"bridge[{self.link.name}]")
@@ -198,6 +197,7 @@ class AccountFeed(_Link):
         self._rest = rest
         self._rest_link = LinkId(account.name, "rest")
         self._rest_live = False
+        self._blind = True
         self._form = 0
         self._resync = asyncio.Event()
         self._buffer: list[Event] | None = None
@@ -208,6 +208,7 @@ class AccountFeed(_Link):
 
     async def session(self) -> None:
         self.report(LinkState.CONNECTING)
+        self._blind = True
         await self._measure_clock()
         key = self._venue.stream_key((await self._ask(self._venue.requests.open_stream)).body)
         form = self.config.private_forms[self._form % len(self.config.private_forms)]
@@ -230,6 +231,7 @@ class AccountFeed(_Link):
                 self.inbox.put([*snapshot, *self._buffer])
                 self._buffer = None
                 self._form -= 1
+                self._blind = False
                 self.proved()
                 tasks.create_task(self._keep_alive(), name=f"keepalive[{self.link.account}]")
                 tasks.create_task(self._reconcile(), name=f"reconcile[{self.link.account}]")
@@ -311,7 +313,7 @@ class AccountFeed(_Link):
     async def _ask(self, request: Request) -> Any:
         """Ask, and report how the REST link fares."""
         try:
-            answer = await self._rest.ask(request)
+            answer = await self._rest.ask(request, urgent=self._blind)
         except ExchangeError as exc:
             if self._rest_live:
                 self._rest_live = False

@@ -8,6 +8,7 @@ without address, signature or key.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from binance import AsyncClient
 
 _MINUTE = 60.0
+_EXCHANGE_LIMIT = 2300
+"""Of the 2400 a minute that the exchange allows one address, for both futures markets together."""
+_BANNED_UNTIL = re.compile(r"until (\d{13})")
 _FAILURES_BEFORE_NEW_SESSION = 5
 
 
@@ -48,8 +52,13 @@ class Budget:
         self._used = 0
         self._minute = 0.0
 
-    async def take(self, weight: int) -> None:
-        """Wait until a request of this weight may be made."""
+    async def take(self, weight: int, urgent: bool) -> None:
+        """Wait until a request of this weight may be made.
+
+        Args:
+            urgent: It brings a blind account back: the reserve up to the exchange's own limit is for it.
+        """
+        allowed = max(self.per_minute, _EXCHANGE_LIMIT) if urgent else self.per_minute
         while True:
             now = time.monotonic()
             if now < self.blocked_until:
@@ -57,7 +66,7 @@ class Budget:
                 continue
             if now - self._minute >= _MINUTE:
                 self._minute, self._used = now, 0
-            if self._used + weight <= self.per_minute or self._used == 0:
+            if self._used + weight <= allowed or self._used == 0:
                 self._used += weight
                 return
             await asyncio.sleep(self._minute + _MINUTE - now)
@@ -89,13 +98,16 @@ class Rest:
         self.offset_ms = 0
         """Exchange time minus our wall clock, as last measured; signed requests carry exchange time."""
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request, *, urgent: bool = False) -> Answer:
         """Send a request.
+
+        Args:
+            urgent: Do not wait for the budget of our own, only for the exchange's.
 
         Raises:
             ExchangeError: There was no answer, or it was an error.
         """
-        await self._budget.take(request.weight)
+        await self._budget.take(request.weight, urgent)
         client = self._client or self._connect()
         client.timestamp_offset = self.offset_ms
         base = self._hosts.wallet_url if request.path.startswith("/sapi/") else self._hosts.rest_url
@@ -164,7 +176,16 @@ def _error(status: int, body: bytes, retry_after: str) -> ExchangeError:
         message = f"HTTP {status}, code {code}: {str(said.get('msg', ''))[:200]}"
     except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
         pass
-    wait = None
-    if status in (418, 429):
-        wait = float(retry_after) if retry_after.isdigit() else _MINUTE
+    wait = _stay_away(message, retry_after) if status in (418, 429) else None
     return ExchangeError(message, status=status, code=code if isinstance(code, int) else None, retry_after_s=wait)
+
+
+def _stay_away(message: str, retry_after: str) -> float:
+    """Seconds to ask nothing: what the header or the text says, else until the exchange's next minute begins."""
+    if retry_after.isdigit():
+        return float(retry_after)
+    now = time.time()
+    banned = _BANNED_UNTIL.search(message)
+    if banned is not None:
+        return max(1.0, int(banned[1]) / 1000 - now)
+    return _MINUTE - now % _MINUTE + 1
