@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
-
 from msgspec import Struct
 
 from monitor.book import AccountBook, MarketBook
@@ -13,10 +10,12 @@ from monitor.events import ForcedKind, Now, PositionKey
 from monitor.incidents import Resolution
 from monitor.links import Links
 from monitor.moves import Moves
+from monitor.risk import contracts
 from monitor.risk.margin import ZERO
 from monitor.risk.pools import margin_pools
 from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, Rule, RuleBook, Severity
+from monitor.venues import VENUES
 
 FORCED_MEMORY_S = 120.0
 """How long a forced order explains what became of a pool."""
@@ -75,7 +74,7 @@ class WatchedAccount:
         """Derive the pools anew from the book."""
         multi = self.book.multi_assets
         self.unsupported = "multi-assets mode is not supported: this account cannot be watched" if multi else None
-        pools = {p.id: p for p in margin_pools(self.name, self.book, self._asset_of)} if self.known else self.pools
+        pools = self.derived() if self.known else self.pools
         for pool_id in self.pools.keys() - pools.keys():
             keys = frozenset(p.key for p in self.pools[pool_id].positions)
             self._gone[pool_id] = _Gone(frozenset(key.symbol for key in keys), now.mono, keys)
@@ -87,6 +86,11 @@ class WatchedAccount:
             for symbol in {p.symbol for p in before} - {p.symbol for p in pool.positions}:
                 self._left[pool_id, symbol] = now.mono
         self.pools = pools
+
+    def derived(self) -> dict[str, Pool]:
+        """The pools that follow from the book as it is, by id."""
+        inverse = VENUES[self.setup.venue].inverse
+        return {p.id: p for p in margin_pools(self.name, self.book, self.market.contracts, inverse)}
 
     def assess(self, pool_id: str) -> tuple[PoolRisk | None, PoolRisk]:
         """Compute a pool's risk. Returns what it was, and what it is."""
@@ -115,8 +119,10 @@ class WatchedAccount:
         """A rule as it holds for a pool."""
         notional = ZERO
         if any(match.min_notional is not None for match in self.rules.matches.get(name, ())):
-            prices: Mapping[str, Decimal] = self.market.prices
-            notional = sum((abs(p.quantity) * prices.get(p.symbol, ZERO) for p in pool.positions), ZERO)
+            marks = self.market.prices
+            notional = sum(
+                (abs(contracts.notional(p, marks[p.symbol])) for p in pool.positions if p.symbol in marks), ZERO
+            )
         symbols = [p.symbol for p in pool.positions]
         return self.rules.of(name, self.name, self.setup.labels, symbols, notional)
 
@@ -195,10 +201,6 @@ class WatchedAccount:
 
     def ended(self, pool_id: str) -> None:
         self._gone.pop(pool_id, None)
-
-    def _asset_of(self, symbol: str) -> str | None:
-        contract = self.market.contracts.get(symbol)
-        return None if contract is None else contract.margin_asset
 
 
 def worst_severity(severities: list[Severity]) -> Severity:

@@ -77,7 +77,11 @@ class AccountConfig(Struct, frozen=True):
 
 
 class LinksConfig(Struct, frozen=True):
-    """Deadlines and habits of the links to the exchange; durations in seconds."""
+    """Deadlines and habits of the links to the exchange; durations in seconds.
+
+    Args:
+        private_forms: Ways to open a private stream, tried in turn; empty: the venue's own order.
+    """
 
     tick_s: float = 1
     connect_timeout_s: float = 10
@@ -97,7 +101,7 @@ class LinksConfig(Struct, frozen=True):
     dispute_s: float = 60
     array_above: int = 150
     compression: bool = True
-    private_forms: tuple[PrivateForm, ...] = ("query", "multi", "path", "subscribe")
+    private_forms: tuple[PrivateForm, ...] = ()
 
 
 class StoreConfig(Struct, frozen=True):
@@ -260,7 +264,7 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 
 
 def _forms(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise ValueError('must be a list such as ["query", "path"]')
     read = _one_of("query", "path", "subscribe", "multi")
     return tuple(read(one) for one in value)

@@ -82,7 +82,7 @@ class Advice(Struct, frozen=True):
     symbol: str | None = None
     side: str | None = None
     quantity: Decimal | None = None
-    base_asset: str | None = None
+    quantity_unit: str | None = None
 
 
 class Ages(Struct, frozen=True):
@@ -173,7 +173,7 @@ class PositionState(Struct, frozen=True):
     pool: str
     risk: PositionRisk
     bankruptcy_price: Decimal | None
-    base_asset: str
+    quantity_unit: str
     liquidation_fee: Decimal | None
     funding_rate: Decimal | None
     next_funding_ms: int | None

@@ -56,11 +56,12 @@ class Position(Struct, frozen=True):
     """One position row as the exchange says it.
 
     Args:
-        quantity: Signed amount (linear: base asset). Zero: closed.
+        quantity: Signed amount (linear: base asset; inverse: contracts). Zero: closed.
         entry_price: Average entry, as the engine of the exchange holds it (8 decimals).
         isolated: None where the message does not say.
         isolated_wallet: Collateral of this position alone; 0 for cross (margin asset).
         at_ms: When the exchange last changed it.
+        contract_size: Of an inverse contract (quote per contract), zero while it is not known; None: a linear contract.
     """
 
     symbol: str
@@ -71,6 +72,7 @@ class Position(Struct, frozen=True):
     isolated_wallet: Decimal
     at_ms: int
     margin_asset: str | None = None
+    contract_size: Decimal | None = None
 
     @property
     def key(self) -> PositionKey:
@@ -102,6 +104,7 @@ class Contract(Struct, frozen=True):
         quantity_step: Smallest change of a quantity.
         liquidation_fee: Clearance fee as a fraction of the liquidated notional.
         delivery_ms: When it is delivered; None for perpetuals.
+        contract_size: Of an inverse contract (quote per contract); None: it is linear.
     """
 
     symbol: str
@@ -111,6 +114,7 @@ class Contract(Struct, frozen=True):
     quantity_step: Decimal | None
     liquidation_fee: Decimal | None
     delivery_ms: int | None
+    contract_size: Decimal | None = None
 
 
 class LinkState(StrEnum):

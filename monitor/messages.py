@@ -330,7 +330,7 @@ class Messages:
             "symbol": row.symbol,
             "side": side_word(risk.is_long),
             "quantity": plain(row.quantity),
-            "quantity_unit": state.base_asset,
+            "quantity_unit": state.quantity_unit,
             "asset": state.asset,
             "entry_price": truncated(row.entry_price),
             "mark_price": truncated(risk.mark_price),

@@ -24,6 +24,7 @@ from monitor.effects import (
 from monitor.events import Now, Position
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
+from monitor.risk import contracts
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
@@ -162,7 +163,7 @@ def position_state(
         pool=risk.pool.id,
         risk=position,
         bankruptcy_price=bankruptcy_price(risk, row.key),
-        base_asset=row.symbol if contract is None else contract.base_asset,
+        quantity_unit=contracts.quantity_unit(row, contract),
         liquidation_fee=None if contract is None else contract.liquidation_fee,
         funding_rate=None if mark is None else mark.funding_rate,
         next_funding_ms=None if mark is None else mark.next_funding_ms,
@@ -174,11 +175,11 @@ def position_state(
 
 
 def _payment(account: WatchedAccount, position: Position) -> Decimal | None:
-    """What funding at the present mark and estimate would change the wallet by: −rate × mark × quantity."""
+    """What funding at the present mark and estimate would change the wallet by: −rate × notional (signed)."""
     mark = account.market.marks.get(position.symbol)
-    if mark is None or mark.funding_rate is None:
+    if mark is None or mark.funding_rate is None or position.contract_size == 0:
         return None
-    return -mark.funding_rate * mark.price * position.quantity
+    return -mark.funding_rate * contracts.notional(position, mark.price)
 
 
 def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rules: RuleBook, now: Now) -> SummaryState:

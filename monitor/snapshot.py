@@ -33,7 +33,6 @@ from monitor.events import (
 )
 from monitor.publication import pool_state, position_state
 from monitor.risk import EXACT
-from monitor.risk.pools import margin_pools
 from monitor.rules import RuleBook, Severity
 from monitor.venues import VENUES
 
@@ -139,10 +138,7 @@ def _assess(account: WatchedAccount, shocks: Mapping[str, Decimal], now: Now) ->
     for symbol in prices:
         prices[symbol] *= 1 + shocks.get(symbol, shocks.get("*", Decimal(0)))
     missing += [f"shock of {symbol}: no such mark in the file" for symbol in shocks if symbol not in (*prices, "*")]
-    found = margin_pools(
-        NAME, account.book, lambda s: c.margin_asset if (c := account.market.contracts.get(s)) else None
-    )
-    account.pools = {pool.id: pool for pool in found}
+    account.pools = account.derived()
     pools, positions = [], []
     for pool_id in account.pools:
         _, risk = account.assess(pool_id)

@@ -11,6 +11,7 @@ from monitor.effects import Advice, Ages, Blindness, Driver, Figures, Story
 from monitor.events import Now
 from monitor.incidents import Change
 from monitor.moves import Telling
+from monitor.risk import contracts
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk
@@ -158,7 +159,7 @@ def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple
         step = None if contract is None else contract.quantity_step
         quantity = quantity_to_reduce(risk, closest, to_ratio, account.book.tables[symbol], step)
         if quantity is not None:
-            base = symbol if contract is None else contract.base_asset
+            unit = contracts.quantity_unit(closest.position, contract)
             side = side_word(closest.is_long)
-            advice.append(Advice("reduce", to_ratio, symbol=symbol, side=side, quantity=quantity, base_asset=base))
+            advice.append(Advice("reduce", to_ratio, symbol=symbol, side=side, quantity=quantity, quantity_unit=unit))
     return tuple(advice)

@@ -136,7 +136,7 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
             cents = one.amount.quantize(step, rounding=ROUND_CEILING)
             parts.append(f"add {_plain(cents)} {one.asset}")
         elif one.quantity is not None:
-            parts.append(f"reduce {_plain(one.quantity)} {one.base_asset}")
+            parts.append(f"reduce {_plain(one.quantity)} {one.quantity_unit}")
     to_ratio = _plain((advice[0].to_ratio * _HUNDRED).normalize())
     said = " or ".join(parts)
     return [f"{said[:1].upper()}{said[1:]} to return to {to_ratio} %."]

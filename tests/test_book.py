@@ -12,6 +12,7 @@ from monitor.events import (
     Balance,
     BalancesRead,
     Bracket,
+    Contract,
     ExchangeFigures,
     MarkPrice,
     Now,
@@ -295,16 +296,19 @@ def test_a_row_without_a_margin_asset_keeps_the_one_that_is_known() -> None:
     book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
     book.apply_changed(pushed(row("BTCUSDC", "2", "50000", at_ms=5, asset=None)), 1)
 
-    [pool] = margin_pools("main", book, lambda symbol: None)
+    [pool] = margin_pools("main", book, {}, False)
     assert (pool.id, pool.asset) == ("cross-usdc", "USDC")
+
+
+BTCUSDT = Contract("BTCUSDT", "BTC", "USDT", "TRADING", D("0.001"), None, None)
 
 
 def test_a_symbol_whose_asset_nobody_knows_has_an_unknown_wallet() -> None:
     """Taken for empty, it would be a liquidation that is none."""
     book = known_book(row("BTCUSDT", "1", "50000", asset=None))
 
-    [guessed] = margin_pools("main", book, lambda symbol: None)
-    [told] = margin_pools("main", book, lambda symbol: "USDT")
+    [guessed] = margin_pools("main", book, {}, False)
+    [told] = margin_pools("main", book, {"BTCUSDT": BTCUSDT}, False)
     assert guessed.wallet_balance is None
     assert told.wallet_balance == 1000
 
@@ -313,7 +317,7 @@ def test_an_asset_that_a_read_account_does_not_name_is_empty() -> None:
     """The exchange lists every asset that has anything: that is knowledge, not ignorance."""
     book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
 
-    [pool] = margin_pools("main", book, lambda symbol: None)
+    [pool] = margin_pools("main", book, {}, False)
     assert pool.wallet_balance == 0
 
 

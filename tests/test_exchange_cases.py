@@ -31,7 +31,7 @@ LIQUIDATION = [
 ]
 MAINTENANCE = ["MM-01", "MM-02", "MM-03", "MM-04", "MM-05", "MM-06", "MM-07"]
 NOT_COVERED = {
-    "C-IMP-01": "COIN-M contracts are not built yet",
+    "C-IMP-01": "a COIN-M case; test_coinm.py has it",
     "FAQ-MULTI-01": "multi-assets mode is not built yet",
 }
 MARK_OF = {"U-ZERO-01": "16747.72013242"}

@@ -33,7 +33,7 @@ def quantity_to_reduce(
         risk.maintenance_margin is None
         or risk.margin_balance is None
         or position.maintenance_margin is None
-        or position.mark_price is None
+        or not position.notional
         or risk.margin_balance <= 0
     ):
         return None
@@ -42,9 +42,10 @@ def quantity_to_reduce(
     quantity = abs(position.position.quantity)
     if allowed < 0 or position.maintenance_margin <= allowed:
         return None
-    kept = _notional_with(table, allowed, quantity * position.mark_price) / position.mark_price
+    unit = abs(position.notional) / quantity
+    kept = _notional_with(table, allowed, abs(position.notional)) / unit
     closed = min(quantity, _rounded_up(quantity - kept, step or TRANSFER_STEP))
-    left = (quantity - closed) * position.mark_price
+    left = (quantity - closed) * unit
     return closed if table.maintenance_margin(left) <= allowed else None
 
 

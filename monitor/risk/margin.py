@@ -1,4 +1,4 @@
-"""Notional, unrealized PnL and maintenance margin of linear contracts.
+"""Maintenance margin by bracket, and the margin ratio.
 
 Source: Binance Support, "Leverage and Margin of USDⓈ-M Futures" and "Liquidation Protocols".
 """
@@ -66,11 +66,6 @@ def bracket_table(brackets: Sequence[Bracket]) -> BracketTable:
 
 NO_MARGIN = BracketTable((Bracket(0, ZERO, ZERO, ZERO),), True)
 """A table without any maintenance margin: what is solved with it is the bankruptcy price."""
-
-
-def unrealized_pnl(quantity: Decimal, entry_price: Decimal, mark_price: Decimal) -> Decimal:
-    """quantity × (mark − entry), signed: positive is a gain (margin asset)."""
-    return quantity * (mark_price - entry_price)
 
 
 def margin_ratio(maintenance_margin: Decimal, margin_balance: Decimal) -> Decimal:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping
+
+from msgspec import structs
 
 from monitor.book import AccountBook
-from monitor.events import Position, PositionKey, Side
+from monitor.events import Contract, Position, PositionKey, Side
 from monitor.names import slug
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool
@@ -15,19 +17,24 @@ UNKNOWN = "unknown"
 """Stands for a margin asset that nobody has told us; such a pool is incomplete."""
 
 
-def margin_pools(account: str, book: AccountBook, asset_of: Callable[[str], str | None]) -> list[Pool]:
+def margin_pools(account: str, book: AccountBook, contracts: Mapping[str, Contract], inverse: bool) -> list[Pool]:
     """The pools of an account in single-asset mode, by id.
 
     Every cross position shares the cross wallet of its margin asset; every isolated position is a pool of its own.
     An asset without positions makes no pool: nothing there can be liquidated.
 
     Args:
-        asset_of: Symbol → margin asset, where the account's own rows do not say.
+        contracts: They say the margin asset where the account's own rows do not, and the size of inverse contracts.
+        inverse: Whether this venue's contracts are; one that is not known then has the size zero.
     """
     cross: dict[str, list[Position]] = defaultdict(list)
     pools = []
     for position in sorted(book.positions(), key=lambda p: p.key):
-        asset = book.margin_assets.get(position.symbol) or asset_of(position.symbol) or UNKNOWN
+        contract = contracts.get(position.symbol)
+        asset = book.margin_assets.get(position.symbol) or (contract.margin_asset if contract else UNKNOWN)
+        if inverse:
+            size = contract.contract_size if contract else None
+            position = structs.replace(position, contract_size=size or ZERO)
         if position.isolated:
             pools.append(Pool(account, isolated_id(position), asset, True, position.isolated_wallet, (position,)))
         else:

@@ -12,8 +12,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from monitor.events import Bracket, Position, PositionKey
+from monitor.risk import contracts
 from monitor.risk.liquidation import Crossings, Leg, crossings
-from monitor.risk.margin import NO_MARGIN, ZERO, BracketTable, margin_ratio, unrealized_pnl
+from monitor.risk.margin import NO_MARGIN, ZERO, BracketTable, margin_ratio
 
 ONE = Decimal(1)
 NOWHERE = Crossings(None, None)
@@ -101,12 +102,7 @@ def assess(pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, Bracke
         marks: Symbol → mark price (quote per base).
         tables: Symbol → brackets.
     """
-    missing = tuple(
-        f"{what} {p.symbol}"
-        for p in pool.positions
-        for what, known in (("mark", marks), ("brackets", tables))
-        if p.symbol not in known
-    )
+    missing = tuple(what for p in pool.positions for what in contracts.unknowns(p, marks, tables))
     if missing or pool.wallet_balance is None:
         return _incomplete(pool, marks, tables, missing)
     own = [_own_figures(p, marks[p.symbol], tables[p.symbol]) for p in pool.positions]
@@ -144,16 +140,14 @@ def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
     """
     if risk.margin_balance is None:
         return None
-    legs = [
-        Leg(p.position.quantity, -p.position.quantity * p.position.entry_price, NO_MARGIN)
-        for p in risk.positions
-        if p.position.symbol == key.symbol
-    ]
     here = next(p for p in risk.positions if p.position.key == key)
     if here.mark_price is None:
         return None
-    own = sum((leg.exposure * here.mark_price + leg.offset for leg in legs), ZERO)
-    return nearest(crossings(legs, risk.margin_balance - own, here.mark_price), here.mark_price)
+    rows = [p for p in risk.positions if p.position.symbol == key.symbol]
+    others = risk.margin_balance - sum((p.unrealized_pnl or ZERO for p in rows), ZERO)
+    legs = [contracts.leg(p.position, NO_MARGIN) for p in rows]
+    found = crossings(legs, others, contracts.variable(here.position, here.mark_price))
+    return nearest(contracts.prices(here.position, found), here.mark_price)
 
 
 def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:
@@ -172,9 +166,8 @@ _Own = tuple[Decimal, Decimal, Decimal]
 
 
 def _own_figures(position: Position, mark: Decimal, table: BracketTable) -> _Own:
-    notional = position.quantity * mark
-    pnl = unrealized_pnl(position.quantity, position.entry_price, mark)
-    return notional, pnl, table.maintenance_margin(abs(notional))
+    notional = contracts.notional(position, mark)
+    return notional, contracts.unrealized_pnl(position, mark), table.maintenance_margin(abs(notional))
 
 
 def _solve_symbols(
@@ -193,9 +186,9 @@ def _solve_symbols(
         base = excess
         for other, (_, pnl, maintenance) in zip(pool.positions, own, strict=True):
             if other.symbol == p.symbol:
-                legs.append(Leg(other.quantity, -other.quantity * other.entry_price, tables[p.symbol]))
+                legs.append(contracts.leg(other, tables[p.symbol]))
                 base -= pnl - maintenance
-        solved[p.symbol] = crossings(legs, base, marks[p.symbol])
+        solved[p.symbol] = contracts.prices(p, crossings(legs, base, contracts.variable(p, marks[p.symbol])))
     return solved
 
 
@@ -207,6 +200,8 @@ def _market_distance(
     solved: Mapping[str, Crossings],
 ) -> Crossings:
     """Relative moves, both positive, of all marks alike; of one symbol it is that symbol's own distance."""
+    if not solved:
+        return NOWHERE
     if len(solved) == 1:
         [(symbol, prices)] = solved.items()
         mark = marks[symbol]
@@ -214,8 +209,11 @@ def _market_distance(
             None if prices.below is None else ONE - prices.below / mark,
             None if prices.above is None else prices.above / mark - ONE,
         )
-    legs = [Leg(p.quantity * marks[p.symbol], -p.quantity * p.entry_price, tables[p.symbol]) for p in pool.positions]
-    factor = crossings(legs, wallet_balance, ONE)
+    legs = []
+    for p in pool.positions:
+        leg = contracts.leg(p, tables[p.symbol])
+        legs.append(Leg(leg.exposure * contracts.variable(p, marks[p.symbol]), leg.offset, leg.table))
+    factor = contracts.prices(pool.positions[0], crossings(legs, wallet_balance, ONE))
     return Crossings(
         None if factor.below is None else ONE - factor.below,
         None if factor.above is None else factor.above - ONE,
@@ -256,14 +254,15 @@ def _incomplete(
     positions = []
     for p in pool.positions:
         mark, table = marks.get(p.symbol), tables.get(p.symbol)
-        notional = None if mark is None else p.quantity * mark
+        solid = p.contract_size is None or (p.contract_size and p.entry_price)
+        notional = None if mark is None or not solid else contracts.notional(p, mark)
         maintenance = None if notional is None or table is None else table.maintenance_margin(abs(notional))
         positions.append(
             PositionRisk(
                 position=p,
                 mark_price=mark,
                 notional=notional,
-                unrealized_pnl=None if mark is None else unrealized_pnl(p.quantity, p.entry_price, mark),
+                unrealized_pnl=None if mark is None or notional is None else contracts.unrealized_pnl(p, mark),
                 maintenance_margin=maintenance,
                 bracket=None if notional is None or table is None else table.brackets[table.index(abs(notional))],
                 room_to_next=None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from monitor.risk.margin import ZERO, BracketTable, margin_ratio, unrealized_pnl
+from monitor.risk import contracts
+from monitor.risk.margin import ZERO, BracketTable, margin_ratio
 from monitor.risk.report import PoolRisk
 
 LADDER = tuple(Decimal(s) for s in ("-0.01", "-0.02", "-0.05", "-0.1", "-0.2", "-0.3", "-0.5"))
@@ -21,6 +22,6 @@ def ratio_after(risk: PoolRisk, move: Decimal, tables: Mapping[str, BracketTable
         if p.mark_price is None:
             return None
         mark = p.mark_price * (1 + move)
-        balance += unrealized_pnl(p.position.quantity, p.position.entry_price, mark)
-        maintenance += tables[p.position.symbol].maintenance_margin(abs(p.position.quantity) * mark)
+        balance += contracts.unrealized_pnl(p.position, mark)
+        maintenance += tables[p.position.symbol].maintenance_margin(abs(contracts.notional(p.position, mark)))
     return margin_ratio(maintenance, balance)

@@ -211,7 +211,8 @@ class AccountFeed(_Link):
         self._blind = True
         await self._measure_clock()
         key = self._venue.stream_key((await self._ask(self._venue.requests.open_stream)).body)
-        form = self.config.private_forms[self._form % len(self.config.private_forms)]
+        forms = self.config.private_forms or self._venue.private_forms
+        form = forms[self._form % len(forms)]
         self._form += 1  # should this one not come to life, the next try takes another
         url, first = self._venue.private_url(self._account.hosts.private_url, key, form)
         async with self.connection(url) as socket:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal, Protocol
 
 from monitor.events import Event
+from monitor.venues.binance_coinm import BinanceCoinm
 from monitor.venues.binance_usdm import BinanceUsdm
 from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
 
@@ -23,6 +24,10 @@ class Venue(Protocol):
     """One exchange's market: its addresses, its requests, its wire format."""
 
     name: str
+    inverse: bool
+    """Whether its contracts are settled in the base asset."""
+    private_forms: tuple[PrivateForm, ...]
+    """Ways to open the private stream, the most promising first."""
     environments: Mapping[str, Hosts]
     bodies: Mapping[str, Request]
     """The keys of a snapshot file, and the request whose answer each one is."""
@@ -67,7 +72,7 @@ class Venue(Protocol):
         ...
 
 
-VENUES: dict[str, Venue] = {venue.name: venue for venue in (BinanceUsdm(),)}
+VENUES: dict[str, Venue] = {venue.name: venue for venue in (BinanceUsdm(), BinanceCoinm())}
 
 
 def hosts(venue: Venue, environment: str) -> Hosts | None:

@@ -217,7 +217,7 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
         quantity=decimal(row["positionAmt"]),
         entry_price=truncated(decimal(row["entryPrice"])),
         isolated=None if margin_type is None else text(margin_type).lower() == "isolated",
-        isolated_wallet=decimal(row.get("isolatedWallet", "0")),
+        isolated_wallet=_isolated_wallet(row),
         at_ms=moment(row.get("updateTime", 0)),
         margin_asset=optional_text(row.get("marginAsset")),
     )
@@ -231,6 +231,14 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
         liquidation_price=printed if printed > 0 else None,
     )
     return position, figures
+
+
+def _isolated_wallet(row: Frame) -> Decimal:
+    """`isolatedWallet`; COIN-M documents only `isolatedMargin`, which has the unrealized PnL in it."""
+    if "isolatedWallet" in row:
+        return decimal(row["isolatedWallet"])
+    margin = decimal(row.get("isolatedMargin", "0"))
+    return margin - decimal(row["unRealizedProfit"]) if margin else ZERO
 
 
 def margin_types_read(body: Any, account: str) -> Iterable[Event]:
@@ -259,21 +267,25 @@ def each_readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterable[T]:
         raise wrong
 
 
-def brackets_read(body: Any, account: str) -> Iterable[Event]:
-    """`leverageBracket`: a list, or for a single symbol an object. Rates and amounts are bare JSON numbers."""
+def brackets_read(body: Any, account: str, *floors: str) -> Iterable[Event]:
+    """`leverageBracket`: a list, or for a single symbol an object. Rates and amounts are bare JSON numbers.
+
+    Args:
+        floors: What the lower edge of a bracket is called, in order of preference.
+    """
 
     def read(row: Frame) -> tuple[str, tuple[Bracket, ...]]:
-        return text(row["symbol"]), _brackets(row["brackets"])
+        return text(row["symbol"]), _brackets(row["brackets"], floors)
 
     yield BracketsRead(account, dict(each_readable(read, body if isinstance(body, list) else [body])))
 
 
-def _brackets(rows: Any) -> tuple[Bracket, ...]:
+def _brackets(rows: Any, floors: Iterable[str]) -> tuple[Bracket, ...]:
     brackets = sorted(
         (
             Bracket(
                 number=integer(row["bracket"]),
-                floor=decimal(row["notionalFloor"]),
+                floor=decimal(next((row[name] for name in floors if name in row), None)),
                 rate=decimal(row["maintMarginRatio"]),
                 amount=decimal(row["cum"]),
             )

@@ -1,0 +1,78 @@
+"""Binance COIN-M futures: hosts, inverse contracts, brackets by quantity of the coin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monitor.venues import binance, binance_market
+from monitor.venues.binance_venue import Binance, Reader
+from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
+
+_TIME = Request("GET", "/dapi/v1/time", "none", 1)
+_CONTRACTS = Request("GET", "/dapi/v1/exchangeInfo", "none", 1)
+_MARKS_NOW = Request("GET", "/dapi/v1/premiumIndex", "none", 10)
+_BRACKETS = Request("GET", "/dapi/v2/leverageBracket", "signed", 2)
+_ACCOUNT = Request("GET", "/dapi/v1/account", "signed", 5)
+_POSITIONS = Request("GET", "/dapi/v1/positionRisk", "signed", 1)
+_OPEN_STREAM = Request("POST", "/dapi/v1/listenKey", "key", 1)
+_KEEP_STREAM = Request("PUT", "/dapi/v1/listenKey", "key", 1)
+
+
+class BinanceCoinm(Binance):
+    """Binance COIN-M. Its stream host knows no routes; where one should want them, they are part of the address."""
+
+    name = "binance-coinm"
+    st = 2
+    inverse = True
+    private_forms: tuple[PrivateForm, ...] = ("path", "query", "subscribe", "multi")
+
+    environments: Mapping[str, Hosts] = {
+        "live": Hosts(
+            "https://dapi.binance.com",
+            "wss://dstream.binance.com",
+            "wss://dstream.binance.com",
+            "https://api.binance.com",
+        ),
+        "testnet": Hosts(
+            "https://testnet.binancefuture.com",
+            "wss://dstream.binancefuture.com",
+            "wss://dstream.binancefuture.com",
+            "https://testnet.binance.vision",
+        ),
+        "demo": Hosts(
+            "https://demo-dapi.binance.com",
+            "wss://demo-dstream.binance.com",
+            "wss://demo-dstream.binance.com",
+            "https://demo-api.binance.com",
+        ),
+    }
+
+    bodies: Mapping[str, Request] = {
+        "leverageBracket": _BRACKETS,
+        "account": _ACCOUNT,
+        "positionRisk": _POSITIONS,
+        "exchangeInfo": _CONTRACTS,
+        "premiumIndex": _MARKS_NOW,
+    }
+
+    @property
+    def requests(self) -> Requests:
+        return Requests(
+            time=_TIME,
+            contracts=_CONTRACTS,
+            marks=_MARKS_NOW,
+            account=(_BRACKETS, _ACCOUNT, _POSITIONS),
+            reconcile=(_ACCOUNT, _POSITIONS),
+            open_stream=_OPEN_STREAM,
+            keep_stream=_KEEP_STREAM,
+        )
+
+    def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
+        return {
+            # The documentation spells the floor `qtylFloor`, real answers `qtyFloor`.
+            _BRACKETS: lambda answer: binance.brackets_read(answer, account, "qtyFloor", "qtylFloor"),
+            _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
+            _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
+            _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
+            _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
+        }
