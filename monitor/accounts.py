@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from msgspec import Struct
 
 from monitor.book import AccountBook, MarketBook
 from monitor.effects import AccountSetup, Ages
 from monitor.events import ForcedKind, Now, PositionKey
+from monitor.forced import ForcedOrders
 from monitor.incidents import Resolution
 from monitor.links import Links
 from monitor.moves import Moves
 from monitor.risk import contracts
 from monitor.risk.margin import ZERO
 from monitor.risk.pools import margin_pools
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price
 from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, Rule, RuleBook, Severity
 from monitor.venues import VENUES
 
@@ -56,6 +59,8 @@ class WatchedAccount:
         self._gone: dict[str, _Gone] = {}
         self._left: dict[tuple[str, str], float] = {}
         self._unread_since: float | None = None
+        self.forced_orders = ForcedOrders()
+        self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
 
     @property
     def name(self) -> str:
@@ -75,6 +80,7 @@ class WatchedAccount:
         multi = self.book.multi_assets
         self.unsupported = "multi-assets mode is not supported: this account cannot be watched" if multi else None
         pools = self.derived() if self.known else self.pools
+        self._part(pools)
         for pool_id in self.pools.keys() - pools.keys():
             keys = frozenset(p.key for p in self.pools[pool_id].positions)
             self._gone[pool_id] = _Gone(frozenset(key.symbol for key in keys), now.mono, keys)
@@ -174,6 +180,22 @@ class WatchedAccount:
             if symbol in symbols and now.mono - forced.at < within_s
         ]
         return min(kinds, key=list(ForcedKind).index, default=None)
+
+    def last_seen(self, key: PositionKey) -> tuple[PositionRisk | None, Decimal | None]:
+        """A position as it was last whole, with its bankruptcy price: as it is, or as it was when it went."""
+        for risk in self.risks.values():
+            for p in risk.positions:
+                if p.position.key == key:
+                    return p, bankruptcy_price(risk, key)
+        return self._parted.get(key, (None, None))
+
+    def _part(self, pools: dict[str, Pool]) -> None:
+        """Remember positions that these pools do not have any more: a forced order may yet say what became of them."""
+        still = {p.key for pool in pools.values() for p in pool.positions}
+        for risk in self.risks.values():
+            for p in risk.positions:
+                if p.position.key not in still:
+                    self._parted[p.position.key] = p, bankruptcy_price(risk, p.position.key)
 
     def symbols_lately(self, pool: Pool, now: Now, within_s: float) -> frozenset[str]:
         """The symbols that a pool holds, and those that have left it lately."""

@@ -29,25 +29,39 @@ from monitor.events import (
     ContractsRead,
     Event,
     Fill,
+    ForcedKind,
     LinkId,
     LinkReport,
     LinkState,
+    MarginCall,
     MarginTypesRead,
     MarkPrice,
     Now,
+    PositionKey,
     PositionsRead,
     StreamControl,
     StreamExpired,
     Tick,
 )
-from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
+from monitor.forced import SEVERITIES, ForcedReport
+from monitor.incidents import Change, Incident, IncidentKey, Incidents, Resolution, saved
 from monitor.links import Links
 from monitor.moves import KINDS, Telling
 from monitor.risk import EXACT
 from monitor.risk.pools import row_slug
 from monitor.risk.report import PoolRisk
-from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, MarginRatioRule, Rule, RuleBook, Severity, Step
-from monitor.telling import blind_story, moved_story, pool_story
+from monitor.rules import (
+    DataStaleRule,
+    ForcedOrderRule,
+    LiquidationPriceMovedRule,
+    MarginCallRule,
+    MarginRatioRule,
+    Rule,
+    RuleBook,
+    Severity,
+    Step,
+)
+from monitor.telling import blind_story, forced_story, margin_call_story, moved_story, pool_story
 
 _POOL_RULES = ("margin_ratio", "liquidation_distance")
 
@@ -103,6 +117,7 @@ class Core:
         self._dirty: dict[tuple[str, str], None] = {}
         self._effects: list[Effect] = []
         self._unconfirmed: set[IncidentKey] = set()
+        self._called: dict[IncidentKey, float] = {}
         self._kept_worst: dict[IncidentKey, Decimal | None] = {}
         for account in self.accounts.values():
             for link in (account.setup.market_link, account.setup.private_link, account.setup.rest_link):
@@ -178,6 +193,8 @@ class Core:
         if account.moves.starts_another(KINDS.get(event.reason, "adjustment")):
             self._tell_moves(account, now, only_from=Severity.INFO)
         before = list(account.pools.values())
+        if event.reason == "INSURANCE_CLEAR":
+            account.forced_orders.cleared(event.changes, now)
         if not account.book.apply_changed(event, now.mono) or not account.known:
             return
         self._rebuild(account, now)
@@ -193,10 +210,25 @@ class Core:
 
     def _fill(self, event: Fill, now: Now) -> None:
         account = self.accounts[event.account]
-        if event.forced is not None:
-            account.forced(event.symbol, event.forced, now)
         if event.quantity:
             account.moves.filled(event)
+        if event.forced is not None:
+            account.forced(event.symbol, event.forced, now)
+            self._forced_order(account, event, event.forced, now)
+
+    def _margin_call(self, event: MarginCall, now: Now) -> None:
+        account = self.accounts[event.account]
+        rule = account.rules.of("exchange_margin_call", account.name, account.setup.labels)
+        assert isinstance(rule, MarginCallRule)
+        for position_key, maintenance, pnl in event.positions if rule.enabled else ():
+            key = IncidentKey(account.name, "exchange_margin_call", row_slug(position_key))
+            told = self._called.get(key)
+            if told is None or now.mono - told >= rule.every_s:
+                self._called[key] = now.mono
+                change = self.incidents.note(key, Severity.WARNING, now)
+                ages = account.ages(None, self.links, now)
+                seq = self._next_seq(change)
+                self._emit(margin_call_story(account, change, position_key, maintenance, pnl, ages, now, seq), now)
 
     def _snapshot(self, event: BalancesRead | PositionsRead | AccountModeRead, now: Now) -> None:
         account = self.accounts[event.account]
@@ -389,6 +421,57 @@ class Core:
             self._effects.extend(Save("baseline", f"{name}/{pool_id}", row) for pool_id, row in rows)
         self._touched.clear()
 
+    # ---- orders that the exchange sends ----
+
+    def _forced_order(self, account: WatchedAccount, event: Fill, kind: ForcedKind, now: Now) -> None:
+        """Tell of a forced order at its first frame, whatever that is, and add up what follows."""
+        rule = account.rules.of("forced_order", account.name, account.setup.labels)
+        if not rule.enabled:
+            return
+        key = PositionKey(event.symbol, event.side)
+        seen, bankruptcy = account.last_seen(key)
+        contract = account.market.contracts.get(event.symbol)
+        report = ForcedReport(
+            kind=kind,
+            key=key,
+            is_long=event.quantity < 0 if seen is None else seen.is_long,
+            asset=account.book.margin_assets.get(event.symbol) or (contract.margin_asset if contract else None),
+            liquidation_price=None if seen is None else seen.liquidation_price,
+            bankruptcy_price=bankruptcy,
+        )
+        first = account.forced_orders.begin(report, now)
+        account.forced_orders.filled(key, event, now)
+        if first:
+            incident = IncidentKey(account.name, "forced_order", row_slug(key))
+            change = self.incidents.begin(incident, SEVERITIES[kind], now)
+            self._tell_forced(account, change, account.forced_orders.running[key], now)
+
+    def _end_forced(self, account: WatchedAccount, now: Now) -> None:
+        """Report the forced orders that are over; one of an earlier run is over once the account is known again."""
+        rule = account.rules.of("forced_order", account.name, account.setup.labels)
+        assert isinstance(rule, ForcedOrderRule)
+        for report in account.forced_orders.over(rule.settle_s, now):
+            row = account.book.rows.get(report.key)
+            report.left = Decimal(0) if row is None else row.quantity
+            self._resolve_forced(account, IncidentKey(account.name, "forced_order", row_slug(report.key)), report, now)
+        running = {row_slug(key) for key in account.forced_orders.running}
+        for incident in self.incidents:
+            if incident.account == account.name and incident.rule == "forced_order" and incident.subject not in running:
+                self._resolve_forced(account, incident.key, None, now)
+
+    def _resolve_forced(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
+        still = {row_slug(p.key): p for p in account.book.positions()}
+        how: Resolution = "partly_liquidated" if key.subject in still else "liquidated"
+        if report is not None and report.kind is not ForcedKind.LIQUIDATION:
+            how = "adl" if report.kind is ForcedKind.ADL else "settled"
+        change = self.incidents.resolve(key, how, None, now)
+        if change is not None:
+            self._tell_forced(account, change, report, now)
+
+    def _tell_forced(self, account: WatchedAccount, change: Change, report: ForcedReport | None, now: Now) -> None:
+        ages = account.ages(None, self.links, now)
+        self._emit(forced_story(account, change, report, ages, now, self._next_seq(change)), now)
+
     # ---- time ----
 
     def _tick(self, now: Now) -> None:
@@ -397,6 +480,7 @@ class Core:
                 self._judge(account, risk, risk, now)
             if account.known:
                 self._end_vanished(account, now)
+                self._end_forced(account, now)
         for link in list(self.links.all):
             self._judge_link(link, now)
         for incident in self.incidents:
@@ -475,6 +559,7 @@ class Core:
 _APPLY: dict[type, Callable[[Core, Any, Now], None]] = {
     AccountChanged: Core._account_changed,
     Fill: Core._fill,
+    MarginCall: Core._margin_call,
     BalancesRead: Core._snapshot,
     PositionsRead: Core._snapshot,
     AccountModeRead: Core._snapshot,

@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from monitor.events import ExchangeFigures, LinkId, PositionKey
+from monitor.forced import ForcedReport
 from monitor.incidents import Change, IncidentKey
 from monitor.links import Link
 from monitor.moves import PoolMove
@@ -132,6 +133,7 @@ class Story(Struct, frozen=True):
     ages: Ages | None = None
     moves: tuple[PoolMove, ...] = ()
     blindness: Blindness | None = None
+    forced: ForcedReport | None = None
     title: str = ""
     text: str = ""
 

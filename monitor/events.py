@@ -209,6 +209,18 @@ class Fill(Struct, frozen=True):
     at_ms: int
 
 
+class MarginCall(Struct, frozen=True):
+    """The exchange warns of positions; it may come late, or not at all.
+
+    Args:
+        positions: Key, maintenance margin and unrealized PnL of each, as the exchange says them.
+    """
+
+    account: str
+    positions: tuple[tuple[PositionKey, Decimal, Decimal], ...]
+    at_ms: int
+
+
 class AccountModeChanged(Struct, frozen=True):
     account: str
     multi_assets: bool
@@ -314,6 +326,7 @@ Event = (
     MarkPrice
     | AccountChanged
     | Fill
+    | MarginCall
     | AccountModeChanged
     | ConfigTouched
     | StreamExpired

@@ -164,6 +164,12 @@ class Incidents:
             return self._told(incident, "repeated", value, now, distance)
         return None
 
+    def begin(self, key: IncidentKey, severity: Severity, now: Now) -> Change:
+        """Open an incident that is a fact rather than a level; `resolve` ends it. One that is open stays as it is."""
+        if key in self.open:
+            return Change("retained", structs.replace(self.open[key]), None)
+        return self._open(key, severity, None, now, None)
+
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
         """End an incident, if there is one."""
         incident = self.open.pop(key, None)

@@ -30,6 +30,7 @@ from monitor.effects import (
     Story,
     SummaryState,
 )
+from monitor.forced import ForcedReport
 from monitor.incidents import IncidentKey
 from monitor.moves import PoolMove
 from monitor.risk import EXACT
@@ -205,6 +206,8 @@ class Messages:
         if story.moves:
             payload["cause"] = [_cause(cause, story.moves[0]) for cause in story.moves[0].move.causes]
             payload["also"] = [_also(move) for move in story.moves[1:]]
+        if story.forced is not None:
+            payload["report"] = _report(story.forced)
         return payload | {"title": story.title, "text": story.text}
 
     def _incident(self, event: Payload) -> Payload:
@@ -518,6 +521,21 @@ def _cause(cause: Cause, move: PoolMove) -> Payload:
         "asset": move.pool.asset,
         "moved": half_up(cause.moved),
         "share": None if part is None else float(part.quantize(_EIGHT, rounding=ROUND_HALF_UP)),
+    }
+
+
+def _report(report: ForcedReport) -> Payload:
+    return {
+        "kind": report.kind.value,
+        "quantity": plain(report.quantity),
+        "average_price": half_up(report.average_price),
+        "bankruptcy_price": half_up(report.bankruptcy_price),
+        "liquidation_price": half_up(report.liquidation_price),
+        "realized_pnl": truncated(report.realized_pnl),
+        "commission": truncated(report.commission),
+        "clearance_fee": truncated(report.clearance_fee),
+        "asset": report.asset,
+        "left": None if report.left is None else plain(report.left),
     }
 
 

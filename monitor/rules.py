@@ -127,6 +127,26 @@ class LiquidationPriceMovedRule(Rule, frozen=True, kw_only=True):
     marks_every_s: float = 300
 
 
+class ForcedOrderRule(Rule, frozen=True, kw_only=True):
+    """An own liquidation, auto-deleveraging or settlement order: told at its first frame, reported when it is over.
+
+    Args:
+        settle_s: After so long without another frame of it, it is over (seconds).
+    """
+
+    settle_s: float = 3
+
+
+class MarginCallRule(Rule, frozen=True, kw_only=True):
+    """The exchange's own margin call: guidance that may come late; our own ratio is the alarm.
+
+    Args:
+        every_s: One position's calls are told at most this often (seconds).
+    """
+
+    every_s: float = 300
+
+
 class DataStaleRule(Rule, frozen=True, kw_only=True):
     """Age of what a link last told us, in seconds.
 
@@ -150,6 +170,8 @@ DEFAULTS: Mapping[str, Rule] = {
     "liquidation_distance": LiquidationDistanceRule(),
     "liquidation_price_moved": LiquidationPriceMovedRule(),
     "data_stale": DataStaleRule(),
+    "forced_order": ForcedOrderRule(),
+    "exchange_margin_call": MarginCallRule(),
 }
 
 

@@ -8,7 +8,8 @@ from msgspec import structs
 
 from monitor.accounts import WatchedAccount
 from monitor.effects import Advice, Ages, Blindness, Driver, Figures, Story
-from monitor.events import Now
+from monitor.events import Now, PositionKey
+from monitor.forced import ForcedReport
 from monitor.incidents import Change
 from monitor.moves import Telling
 from monitor.risk import contracts
@@ -86,6 +87,55 @@ def blind_story(account: WatchedAccount, change: Change, blindness: Blindness, a
     """What is told of a link that went quiet, or came back."""
     setup = structs.replace(account.setup, name=blindness.link.account)
     return _with_words(Story(setup, change, now.wall_ms, None, seq, ages=ages, blindness=blindness))
+
+
+def forced_story(
+    account: WatchedAccount, change: Change, report: ForcedReport | None, ages: Ages, now: Now, seq: int
+) -> Story:
+    """What is told of an order that the exchange sends: at its first frame, and as a report when it is over."""
+    if report is None:  # of an earlier run: only that it is over is known
+        incident = change.incident
+        return _with_words(
+            Story(account.setup, change, now.wall_ms, None, seq, incident.symbol, incident.side, ages=ages)
+        )
+    pool = next((r for r in account.risks.values() if any(p.key == report.key for p in r.pool.positions)), None)
+    copy = structs.replace(report)
+    side = side_word(report.is_long)
+    return _with_words(
+        Story(
+            account.setup,
+            change,
+            now.wall_ms,
+            None,
+            seq,
+            report.key.symbol,
+            side,
+            report.asset,
+            after=figures(pool),
+            ages=ages,
+            forced=copy,
+        )
+    )
+
+
+def margin_call_story(
+    account: WatchedAccount,
+    change: Change,
+    key: PositionKey,
+    maintenance_margin: Decimal,
+    unrealized_pnl: Decimal,
+    ages: Ages,
+    now: Now,
+    seq: int,
+) -> Story:
+    """What is told of the exchange's own margin call: its figures in words, ours beside them."""
+    seen, _ = account.last_seen(key)
+    pool = next((r for r in account.risks.values() if any(p.key == key for p in r.pool.positions)), None)
+    side = None if seen is None else side_word(seen.is_long)
+    call = f"maintenance margin {maintenance_margin:f}, unrealized PnL {unrealized_pnl:f}"
+    story = Story(account.setup, change, now.wall_ms, None, seq, key.symbol, side, after=figures(pool), ages=ages)
+    words = f"{account.name}: the exchange calls for margin on {key.symbol}"
+    return structs.replace(story, title=words, text=f"{words}: {call}.")
 
 
 def figures(risk: PoolRisk | None) -> Figures | None:

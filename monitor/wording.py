@@ -48,6 +48,8 @@ def worded(story: Story) -> tuple[str, str]:
         return _moved(story)
     if story.blindness is not None:
         return _stale(story)
+    if story.change.incident.rule == "forced_order":
+        return _forced(story)
     return _level(story)
 
 
@@ -178,6 +180,27 @@ def _cause(cause: Cause, asset: str) -> str:
     symbol = f" of {cause.symbol}" if cause.symbol and cause.kind in ("funding_fee", "fill") else ""
     paid = "" if not cause.amount else f" {'+' if cause.amount > 0 else '−'}{amount(abs(cause.amount))} {asset}"
     return f"{word}{symbol}{paid}"
+
+
+def _forced(story: Story) -> tuple[str, str]:
+    """An order that the exchange sends: what it is, and when it is over, what it did."""
+    change, report = story.change, story.forced
+    account, what = story.account.name, f"{story.symbol} {story.side}" if story.symbol else change.incident.subject
+    if report is None:
+        word = _RESOLVED[change.resolution or "liquidated"]
+        return f"{account}: {what} {word}", f"{account}: {what} {word} while we were away; see the exchange's history."
+    if change.kind != "resolved":
+        verb = {"liquidation": "LIQUIDATES", "adl": "auto-deleverages", "settlement": "settles"}[report.kind.value]
+        return f"{account}: the exchange {verb} {what}", f"{account}: the exchange {verb} {what}, now."
+    word = _RESOLVED[change.resolution or "liquidated"]
+    sentences = [f"{account}: {what} {word}."]
+    if report.average_price is not None:
+        beside = "" if report.bankruptcy_price is None else f" (bankruptcy price {price(report.bankruptcy_price)})"
+        sentences.append(f"{_plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
+        pnl = f"{'+' if report.realized_pnl > 0 else '−'}{amount(abs(report.realized_pnl))} {report.asset}"
+        sentences.append(f"Realized PnL {pnl}, clearance fee {amount(report.clearance_fee)} {report.asset}.")
+    sentences.append("Nothing is left." if not report.left else f"{_plain(report.left)} is left.")
+    return f"{account}: {what} {word}", " ".join(sentences)
 
 
 def _stale(story: Story) -> tuple[str, str]:

@@ -72,6 +72,6 @@ def test_the_example_shows_every_key_of_accounts_and_rules() -> None:
     for name, rule in DEFAULTS.items():
         known = {field for field in rule.__struct_fields__ if field != "steps" or rule.steps}
         shown = set(rules[name]) - {"match"}
-        if name == "liquidation_price_moved":  # a one-off fact has no levels, holds or repeats
+        if not rule.steps:  # a fact, not a level: it has no holds and no repeats
             known -= {"for_s", "clear_for_s", "repeat_s", "reenter_s"}
         assert shown | {"for_s", "reenter_s"} >= known, name

@@ -30,7 +30,7 @@ LAYERS = (
     {"telling", "publication"},
     {"wording", "accounts"},
     {"effects"},
-    {"moves", "incidents", "links"},
+    {"moves", "incidents", "links", "forced"},
     {"rules"},
     {"risk.attribution", "risk.advice", "risk.scenario", "risk.pools"},
     {"risk.report"},

@@ -25,8 +25,10 @@ from monitor.events import (
     ExchangeFigures,
     Fill,
     ForcedKind,
+    MarginCall,
     MarginTypesRead,
     Position,
+    PositionKey,
     PositionsRead,
     Side,
     StreamControl,
@@ -145,6 +147,15 @@ def account_config_update(frame: Frame, account: str) -> Iterable[Event]:
         yield ConfigTouched(account, text(frame["ac"]["s"]), at_ms)
 
 
+def margin_call(frame: Frame, account: str) -> Iterable[Event]:
+    """`MARGIN_CALL`: the positions that the exchange worries about."""
+    rows = tuple(
+        (PositionKey(text(row["s"]), side(row.get("ps", "BOTH"))), decimal(row["mm"]), decimal(row["up"]))
+        for row in frame["p"]
+    )
+    yield MarginCall(account, rows, moment(frame["E"]))
+
+
 def _expired(frame: Frame, account: str) -> Iterable[Event]:
     yield StreamExpired(account)
 
@@ -157,11 +168,11 @@ _PRIVATE: dict[str, Callable[[Frame, str], Iterable[Event]]] = {
     "ACCOUNT_UPDATE": account_update,
     "ORDER_TRADE_UPDATE": order_trade_update,
     "ACCOUNT_CONFIG_UPDATE": account_config_update,
+    "MARGIN_CALL": margin_call,
     "listenKeyExpired": _expired,
     "serverShutdown": _shutdown,
     # Of no use for the risk of an account: TRADE_LITE repeats ORDER_TRADE_UPDATE with less, ALGO_UPDATE, GRID_UPDATE,
-    # STRATEGY_UPDATE and CONDITIONAL_ORDER_TRIGGER_REJECT tell of orders that have not traded, and MARGIN_CALL may
-    # come after the liquidation it warns of: our own ratio is the alarm.
+    # STRATEGY_UPDATE and CONDITIONAL_ORDER_TRIGGER_REJECT tell of orders that have not traded.
 }
 
 
