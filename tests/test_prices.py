@@ -299,6 +299,11 @@ async def move(exchange: Exchange, listener: Listener, symbol: str, price: str) 
 
 
 @pytest.mark.parametrize("liquidates", [False, True], ids=["to-the-bottom", "liquidated-on-the-way"])
+def levels(listener: Listener) -> list[dict[str, Any]]:
+    """What was told of the two rules that have levels, repeats left out."""
+    return [e for e in listener.events() if e["rule"] in LEVELS and e["event"] != "repeated"]
+
+
 async def test_every_step_of_the_crash_is_told_once_at_its_price(
     liquidates: bool, broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
@@ -318,11 +323,12 @@ async def test_every_step_of_the_crash_is_told_once_at_its_price(
             await begun(exchange, listener, names, 3)
             for symbol, price in moves:
                 await move(exchange, listener, symbol, price)
-            told = [e for e in listener.events() if e["event"] != "repeated"]
-            await until(lambda: len(listener.events()) >= len(wanted), f"{len(wanted)} events; heard {len(told)}")
+            await until(
+                lambda: len(levels(listener)) >= len(wanted), f"{len(wanted)} events; heard {len(levels(listener))}"
+            )
             await agreement(exchange, listener, *names)
 
-    told = [e for e in listener.events() if e["event"] != "repeated"]
+    told = levels(listener)
     for place in {(w.account, w.pool, w.rule) for w in wanted}:
         here = [w for w in wanted if (w.account, w.pool, w.rule) == place]
         said = [e for e in told if (e["account"], e["subject"], e["rule"]) == place]
@@ -345,6 +351,9 @@ async def test_every_step_of_the_crash_is_told_once_at_its_price(
     assert {("margin_ratio", severity) for severity in ("notice", "warning", "critical")} <= reached
     assert (("margin_ratio", "liquidation") in reached) is not liquidates
     assert any(e.get("resolution") == "liquidated" for e in told) is liquidates
+    forced = [e for e in listener.events() if e["rule"] == "forced_order" and e["event"] == "opened"]
+    assert len({(e["account"], e["subject"]) for e in forced}) == len(forced)
+    assert bool(forced) is liquidates
 
 
 # ---- funding of January 2026 ----
