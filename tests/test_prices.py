@@ -298,12 +298,12 @@ async def move(exchange: Exchange, listener: Listener, symbol: str, price: str) 
     await until(lambda: Decimal(listener.retained(topic)["mark_price"]) == Decimal(price), f"{symbol} is at {price}")
 
 
-@pytest.mark.parametrize("liquidates", [False, True], ids=["to-the-bottom", "liquidated-on-the-way"])
 def levels(listener: Listener) -> list[dict[str, Any]]:
     """What was told of the two rules that have levels, repeats left out."""
     return [e for e in listener.events() if e["rule"] in LEVELS and e["event"] != "repeated"]
 
 
+@pytest.mark.parametrize("liquidates", [False, True], ids=["to-the-bottom", "liquidated-on-the-way"])
 async def test_every_step_of_the_crash_is_told_once_at_its_price(
     liquidates: bool, broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
