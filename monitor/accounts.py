@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from monitor.book import AccountBook, MarketBook
 from monitor.effects import AccountSetup, Ages
-from monitor.events import ForcedKind, Now, PositionKey
+from monitor.events import ForcedKind, LinkId, Now, PositionKey
 from monitor.forced import ForcedOrders
 from monitor.incidents import Resolution
 from monitor.links import Links
@@ -31,10 +31,14 @@ class _Forced(Struct, frozen=True):
     at: float
 
 
+class _Unsupported(Struct, frozen=True):
+    why: str
+    since: float
+
+
 class _Gone(Struct, frozen=True):
-    symbols: frozenset[str]
+    keys: frozenset[PositionKey]
     at: float
-    keys: frozenset[PositionKey] = frozenset()
 
 
 class WatchedAccount:
@@ -54,10 +58,10 @@ class WatchedAccount:
         self.risks: dict[str, PoolRisk] = {}
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}
-        self.unsupported: str | None = None
-        self._forced: dict[str, _Forced] = {}
+        self.unsupported: _Unsupported | None = None
+        self._forced: dict[PositionKey, _Forced] = {}
         self._gone: dict[str, _Gone] = {}
-        self._left: dict[tuple[str, str], float] = {}
+        self._left: dict[tuple[str, PositionKey], float] = {}
         self._unread_since: float | None = None
         self.forced_orders = ForcedOrders()
         self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
@@ -77,20 +81,23 @@ class WatchedAccount:
 
     def rebuild(self, now: Now) -> None:
         """Derive the pools anew from the book."""
-        multi = self.book.multi_assets
-        self.unsupported = "multi-assets mode is not supported: this account cannot be watched" if multi else None
+        if not self.book.multi_assets:
+            self.unsupported = None
+        elif self.unsupported is None:
+            self.unsupported = _Unsupported(
+                "multi-assets mode is not supported: this account cannot be watched", now.mono
+            )
         pools = self.derived() if self.known else self.pools
         self._part(pools)
         for pool_id in self.pools.keys() - pools.keys():
-            keys = frozenset(p.key for p in self.pools[pool_id].positions)
-            self._gone[pool_id] = _Gone(frozenset(key.symbol for key in keys), now.mono, keys)
+            self._gone[pool_id] = _Gone(frozenset(p.key for p in self.pools[pool_id].positions), now.mono)
             self.risks.pop(pool_id, None)
             self.unpublished.discard(pool_id)
         for pool_id, pool in pools.items():
             self._gone.pop(pool_id, None)
             before = self.pools.get(pool_id, pool).positions
-            for symbol in {p.symbol for p in before} - {p.symbol for p in pool.positions}:
-                self._left[pool_id, symbol] = now.mono
+            for key in {p.key for p in before} - {p.key for p in pool.positions}:
+                self._left[pool_id, key] = now.mono
         self.pools = pools
 
     def derived(self) -> dict[str, Pool]:
@@ -158,27 +165,35 @@ class WatchedAccount:
         )
         return Ages("live" if live else "stale", oldest, truth)
 
-    def is_endangered(self, rule: DataStaleRule) -> bool:
-        """Whether some pool is so near to liquidation that blindness is critical at once."""
-        return any(
-            (risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio)
-            or (risk.distance is not None and risk.distance < rule.endangered_distance)
-            for risk in self.risks.values()
-        )
+    def blinded_by(self, link: LinkId, limit_s: float, now: Now) -> list[str]:
+        """The pools that this link blinds while it is quiet: all of them, or those whose symbols it does not bring."""
+        if link == self.setup.rest_link:
+            return list(self.unread)
+        if link == self.setup.private_link:
+            return list(self.pools)
+        ages = {s: self.market.stream_age(s, now.mono) for s in self.symbols}
+        quiet = {symbol for symbol, age in ages.items() if age is None or age >= limit_s}
+        return [pool_id for pool_id, pool in self.pools.items() if any(p.symbol in quiet for p in pool.positions)]
+
+    def is_endangered(self, pool_id: str, rule: DataStaleRule) -> bool:
+        """Whether a pool is so near to liquidation that blindness is critical at once."""
+        risk = self.risks.get(pool_id)
+        if risk is None:
+            return False
+        near = risk.distance is not None and risk.distance < rule.endangered_distance
+        return near or (risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio)
 
     # ---- forced orders ----
 
-    def forced(self, symbol: str, kind: ForcedKind, now: Now) -> None:
-        """Remember that the exchange itself acted on a symbol."""
-        self._forced[symbol] = _Forced(kind, now.mono)
+    def forced(self, key: PositionKey, kind: ForcedKind, now: Now) -> None:
+        """Remember that the exchange itself acted on a position."""
+        self._forced[key] = _Forced(kind, now.mono)
 
-    def forced_kind(self, symbols: frozenset[str], now: Now, within_s: float = FORCED_MEMORY_S) -> ForcedKind | None:
-        """The forced order that has lately acted on one of these symbols; a liquidation before others."""
-        kinds = [
-            forced.kind
-            for symbol, forced in self._forced.items()
-            if symbol in symbols and now.mono - forced.at < within_s
-        ]
+    def forced_kind(
+        self, keys: frozenset[PositionKey], now: Now, within_s: float = FORCED_MEMORY_S
+    ) -> ForcedKind | None:
+        """The forced order that has lately acted on one of these positions; a liquidation before others."""
+        kinds = [f.kind for key, f in self._forced.items() if key in keys and now.mono - f.at < within_s]
         return min(kinds, key=list(ForcedKind).index, default=None)
 
     def last_seen(self, key: PositionKey) -> tuple[PositionRisk | None, Decimal | None]:
@@ -197,19 +212,19 @@ class WatchedAccount:
                 if p.position.key not in still:
                     self._parted[p.position.key] = p, bankruptcy_price(risk, p.position.key)
 
-    def symbols_lately(self, pool: Pool, now: Now, within_s: float) -> frozenset[str]:
-        """The symbols that a pool holds, and those that have left it lately."""
-        left = {s for (pool_id, s), at in self._left.items() if pool_id == pool.id and now.mono - at < within_s}
-        return frozenset(left.union(p.symbol for p in pool.positions))
+    def held_lately(self, pool: Pool, now: Now, within_s: float) -> frozenset[PositionKey]:
+        """The positions that a pool holds, and those that have left it lately."""
+        left = {key for (pool_id, key), at in self._left.items() if pool_id == pool.id and now.mono - at < within_s}
+        return frozenset(left.union(p.key for p in pool.positions))
 
-    def ending(self, pool_id: str, fallback: frozenset[str], now: Now) -> Resolution | None:
+    def ending(self, pool_id: str, fallback: frozenset[PositionKey], now: Now) -> Resolution | None:
         """How a pool that is not there any more ended; None: wait, the exchange may still say.
 
         Args:
-            fallback: Symbols to go by where the pool vanished in an earlier run.
+            fallback: Positions to go by where the pool vanished in an earlier run.
         """
         gone = self._gone.setdefault(pool_id, _Gone(fallback, now.mono))
-        kind = self.forced_kind(gone.symbols, now)
+        kind = self.forced_kind(gone.keys, now)
         if kind is not None:
             endings: dict[ForcedKind, Resolution] = {
                 ForcedKind.LIQUIDATION: "liquidated",

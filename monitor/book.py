@@ -28,8 +28,12 @@ from monitor.risk.margin import BracketTable, bracket_table
 
 ZERO = Decimal(0)
 _SNAPSHOT_LAG_MS = 2_000
-"""A snapshot that does not name a position speaks for the moment this long before it was asked for: the answer may
-come from a copy that lags behind the stream."""
+"""A snapshot that does not name a position or an asset speaks for the moment this long before it was asked for: the
+answer may come from a copy that lags behind the stream."""
+
+
+_AHEAD_MS = 1_000
+"""How far a mark may be ahead of the exchange's clock as we have measured it."""
 
 
 class Mark(Struct, frozen=True):
@@ -69,16 +73,20 @@ class MarketBook:
         """Take a mark unless a later one is known. False: it was dropped."""
         here_ms = now.wall_ms if self._ahead_ms is None else now.mono * 1000 + self._ahead_ms
         lag_s = max(0.0, here_ms - event.at_ms) / 1000
+        at_ms = min(event.at_ms, int(here_ms) + _AHEAD_MS)  # one from the far future must not bar all that follow
+        known = self.marks.get(event.symbol)
+        if known is not None and at_ms < known.at_ms:
+            return False
         if not event.bridged:
             self._streamed[event.symbol] = now.mono - lag_s
-        known = self.marks.get(event.symbol)
-        if known is not None and event.at_ms < known.at_ms:
-            return False
-        self.marks[event.symbol] = Mark(
-            event.price, event.at_ms, now.mono, lag_s, event.funding_rate, event.next_funding_ms
-        )
+        self.marks[event.symbol] = Mark(event.price, at_ms, now.mono, lag_s, event.funding_rate, event.next_funding_ms)
         self.prices[event.symbol] = event.price
         return True
+
+    def forget(self, symbol: str) -> None:
+        """Nobody holds this symbol any more: when it is held again, an old mark must not speak for it."""
+        for known in (self.marks, self.prices, self._streamed):
+            known.pop(symbol, None)
 
     def age(self, symbol: str, now: float) -> float | None:
         """Seconds since this mark was true: since it came, plus how late it came. None: there is none.
@@ -163,7 +171,10 @@ class AccountBook:
         return taken
 
     def apply_balances(self, event: BalancesRead, now: float) -> None:
-        for balance in event.balances:
+        named = {balance.asset for balance in event.balances}
+        silent_ms = event.sent_ms - _SNAPSHOT_LAG_MS
+        empty = [Balance(asset, ZERO, ZERO, silent_ms) for asset in self.balances if asset not in named]
+        for balance in [*event.balances, *empty]:
             held = self.balances.get(balance.asset)
             if held is None or self._believes(balance.asset, held, balance, now):
                 self.balances[balance.asset] = balance

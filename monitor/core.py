@@ -39,6 +39,7 @@ from monitor.events import (
     Now,
     PositionKey,
     PositionsRead,
+    Side,
     StreamControl,
     StreamExpired,
     Tick,
@@ -213,7 +214,7 @@ class Core:
         if event.quantity:
             account.moves.filled(event)
         if event.forced is not None:
-            account.forced(event.symbol, event.forced, now)
+            account.forced(PositionKey(event.symbol, event.side), event.forced, now)
             self._forced_order(account, event, event.forced, now)
 
     def _margin_call(self, event: MarginCall, now: Now) -> None:
@@ -306,8 +307,11 @@ class Core:
     def _watch(self, market: str, now: Now) -> None:
         symbols = frozenset(s for a in self.accounts.values() if a.setup.market == market for s in a.symbols)
         if symbols != self._watched.get(market):
-            for symbol in symbols - self._watched.get(market, frozenset()):
+            before = self._watched.get(market, frozenset())
+            for symbol in symbols - before:
                 self._watched_since[market, symbol] = now.mono
+            for symbol in before - symbols:
+                self.markets[market].forget(symbol)
             self._watched[market] = symbols
             self._effects.append(Watch(market, symbols))
 
@@ -350,7 +354,7 @@ class Core:
         if change.resolution != "recovered":
             return change
         within_s = FORCED_MEMORY_S + rule.clear_for_s
-        if account.forced_kind(account.symbols_lately(risk.pool, now, within_s), now, within_s) is not None:
+        if account.forced_kind(account.held_lately(risk.pool, now, within_s), now, within_s) is not None:
             return structs.replace(change, resolution="partly_liquidated")
         return change
 
@@ -462,8 +466,9 @@ class Core:
     def _resolve_forced(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
         still = {row_slug(p.key): p for p in account.book.positions()}
         how: Resolution = "partly_liquidated" if key.subject in still else "liquidated"
-        if report is not None and report.kind is not ForcedKind.LIQUIDATION:
-            how = "adl" if report.kind is ForcedKind.ADL else "settled"
+        severity = self.incidents.open[key].severity  # each kind has its own, which outlives a restart
+        if severity is not SEVERITIES[ForcedKind.LIQUIDATION]:
+            how = "adl" if severity is SEVERITIES[ForcedKind.ADL] else "settled"
         change = self.incidents.resolve(key, how, None, now)
         if change is not None:
             self._tell_forced(account, change, report, now)
@@ -499,8 +504,9 @@ class Core:
                 or incident.subject in account.pools
             ):
                 continue
-            symbols = frozenset([incident.symbol] if incident.symbol else [])
-            how = account.ending(incident.subject, symbols, now)
+            sides = [Side.BOTH, *(side for side in Side if side.value == incident.side)]
+            keys = frozenset(PositionKey(incident.symbol, side) for side in sides if incident.symbol)
+            how = account.ending(incident.subject, keys, now)
             if how is not None:
                 change = self.incidents.resolve(incident.key, how, None, now)
                 if change is not None:
@@ -509,12 +515,13 @@ class Core:
 
     def _judge_link(self, link: LinkId, now: Now) -> None:
         """Hold the age of what a link says against the rule, with what it blinds."""
-        concerned = self._carried[link]
-        first = concerned[0]
-        blinded = [] if link == first.setup.rest_link else concerned
+        accounts = self._carried[link]
+        first = accounts[0]
         rule = first.stale_rule
         age = self._age(link, rule, now)
-        if blinded and age is not None and any(a.is_endangered(rule) for a in blinded):
+        blinded = [(a, pool_id) for a in accounts for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
+        in_danger = link != first.setup.rest_link and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded)
+        if in_danger and age is not None:
             clear = min([Decimal(str(rule.stale_after_s)) * Decimal("0.8"), *(s.clear for s in rule.steps)])
             at_once = Step(Decimal(str(rule.stale_after_s)), clear, Severity.CRITICAL)
             rule = structs.replace(rule, steps=(at_once,))
@@ -525,20 +532,16 @@ class Core:
         if change is None and key in self._unconfirmed:
             change = Change("retained", structs.replace(self.incidents.open[key]), value)
         if change is not None:
-            blindness = self._blindness(link, age or 0.0, blinded, concerned)
+            pools = tuple(f"{a.name}/{pool_id}" for a, pool_id in blinded)
+            blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
             ages = first.ages(None, self.links, now)
             self._emit(blind_story(first, change, blindness, ages, now, self._next_seq(change)), now)
 
-    def _blindness(
-        self, link: LinkId, age: float, blinded: list[WatchedAccount], concerned: list[WatchedAccount]
-    ) -> Blindness:
-        """The pools that a quiet link blinds: all it carries; of REST those for which something was never read."""
-        unread = {} if blinded else concerned[0].unread
-        pools = [f"{a.name}/{i}" for a in blinded for i in a.pools] + [f"{concerned[0].name}/{i}" for i in unread]
-        unknown = ", ".join(dict.fromkeys(what for missing in unread.values() for what in missing))
-        unsupported = next((a.unsupported for a in concerned if a.unsupported), None)
-        note = unsupported or (f"unknown: {unknown}" if unknown else self.links.all[link].note)
-        return Blindness(link, age, note, tuple(pools))
+    def _why_blind(self, link: LinkId, accounts: list[WatchedAccount]) -> str:
+        unsupported = next((a.unsupported.why for a in accounts if a.unsupported), None)
+        unread = accounts[0].unread.values() if link == accounts[0].setup.rest_link else ()
+        unknown = ", ".join(dict.fromkeys(what for missing in unread for what in missing))
+        return unsupported or (f"unknown: {unknown}" if unknown else self.links.all[link].note)
 
     def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
         """Seconds since what this link says was true; None: it has nothing to say."""
@@ -547,7 +550,7 @@ class Core:
             account = self.accounts[link.account]
             if link == account.setup.rest_link:
                 return max(0.0, age - rule.rest_patience_s, account.unread_for(now))
-            return age if account.unsupported is None else now.mono - self.links.all[link].since
+            return age if account.unsupported is None else max(age, now.mono - account.unsupported.since)
         symbols = self._watched.get(link.name, frozenset())
         if not symbols:
             return None if self.links.all[link].state is not LinkState.CONNECTING else age
