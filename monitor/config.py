@@ -95,6 +95,7 @@ class LinksConfig(Struct, frozen=True):
     reconcile_s: float = 30
     refresh_s: float = 3600
     clock_s: float = 600
+    bridge_s: float = 3
     rest_timeout_s: float = 10
     weight_per_minute: int = 1200
     connection_life_s: float = 82_800
@@ -358,6 +359,7 @@ _LINKS: _Kinds = {
     "reconcile_s": _seconds(0.1, 3600),
     "refresh_s": _seconds(1),
     "clock_s": _seconds(1),
+    "bridge_s": _seconds(0.1, 600),
     "rest_timeout_s": _seconds(0.1),
     "weight_per_minute": _whole(50, 100_000),
     "connection_life_s": _seconds(1, 86_400),

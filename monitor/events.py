@@ -193,6 +193,7 @@ class Fill(Struct, frozen=True):
         realized_pnl: Before commission (margin asset).
         commission: Paid, positive (commission asset).
         forced: Set where the exchange, not the trader, sent the order.
+        trade_id: Zero where it stands for a whole order.
     """
 
     account: str

@@ -53,7 +53,7 @@ class ForcedOrders:
     def __init__(self) -> None:
         self.running: dict[PositionKey, ForcedReport] = {}
         self._last: dict[PositionKey, float] = {}
-        self._trades: set[tuple[str, int]] = set()
+        self._trades: set[tuple[str, int, int]] = set()
 
     def begin(self, report: ForcedReport, now: Now) -> bool:
         """Take note of a forced order. False: it is one that runs already."""
@@ -67,10 +67,10 @@ class ForcedOrders:
         """Add an execution; the same trade told twice counts once."""
         report = self.running[key]
         self._last[key] = now.mono
-        trade = (fill.symbol, fill.trade_id)
+        order, trade = (fill.symbol, fill.order_id, 0), (fill.symbol, fill.order_id, fill.trade_id)
         if not fill.quantity or trade in self._trades:
-            return
-        self._trades.add(trade)
+            return  # told before; or a whole order of which the executions have been told
+        self._trades |= {order, trade}
         size = abs(fill.quantity)
         spent = (report.average_price or _ZERO) * report.quantity + fill.price * size
         report.quantity += size

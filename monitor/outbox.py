@@ -39,12 +39,17 @@ class Outbox:
             else:
                 self._events.setdefault(message.incident_id, deque()).append(message)
 
-    def release(self, messages: Iterable[Message]) -> None:
-        """These events may be sent now."""
+    def release(self, messages: Iterable[Message]) -> bool:
+        """These events may be sent now. True: some of them could not be before."""
+        fresh = False
         for message in messages:
-            if message.event_id is not None and message.incident_id is not None:
+            if message.event_id is None or message.incident_id is None or message.event_id in self._released:
+                continue
+            if message in self._events.get(message.incident_id, ()):
                 self._released.add(message.event_id)
                 self._queue(message.incident_id)
+                fresh = True
+        return fresh
 
     def connected(self) -> None:
         """A new connection: what was under way goes again, and every state is said anew, first of all."""

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 import aiomqtt
@@ -59,6 +60,7 @@ class Broker:
         self._stopping = False
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
         self._ghosts_wanted = True
+        self._window = config.inflight
         self.connected = False
         self.seen: set[str] = set()
         """Retained topics that were found under our prefix when we first connected."""
@@ -92,18 +94,28 @@ class Broker:
         async with self._client(version) as client:
             self._versions = [version]
             self.connected = True
-            backoff.reset()
             self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=version)
             self._outbox.connected()
-            await self._announce(client, self._online, version)
-            async with asyncio.TaskGroup() as tasks:
-                others = [tasks.create_task(self._receive(client, version), name="broker receive")]
-                if self._ghosts_wanted:
-                    others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
-                await self._send(client, version)
-                for task in others:
-                    task.cancel()
+            try:
+                await self._announce(client, self._online, version)
+                await self._serve(client, version, backoff)
+            except asyncio.CancelledError:
+                # We are dying. Leaving politely would discard the will, so what it would have said is said here.
+                with suppress(Exception):
+                    async with asyncio.timeout(1):
+                        await self._announce(client, self._offline, version)
+                raise
             await self._announce(client, self._offline, version)
+
+    async def _serve(self, client: aiomqtt.Client, version: str, backoff: Backoff) -> None:
+        """Send and receive until stopped and empty."""
+        async with asyncio.TaskGroup() as tasks:
+            others = [tasks.create_task(self._receive(client, version), name="broker receive")]
+            if self._ghosts_wanted:
+                others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
+            await self._send(client, version, backoff)
+            for task in others:
+                task.cancel()
 
     def _client(self, version: str) -> aiomqtt.Client:
         c = self._config
@@ -123,16 +135,31 @@ class Broker:
             max_inflight_messages=c.inflight + 8,
         )
         client.pending_calls_threshold = c.inflight + 100
+        self._heed_receive_maximum(client)
         return client
 
-    async def _send(self, client: aiomqtt.Client, version: str) -> None:
+    def _heed_receive_maximum(self, client: aiomqtt.Client) -> None:
+        """An MQTT 5 broker may say how many messages it takes at a time, and cuts whoever sends more.
+
+        Neither library below us heeds that, so the answer to our greeting is read here.
+        """
+        self._window = self._config.inflight
+        on_connect: Any = client._client.on_connect
+
+        def read(paho: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+            self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+            on_connect(paho, userdata, flags, reason, properties)
+
+        client._client.on_connect = read
+
+    async def _send(self, client: aiomqtt.Client, version: str, backoff: Backoff) -> None:
         """Send what waits, several at a time; return once stopped and empty."""
         flying: set[asyncio.Task[None]] = set()
         deadline = None
         try:
             while True:
                 self._wake.clear()
-                while len(flying) < self._config.inflight and (message := self._outbox.take()) is not None:
+                while len(flying) < self._window and (message := self._outbox.take()) is not None:
                     flying.add(asyncio.create_task(self._deliver(client, message, version)))
                 if self._stopping:
                     deadline = deadline or time.monotonic() + _DRAIN_S
@@ -146,6 +173,7 @@ class Broker:
                 for task in done - {waking}:
                     flying.discard(task)
                     await task  # raises what went wrong; the connection is then given up
+                    backoff.reset()
         finally:
             for task in flying:
                 task.cancel()

@@ -32,6 +32,7 @@ from monitor.shell.rest import Budget, Rest
 from monitor.shell.store import Batch, Store
 from monitor.shell.systemd import Notifier
 
+_DISK_PATIENCE_S = 2.0
 _LOUD = {Severity.WARNING: "warning", Severity.CRITICAL: "error", Severity.LIQUIDATION: "error"}
 
 
@@ -136,7 +137,8 @@ class Daemon:
                 rest = self._rest(account, budget)
                 self._markets[account.market] = MarketFeed(account.market, account, rest, self._inbox, links)
             rest = self._rest(account, budget, self._found[account.api_key], self._found[account.secret])
-            self._accounts[account.name] = AccountFeed(account, rest, self._inbox, links)
+            opened = [i.opened_ms for i in self._core.incidents if i.account == account.name]
+            self._accounts[account.name] = AccountFeed(account, rest, self._inbox, links, min(opened, default=None))
 
     def _rest(self, account: AccountConfig, budget: Budget, key: str = "", secret: str = "") -> Rest:
         rest = Rest(account.hosts, budget, self._config.links.rest_timeout_s, key, secret)
@@ -164,10 +166,13 @@ class Daemon:
         events = tuple(message for message in messages if message.event_id is not None)
         self._outbox.put(messages)
         if events or saves:
-            if self._store is not None:
-                self._store.keep(Batch(events, saves))
-            else:
+            if self._store is None:
                 self._outbox.release(events)
+            else:
+                batch = Batch(events, saves)
+                self._store.keep(batch)
+                if events:
+                    asyncio.get_running_loop().call_later(_DISK_PATIENCE_S, self._go_on_without_disk, batch)
         for effect in effects:
             if isinstance(effect, Watch):
                 self._markets[effect.market].watch(effect.symbols)
@@ -176,6 +181,12 @@ class Daemon:
             elif isinstance(effect, Story) and effect.change.kind != "retained":
                 self._tell(effect)
         if messages:
+            self._broker.wake()
+
+    def _go_on_without_disk(self, batch: Batch) -> None:
+        """A disk that hangs holds no alert: what is not stored by now goes out from memory."""
+        if self._outbox.release(batch.events):
+            self._log.error("the store takes long, alerts go out from memory", events=len(batch.events))
             self._broker.wake()
 
     def _kept(self, batch: Batch, error: StoreError | None) -> None:
@@ -228,6 +239,7 @@ class Daemon:
             info.state is LinkState.LIVE
             or (info.state is LinkState.IDLE and link.name not in needed)
             or (link.account, link.name) in stale
+            or (link.name == "rest" and (link.account, "private") in stale)
             for link, info in self._core.links.all.items()
         )
 

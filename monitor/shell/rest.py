@@ -13,9 +13,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from monitor.errors import ExchangeError
+from monitor.shell.clock import now
 from monitor.venues import Hosts, Request
 
 if TYPE_CHECKING:
@@ -33,10 +34,14 @@ class Answer(Struct, frozen=True):
 
     Args:
         weight_used: REST weight of the running minute, as the exchange counts it.
+        sent_ms: Wall clock when the question left, after any wait for the budget.
+        received_ms: Wall clock when the answer was there.
     """
 
     body: bytes
     weight_used: int | None
+    sent_ms: int = 0
+    received_ms: int = 0
 
 
 class Budget:
@@ -60,16 +65,16 @@ class Budget:
         """
         allowed = max(self.per_minute, _EXCHANGE_LIMIT) if urgent else self.per_minute
         while True:
-            now = time.monotonic()
-            if now < self.blocked_until:
-                await asyncio.sleep(self.blocked_until - now)
+            here = time.monotonic()
+            if here < self.blocked_until:
+                await asyncio.sleep(self.blocked_until - here)
                 continue
-            if now - self._minute >= _MINUTE:
-                self._minute, self._used = now, 0
+            if here - self._minute >= _MINUTE:
+                self._minute, self._used = here, 0
             if self._used + weight <= allowed or self._used == 0:
                 self._used += weight
                 return
-            await asyncio.sleep(self._minute + _MINUTE - now)
+            await asyncio.sleep(self._minute + _MINUTE - here)
 
     def counted(self, weight_used: int) -> None:
         """What the exchange says has been used, by anybody at our address."""
@@ -111,6 +116,7 @@ class Rest:
         client = self._client or self._connect()
         client.timestamp_offset = self.offset_ms
         base = self._hosts.wallet_url if request.path.startswith("/sapi/") else self._hosts.rest_url
+        sent_ms = now().wall_ms
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer: Answer = await client._request(
@@ -134,7 +140,7 @@ class Rest:
         self._failures = 0
         if answer.weight_used is not None:
             self._budget.counted(answer.weight_used)
-        return answer
+        return structs.replace(answer, sent_ms=sent_ms, received_ms=now().wall_ms)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -184,8 +190,8 @@ def _stay_away(message: str, retry_after: str) -> float:
     """Seconds to ask nothing: what the header or the text says, else until the exchange's next minute begins."""
     if retry_after.isdigit():
         return float(retry_after)
-    now = time.time()
+    here = time.time()
     banned = _BANNED_UNTIL.search(message)
     if banned is not None:
-        return max(1.0, int(banned[1]) / 1000 - now)
-    return _MINUTE - now % _MINUTE + 1
+        return max(1.0, int(banned[1]) / 1000 - here)
+    return _MINUTE - here % _MINUTE + 1

@@ -10,7 +10,8 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -46,6 +47,10 @@ class Batch(Struct, frozen=True):
     saves: tuple[Save, ...]
 
 
+_Job = Batch | tuple[str, int]
+_OWED_AT_MOST = 10_000
+
+
 class Store:
     """A store that is opened, written and closed by its own thread.
 
@@ -58,7 +63,7 @@ class Store:
         self._path = path
         self._keep_days = keep_days
         self._on_kept = on_kept
-        self._jobs: queue.SimpleQueue[Batch | tuple[str, int] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -97,11 +102,12 @@ class Store:
             found = _read(connection)
             cutoff = now_ms - self._keep_days * 86_400_000
             connection.execute("DELETE FROM events WHERE sent_ms < ?", (cutoff,))
-        except (sqlite3.Error, OSError, StoreError) as exc:
+        except Exception as exc:
             error = exc if isinstance(exc, StoreError) else StoreError(f"{self._path}: {exc}")
             self._loop.call_soon_threadsafe(opened.set_exception, error)
             return
         self._loop.call_soon_threadsafe(opened.set_result, found)
+        owed: list[_Job] = []
         while (job := self._jobs.get()) is not None:
             jobs = [job]
             while not self._jobs.empty():
@@ -110,7 +116,7 @@ class Store:
                     self._jobs.put(None)
                     break
                 jobs.append(more)
-            self._write(connection, jobs)
+            owed = self._write(connection, owed, jobs)
         connection.close()
 
     def _connect(self) -> sqlite3.Connection:
@@ -126,24 +132,26 @@ class Store:
             self._path.chmod(0o600)
         return connection
 
-    def _write(self, connection: sqlite3.Connection, jobs: Sequence[Batch | tuple[str, int]]) -> None:
+    def _write(self, connection: sqlite3.Connection, owed: list[_Job], jobs: list[_Job]) -> list[_Job]:
+        """Write what is owed from before and what is new, all or nothing. Returns what is owed then."""
         assert self._loop is not None
         error = None
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for job in jobs:
+            for job in [*owed, *jobs]:
                 if isinstance(job, Batch):
                     _keep(connection, job)
                 else:
                     connection.execute("UPDATE events SET sent_ms = ? WHERE event_id = ?", (job[1], job[0]))
             connection.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except Exception as exc:  # whatever it is: the thread lives on, and so do the alerts
             error = StoreError(f"{self._path}: {exc}")
-            if connection.in_transaction:
+            with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
         for job in jobs:
             if isinstance(job, Batch):
                 self._loop.call_soon_threadsafe(self._on_kept, job, error)
+        return [] if error is None else [*owed, *jobs][-_OWED_AT_MOST:]
 
 
 def _keep(connection: sqlite3.Connection, batch: Batch) -> None:

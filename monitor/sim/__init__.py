@@ -1,9 +1,11 @@
-"""A simulated exchange: Binance USDⓈ-M futures on the loopback interface, for the demo, the tests and development.
+"""A simulated exchange: Binance futures, USDⓈ-M and COIN-M, on the loopback interface.
 
-It is the other side of the wire. It speaks real HTTP and websockets, keeps its own
-ledger and does its own arithmetic; nothing in here imports anything else of `monitor`.
+It is the other side of the wire, for the demo, the tests and development. It speaks real HTTP
+and websockets, keeps its own ledger and does its own arithmetic; nothing in here imports
+anything else of `monitor`.
 
     __main__ → control, exchange → rest, streams → desk → engine → trading → margin → account, market
+                                   rest → rest_usdm, rest_coinm → endpoints, answers, coinm, listings
 
 `exchange.Exchange` is what a program uses; `python -m monitor.sim --help` is what a person uses.
 """

@@ -15,7 +15,7 @@ from monitor.sim.market import read_brackets
 from monitor.sim.scenario import Scenario
 
 ABOUT = """\
-A simulated Binance USDⓈ-M futures exchange on the loopback interface: REST, market and private
+A simulated Binance futures exchange, USDⓈ-M and COIN-M, on the loopback interface: REST, market and private
 streams on one port, with accounts whose keys it prints at the start.
 """
 MORE = """\
@@ -28,7 +28,8 @@ while it runs, steer it over HTTP (numbers as text keep every digit):
   curl localhost:8790/sim/state
 
 scenarios: calm (one account, nothing moves), mixed (hedge mode, USDC, a European account too),
-crash (a withdrawal, then a fall of 15 % within a minute), or a file; its format is in scenario.py.
+crash (a withdrawal, then a fall of 15 % within a minute), coinm (a COIN-M account), or a file; its format is in
+scenario.py.
 """
 
 
@@ -97,9 +98,10 @@ def hello(exchange: Exchange) -> str:
     """What a monitor has to be told."""
     lines = [f"simulated exchange on {exchange.url}, steered at {exchange.url}/sim/"]
     for account in exchange.accounts.values():
+        market, private = ("/market", "/private") if account.market == "usdm" else ("/dstream", "/dstream")
         lines.append(
-            f'account {account.name}: rest_url = "{exchange.url}"  market_url = "{exchange.ws_url}/market"  '
-            f'private_url = "{exchange.ws_url}/private"  wallet_url = "{exchange.url}"  '
+            f'account {account.name}: rest_url = "{exchange.url}"  market_url = "{exchange.ws_url}{market}"  '
+            f'private_url = "{exchange.ws_url}{private}"  wallet_url = "{exchange.url}"  '
             f'api_key = "{account.api_key}"  api_secret = "{account.secret}"'
         )
     return "\n".join(lines)

@@ -9,6 +9,8 @@ from monitor.sim.decimals import ZERO
 
 Row = dict[str, Any]
 
+ALIAS = "SgsR"
+
 
 @dataclass
 class Balance:
@@ -33,7 +35,7 @@ class Settings:
 
 @dataclass
 class Position:
-    """One position. quantity: signed, negative is short. fees: paid since it was opened."""
+    """One position. quantity: signed, negative is short; COIN-M: contracts. fees: paid since it was opened."""
 
     symbol: str
     side: str
@@ -44,11 +46,6 @@ class Position:
     realized: Decimal = ZERO
     fees: Decimal = ZERO
     updated_ms: int = 0
-
-    @property
-    def break_even(self) -> Decimal:
-        """Price at which closing pays back the fees."""
-        return self.entry_price + self.fees / self.quantity if self.quantity else ZERO
 
 
 def monitor_key_permissions() -> dict[str, bool]:
@@ -71,9 +68,10 @@ def monitor_key_permissions() -> dict[str, bool]:
 
 @dataclass
 class Account:
-    """A login and its book.
+    """A login and its book on one market. Two accounts, one on each market, may share a login.
 
     Attributes:
+        market: usdm or coinm; where its key is heard and which symbols it can hold.
         margin_assets: Margin asset by the contract's own, where it differs: {"USDT": "BNFCR"} for a European account.
         margin_called: Pools already told of; a pool is told anew after it was below the level.
         adl: ADL quantile by symbol, 0–4.
@@ -82,6 +80,7 @@ class Account:
     name: str
     api_key: str
     secret: str
+    market: str = "usdm"
     hedge: bool = False
     multi_assets: bool = False
     margin_assets: dict[str, str] = field(default_factory=dict)
@@ -93,6 +92,11 @@ class Account:
     income: list[Row] = field(default_factory=list)
     force_orders: list[Row] = field(default_factory=list)
     margin_called: set[str] = field(default_factory=set)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Position sides that can be traded."""
+        return ("LONG", "SHORT") if self.hedge else ("BOTH",)
 
     def balance(self, asset: str) -> Balance:
         """The asset's balance, made when first asked for."""

@@ -1,29 +1,13 @@
-"""Bodies of the REST answers: field names and roundings as each endpoint has them."""
+"""Bodies of the USDⓈ-M answers about an account: field names and roundings as each endpoint has them."""
 
 from decimal import Decimal
-from typing import Any
 
 from monitor.sim import margin
-from monitor.sim.account import Account, Position, Row
-from monitor.sim.decimals import ZERO, exact, half_up8, json_number, plain, text8, zero_or8
-from monitor.sim.market import Bracket, Contract, Market
+from monitor.sim.account import ALIAS, Account, Position, Row
+from monitor.sim.decimals import ZERO, exact, half_up8, plain, text8, zero_or8
+from monitor.sim.market import Contract, Market
 
 ALWAYS_LISTED = ("USDT", "USDC", "BNB", "BTC", "ETH")
-
-
-def sides(account: Account) -> tuple[str, ...]:
-    """Position sides that the account's mode shows."""
-    return ("LONG", "SHORT") if account.hedge else ("BOTH",)
-
-
-def every_position(account: Account, market: Market) -> list[Position]:
-    """A position of each symbol and side, flat ones included, as version 2 lists them."""
-    return [
-        account.positions.get((contract.symbol, side))
-        or Position(contract.symbol, side, account.margin_assets.get(contract.margin_asset, contract.margin_asset))
-        for contract in market.linear()
-        for side in sides(account)
-    ]
 
 
 def total(values: list[Decimal]) -> Decimal:
@@ -130,7 +114,7 @@ def account_v2(account: Account, market: Market) -> Row:
             "leverage": str(account.setting(position.symbol).leverage),
             "isolated": account.isolated(position),
             "entryPrice": plain(position.entry_price),
-            "breakEvenPrice": plain(position.break_even),
+            "breakEvenPrice": plain(margin.break_even(position, market)),
             "maxNotional": plain(max_notional(account, market[position.symbol])),
             "positionSide": position.side,
             "positionAmt": plain(position.quantity),
@@ -140,7 +124,7 @@ def account_v2(account: Account, market: Market) -> Row:
             "bidNotional": "0",
             "askNotional": "0",
         }
-        for position in every_position(account, market)
+        for position in margin.every_position(account, market)
     ]
     return answer
 
@@ -154,7 +138,7 @@ def balances(account: Account, market: Market) -> list[Row]:
         shown = ("crossWalletBalance", "crossUnPnl", "availableBalance", "maxWithdrawAmount")
         rows.append(
             {
-                "accountAlias": "SgsR",
+                "accountAlias": ALIAS,
                 "asset": asset,
                 "balance": text8(amounts["walletBalance"]),
                 **{key: text8(amounts[key]) for key in shown},
@@ -176,7 +160,7 @@ def position_risk(account: Account, position: Position, market: Market) -> Row:
         "positionSide": position.side,
         "positionAmt": plain(position.quantity),
         "entryPrice": plain(position.entry_price),
-        "breakEvenPrice": plain(position.break_even.quantize(Decimal("1e-10"))),
+        "breakEvenPrice": plain(margin.break_even(position, market).quantize(Decimal("1e-10"))),
         "markPrice": text8(contract.mark),
         "unRealizedProfit": text8(margin.unrealized(position, market)),
         "liquidationPrice": format(half_up8(price), "f") if price else "0",
@@ -225,24 +209,6 @@ def symbol_config(account: Account, contract: Contract) -> Row:
     }
 
 
-def leverage_bracket(symbol: str, brackets: list[Bracket]) -> Row:
-    """A row of /fapi/v1/leverageBracket; its numbers are bare."""
-    return {
-        "symbol": symbol,
-        "brackets": [
-            {
-                "bracket": place,
-                "initialLeverage": bracket.leverage,
-                "notionalCap": json_number(bracket.cap),
-                "notionalFloor": json_number(bracket.floor),
-                "maintMarginRatio": json_number(bracket.rate),
-                "cum": json_number(bracket.amount),
-            }
-            for place, bracket in enumerate(brackets, 1)
-        ],
-    }
-
-
 def adl_quantiles(account: Account) -> list[Row]:
     """/fapi/v1/adlQuantile: symbols with a position; in hedge mode HEDGE is a mere marker on cross ones."""
     rows = []
@@ -251,74 +217,3 @@ def adl_quantiles(account: Account) -> list[Row]:
         third = "HEDGE" if account.hedge and not account.setting(symbol).isolated else "BOTH"
         rows.append({"symbol": symbol, "adlQuantile": {"LONG": place, "SHORT": place, third: 0}})
     return rows
-
-
-def premium_index(contract: Contract, now_ms: int) -> Row:
-    """A row of /fapi/v1/premiumIndex."""
-    return {
-        "symbol": contract.symbol,
-        "markPrice": text8(contract.mark),
-        "indexPrice": text8(contract.index_price),
-        "estimatedSettlePrice": text8(contract.index_price),
-        "lastFundingRate": text8(contract.funding_rate) if contract.perpetual else "",
-        "interestRate": "0.00010000" if contract.perpetual else "",
-        "nextFundingTime": contract.next_funding_ms if contract.perpetual else 0,
-        "time": now_ms,
-    }
-
-
-def exchange_symbol(contract: Contract) -> dict[str, Any]:
-    """A symbol of /fapi/v1/exchangeInfo."""
-    quote = contract.margin_asset
-    return {
-        "symbol": contract.symbol,
-        "pair": contract.symbol,
-        "contractType": contract.contract_type,
-        "deliveryDate": contract.delivery_ms,
-        "onboardDate": 1569398400000,
-        "status": contract.status,
-        "maintMarginPercent": "2.5000",
-        "requiredMarginPercent": "5.0000",
-        "baseAsset": contract.symbol.removesuffix(quote),
-        "quoteAsset": quote,
-        "marginAsset": quote,
-        "pricePrecision": 2,
-        "quantityPrecision": 3,
-        "baseAssetPrecision": 8,
-        "quotePrecision": 8,
-        "underlyingType": "EQUITY" if contract.tradfi else "COIN",
-        "underlyingSubType": [],
-        "settlePlan": 0,
-        "triggerProtect": "0.0500",
-        "liquidationFee": format(contract.liquidation_fee, ".6f"),
-        "marketTakeBound": "0.30",
-        "filters": [{"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "10000000", "stepSize": "0.001"}],
-        "orderTypes": ["LIMIT", "MARKET"],
-        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
-    }
-
-
-def exchange_info(market: Market, now_ms: int, weight_limit: int) -> dict[str, Any]:
-    """/fapi/v1/exchangeInfo."""
-    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": weight_limit}
-    assets = [("USDT", "-10000"), ("USDC", "-10000"), ("BTC", "-0.10"), ("ETH", "-5"), ("BNB", None)]
-    return {
-        "timezone": "UTC",
-        "serverTime": now_ms,
-        "futuresType": "U_MARGINED",
-        "rateLimits": [limit],
-        "exchangeFilters": [],
-        "assets": [{"asset": name, "marginAvailable": True, "autoAssetExchange": edge} for name, edge in assets],
-        "symbols": [exchange_symbol(contract) for contract in market.linear()],
-    }
-
-
-def settlement(contract: Contract, at_ms: int) -> Row:
-    """A row of /fapi/v1/fundingRate."""
-    return {
-        "symbol": contract.symbol,
-        "fundingRate": text8(contract.funding_rate),
-        "fundingTime": at_ms,
-        "markPrice": text8(contract.mark),
-        "rateType": "Regular",
-    }

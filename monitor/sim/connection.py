@@ -26,9 +26,10 @@ class Limits:
 
 
 class Connection:
-    """A client's socket on one route.
+    """A client's socket on one route of one host.
 
     Attributes:
+        host: "fstream" or "dstream".
         route: "market", "private", "public", or "" for a URL without one.
         form: The private URL form, A to D.
         streams: Subscribed names; on the private route listen keys, each with its allow-list of events or None.
@@ -36,7 +37,8 @@ class Connection:
         open: Cleared while the connection is half-open: it then neither reads nor writes.
     """
 
-    def __init__(self, request: web.Request, route: str, form: str, combined: bool, limits: Limits) -> None:
+    def __init__(self, request: web.Request, host: str, route: str, form: str, combined: bool, limits: Limits) -> None:
+        self.host = host
         self.route = route
         self.form = form
         self.combined = combined
@@ -50,6 +52,13 @@ class Connection:
         self._arrivals: deque[float] = deque(maxlen=MESSAGES_PER_SECOND + 1)
         self._out: asyncio.Queue[str | bytes] = asyncio.Queue(OUTGOING_LIMIT)
         self._ws = web.WebSocketResponse(autoping=False, autoclose=False, compress=True, timeout=1.0)
+
+    @property
+    def kinds(self) -> set[str]:
+        """Its route; on dstream, which needs none, "market" or "private" or both by what is subscribed."""
+        if self.route or self.host == "fstream":
+            return {self.route}
+        return {"market" if "@" in name or name.startswith("!") else "private" for name in self.streams}
 
     def send(self, frame: str | bytes) -> None:
         """Queue a frame; one for a half-open connection is lost."""
@@ -79,12 +88,15 @@ class Connection:
             await self._ws.close(code=WSCloseCode.GOING_AWAY)
 
     async def run(self, joined: Callable[["Connection"], None]) -> web.WebSocketResponse:
-        """Shake hands, then serve until either side ends it. joined: told once the handshake is done."""
+        """Shake hands, then serve until either side ends it.
+
+        joined: Told once the handshake is done, and again after each request: its streams may be others.
+        """
         await self._ws.prepare(self._request)
         joined(self)
         writer = asyncio.create_task(self._write(), name="sim-writer")
         try:
-            await self._read()
+            await self._read(joined)
         except ConnectionError:
             pass  # the client is gone; there is nobody to tell
         finally:
@@ -102,7 +114,7 @@ class Connection:
                 else:
                     await self._ws.send_str(frame)
 
-    async def _read(self) -> None:
+    async def _read(self, joined: Callable[["Connection"], None]) -> None:
         started = last_pong = last_ping = monotonic()
         while not self.ended:
             now = monotonic()
@@ -135,6 +147,7 @@ class Connection:
                 self.ponged.set()
             elif message.type is WSMsgType.TEXT:
                 self.send(json.dumps(self.answer(message.data), separators=(",", ":")))
+                joined(self)
 
     def _too_many(self) -> bool:
         self._arrivals.append(monotonic())

@@ -1,7 +1,7 @@
 """Exact numbers: the exchange's own rounding, and how it prints them."""
 
 from collections.abc import Callable
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal, localcontext
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal, localcontext
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -14,6 +14,7 @@ ZERO = Decimal(0)
 ONE = Decimal(1)
 EIGHT_PLACES = Decimal("0.00000001")
 SIX_PLACES = Decimal("0.000001")
+FORTY_PLACES = Decimal("1e-40")
 EXACT = Context(prec=80)  # a product of four wire numbers still fits; the default 28 digits would round it
 
 
@@ -36,14 +37,19 @@ def number(value: Numeric) -> Decimal:
     return result
 
 
+def settled(value: Decimal) -> Decimal:
+    """The value to 40 decimals: what a division left open far behind them must not decide a truncation."""
+    return value.quantize(FORTY_PLACES, ROUND_HALF_EVEN, EXACT)
+
+
 def trunc8(value: Decimal) -> Decimal:
     """Toward zero to 8 decimals: the rounding of every amount the exchange keeps or prints."""
-    return value.quantize(EIGHT_PLACES, ROUND_DOWN, EXACT) + ZERO  # + 0: "-0.00000000" is never printed
+    return settled(value).quantize(EIGHT_PLACES, ROUND_DOWN, EXACT) + ZERO  # + 0: "-0.00000000" is never printed
 
 
 def half_up8(value: Decimal) -> Decimal:
     """To the nearest of 8 decimals, ties away from zero: the rounding of liquidation prices alone."""
-    return value.quantize(EIGHT_PLACES, ROUND_HALF_UP, EXACT) + ZERO
+    return settled(value).quantize(EIGHT_PLACES, ROUND_HALF_UP, EXACT) + ZERO
 
 
 def text8(value: Decimal) -> str:
@@ -53,7 +59,7 @@ def text8(value: Decimal) -> str:
 
 def text6(value: Decimal) -> str:
     """Truncated, with 6 decimals, as a margin call prints."""
-    return format(value.quantize(SIX_PLACES, ROUND_DOWN, EXACT) + ZERO, "f")
+    return format(settled(value).quantize(SIX_PLACES, ROUND_DOWN, EXACT) + ZERO, "f")
 
 
 def zero_or8(value: Decimal) -> str:

@@ -3,7 +3,17 @@
 from decimal import Decimal
 
 from monitor.sim.account import Account, Balance, Position, Settings
-from monitor.sim.market import Bracket, Contract, ladder
+from monitor.sim.market import (
+    PERPETUAL_DELIVERY_MS,
+    UNCAPPED,
+    Bracket,
+    Contract,
+    asset_of,
+    ladder,
+    market_of,
+    pair_of,
+    size_of,
+)
 
 MILLION = 1_000_000
 
@@ -85,6 +95,21 @@ BRACKETS: dict[str, list[tuple[int, int, str]]] = {  # highest leverage, cap, ma
         (1, 200 * MILLION, "0.5"),
     ],
 }
+COIN_BRACKETS: dict[str, list[tuple[int, int, str]]] = {  # the same by pair; caps in coin
+    "BTCUSD": [
+        (125, 5, "0.004"),
+        (100, 10, "0.005"),
+        (50, 20, "0.01"),
+        (20, 50, "0.025"),
+        (10, 100, "0.05"),
+        (5, 200, "0.1"),
+        (4, 400, "0.125"),
+        (3, 1_000, "0.15"),
+        (2, 1_500, "0.25"),
+        (1, int(UNCAPPED), "0.5"),
+    ],
+}
+PLAIN_COIN_LADDER: list[tuple[int, int, str]] = [(50, 250, "0.01"), (20, 2_500, "0.025"), (1, int(UNCAPPED), "0.5")]
 PLAIN_LADDER: list[tuple[int, int, str]] = [(20, 50_000, "0.01"), (10, 500_000, "0.05"), (1, 50 * MILLION, "0.5")]
 MARKS = {
     "BTCUSDT": "60000",
@@ -94,39 +119,50 @@ MARKS = {
     "ADAUSDT": "0.41",
     "DOGEUSDT": "0.12",
 }
-DELIVERY_MS = 1_893_456_000_000
+CURRENT_DELIVERY_MS = 1_798_185_600_000
+NEXT_DELIVERY_MS = 1_893_456_000_000
 
 
 def brackets_of(symbol: str) -> list[Bracket]:
     """The table known for a symbol; a short plain one for any other."""
+    if market_of(symbol) == "coinm":
+        return ladder(COIN_BRACKETS.get(pair_of(symbol), PLAIN_COIN_LADDER))
     return ladder(BRACKETS.get(symbol, PLAIN_LADDER))
 
 
+def contract(symbol: str, mark: str, contract_type: str = "PERPETUAL", delivery_ms: int | None = None) -> Contract:
+    """A contract whose market, margin asset, size and brackets follow from its name."""
+    return Contract(
+        symbol,
+        Decimal(mark),
+        asset_of(symbol),
+        brackets_of(symbol),
+        contract_type=contract_type,
+        delivery_ms=PERPETUAL_DELIVERY_MS if delivery_ms is None else delivery_ms,
+        coin_margined=market_of(symbol) == "coinm",
+        contract_size=size_of(symbol),
+    )
+
+
 def contracts() -> list[Contract]:
-    """Six USDⓈ-M perpetuals, a TradFi one, and three COIN-M contracts that mix into the all-market streams."""
+    """Six USDⓈ-M perpetuals, a TradFi one, and four COIN-M contracts; the all-market streams mix them."""
     linear = [
         Contract(symbol, Decimal(mark), symbol[-4:], brackets_of(symbol), index=Decimal(mark) * Decimal("0.9999"))
         for symbol, mark in MARKS.items()
     ]
     tesla = Contract("TSLAUSDT", Decimal("420.5"), "USDT", brackets_of(""), contract_type="TRADIFI_PERPETUAL")
     inverse = [
-        Contract("BTCUSD_PERP", Decimal("60020"), "BTC", coin_margined=True),
-        Contract("ETHUSD_PERP", Decimal("2951"), "ETH", coin_margined=True),
-        Contract(
-            "BTCUSD_300101",
-            Decimal("61500"),
-            "BTC",
-            contract_type="NEXT_QUARTER",
-            delivery_ms=DELIVERY_MS,
-            coin_margined=True,
-        ),
+        contract("BTCUSD_PERP", "60020"),
+        contract("ETHUSD_PERP", "2951"),
+        contract("BTCUSD_261225", "60400", "CURRENT_QUARTER", CURRENT_DELIVERY_MS),
+        contract("BTCUSD_300101", "61500", "NEXT_QUARTER", NEXT_DELIVERY_MS),
     ]
     return [*linear, tesla, *inverse]
 
 
 def position(symbol: str, quantity: str, entry: str, wallet: str = "0", side: str = "BOTH") -> Position:
-    """A position, in the margin asset that its name ends with."""
-    return Position(symbol, side, symbol[-4:], Decimal(quantity), Decimal(entry), Decimal(wallet))
+    """A position, in the margin asset that its name tells of; COIN-M: contracts."""
+    return Position(symbol, side, asset_of(symbol), Decimal(quantity), Decimal(entry), Decimal(wallet))
 
 
 def account(
@@ -137,6 +173,7 @@ def account(
     isolated: tuple[str, ...] = (),
     leverage: int = 10,
     hedge: bool = False,
+    market: str = "usdm",
 ) -> Account:
     """An account whose key and secret follow from its name. balances: cross wallets."""
     symbols = {held.symbol for held in positions} | set(isolated)
@@ -145,6 +182,7 @@ def account(
         api_key=f"{name}-key",
         secret=f"{name}-secret",
         hedge=hedge,
+        market=market,
         balances={asset: Balance(Decimal(amount)) for asset, amount in balances.items()},
         settings={s: Settings("ISOLATED" if s in isolated else "CROSSED", leverage) for s in sorted(symbols)},
         positions={(held.symbol, held.side): held for held in positions},
@@ -179,3 +217,13 @@ def europe_account() -> Account:
     europe = account("europe", {"BNFCR": "300"}, [held])
     europe.margin_assets = {"USDT": "BNFCR"}
     return europe
+
+
+def coin_account() -> Account:
+    """COIN-M: cross BTCUSD_PERP long and BTCUSD_261225 short in one pool of BTC, isolated ETHUSD_PERP short."""
+    held = [
+        position("BTCUSD_PERP", "300", "58000"),
+        position("BTCUSD_261225", "-100", "60500"),
+        position("ETHUSD_PERP", "-500", "3000", "0.2"),
+    ]
+    return account("coin", {"BTC": "0.1", "ETH": "1"}, held, isolated=("ETHUSD_PERP",), market="coinm")

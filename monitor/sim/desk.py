@@ -2,11 +2,12 @@
 
 from decimal import Decimal
 
-from monitor.sim import answers, frames, margin, trading
+from monitor.sim import frames, listings, margin, trading
 from monitor.sim.account import Account, Position, Settings
 from monitor.sim.decimals import ZERO, Numeric, exact, number, trunc8
 from monitor.sim.engine import Engine
 from monitor.sim.frames import Frame, Order
+from monitor.sim.market import Contract
 
 
 class Rejected(ValueError):
@@ -22,17 +23,17 @@ class Desk(Engine):
 
     @exact
     def fund(self, symbol: str | None = None, rate: Numeric | None = None) -> None:
-        """Settle funding now for every open position of a symbol, or of all.
+        """Settle funding now for every open position of a symbol, or of all; delivery contracts have none.
 
-        The payment −rate × mark × quantity is truncated to 8 decimals toward zero, so that nobody
-        pays or gets a fraction. Cross: `B` alone. Isolated: `B` and that position's row.
+        The payment −rate × notional is truncated to 8 decimals toward zero, so that nobody pays or
+        gets a fraction; for COIN-M it is in coin. Cross: `B` alone. Isolated: `B` and that position's row.
         """
-        for contract in self.market.linear() if symbol is None else [self.market[symbol]]:
-            if not contract.perpetual or contract.coin_margined:
+        for contract in self.market.contracts.values() if symbol is None else [self.market[symbol]]:
+            if not contract.perpetual:
                 continue
             if rate is not None:
                 contract.funding_rate = number(rate)
-            self.settlements = [*self.settlements[-999:], answers.settlement(contract, self.now_ms())]
+            self.settlements = [*self.settlements[-999:], listings.settlement(contract, self.now_ms())]
             contract.roll_funding(self.now_ms())
             for account in self.accounts.values():
                 for position in [p for p in account.open_positions() if p.symbol == contract.symbol]:
@@ -55,7 +56,7 @@ class Desk(Engine):
         balance.updated_ms = at_ms
         symbol = position.symbol if self.faults.funding_symbol else None
         told = [frames.balance_row(account, position.asset, amount)]
-        self.push(account, frames.account_update(at_ms, "FUNDING_FEE", told, rows, symbol))
+        self.tell(account, frames.account_update(at_ms, "FUNDING_FEE", told, rows, symbol))
         self.record_income(account, "FUNDING_FEE", position.symbol, position.asset, amount, at_ms, 0)
         self._booked(account)
 
@@ -77,15 +78,9 @@ class Desk(Engine):
         balance.cross -= change
         position.isolated_wallet += change
         balance.updated_ms = position.updated_ms = at_ms
-        self.push(
-            owner,
-            frames.account_update(
-                at_ms,
-                "MARGIN_TRANSFER",
-                [frames.balance_row(owner, position.asset, -change)],
-                [frames.position_row(owner, position, self.market)],
-            ),
-        )
+        balances = [frames.balance_row(owner, position.asset, -change)]
+        rows = self.position_rows(owner, [position])
+        self.tell(owner, frames.account_update(at_ms, "MARGIN_TRANSFER", balances, rows))
         self._booked(owner)
 
     @exact
@@ -100,13 +95,19 @@ class Desk(Engine):
         commission_rate: Numeric = "0.0004",
         client_id: str | None = None,
     ) -> None:
-        """A market order of the account, filled at once. side: BUY or SELL. price: the mark, unless given."""
+        """A market order of the account, filled at once.
+
+        side: BUY or SELL. quantity: COIN-M: whole contracts. price: the mark, unless given.
+        """
         owner = self.account(account)
         position = self._position(owner, symbol, position_side)
+        contract = self.market[symbol]
         if side not in ("BUY", "SELL"):
             raise ValueError(f"side is BUY or SELL, not {side!r}")
         size = number(quantity)
-        paid = self.market[symbol].mark if price is None else number(price)
+        paid = contract.mark if price is None else number(price)
+        if contract.coin_margined and size != size.to_integral_value():
+            raise Rejected(-1111, "Precision is over the maximum defined for this asset.")
         change = size if side == "BUY" else -size
         after = position.quantity + change
         if size <= 0 or (position_side == "LONG" and after < 0) or (position_side == "SHORT" and after > 0):
@@ -115,23 +116,31 @@ class Desk(Engine):
         order = Order(
             symbol, client_id or f"sim-{order_id}", order_id, side == "BUY", size, paid, position_side, position.asset
         )
-        trading.fill(self, owner, position, order, trunc8(size * paid * number(commission_rate)))
+        trading.fill(self, owner, position, order, trunc8(contract.value(size, paid) * number(commission_rate)))
         self._booked(owner)
 
     def _position(self, account: Account, symbol: str, side: str) -> Position:
-        allowed = ("LONG", "SHORT") if account.hedge else ("BOTH",)
-        if side not in allowed:
-            raise Rejected(-4061, f"the position side of {account.name} is {' or '.join(allowed)}, not {side}")
-        return account.position(symbol, side, self.market[symbol].margin_asset)
+        contract = self._contract(account, symbol)
+        if side not in account.sides:
+            raise Rejected(-4061, f"the position side of {account.name} is {' or '.join(account.sides)}, not {side}")
+        return account.position(symbol, side, contract.margin_asset)
+
+    def _contract(self, account: Account, symbol: str) -> Contract:
+        contract = self.market[symbol]
+        if contract.market != account.market:
+            raise Rejected(
+                -1121, f"Invalid symbol: {symbol} is not traded on {account.market}, where {account.name} is."
+            )
+        return contract
 
     def set_leverage(self, account: str, symbol: str, leverage: int) -> None:
         """Told by ACCOUNT_CONFIG_UPDATE alone. Refused: less leverage on an open isolated position."""
         owner = self.account(account)
-        setting = owner.setting(self.market[symbol].symbol)
+        setting = owner.setting(self._contract(owner, symbol).symbol)
         if setting.isolated and owner.holds(symbol) and leverage < setting.leverage:
             raise Rejected(-4161, "Leverage reduction is not supported in Isolated Margin Mode with open positions")
         setting.leverage = leverage
-        self.push(owner, frames.leverage_changed(self.stamp(), symbol, leverage))
+        self.tell(owner, frames.leverage_changed(self.stamp(), symbol, leverage))
         self._booked(owner)
 
     @exact
@@ -142,7 +151,8 @@ class Desk(Engine):
             entry price goes into the isolated wallet, or the whole wallet back.
         """
         owner = self.account(account)
-        setting = owner.setting(self.market[symbol].symbol)
+        contract = self._contract(owner, symbol)
+        setting = owner.setting(symbol)
         if margin_type not in ("CROSSED", "ISOLATED"):
             raise ValueError(f"margin type is CROSSED or ISOLATED, not {margin_type!r}")
         if setting.margin_type == margin_type:
@@ -150,39 +160,44 @@ class Desk(Engine):
         if owner.holds(symbol) and not force:
             raise Rejected(-4048, "Margin type cannot be changed if there exists position.")
         at_ms = self.stamp()
-        sides = ("LONG", "SHORT") if owner.hedge else ("BOTH",)
-        positions = [self._position(owner, symbol, side) for side in sides]
+        positions = [self._position(owner, symbol, side) for side in owner.sides]
         owner.settings[symbol] = Settings(margin_type, setting.leverage)
         asset = positions[0].asset
         for position in positions:
-            wallet = trunc8(abs(position.quantity) * position.entry_price / setting.leverage)
-            moved = wallet if margin_type == "ISOLATED" else -position.isolated_wallet
+            moved = -position.isolated_wallet
+            if margin_type == "ISOLATED" and position.quantity:
+                moved = trunc8(abs(contract.value(position.quantity, position.entry_price)) / setting.leverage)
             position.isolated_wallet += moved
             owner.balance(asset).cross -= moved
             position.updated_ms = owner.balance(asset).updated_ms = at_ms
         balances = [frames.balance_row(owner, asset, ZERO)]
-        rows = [frames.position_row(owner, position, self.market) for position in positions]
-        self.push(owner, frames.account_update(at_ms, "MARGIN_TYPE_CHANGE", balances, rows))
+        rows = self.position_rows(owner, positions)
+        self.tell(owner, frames.account_update(at_ms, "MARGIN_TYPE_CHANGE", balances, rows))
         self._booked(owner)
 
     def set_position_mode(self, account: str, hedge: bool) -> None:
-        """One-way or hedge mode. The exchange sends no event; it refuses while a position is open."""
-        owner = self.account(account)
-        if any(owner.open_positions()):
+        """One-way or hedge mode, of the login on both markets.
+
+        The exchange sends no event; it refuses while a position is open on either market.
+        """
+        owners = self.login(account)
+        if any(any(owner.open_positions()) for owner in owners):
             raise Rejected(-4068, "Position side cannot be changed if there exists position.")
-        owner.hedge = hedge
-        owner.positions.clear()
-        self._booked(owner)
+        for owner in owners:
+            owner.hedge = hedge
+            owner.positions.clear()
+            self._booked(owner)
 
     def set_permissions(self, account: str, **permissions: bool) -> None:
         """Change what the account's key may do, by the names of apiRestrictions; enableReading false revokes it."""
-        owner = self.account(account)
-        owner.permissions = {**owner.permissions, **permissions}
+        for owner in self.login(account):
+            owner.permissions = {**owner.permissions, **permissions}
         self.changed()
 
     def set_adl(self, account: str, symbol: str, quantile: int) -> None:
         """Place in the auto-deleveraging queue, 0–4."""
-        self.account(account).adl[self.market[symbol].symbol] = quantile
+        owner = self.account(account)
+        owner.adl[self._contract(owner, symbol).symbol] = quantile
         self.changed()
 
     def push_event(self, account: str, frame: Frame) -> None:

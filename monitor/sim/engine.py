@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from monitor.sim import frames, margin, trading
-from monitor.sim.account import Account, Row
+from monitor.sim.account import ALIAS, Account, Position, Row
 from monitor.sim.decimals import Numeric, number, text8
 from monitor.sim.faults import Faults
 from monitor.sim.frames import Frame
@@ -31,6 +31,9 @@ class Engine:
         self.market = Market(deepcopy(scenario.contracts))
         self.market.listed_brackets.update(scenario.listed_brackets)
         self.accounts = {account.name: account for account in deepcopy(scenario.accounts)}
+        logins = {(account.market, account.api_key) for account in self.accounts.values()}
+        if not len(logins) == len(self.accounts) == len(scenario.accounts):
+            raise ValueError("each account has a name of its own, and on each market a key of its own")
         self.settlements: list[Row] = []
         self.random = random.Random(scenario.seed)
         self.last_id = 1_000_000
@@ -45,13 +48,19 @@ class Engine:
     # Hooks of the network side; alone, the engine talks to nobody.
 
     def push(self, account: Account, frame: Frame) -> None:
-        """Send one private event."""
+        """Send one private event, just as it is."""
 
     def push_contract(self, frame: Frame) -> None:
         """Send one contractInfo."""
 
     def changed(self) -> None:
         """Something was booked or a mark moved."""
+
+    def tell(self, account: Account, frame: Frame) -> None:
+        """Send an event that the engine made; those of COIN-M name the account by its alias."""
+        if account.market == "coinm" and frame["e"] in frames.WITH_ALIAS:
+            frame["i"] = ALIAS
+        self.push(account, frame)
 
     # Time and ids
 
@@ -81,6 +90,11 @@ class Engine:
         if name not in self.accounts:
             raise ValueError(f"no account {name!r} here; there are {', '.join(self.accounts)}")
         return self.accounts[name]
+
+    def login(self, name: str) -> list[Account]:
+        """The account and, where its key opens the other market too, the one there."""
+        key = self.account(name).api_key
+        return [account for account in self.accounts.values() if account.api_key == key]
 
     def book(self, account: Account) -> Account:
         """The account as REST shows it: as it is, or as it was stale_s ago."""
@@ -160,7 +174,7 @@ class Engine:
         balance.cross += change
         balance.updated_ms = at_ms
         kind = reason if reason == "INSURANCE_CLEAR" else "TRANSFER"
-        self.push(account, frames.account_update(at_ms, reason, [frames.balance_row(account, asset, change)], []))
+        self.tell(account, frames.account_update(at_ms, reason, [frames.balance_row(account, asset, change)], []))
         self.record_income(account, kind, symbol, asset, change, at_ms, 0)
 
     def evaluate(self, accounts: Sequence[Account]) -> None:
@@ -175,7 +189,13 @@ class Engine:
                     account.margin_called.discard(pool.name)
                 elif pool.name not in account.margin_called:
                     account.margin_called.add(pool.name)
-                    self.push(account, frames.margin_call(self.stamp(), account, pool, self.market))
+                    self.tell(account, frames.margin_call(self.stamp(), account, pool, self.market))
+
+    def position_rows(self, account: Account, changed: Sequence[Position]) -> list[Frame]:
+        """`P` rows of what changed; of every symbol, where COIN-M is told to be as its documents say."""
+        everything = self.faults.all_positions and account.market == "coinm"
+        positions = margin.every_position(account, self.market) if everything else changed
+        return [frames.position_row(account, position, self.market) for position in positions]
 
     def record_income(
         self, account: Account, kind: str, symbol: str, asset: str, amount: Decimal, at_ms: int, trade_id: int

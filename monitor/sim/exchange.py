@@ -65,7 +65,7 @@ class Exchange(Desk):
 
     @property
     def ws_url(self) -> str:
-        """Base of the stream paths; add /market or /private."""
+        """Base of the stream paths; add /market or /private, or /dstream for those of COIN-M."""
         return f"ws://{self.host}:{self.port}"
 
     @property
@@ -143,7 +143,7 @@ class Exchange(Desk):
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=500)  # goes nowhere: the connection is cut
-        if path.startswith(("/fapi/", "/sapi/")):
+        if path.startswith(("/fapi/", "/dapi/", "/sapi/")):
             return await self.rest.serve(request)
         return await self.streams.serve(request)
 
@@ -163,7 +163,7 @@ class Exchange(Desk):
             self.save(self.state_path)
 
     def _key_ended(self, account: str, key: str) -> None:
-        self.streams.push_expired(key, self.now_ms())
+        self.streams.push_expired(self.account(account), key, self.now_ms())
 
     # State
 
@@ -216,7 +216,7 @@ class Exchange(Desk):
         now = self.now_ms()
         for contract in self.market.contracts.values():
             if 0 < contract.next_funding_ms <= now:
-                if self.auto_funding and not contract.coin_margined:
+                if self.auto_funding:
                     self.fund(contract.symbol)
                 else:
                     contract.roll_funding(now)
@@ -296,15 +296,15 @@ class Exchange(Desk):
         self.streams.release_held()
 
     def drop(self, route: str | None = None) -> None:
-        """Cut the sockets of "market" or "private" now, or all."""
+        """Cut the sockets of "market", "private", "fstream" or "dstream" now, or all."""
         self.streams.drop(route)
 
     def send_garbage(self, route: str = "market", kind: str = "text") -> None:
-        """Send a bad frame to a route: text, types, binary or big (5 MB)."""
+        """Send a bad frame to a route or a host: text, types, binary or big (5 MB)."""
         self.streams.send_raw(route, garbage(kind))
 
     def send_raw(self, route: str, frame: str) -> None:
-        """Send any text to a route."""
+        """Send any text to a route or a host."""
         self.streams.send_raw(route, frame)
 
     def expire_listen_key(self, account: str) -> bool:

@@ -7,10 +7,12 @@ from typing import Any
 
 from monitor.sim.account import Account, Position
 from monitor.sim.decimals import exact, json_number, plain, text6, text8, zero_or8
-from monitor.sim.margin import Pool, maintenance, unrealized
+from monitor.sim.margin import Pool, break_even, maintenance, unrealized
 from monitor.sim.market import Contract, Market
 
 Frame = dict[str, Any]
+
+WITH_ALIAS = ("ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE", "MARGIN_CALL")  # of COIN-M, in `i`
 
 
 def mark_price(contract: Contract, now_ms: int) -> Frame:
@@ -36,7 +38,7 @@ def contract_info(contract: Contract, now_ms: int, brackets_changed: bool) -> Fr
         "e": "contractInfo",
         "E": now_ms,
         "s": contract.symbol,
-        "ps": contract.symbol,
+        "ps": contract.pair,
         "ct": contract.contract_type,
         "dt": contract.delivery_ms,
         "ot": 1569398400000,
@@ -72,19 +74,20 @@ def balance_row(account: Account, asset: str, change: Decimal) -> Frame:
 
 @exact
 def position_row(account: Account, position: Position, market: Market) -> Frame:
-    """A `P` row; margin types are lower case here and nowhere else."""
+    """A `P` row; margin types are lower case here and nowhere else. COIN-M does not name the margin asset."""
     isolated = account.isolated(position)
+    asset = {} if market[position.symbol].coin_margined else {"ma": position.asset}
     return {
         "s": position.symbol,
         "pa": plain(position.quantity),
         "ep": plain(position.entry_price),
-        "bep": plain(position.break_even.quantize(Decimal("1e-10"))),
+        "bep": plain(break_even(position, market).quantize(Decimal("1e-10"))),
         "cr": text8(position.realized),
         "up": zero_or8(unrealized(position, market)),
         "mt": "isolated" if isolated else "cross",
         "iw": zero_or8(position.isolated_wallet),
         "ps": position.side,
-        "ma": position.asset,
+        **asset,
     }
 
 

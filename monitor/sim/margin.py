@@ -1,4 +1,4 @@
-"""Margin arithmetic of linear contracts: maintenance margin, pools, ratio, liquidation price.
+"""Margin arithmetic of both markets: maintenance margin, pools, ratio, liquidation price.
 
 Derived anew from the published rules, on purpose without the monitor's own code: the
 liquidation price is found by walking the straight pieces of the excess, not by formula.
@@ -18,14 +18,16 @@ BANKRUPT_RATIO = Decimal(10)
 
 @exact
 def notional(position: Position, market: Market) -> Decimal:
-    """Signed value at the mark."""
-    return position.quantity * market[position.symbol].mark
+    """Signed value at the mark, in the margin asset."""
+    contract = market[position.symbol]
+    return contract.value(position.quantity, contract.mark)
 
 
 @exact
 def unrealized(position: Position, market: Market) -> Decimal:
     """Profit if closed at the mark."""
-    return position.quantity * (market[position.symbol].mark - position.entry_price)
+    contract = market[position.symbol]
+    return contract.profit(position.quantity, position.entry_price, contract.mark)
 
 
 @exact
@@ -46,6 +48,20 @@ def maintenance(position: Position, market: Market) -> Decimal:
 def initial(position: Position, account: Account, market: Market) -> Decimal:
     """Initial margin at the mark and the chosen leverage."""
     return abs(notional(position, market)) / account.setting(position.symbol).leverage
+
+
+def every_position(account: Account, market: Market) -> list[Position]:
+    """A position of each symbol and side that the account's market lists, flat ones included.
+
+    In hedge mode COIN-M lists BOTH beside LONG and SHORT; USDⓈ-M does not.
+    """
+    sides = ("BOTH", *account.sides) if account.hedge and account.market == "coinm" else account.sides
+    return [
+        account.positions.get((contract.symbol, side))
+        or Position(contract.symbol, side, account.margin_assets.get(contract.margin_asset, contract.margin_asset))
+        for contract in market.of(account.market)
+        for side in sides
+    ]
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,8 @@ def liquidation_price(position: Position, account: Account, market: Market) -> D
     """Mark of this symbol at which its pool reaches ratio 1, other marks held still; None: there is none.
 
     Both legs of a cross hedge share one price. Where there are two, it is the one nearer to the mark.
+    Straight pieces need a variable in which PnL and notional are straight: the price, or for COIN-M its
+    inverse. A coin-margined short that its coins cover at any price has no root above zero.
     """
     pool = next((p for p in pools(account, market) if position in p.positions), None)
     if pool is None:
@@ -115,13 +133,18 @@ def liquidation_price(position: Position, account: Account, market: Market) -> D
     spare = pool.collateral + sum((unrealized(p, market) - maintenance(p, market) for p in others), ZERO)
     contract = market[position.symbol]
 
-    def excess(price: Decimal) -> Decimal:
-        profit = sum((leg.quantity * (price - leg.entry_price) for leg in legs), ZERO)
-        needed = sum((maintenance_of(abs(leg.quantity) * price, contract.brackets) for leg in legs), ZERO)
+    inverse, size = contract.coin_margined, contract.contract_size
+
+    def excess(x: Decimal) -> Decimal:
+        if inverse:
+            profit = sum((leg.quantity * size * (ONE / leg.entry_price - x) for leg in legs), ZERO)
+        else:
+            profit = sum((leg.quantity * (x - leg.entry_price) for leg in legs), ZERO)
+        needed = sum((maintenance_of(abs(leg.quantity) * size * x, contract.brackets) for leg in legs), ZERO)
         return spare + profit - needed
 
-    corners = {bracket.floor / abs(leg.quantity) for leg in legs for bracket in contract.brackets} | {ZERO}
-    found = [price for price in _roots(excess, sorted(corners)) if price > 0]
+    corners = {bracket.floor / (abs(leg.quantity) * size) for leg in legs for bracket in contract.brackets} | {ZERO}
+    found = [ONE / x if inverse else x for x in _roots(excess, sorted(corners)) if x > 0]
     return min(found, key=lambda price: abs(price - contract.mark)) if found else None
 
 
@@ -140,7 +163,15 @@ def _roots(line: Callable[[Decimal], Decimal], corners: Sequence[Decimal]) -> li
     return found
 
 
-@exact
-def bankruptcy_price(position: Position) -> Decimal:
-    """Mark at which an isolated position has lost its wallet."""
-    return position.entry_price - position.isolated_wallet / position.quantity
+def bankruptcy_price(position: Position, market: Market) -> Decimal | None:
+    """Mark at which an isolated position has lost its wallet; None: an inverse short that cannot lose it."""
+    contract = market[position.symbol]
+    return contract.price_of_profit(position.quantity, position.entry_price, -position.isolated_wallet)
+
+
+def break_even(position: Position, market: Market) -> Decimal:
+    """Price at which closing pays back the fees; zero for a flat position."""
+    if not position.quantity:
+        return ZERO
+    contract = market[position.symbol]
+    return contract.price_of_profit(position.quantity, position.entry_price, position.fees) or ZERO

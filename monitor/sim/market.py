@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from monitor.sim.decimals import ZERO, Numeric, number
+from monitor.sim.decimals import ONE, ZERO, Numeric, exact, number, trunc8
 
 PERPETUAL_DELIVERY_MS = 4133404800000
 HOUR_MS = 3_600_000
+MARKETS = ("usdm", "coinm")
+UNCAPPED = Decimal(9223372036854775807)  # what the exchange prints where a bracket has no end
 
 
 class Clock:
@@ -25,7 +27,10 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """One margin tier: maintenance margin = notional × rate − amount, from floor up to cap."""
+    """One margin tier: maintenance margin = notional × rate − amount, from floor up to cap.
+
+    All in the margin asset: dollars for USDⓈ-M, coins for COIN-M, where the exchange calls the edges quantities.
+    """
 
     leverage: int
     floor: Decimal
@@ -51,17 +56,45 @@ def ladder(rows: Iterable[tuple[int, Numeric, Numeric]]) -> list[Bracket]:
 
 
 def read_brackets(rows: Sequence[Mapping[str, Any]]) -> list[Bracket]:
-    """Brackets from rows of the leverageBracket shape."""
-    return [
-        Bracket(
-            leverage=int(row["initialLeverage"]),
-            floor=number(row["notionalFloor"]),
-            cap=number(row["notionalCap"]),
-            rate=number(row["maintMarginRatio"]),
-            amount=number(row["cum"]),
+    """Brackets from rows of the leverageBracket shape of either market; a cap of null is none."""
+    brackets = []
+    for row in rows:
+        floor = next((row[key] for key in ("notionalFloor", "qtyFloor", "qtylFloor") if key in row), None)
+        cap = row["notionalCap"] if "notionalCap" in row else row["qtyCap"]
+        if floor is None:
+            raise KeyError("notionalFloor, qtyFloor or qtylFloor")
+        brackets.append(
+            Bracket(
+                leverage=int(row["initialLeverage"]),
+                floor=number(floor),
+                cap=UNCAPPED if cap is None else number(cap),
+                rate=number(row["maintMarginRatio"]),
+                amount=number(row["cum"]),
+            )
         )
-        for row in rows
-    ]
+    return brackets
+
+
+def market_of(symbol: str) -> str:
+    """The market that a symbol's name tells of: BTCUSD_PERP is coin-margined, BTCUSDT and BTCUSDT_261225 are not."""
+    return "coinm" if "USD_" in symbol else "usdm"
+
+
+def pair_of(symbol: str) -> str:
+    """The name without its delivery: BTCUSD for BTCUSD_PERP, BTCUSDT for BTCUSDT."""
+    return symbol.partition("_")[0]
+
+
+def asset_of(symbol: str) -> str:
+    """The margin asset that a symbol's name tells of: the coin, or the last four letters of the pair."""
+    return pair_of(symbol).removesuffix("USD") if market_of(symbol) == "coinm" else pair_of(symbol)[-4:]
+
+
+def size_of(symbol: str) -> Decimal:
+    """Contract size: 100 USD for BTC, 10 USD for any other coin, one unit of the base for USDⓈ-M."""
+    if market_of(symbol) == "usdm":
+        return ONE
+    return Decimal(100) if pair_of(symbol) == "BTCUSD" else Decimal(10)
 
 
 @dataclass
@@ -70,7 +103,8 @@ class Contract:
 
     Attributes:
         next_funding_ms: 0 for a delivery contract, which has no funding.
-        coin_margined: A COIN-M contract: seen in the merged all-market streams, and nowhere else.
+        coin_margined: A COIN-M contract: quantities are whole contracts, and every amount is in the coin.
+        contract_size: Dollars of one COIN-M contract; 1 for USDⓈ-M, whose quantities are in the base asset.
     """
 
     symbol: str
@@ -86,6 +120,17 @@ class Contract:
     delivery_ms: int = PERPETUAL_DELIVERY_MS
     liquidation_fee: Decimal = Decimal("0.0125")
     coin_margined: bool = False
+    contract_size: Decimal = ONE
+
+    @property
+    def market(self) -> str:
+        """usdm or coinm."""
+        return "coinm" if self.coin_margined else "usdm"
+
+    @property
+    def pair(self) -> str:
+        """What the perpetual and its delivery contracts have in common."""
+        return pair_of(self.symbol)
 
     @property
     def perpetual(self) -> bool:
@@ -107,6 +152,42 @@ class Contract:
         interval = self.interval_h * HOUR_MS
         self.next_funding_ms = (now_ms // interval + 1) * interval if self.perpetual else 0
 
+    # Arithmetic, in the margin asset; quantities are signed
+
+    @exact
+    def value(self, quantity: Decimal, price: Decimal) -> Decimal:
+        """Signed notional: quantity × price; COIN-M: quantity × size ÷ price, in coin."""
+        return quantity * self.contract_size / price if self.coin_margined else quantity * price
+
+    @exact
+    def profit(self, quantity: Decimal, entry: Decimal, price: Decimal) -> Decimal:
+        """PnL between two prices: quantity × (price − entry); COIN-M: quantity × size × (1 ÷ entry − 1 ÷ price)."""
+        if not quantity:
+            return ZERO
+        if not self.coin_margined:
+            return quantity * (price - entry)
+        return quantity * self.contract_size * (price - entry) / (entry * price)
+
+    @exact
+    def price_of_profit(self, quantity: Decimal, entry: Decimal, amount: Decimal) -> Decimal | None:
+        """Price at which a position's PnL is the amount; None: an inverse short never loses or earns that much."""
+        if not self.coin_margined:
+            return entry + amount / quantity
+        left = quantity * self.contract_size - amount * entry
+        return entry * quantity * self.contract_size / left if left * quantity > 0 else None
+
+    @exact
+    def entry(self, held: Decimal, entry: Decimal, added: Decimal, price: Decimal) -> Decimal:
+        """Entry price of a position that grows, truncated to 8 decimals.
+
+        The mean weighted by quantity; COIN-M: total contracts ÷ Σ contracts ÷ price, the harmonic one.
+        """
+        if not held:
+            return trunc8(price)
+        if self.coin_margined:
+            return trunc8((held + added) * entry * price / (held * price + added * entry))
+        return trunc8((held * entry + added * price) / (held + added))
+
 
 class Market:
     """All contracts, and the brackets of symbols that are not traded here but are listed."""
@@ -121,10 +202,11 @@ class Market:
         except KeyError:
             raise ValueError(f"no symbol {symbol!r} here; there are {', '.join(self.contracts)}") from None
 
-    def linear(self) -> list[Contract]:
-        """The USDⓈ-M contracts."""
-        return [contract for contract in self.contracts.values() if not contract.coin_margined]
+    def of(self, market: str) -> list[Contract]:
+        """The contracts of usdm or coinm."""
+        return [contract for contract in self.contracts.values() if contract.market == market]
 
-    def brackets(self) -> dict[str, list[Bracket]]:
-        """Brackets of every listed USDⓈ-M symbol."""
-        return self.listed_brackets | {c.symbol: c.brackets for c in self.linear()}
+    def brackets(self, market: str = "usdm") -> dict[str, list[Bracket]]:
+        """Brackets of every listed symbol of a market."""
+        listed = {symbol: rows for symbol, rows in self.listed_brackets.items() if market_of(symbol) == market}
+        return listed | {c.symbol: c.brackets for c in self.of(market)}

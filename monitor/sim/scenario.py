@@ -8,7 +8,7 @@ A file is TOML or JSON of the same shape; the state file of a running exchange i
     symbol = "BTCUSDT"
     mark = "60000"                      # numbers as text keep every digit
     index = "59994"                     # default: the mark
-    margin_asset = "USDT"               # default: the last four letters
+    margin_asset = "USDT"               # default: the last four letters, or the coin: BTC for BTCUSD_PERP
     funding_rate = "0.0001"             # positive: longs pay
     interval_h = 8
     next_funding_ms = 0                 # 0: the next whole interval
@@ -16,16 +16,19 @@ A file is TOML or JSON of the same shape; the state file of a running exchange i
     status = "TRADING"
     delivery_ms = 4133404800000
     liquidation_fee = "0.0125"
-    coin_margined = false               # true: only seen in the merged all-market streams
+    coin_margined = false               # default: true for names with USD_, as BTCUSD_PERP, BTCUSD_261225
+    contract_size = "1"                 # default for COIN-M: "100" for BTC, "10" for any other coin
     brackets = [[150, "300000", "0.004"], [100, "800000", "0.005"]]   # highest leverage, cap, rate
-                                        # or rows of the leverageBracket shape; default: a table of our own
+                                        # or rows of the leverageBracket shape; default: a table of our own;
+                                        # caps of COIN-M are in coin
 
     [[account]]
     name = "main"
+    market = "usdm"                     # or coinm; two accounts, one on each, may share a login
     api_key = "main-key"                # defaults: NAME-key, NAME-secret
     secret = "main-secret"
     hedge = false
-    balances = {USDT = "10000"}         # cross wallets: isolated wallets are not part of them
+    balances = {USDT = "10000"}         # COIN-M: by coin; cross wallets: isolated wallets are not part of them
     margin_assets = {USDT = "BNFCR"}    # a European account; default: none
     permissions = {enableFutures = true}
 
@@ -36,7 +39,7 @@ A file is TOML or JSON of the same shape; the state file of a running exchange i
     [[account.position]]
     symbol = "SOLUSDT"
     side = "BOTH"                       # LONG or SHORT in hedge mode
-    quantity = "50"                     # negative: short
+    quantity = "50"                     # negative: short; COIN-M: contracts
     entry_price = "150"
     isolated_wallet = "750"
 
@@ -66,9 +69,9 @@ from typing import Any
 from monitor.sim import defaults
 from monitor.sim.account import Account, Balance, Position, Settings
 from monitor.sim.decimals import number, plain
-from monitor.sim.market import Bracket, Contract, ladder, read_brackets
+from monitor.sim.market import MARKETS, Bracket, Contract, ladder, read_brackets
 
-CONTRACT_NUMBERS = ("mark", "index", "funding_rate", "liquidation_fee")
+CONTRACT_NUMBERS = ("mark", "index", "funding_rate", "liquidation_fee", "contract_size")
 CONTRACT_PLAIN = (
     "margin_asset",
     "interval_h",
@@ -93,12 +96,17 @@ class Scenario:
 
     @classmethod
     def named(cls, name: str) -> "Scenario":
-        """calm: one account, nothing moves. mixed: with a hedge and a European account. crash: calm, then −15 %."""
+        """calm: one account, nothing moves. mixed: with a hedge and a European account. crash: calm, then −15 %.
+
+        coinm: one COIN-M account; nothing moves.
+        """
         match name:
             case "calm":
                 return cls(accounts=[defaults.main_account()])
             case "mixed":
                 return cls(accounts=[defaults.main_account(), defaults.hedge_account(), defaults.europe_account()])
+            case "coinm":
+                return cls(accounts=[defaults.coin_account()])
             case "crash":
                 falls = {"BTCUSDT": "51000", "ETHUSDT": "2500", "SOLUSDT": "125"}
                 moves = [
@@ -107,7 +115,9 @@ class Scenario:
                 ]
                 out = {"at_s": 5, "command": "transfer", "account": "main", "asset": "USDT", "amount": "-6000"}
                 return cls(accounts=[defaults.main_account()], script=[out, *moves])
-        raise ValueError(f"scenarios are calm, mixed and crash, or a .toml or .json file, not {name!r}")
+        raise ValueError(
+            f"scenarios are calm, mixed and crash, coinm for COIN-M, or a .toml or .json file, not {name!r}"
+        )
 
     @classmethod
     def load(cls, name: str) -> "Scenario":
@@ -121,17 +131,17 @@ class Scenario:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Scenario":
-        """A scenario from the shape above; without symbols, the six common ones.
+        """A scenario from the shape above; without symbols, the common ones.
 
         Raises:
             ValueError: A key is unknown or missing.
         """
         known(data, "scenario", ("seed", "symbol", "account", "script"))
         contracts = [read_contract(row) for row in data["symbol"]] if "symbol" in data else defaults.contracts()
-        assets = {contract.symbol: contract.margin_asset for contract in contracts}
+        listed = {contract.symbol: contract for contract in contracts}
         return cls(
             contracts=contracts,
-            accounts=[read_account(row, assets) for row in data.get("account", ())],
+            accounts=[read_account(row, listed) for row in data.get("account", ())],
             script=[dict(row) for row in data.get("script", ())],
             seed=int(data.get("seed", 0)),
         )
@@ -156,7 +166,8 @@ def read_contract(row: Mapping[str, Any]) -> Contract:
     """One `[[symbol]]`."""
     known(row, "symbol", ("symbol", "brackets", *CONTRACT_NUMBERS, *CONTRACT_PLAIN))
     symbol = row["symbol"]
-    contract = Contract(symbol, number(row["mark"]), symbol[-4:], defaults.brackets_of(symbol))
+    contract = defaults.contract(symbol, "0")
+    contract.mark = number(row["mark"])
     for key in CONTRACT_NUMBERS:
         if key in row:
             setattr(contract, key, number(row[key]))
@@ -187,11 +198,11 @@ def contract_dict(contract: Contract) -> dict[str, Any]:
     return row
 
 
-ACCOUNT_PLAIN = ("hedge", "multi_assets", "margin_assets", "adl", "income", "force_orders")
+ACCOUNT_PLAIN = ("market", "hedge", "multi_assets", "margin_assets", "adl", "income", "force_orders")
 
 
-def read_account(row: Mapping[str, Any], assets: Mapping[str, str]) -> Account:
-    """One `[[account]]`. assets: margin asset by symbol."""
+def read_account(row: Mapping[str, Any], listed: Mapping[str, Contract]) -> Account:
+    """One `[[account]]`. listed: contracts by symbol."""
     own = ("name", "api_key", "secret", "balances", "settings", "position", "permissions", "margin_called", "updated")
     known(row, "account", (*own, *ACCOUNT_PLAIN))
     name = row["name"]
@@ -199,6 +210,8 @@ def read_account(row: Mapping[str, Any], assets: Mapping[str, str]) -> Account:
     for key in ACCOUNT_PLAIN:
         if key in row:
             setattr(account, key, row[key])
+    if account.market not in MARKETS:
+        raise ValueError(f"account {name}: market is {' or '.join(MARKETS)}, not {account.market!r}")
     updated = row.get("updated", {})
     account.balances = {
         asset: Balance(number(amount), updated.get(asset, 0)) for asset, amount in row.get("balances", {}).items()
@@ -208,9 +221,10 @@ def read_account(row: Mapping[str, Any], assets: Mapping[str, str]) -> Account:
     account.margin_called = set(row.get("margin_called", ()))
     for held in row.get("position", ()):
         known(held, "position", ("symbol", "side", "updated_ms", *POSITION_NUMBERS))
-        if held["symbol"] not in assets:
-            raise ValueError(f"account {name}: no symbol {held['symbol']!r}")
-        position: Position = account.position(held["symbol"], held.get("side", "BOTH"), assets[held["symbol"]])
+        contract = listed.get(held["symbol"])
+        if contract is None or contract.market != account.market:
+            raise ValueError(f"account {name}: no symbol {held['symbol']!r} on {account.market}")
+        position: Position = account.position(contract.symbol, held.get("side", "BOTH"), contract.margin_asset)
         position.updated_ms = held.get("updated_ms", 0)
         for key in POSITION_NUMBERS:
             setattr(position, key, number(held.get(key, 0)))

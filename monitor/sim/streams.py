@@ -5,9 +5,12 @@
     /private/ws?listenKey=    form B, with or without &events=E1/E2
     /private/stream?listenKey=<k1>&events=E1/E2&listenKey=<k2>      form C
     /private/stream           form D, then SUBSCRIBE with listen keys
+    /dstream/ws/<s1>          COIN-M: the same without a route, marks and user data on one host;
+    /dstream/ws/<key>         forms A to D. dstream_routed: /dstream/market and /dstream/private instead
 
-A URL without a route, the public route, a stream that is not simulated and a key that is
-not live connect, acknowledge and stay silent.
+Marks of either market are on both hosts; a listen key delivers on its own market's. A URL
+without a route (but for dstream), the public route, a stream that is not simulated and a key
+that is not live connect, acknowledge and stay silent.
 """
 
 import asyncio
@@ -27,7 +30,9 @@ from monitor.sim.frames import Frame
 from monitor.sim.listenkeys import ListenKeys
 from monitor.sim.market import Contract
 
-PATH = re.compile(r"^(?:/(?P<route>market|private|public))?/(?P<kind>ws|stream)(?:/(?P<names>.+))?/?$")
+PATH = re.compile(
+    r"^(?:/(?P<host>dstream))?(?:/(?P<route>market|private|public))?/(?P<kind>ws|stream)(?:/(?P<names>.+))?/?$"
+)
 SLOW_TICKS = 3  # a stream without @1s is pushed every third tick
 
 
@@ -45,24 +50,25 @@ class Streams:
         self._faults = faults
         self._keys = keys
         self._counters = counters
-        self._held: dict[str, Frame] = {}
+        self._held: dict[str, tuple[Account, Frame]] = {}
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One websocket from handshake to end; anything else at these paths is not found."""
         match = PATH.match(request.path)
         if match is None or request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=404, text="<html><body><h1>404 Not Found</h1></body></html>")
-        route, kind, names = match["route"] or "", match["kind"], match["names"] or ""
+        host, route, kind, names = match["host"] or "fstream", match["route"] or "", match["kind"], match["names"] or ""
         query = parse_qsl(request.query_string, keep_blank_values=True)
         form = "A" if names else "D"
         if any(key == "listenKey" for key, _ in query):
             form = "B" if kind == "ws" else "C"
-        connection = Connection(request, route, form, kind == "stream", self.limits)
+        connection = Connection(request, host, route, form, kind == "stream", self.limits)
         listed = names or dict(query).get("streams", "")
         connection.streams = {name: None for name in listed.split("/") if name}
-        if route == "private":
+        if route == "private" or (host == "dstream" and not route):
             connection.streams |= listen_keys(query)
-        self._counters[f"connected {route or 'unrouted'}"] += 1
+        place = route if host == "fstream" else f"dstream {route}".rstrip()
+        self._counters[f"connected {place or 'unrouted'}"] += 1
         try:
             return await connection.run(self._joined)
         finally:
@@ -70,29 +76,40 @@ class Streams:
                 self.connections.remove(connection)
 
     def _joined(self, connection: Connection) -> None:
-        self.connections.append(connection)
+        if connection not in self.connections:
+            self.connections.append(connection)
         self.apply_half_open()
 
-    def on(self, route: str) -> list[Connection]:
-        """The open connections of a route."""
-        return [connection for connection in self.connections if connection.route == route and not connection.ended]
+    def on(self, place: str) -> list[Connection]:
+        """The open connections of a host, or those of either host that are for "market" or "private"."""
+        return [c for c in self.connections if not c.ended and (place == c.host or place in c.kinds)]
+
+    def _heard(self, kind: str) -> list[Connection]:
+        """The connections that deliver "market" or "private" streams, as things are now."""
+        routes = {"fstream": kind, "dstream": kind if self._faults.dstream_routed else ""}
+        open_ones = [c for c in self.connections if not c.ended and c.route == routes[c.host]]
+        return [c for c in open_ones if not self._faults.mute(c.host, kind)]
 
     def apply_half_open(self) -> None:
         """Freeze or thaw connections as the switches say."""
-        for route, frozen in (("market", self._faults.half_open_market), ("private", self._faults.half_open_private)):
-            for connection in self.on(route):
-                (connection.open.clear if frozen else connection.open.set)()
+        for connection in self.connections:
+            frozen = self._faults.half_open(connection.host, connection.kinds) and not connection.ended
+            (connection.open.clear if frozen else connection.open.set)()
 
     # Market
 
     def push_marks(self, contracts: Iterable[Contract], now_ms: int, slow: bool) -> None:
         """Send one tick to every subscriber. slow: also to the streams of every third second."""
-        listeners = self.on("market")
-        if self._faults.mute_market or not any(connection.streams for connection in listeners):
+        listeners = self._heard("market")
+        if not any(connection.streams for connection in listeners):
             return
         seen = [contract for contract in contracts if contract.symbol not in self._faults.mute_symbols]
         payloads: dict[str, list[str]] = {}
         by_name = {contract.symbol.lower(): contract for contract in seen}
+        by_pair: dict[str, list[Frame]] = {}
+        for contract in seen:
+            if contract.coin_margined:
+                by_pair.setdefault(contract.pair.lower(), []).append(frames.mark_price(contract, now_ms))
 
         def payload(stream: str) -> list[str]:
             name, _, pace = stream.removesuffix("@1s").partition("@")
@@ -102,6 +119,8 @@ class Streams:
                 return [encode(piece) for piece in frames.mark_arrays(seen, now_ms)]
             if pace == "markPrice" and name in by_name:
                 return [encode(frames.mark_price(by_name[name], now_ms))]
+            if pace == "markPrice" and name in by_pair:
+                return [encode(by_pair[name])]
             return []
 
         for connection in listeners:
@@ -113,9 +132,7 @@ class Streams:
 
     def push_contract(self, frame: Frame) -> None:
         """Send a contractInfo to its subscribers."""
-        if self._faults.mute_market:
-            return
-        for connection in self.on("market"):
+        for connection in self._heard("market"):
             if "!contractInfo" in connection.streams:
                 connection.send_event("!contractInfo", encode(frame))
 
@@ -128,37 +145,37 @@ class Streams:
             return
         if self._faults.swap_next:
             if account.name not in self._held:
-                self._held[account.name] = frame
+                self._held[account.name] = (account, frame)
                 return
             self._faults.swap_next = False
-            order = [frame, self._held.pop(account.name)]
+            order = [frame, self._held.pop(account.name)[1]]
         else:
             order = [frame]
         if self._faults.duplicate_next:
             self._faults.duplicate_next = False
             order.insert(0, order[0])
         for event in order:
-            self._deliver(key, event)
+            self._deliver(account, key, event)
 
     def release_held(self) -> None:
         """Send what still waits for the event it was to change places with, once the switch is off."""
         if not self._faults.swap_next:
-            for account, frame in self._held.items():
-                if key := self._keys.of(account):
-                    self._deliver(key, frame)
+            for account, frame in self._held.values():
+                if key := self._keys.of(account.name):
+                    self._deliver(account, key, frame)
             self._held.clear()
 
-    def push_expired(self, key: str, now_ms: int) -> None:
+    def push_expired(self, account: Account, key: str, now_ms: int) -> None:
         """Announce the end of a key; its sockets stay open."""
-        self._deliver(key, frames.listen_key_expired(now_ms, key, self._faults.listen_key_text_time))
+        self._deliver(account, key, frames.listen_key_expired(now_ms, key, self._faults.listen_key_text_time))
 
-    def _deliver(self, key: str, frame: Frame) -> None:
+    def _deliver(self, account: Account, key: str, frame: Frame) -> None:
         self._counters[f"event {frame['e']}"] += 1
-        if self._faults.mute_private:
-            return
+        host = "dstream" if account.market == "coinm" else "fstream"
+        mute_forms = self._faults.mute_forms if self._faults.on(host) else ()
         text = encode(frame)
-        for connection in self.on("private"):
-            if key not in connection.streams or connection.form in self._faults.mute_forms:
+        for connection in self._heard("private"):
+            if connection.host != host or key not in connection.streams or connection.form in mute_forms:
                 continue
             wanted = connection.streams[key]
             if wanted is None or frame["e"] in wanted:
@@ -167,12 +184,12 @@ class Streams:
     # Faults and the end
 
     def send_raw(self, route: str, frame: str | bytes) -> None:
-        """Send a frame as it is to every connection of a route."""
+        """Send a frame as it is to every connection of a route or a host."""
         for connection in self.on(route):
             connection.send(frame)
 
     def drop(self, route: str | None = None) -> None:
-        """Cut connections of a route, or all."""
+        """Cut connections of a route or a host, or all."""
         for connection in self.connections if route is None else self.on(route):
             connection.abort()
 

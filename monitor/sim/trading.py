@@ -8,17 +8,20 @@ from monitor.sim.account import Account, Position, Row
 from monitor.sim.decimals import ONE, ZERO, exact, plain, text8, trunc8
 from monitor.sim.frames import Execution, Order
 from monitor.sim.margin import Pool, bankruptcy_price
+from monitor.sim.market import Contract
 
 if TYPE_CHECKING:
     from monitor.sim.engine import Engine
 
 
 @exact
-def apply_fill(account: Account, position: Position, change: Decimal, price: Decimal, commission: Decimal) -> Decimal:
+def apply_fill(
+    account: Account, contract: Contract, position: Position, change: Decimal, price: Decimal, commission: Decimal
+) -> Decimal:
     """Book a fill and return its realized PnL.
 
     What closes comes first: its PnL, and its share of the isolated wallet, go to the cross
-    wallet. What opens then averages the entry price, truncated to 8 decimals; isolated, it
+    wallet. What opens then moves the entry price, truncated to 8 decimals; isolated, it
     takes notional ÷ leverage out of the cross wallet. Commission is paid by the cross wallet.
 
     Args:
@@ -28,7 +31,7 @@ def apply_fill(account: Account, position: Position, change: Decimal, price: Dec
     closing = min(abs(change), abs(position.quantity)) if position.quantity * change < 0 else ZERO
     opening = abs(change) - closing
     direction = ONE if position.quantity > 0 else -ONE
-    realized = trunc8(direction * closing * (price - position.entry_price))
+    realized = trunc8(contract.profit(direction * closing, position.entry_price, price))
     if closing:
         released = trunc8(position.isolated_wallet * closing / abs(position.quantity))
         position.isolated_wallet -= released
@@ -39,10 +42,10 @@ def apply_fill(account: Account, position: Position, change: Decimal, price: Dec
         position.isolated_wallet = position.entry_price = position.fees = ZERO
     if opening:
         held = abs(position.quantity)
-        position.entry_price = trunc8((held * position.entry_price + opening * price) / (held + opening))
+        position.entry_price = contract.entry(held, position.entry_price, opening, price)
         position.quantity += opening if change > 0 else -opening
         if account.isolated(position):
-            margin = trunc8(opening * price / account.setting(position.symbol).leverage)
+            margin = trunc8(contract.value(opening, price) / account.setting(position.symbol).leverage)
             position.isolated_wallet += margin
             balance.cross -= margin
         position.fees += commission
@@ -52,10 +55,11 @@ def apply_fill(account: Account, position: Position, change: Decimal, price: Dec
 
 
 def fill(engine: "Engine", account: Account, position: Position, order: Order, commission: Decimal) -> None:
-    """One order filled at once: NEW, TRADE_LITE, FILLED, then the account's update, all at one `T`."""
+    """One order filled at once: NEW, TRADE_LITE (USDⓈ-M alone), FILLED, then the account's update, all at one `T`."""
     at_ms = engine.stamp()
     change = order.quantity if order.buy else -order.quantity
-    realized = apply_fill(account, position, change, order.price, commission)
+    contract = engine.market[position.symbol]
+    realized = apply_fill(account, contract, position, change, order.price, commission)
     position.updated_ms = account.balance(position.asset).updated_ms = at_ms
     forced = order.kind == "LIQUIDATION"
     execution = Execution(
@@ -63,18 +67,18 @@ def fill(engine: "Engine", account: Account, position: Position, order: Order, c
     )
     balances = [frames.balance_row(account, position.asset, ZERO)]
     update = frames.account_update(at_ms, "ORDER", balances, _changed_rows(engine, account, position))
-    told = [
-        frames.order_update(at_ms, order, None),
-        frames.trade_lite(at_ms, order, execution),
-        frames.order_update(at_ms, order, execution),
-    ]
+    lite = [] if contract.coin_margined else [frames.trade_lite(at_ms, order, execution)]
+    told = [frames.order_update(at_ms, order, None), *lite, frames.order_update(at_ms, order, execution)]
+    if contract.coin_margined:
+        for frame in told:
+            frame["o"]["ma"] = position.asset
     for frame in (update, *told) if engine.faults.account_update_first else (*told, update):
-        engine.push(account, frame)
+        engine.tell(account, frame)
     for kind, amount in (("REALIZED_PNL", realized), ("COMMISSION", -commission)):
         if amount:
             engine.record_income(account, kind, position.symbol, position.asset, amount, at_ms, execution.trade_id)
     if forced:
-        account.force_orders.append(_force_order(order, at_ms))
+        account.force_orders.append(_force_order(order, contract, at_ms))
 
 
 def _changed_rows(engine: "Engine", account: Account, changed: Position) -> list[frames.Frame]:
@@ -82,22 +86,26 @@ def _changed_rows(engine: "Engine", account: Account, changed: Position) -> list
     both = account.position(changed.symbol, "BOTH", engine.market[changed.symbol].margin_asset)
     legs = [p for p in account.positions.values() if p.symbol == changed.symbol and p.side != "BOTH"]
     rows = [both, *(leg for leg in legs if leg is changed or leg.isolated_wallet)]
-    return [frames.position_row(account, row, engine.market) for row in rows]
+    return engine.position_rows(account, rows)
 
 
-def _force_order(order: Order, at_ms: int) -> Row:
+def _force_order(order: Order, contract: Contract, at_ms: int) -> Row:
+    traded = abs(contract.value(order.quantity, order.price))
+    if contract.coin_margined:
+        worth = {"cumBase": text8(traded)}
+    else:
+        worth = {"cumQuote": text8(traded), "cumBase": plain(order.quantity)}
     return {
         "orderId": order.order_id,
         "symbol": order.symbol,
-        "pair": order.symbol,
+        "pair": contract.pair,
         "status": "FILLED",
         "clientOrderId": order.client_id,
         "price": plain(order.price),
         "avgPrice": plain(order.price),
         "origQty": plain(order.quantity),
         "executedQty": plain(order.quantity),
-        "cumQuote": text8(order.quantity * order.price),
-        "cumBase": plain(order.quantity),
+        **worth,
         "timeInForce": "IOC",
         "type": "LIMIT",
         "reduceOnly": False,
@@ -124,8 +132,8 @@ def liquidate(engine: "Engine", account: Account, pool: Pool) -> None:
     for position in pool.positions:
         contract = engine.market[position.symbol]
         price = contract.mark
-        if pool.isolated:
-            worst = trunc8(bankruptcy_price(position))
+        if pool.isolated and (bankrupt := bankruptcy_price(position, engine.market)) is not None:
+            worst = trunc8(bankrupt)
             price = max(price, worst) if position.quantity > 0 else min(price, worst)
         order_id = engine.next_id()
         order = Order(
@@ -140,7 +148,7 @@ def liquidate(engine: "Engine", account: Account, pool: Pool) -> None:
             "LIQUIDATION",
             "IOC",
         )
-        fee += order.quantity * price * contract.liquidation_fee
+        fee += contract.value(order.quantity, price) * contract.liquidation_fee
         before = position.realized
         fill(engine, account, position, order, ZERO)
         left += position.realized - before

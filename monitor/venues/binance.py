@@ -108,6 +108,10 @@ def _pushed_position(row: Frame, at_ms: int) -> Position:
     )
 
 
+def _forced_kind(client_id: str) -> ForcedKind | None:
+    return next((kind for prefix, kind in _FORCED.items() if client_id.startswith(prefix)), None)
+
+
 def order_trade_update(frame: Frame, account: str) -> Iterable[Event]:
     """`ORDER_TRADE_UPDATE`: executions, and forced orders from their first frame.
 
@@ -116,7 +120,7 @@ def order_trade_update(frame: Frame, account: str) -> Iterable[Event]:
     """
     order = frame["o"]
     client_id = str(order.get("c", ""))
-    forced = next((kind for prefix, kind in _FORCED.items() if client_id.startswith(prefix)), None)
+    forced = _forced_kind(client_id)
     if forced is None and (order.get("o") == "LIQUIDATION" or order.get("x") == "CALCULATED"):
         forced = ForcedKind.LIQUIDATION
     executed = decimal(order.get("l", "0")) if order.get("x") in ("TRADE", "CALCULATED") else ZERO
@@ -250,6 +254,29 @@ def _isolated_wallet(row: Frame) -> Decimal:
         return decimal(row["isolatedWallet"])
     margin = decimal(row.get("isolatedMargin", "0"))
     return margin - decimal(row["unRealizedProfit"]) if margin else ZERO
+
+
+def forced_read(body: Any, account: str) -> Iterable[Event]:
+    """`forceOrders`: own orders that the exchange sent, as one execution each; PnL and commission it does not say."""
+
+    def read(row: Frame) -> Fill:
+        executed = decimal(row["executedQty"])
+        return Fill(
+            account=account,
+            symbol=text(row["symbol"]),
+            side=side(row.get("positionSide", "BOTH")),
+            quantity=executed if row["side"] == "BUY" else -executed,
+            price=decimal(row["avgPrice"]),
+            realized_pnl=ZERO,
+            commission=ZERO,
+            commission_asset=None,
+            forced=_forced_kind(str(row.get("clientOrderId", ""))) or ForcedKind.LIQUIDATION,
+            order_id=integer(row["orderId"]),
+            trade_id=0,
+            at_ms=moment(row.get("updateTime", row["time"])),
+        )
+
+    return each_readable(read, body)
 
 
 def margin_types_read(body: Any, account: str) -> Iterable[Event]:

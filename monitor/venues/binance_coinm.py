@@ -14,6 +14,7 @@ _MARKS_NOW = Request("GET", "/dapi/v1/premiumIndex", "none", 10)
 _BRACKETS = Request("GET", "/dapi/v2/leverageBracket", "signed", 2)
 _ACCOUNT = Request("GET", "/dapi/v1/account", "signed", 5)
 _POSITIONS = Request("GET", "/dapi/v1/positionRisk", "signed", 1)
+_FORCED = Request("GET", "/dapi/v1/forceOrders", "signed", 50)
 _OPEN_STREAM = Request("POST", "/dapi/v1/listenKey", "key", 1)
 _KEEP_STREAM = Request("PUT", "/dapi/v1/listenKey", "key", 1)
 
@@ -63,6 +64,7 @@ class BinanceCoinm(Binance):
             marks=_MARKS_NOW,
             account=(_BRACKETS, _ACCOUNT, _POSITIONS),
             reconcile=(_ACCOUNT, _POSITIONS),
+            forced=_FORCED,
             open_stream=_OPEN_STREAM,
             keep_stream=_KEEP_STREAM,
         )
@@ -73,6 +75,7 @@ class BinanceCoinm(Binance):
             _BRACKETS: lambda answer: binance.brackets_read(answer, account, "qtyFloor", "qtylFloor"),
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
+            _FORCED: lambda answer: binance.forced_read(answer, account),
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
         }

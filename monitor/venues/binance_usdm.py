@@ -18,6 +18,7 @@ _MARGIN_TYPES = Request("GET", "/fapi/v1/symbolConfig", "signed", 5)
 _BRACKETS = Request("GET", "/fapi/v1/leverageBracket", "signed", 1)
 _ACCOUNT = Request("GET", "/fapi/v3/account", "signed", 5)
 _POSITIONS = Request("GET", "/fapi/v3/positionRisk", "signed", 5)
+_FORCED = Request("GET", "/fapi/v1/forceOrders", "signed", 50)
 _OPEN_STREAM = Request("POST", "/fapi/v1/listenKey", "key", 1)
 _KEEP_STREAM = Request("PUT", "/fapi/v1/listenKey", "key", 1)
 
@@ -69,6 +70,7 @@ class BinanceUsdm(Binance):
             marks=_MARKS_NOW,
             account=(_MODE, _MARGIN_TYPES, _BRACKETS, _ACCOUNT, _POSITIONS),
             reconcile=(_ACCOUNT, _POSITIONS),
+            forced=_FORCED,
             open_stream=_OPEN_STREAM,
             keep_stream=_KEEP_STREAM,
         )
@@ -80,6 +82,7 @@ class BinanceUsdm(Binance):
             _BRACKETS: lambda answer: binance.brackets_read(answer, account, "notionalFloor"),
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
+            _FORCED: lambda answer: binance.forced_read(answer, account),
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
         }

@@ -50,7 +50,8 @@ class Requests(Struct, frozen=True):
         time: Exchange time.
         market: Once per market: contracts, and a first mark of everything.
         account: Once per account and connection: modes, margin types, brackets, balances, positions.
-        reconcile: The part of `account` that is asked again on a schedule.
+        forced: Own forced orders of the last days, asked for after a time in which nobody was listening.
+        reconcile: The part of `account` that is asked again on a schedule; balances first.
         open_stream: Gives the key of the private stream.
         keep_stream: Keeps it alive.
     """
@@ -60,6 +61,7 @@ class Requests(Struct, frozen=True):
     marks: Request
     account: tuple[Request, ...]
     reconcile: tuple[Request, ...]
+    forced: Request
     open_stream: Request
     keep_stream: Request
 

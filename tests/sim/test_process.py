@@ -12,7 +12,7 @@ import pytest
 
 import monitor.sim
 from monitor.sim import Exchange, Scenario
-from monitor.sim.__main__ import arguments, build, main
+from monitor.sim.__main__ import arguments, build, hello, main
 from tests.sim.wire import WAIT_S, client, frame, private
 
 TOML = """
@@ -62,7 +62,7 @@ async def test_a_scenario_file_sets_everything_and_its_script_runs(tmp_path: Pat
     assert exchange.market["PEPEUSDT"].brackets[1].amount == 75
 
 
-@pytest.mark.parametrize("name", ["calm", "mixed", "crash"])
+@pytest.mark.parametrize("name", ["calm", "mixed", "crash", "coinm"])
 def test_a_scenario_survives_being_written(name: str) -> None:
     """The state file is one."""
     scenario = Scenario.named(name)
@@ -115,6 +115,20 @@ async def test_a_restored_exchange_goes_on_with_money_positions_and_key(tmp_path
         assert await binance.futures_liquidation_orders(autoCloseType="ADL") == []
         second.expire_listen_key("main")
         assert await binance.futures_stream_get_listen_key() != key
+
+
+def test_a_restored_exchange_still_knows_its_coin_margined_account(tmp_path: Path) -> None:
+    """Market, contracts and coins come back, and the program tells its stream host."""
+    state = tmp_path / "state.json"
+    first = Exchange(Scenario.named("coinm"), tick_s=None, state_path=state)
+    key = first.listen_keys.create("coin")
+    first.fill("coin", "BTCUSD_PERP", "BUY", "10", "60000")
+
+    second = Exchange.restored(state, tick_s=None)
+
+    assert second.snapshot() == first.snapshot()
+    assert second.listen_keys.all() == {"coin": key}
+    assert f'private_url = "{second.ws_url}/dstream"' in hello(second)
 
 
 async def test_everything_can_be_steered_over_http() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from binance import AsyncClient
 from websockets.asyncio.client import ClientConnection, connect
 
-from monitor.sim import Exchange
+from monitor.sim import Exchange, Scenario, defaults
 
 WAIT_S = 5.0
 
@@ -20,6 +20,7 @@ async def client(exchange: Exchange, account: str = "main") -> AsyncIterator[Any
     owner = exchange.accounts[account]
     binance = AsyncClient(owner.api_key, owner.secret)
     binance.FUTURES_URL = exchange.url + "/fapi"
+    binance.FUTURES_COIN_URL = exchange.url + "/dapi"
     binance.MARGIN_API_URL = exchange.url + "/sapi"
     try:
         yield binance
@@ -43,7 +44,8 @@ async def stream(exchange: Exchange, path: str) -> AsyncIterator[ClientConnectio
 async def private(exchange: Exchange, account: str = "main") -> AsyncIterator[ClientConnection]:
     """The account's user stream, in query form."""
     key = exchange.listen_keys.create(account)
-    async with stream(exchange, f"/private/ws?listenKey={key}") as socket:
+    place = "/private" if exchange.accounts[account].market == "usdm" else "/dstream"
+    async with stream(exchange, f"{place}/ws?listenKey={key}") as socket:
         yield socket
 
 
@@ -70,3 +72,10 @@ async def silent(exchange: Exchange, *sockets: ClientConnection) -> bool:
     for connection in exchange.streams.connections:
         connection.send(json.dumps(marker))
     return [await frame(socket) for socket in sockets] == [marker] * len(sockets)
+
+
+def both_markets() -> Scenario:
+    """One login on both markets: accounts main and coin, with the key of main."""
+    calm, coin = defaults.main_account(), defaults.coin_account()
+    coin.api_key, coin.secret = calm.api_key, calm.secret
+    return Scenario(accounts=[calm, coin])
