@@ -63,6 +63,7 @@ class WatchedAccount:
         self._gone: dict[str, _Gone] = {}
         self._left: dict[tuple[str, PositionKey], float] = {}
         self._unread_since: float | None = None
+        self._ruled: dict[tuple[str, str], Rule] = {}
         self.forced_orders = ForcedOrders()
         self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
 
@@ -137,7 +138,10 @@ class WatchedAccount:
                 (abs(contracts.notional(p, marks[p.symbol])) for p in pool.positions if p.symbol in marks), ZERO
             )
         symbols = [p.symbol for p in pool.positions]
-        return self.rules.of(name, self.name, self.setup.labels, symbols, notional)
+        before = self._ruled.get((name, pool.id))
+        rule = self.rules.of(name, self.name, self.setup.labels, symbols, notional, before)
+        self._ruled[name, pool.id] = rule
+        return rule
 
     def moved_rules(self) -> dict[str, LiquidationPriceMovedRule]:
         rules = {pool_id: self.rule("liquidation_price_moved", pool) for pool_id, pool in self.pools.items()}

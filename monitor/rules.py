@@ -191,13 +191,28 @@ class Match(Struct, frozen=True):
     symbol: str | None = None
     min_notional: Decimal | None = None
 
-    def fits(self, account: str, labels: Mapping[str, str], symbols: Collection[str], notional: Decimal | None) -> bool:
+    def fits(
+        self,
+        account: str,
+        labels: Mapping[str, str],
+        symbols: Collection[str],
+        notional: Decimal | None,
+        enough: Decimal = Decimal(1),
+    ) -> bool:
+        """Whether the override is for this subject.
+
+        Args:
+            enough: Which part of `min_notional` is enough.
+        """
         return (
             (self.account is None or fnmatchcase(account, self.account))
             and all(fnmatchcase(labels.get(name, ""), glob) for name, glob in self.labels.items())
             and (self.symbol is None or any(fnmatchcase(symbol, self.symbol) for symbol in symbols))
-            and (self.min_notional is None or (notional is not None and notional >= self.min_notional))
+            and (self.min_notional is None or (notional is not None and notional >= self.min_notional * enough))
         )
+
+
+_EDGE = Decimal("0.95")
 
 
 class RuleBook(Struct, frozen=True):
@@ -213,10 +228,16 @@ class RuleBook(Struct, frozen=True):
         labels: Mapping[str, str] | None = None,
         symbols: Collection[str] = (),
         notional: Decimal | None = None,
+        before: Rule | None = None,
     ) -> Rule:
-        """The rule as it holds for this subject."""
+        """The rule as it holds for this subject.
+
+        Args:
+            before: As it held the last time: an override is not left for a notional that hovers at its edge.
+        """
         for match in self.matches.get(name, ()):
-            if match.fits(account, labels or {}, symbols, notional):
+            enough = _EDGE if match.rule is before else Decimal(1)
+            if match.fits(account, labels or {}, symbols, notional, enough):
                 return match.rule
         return self.rules[name]
 

@@ -131,6 +131,7 @@ class MarketFeed(_Link):
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
         self._live = False
+        self._bridges = True
         self._seen: dict[str, float] = {}
         self._request_id = 0
 
@@ -232,8 +233,11 @@ class MarketFeed(_Link):
         try:
             answer = await self._rest.ask(request)
         except ExchangeError as exc:
-            self.log.debug("market data not read", link=self.link.name, request=str(request), reason=str(exc))
+            if self._bridges:  # said once, not every few seconds of an outage
+                self._bridges = False
+                self.log.warning("market data not read", link=self.link.name, request=str(request), reason=str(exc))
             return False
+        self._bridges = True
         events = self.decoded(self._venue.decode_answer, request, answer.body, INSTANCE, self.link.name, answer.sent_ms)
         self.inbox.put(e for e in events if not isinstance(e, MarkPrice) or e.symbol in self._symbols)
         return True
