@@ -14,6 +14,7 @@ from monitor.incidents import Resolution
 from monitor.links import Links
 from monitor.moves import Moves
 from monitor.risk import contracts
+from monitor.risk.drift import Drift, drift
 from monitor.risk.margin import ZERO
 from monitor.risk.pools import margin_pools
 from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price
@@ -65,6 +66,7 @@ class WatchedAccount:
         self._unread_since: float | None = None
         self._ruled: dict[tuple[str, str], Rule] = {}
         self.forced_orders = ForcedOrders()
+        self.drifts: dict[str, Drift] = {}
         self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
 
     @property
@@ -128,6 +130,12 @@ class WatchedAccount:
         elif self._unread_since is None:
             self._unread_since = now.mono
         return 0.0 if self._unread_since is None else now.mono - self._unread_since
+
+    def compare(self) -> dict[str, Drift]:
+        """Hold our figures of each pool against those that the exchange has just printed."""
+        found = {i: drift(pool, self.book.figures, self.book.tables) for i, pool in self.pools.items()}
+        self.drifts = {pool_id: one for pool_id, one in found.items() if one is not None}
+        return self.drifts
 
     def rule(self, name: str, pool: Pool) -> Rule:
         """A rule as it holds for a pool."""

@@ -64,7 +64,8 @@ from monitor.rules import (
 )
 from monitor.telling import blind_story, forced_story, margin_call_story, moved_story, pool_story
 
-_POOL_RULES = ("margin_ratio", "liquidation_distance")
+_LEVEL_RULES = ("margin_ratio", "liquidation_distance")
+_POOL_RULES = (*_LEVEL_RULES, "drift")
 
 
 class Setup(Struct, frozen=True):
@@ -112,6 +113,7 @@ class Core:
         self._moving: dict[str, None] = {}
         self._resynced: dict[str, None] = {}
         self._touched: dict[str, None] = {}
+        self._printed: dict[str, None] = {}
         self._watched: dict[str, frozenset[str]] = {}
         self._watched_since: dict[tuple[str, str], float] = {}
         self._seq = 0
@@ -238,6 +240,7 @@ class Core:
             account.book.apply_balances(event, now.mono)
         elif isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)
+            self._printed[account.name] = None
         else:
             account.book.hedge, account.book.multi_assets = event.hedge, event.multi_assets
 
@@ -284,6 +287,19 @@ class Core:
                 pools = account.pools.values()
                 account.moves.settle(pools, account.market.prices, account.book.tables, now)
                 self._moving[account.name] = None
+                if account.name in self._printed:
+                    self._judge_drift(account, now)
+        self._printed.clear()
+
+    def _judge_drift(self, account: WatchedAccount, now: Now) -> None:
+        """Hold our figures against those that a snapshot has brought."""
+        for pool_id, found in account.compare().items():
+            pool = account.pools[pool_id]
+            rule = account.rule("drift", pool)
+            key = IncidentKey(account.name, "drift", pool_id)
+            change = self.incidents.observe(key, rule, found.worst, now)
+            if change is not None:
+                self._pool_change(account, change, rule, None, account.risks.get(pool_id), now)
 
     def _rebuild(self, account: WatchedAccount, now: Now) -> None:
         for symbol in account.symbols:
@@ -333,7 +349,7 @@ class Core:
         if risk.margin_ratio is None:
             return
         trusted = account.ages(risk.pool, self.links, now).freshness == "live"
-        for name in _POOL_RULES:
+        for name in _LEVEL_RULES:
             rule = account.rule(name, risk.pool)
             value = risk.margin_ratio if name == "margin_ratio" else risk.distance
             at_least = Severity.OK

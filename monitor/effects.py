@@ -15,6 +15,7 @@ from monitor.forced import ForcedReport
 from monitor.incidents import Change, IncidentKey
 from monitor.links import Link
 from monitor.moves import PoolMove
+from monitor.risk.drift import Drift
 from monitor.risk.report import PoolRisk, PositionRisk
 from monitor.rules import Severity
 
@@ -221,10 +222,15 @@ class SummaryState(Struct, frozen=True):
 
 
 class HealthState(Struct, frozen=True):
-    """The links of an account, or those that accounts share."""
+    """The links of an account, or those that accounts share.
+
+    Args:
+        drifts: Pool id → how far our figures were from the exchange's at the last snapshot.
+    """
 
     account: str
     links: dict[str, tuple[Link, float]]
+    drifts: dict[str, Drift]
     freshness: Freshness
     as_of_ms: int
 

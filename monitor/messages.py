@@ -35,6 +35,7 @@ from monitor.incidents import IncidentKey
 from monitor.moves import PoolMove
 from monitor.risk import EXACT
 from monitor.risk.attribution import Cause, share
+from monitor.risk.drift import Drift
 from monitor.risk.margin import RATIO_CAP, margin_ratio
 from monitor.risk.pools import row_slug
 from monitor.rules import RuleBook, Severity
@@ -232,6 +233,8 @@ class Messages:
             return {"margin_ratio": self.ratio(worst)}
         if rule == "liquidation_distance":
             return {"distance": self.distance(worst)}
+        if rule == "drift":
+            return {} if worst is None else {"drift": _fraction(worst)}
         return {} if worst is None else {"age_s": float(worst)}
 
     def _advice(self, advice: Advice) -> Payload:
@@ -402,6 +405,7 @@ class Messages:
             "instance": self._id.instance,
             "account": state.account,
             "freshness": state.freshness,
+            "drift": {pool_id: _drift(found) for pool_id, found in state.drifts.items()},
             "links": {
                 name: {
                     "state": link.state.value,
@@ -501,6 +505,18 @@ def _alarming(value: Decimal, levels: Iterable[Decimal], rounding: str) -> Decim
         other = ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING
         rounded = value.quantize(_EIGHT, rounding=other, context=EXACT)
     return rounded
+
+
+def _fraction(value: Decimal) -> float:
+    return float(value.quantize(_EIGHT, rounding=ROUND_CEILING, context=EXACT))
+
+
+def _drift(found: Drift) -> Payload:
+    return {
+        "liquidation_price": _fraction(found.liquidation_price),
+        "maintenance_margin": None if found.maintenance_margin is None else _fraction(found.maintenance_margin),
+        "unrealized_pnl": _fraction(found.unrealized_pnl),
+    }
 
 
 def _ages(ages: Ages) -> Payload:

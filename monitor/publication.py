@@ -25,6 +25,7 @@ from monitor.events import Now, Position
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
 from monitor.risk import contracts
+from monitor.risk.drift import Drift
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
@@ -86,10 +87,10 @@ def due(
         if published.takes_summary(account.name, now):
             yield _summary(account, [*own, *shared], ages, rules, now)
         if published.takes_health(account.name, now):
-            yield _health(account.name, links, ages.freshness == "live", now)
+            yield _health(account.name, links, account.drifts, ages.freshness == "live", now)
     if published.takes_health(INSTANCE, now):
         live = all(a.ages(None, links, now).freshness == "live" for a in accounts.values())
-        yield _health(INSTANCE, links, live, now)
+        yield _health(INSTANCE, links, {}, live, now)
 
 
 def gone(account: WatchedAccount) -> Iterator[Effect]:
@@ -210,7 +211,7 @@ def _sum(a: Decimal | None, b: Decimal | None) -> Decimal:
     return (a or ZERO) + (b or ZERO)
 
 
-def _health(account: str, links: Links, live: bool, now: Now) -> HealthState:
+def _health(account: str, links: Links, drifts: dict[str, Drift], live: bool, now: Now) -> HealthState:
     own: Iterable[tuple[str, float]] = [
         (link.name, links.age(link, now.mono)) for link in links.all if link.account == account
     ]
@@ -218,6 +219,7 @@ def _health(account: str, links: Links, live: bool, now: Now) -> HealthState:
     return HealthState(
         account=account,
         links={name: (by_name[name], age) for name, age in own},
+        drifts=drifts,
         freshness="live" if live else "stale",
         as_of_ms=now.wall_ms,
     )

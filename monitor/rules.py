@@ -147,6 +147,17 @@ class MarginCallRule(Rule, frozen=True, kw_only=True):
     every_s: float = 300
 
 
+class DriftRule(Rule, frozen=True, kw_only=True):
+    """How far our figures of a pool are from the exchange's, at its own marks: a fraction of mark or notional.
+
+    Seen at every snapshot; `for_s` asks for it in two of them, since a snapshot's parts may be a moment apart.
+    """
+
+    steps: tuple[Step, ...] = _steps(("0.001", "0.0005", Severity.WARNING))
+    for_s: float = 20
+    clear_for_s: float = 0
+
+
 class DataStaleRule(Rule, frozen=True, kw_only=True):
     """Age of what a link last told us, in seconds.
 
@@ -170,6 +181,7 @@ DEFAULTS: Mapping[str, Rule] = {
     "liquidation_distance": LiquidationDistanceRule(),
     "liquidation_price_moved": LiquidationPriceMovedRule(),
     "data_stale": DataStaleRule(),
+    "drift": DriftRule(),
     "forced_order": ForcedOrderRule(),
     "exchange_margin_call": MarginCallRule(),
 }

@@ -50,6 +50,8 @@ def worded(story: Story) -> tuple[str, str]:
         return _stale(story)
     if story.change.incident.rule == "forced_order":
         return _forced(story)
+    if story.change.incident.rule == "drift" and story.change.resolution in (None, "recovered"):
+        return _drifted(story)
     return _level(story)
 
 
@@ -201,6 +203,17 @@ def _forced(story: Story) -> tuple[str, str]:
         sentences.append(f"Realized PnL {pnl}, clearance fee {amount(report.clearance_fee)} {report.asset}.")
     sentences.append("Nothing is left." if not report.left else f"{_plain(report.left)} is left.")
     return f"{account}: {what} {word}", " ".join(sentences)
+
+
+def _drifted(story: Story) -> tuple[str, str]:
+    """Our figures and the exchange's part, or agree again."""
+    change, incident = story.change, story.change.incident
+    where = f"{incident.account} {incident.subject}"
+    if change.kind == "resolved":
+        return f"{where}: our figures agree with the exchange's again", f"{where}: our figures agree with its again."
+    far = "" if change.value is None else f" by {percent(change.value)}"
+    said = f"{where}: our figures differ from the exchange's{far}"
+    return said, f"{said} of mark or notional. Trust the exchange's, and look whether brackets or modes have changed."
 
 
 def _stale(story: Story) -> tuple[str, str]:

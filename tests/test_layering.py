@@ -33,7 +33,7 @@ LAYERS = (
     {"effects"},
     {"moves", "incidents", "links", "forced"},
     {"rules"},
-    {"risk.attribution", "risk.advice", "risk.scenario", "risk.pools"},
+    {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools"},
     {"risk.report"},
     {"risk.contracts"},
     {"risk.liquidation", "book"},

@@ -1,0 +1,73 @@
+"""Our figures against the exchange's own: a mistake of either must not stay unseen."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from monitor.effects import HealthState, Story
+from monitor.events import ExchangeFigures, PositionsRead, Tick
+from tests.watched import Watched, row
+
+D = Decimal
+
+HELD = row("BTCUSDT", "2.5", "92000")
+AGREED = ExchangeFigures(D("90400"), D("-4000"), D("904"), D("90288.19277108"))
+"""What the exchange prints of 2.5 BTC at 92000 on 5182.40 USDT, at its own mark of 90400."""
+
+
+def printed(core: Watched, figures: ExchangeFigures) -> PositionsRead:
+    return PositionsRead("main", ((HELD, figures),), core.now.wall_ms)
+
+
+def holding() -> Watched:
+    core = Watched()
+    core.begin("5182.40", HELD)
+    core.price("91500")
+    return core
+
+
+def drifts(stories: list[Story]) -> list[Story]:
+    return [story for story in stories if story.change.incident.rule == "drift"]
+
+
+def test_figures_that_agree_are_published_as_such_whatever_the_mark_is_by_now() -> None:
+    """The exchange's answer is of another moment: it is compared at the mark it came with."""
+    core = holding()
+    core.step(printed(core, AGREED))
+
+    found = core.core.accounts["main"].drifts["cross-usdt"]
+    assert found.worst < D("1e-12")
+    [health] = [e for e in core.step(Tick(), after=30) if isinstance(e, HealthState) and e.account == "main"]
+    assert health.drifts == {"cross-usdt": found}
+
+
+def test_a_drift_that_lasts_is_told_and_ends_when_they_agree() -> None:
+    """Changed brackets, or an adjustment that we do not know of, would make every other figure wrong."""
+    core = holding()
+    wrong = ExchangeFigures(D("90400"), D("-4000"), D("1356"), D("90300"))
+    first = drifts(core.tell(printed(core, wrong)))
+    [opened] = drifts(core.tell(printed(core, wrong), after=30))
+    [resolved] = drifts(core.tell(printed(core, AGREED), after=30))
+
+    assert first == []
+    assert (opened.change.kind, opened.change.severity.word) == ("opened", "warning")
+    assert opened.change.value == D("452") / D("226000")
+    assert "0.20 % of mark or notional" in opened.text
+    assert resolved.change.resolution == "recovered"
+
+
+def test_a_price_that_only_one_of_us_has_is_as_far_as_can_be() -> None:
+    """The exchange's "none" against a price of ours is no rounding."""
+    core = holding()
+    core.step(printed(core, ExchangeFigures(D("90400"), D("-4000"), D("904"), None)))
+
+    assert core.core.accounts["main"].drifts["cross-usdt"].liquidation_price == 1
+
+
+def test_one_snapshot_that_was_torn_is_no_news() -> None:
+    """The parts of a snapshot may be a moment apart: only what the next one shows too is told."""
+    core = holding()
+    torn = ExchangeFigures(D("90400"), D("-3000"), D("904"), D("90288.19277108"))
+    stories = core.tell(printed(core, torn)) + core.tell(printed(core, AGREED), after=30)
+
+    assert drifts(stories) == []
