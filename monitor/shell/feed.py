@@ -413,12 +413,12 @@ class AccountFeed(_Link):
 
     async def _ask(self, request: Request) -> Answer:
         """Ask, and report how the REST link fares."""
+        if self._rest.blocked_s:
+            self._rest_down(f"the exchange asks us to stay away for {self._rest.blocked_s:.0f} s")
         try:
             answer = await self._rest.ask(request, urgent=self._blind)
         except ExchangeError as exc:
-            if self._rest_live:
-                self._rest_live = False
-                self.inbox.put([LinkReport(self._rest_link, LinkState.DOWN, self._sessions, None, str(exc))])
+            self._rest_down(str(exc))
             if exc.code == _CLOCK_REFUSED:
                 self._clock_known = False
             raise
@@ -426,6 +426,11 @@ class AccountFeed(_Link):
             self._rest_live = True
             self.inbox.put([LinkReport(self._rest_link, LinkState.LIVE, self._sessions, answer.weight_used)])
         return answer
+
+    def _rest_down(self, why: str) -> None:
+        if self._rest_live:
+            self._rest_live = False
+            self.inbox.put([LinkReport(self._rest_link, LinkState.DOWN, self._sessions, None, why)])
 
 
 def _without(streams: Collection[str], others: Collection[str]) -> tuple[str, ...]:

@@ -142,6 +142,11 @@ class Rest:
             self._budget.counted(answer.weight_used)
         return structs.replace(answer, sent_ms=sent_ms, received_ms=now().wall_ms)
 
+    @property
+    def blocked_s(self) -> float:
+        """Seconds for which the exchange has asked us, whichever account it was, to stay away."""
+        return max(0.0, self._budget.blocked_until - time.monotonic())
+
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
