@@ -367,11 +367,8 @@ def write_config(
         "account": [
             {
                 "name": name,
-                "venue": "binance-usdm",
                 "environment": "custom",
-                "rest_url": exchange.url,
-                "market_url": f"{exchange.ws_url}/market",
-                "private_url": f"{exchange.ws_url}/private",
+                **addresses(exchange, name),
                 "wallet_url": exchange.url,
                 "api_key": f"file:{private_file(folder / f'{name}.key', exchange.accounts[name].api_key)}",
                 "secret": f"file:{private_file(folder / f'{name}.secret', exchange.accounts[name].secret)}",
@@ -382,6 +379,19 @@ def write_config(
     path = folder / "config.toml"
     path.write_text("".join(_toml(written)), "utf-8")
     return path
+
+
+def addresses(exchange: Exchange, account: str) -> Table:
+    """Venue and addresses of an account; the simulated exchange serves both hosts on one port."""
+    if exchange.accounts[account].market == "coinm":
+        host = f"{exchange.ws_url}/dstream"
+        return {"venue": "binance-coinm", "rest_url": exchange.url, "market_url": host, "private_url": host}
+    return {
+        "venue": "binance-usdm",
+        "rest_url": exchange.url,
+        "market_url": f"{exchange.ws_url}/market",
+        "private_url": f"{exchange.ws_url}/private",
+    }
 
 
 def _toml(table: Table, path: str = "") -> Iterable[str]:

@@ -62,7 +62,7 @@ class BinanceCoinm(Binance):
             time=_TIME,
             contracts=_CONTRACTS,
             marks=_MARKS_NOW,
-            account=(_BRACKETS, _ACCOUNT, _POSITIONS),
+            account=(_CONTRACTS, _BRACKETS, _ACCOUNT, _POSITIONS),  # without a contract's size nothing can be said
             reconcile=(_ACCOUNT, _POSITIONS),
             forced=_FORCED,
             open_stream=_OPEN_STREAM,
