@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from monitor.core import Setup
 from monitor.effects import AccountSetup
 from monitor.errors import ConfigError
-from monitor.rules import DEFAULTS, Match, Rule, RuleBook, Severity, Step
+from monitor.rules import DEFAULTS, DataStaleRule, Match, Rule, RuleBook, Severity, Step
 from monitor.venues import VENUES, Hosts, PrivateForm, hosts
 
 T = TypeVar("T")
@@ -182,6 +182,11 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
         credentials_dir=reader.table(main_name, "[credentials] ", top.get("credentials", {}), _CREDENTIALS).get("dir"),
         summary_every_s=top.get("summary_every_s", 30),
     )
+    for rule, matches in config.rules.matches.items():
+        for number, match in enumerate(matches, 1):
+            where = f"[[rules.{rule}.match]] number {number} "
+            if match.symbol is not None and match.symbol != match.symbol.upper():
+                reader.wrong(main_name, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
     if config.mqtt.password is not None and config.mqtt.username is None:
         reader.wrong(main_name, "[mqtt] password", "is of no use without username")
     if (config.mqtt.tls_cert_file is None) != (config.mqtt.tls_key_file is None):
@@ -520,7 +525,8 @@ def _rule_values(
     kinds["repeat_s"] = lambda value: {**rule.repeat_s, **_repeats(value)}  # a severity not named keeps its time
     if rule.steps:
         rising = rule.steps[0].clear < rule.steps[0].at
-        kinds["steps"] = lambda value: _steps(value, rising)
+        largest = None if isinstance(rule, DataStaleRule) else Decimal(1)  # all others measure fractions
+        kinds["steps"] = lambda value: _steps(value, rising, largest)
     return reader.table(file, where, table, {**beside, **kinds})
 
 
@@ -531,7 +537,7 @@ def _repeats(value: Any) -> dict[str, float]:
     return {key: _seconds(1)(seconds) for key, seconds in value.items()}
 
 
-def _steps(value: Any, rising: bool) -> tuple[Step, ...]:
+def _steps(value: Any, rising: bool, largest: Decimal | None) -> tuple[Step, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError('must be a list such as [{at = 0.8, clear = 0.7, severity = "warning"}]')
     steps = []
@@ -540,6 +546,8 @@ def _steps(value: Any, rising: bool) -> tuple[Step, ...]:
             raise ValueError("each step needs at, clear and severity, and nothing else")
         word = _one_of(*(s.word for s in Severity if s is not Severity.OK))(row["severity"])
         step = Step(_amount(row["at"]), _amount(row["clear"]), Severity[word.upper()])
+        if largest is not None and max(step.at, step.clear) > largest:
+            raise ValueError(f"levels are fractions, 0.8 for 80 %: {max(step.at, step.clear)} would never be reached")
         if step.at == step.clear:
             raise ValueError(f"at and clear are both {step.at}; clear must lie on the safe side of at")
         steps.append(step)

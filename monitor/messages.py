@@ -70,6 +70,12 @@ class Message(Struct, frozen=True):
     opened_ms: int = 0
     at_ms: int = 0
 
+    @property
+    def line(self) -> str:
+        """What keeps its order: the incidents of one rule and subject, each named after the time that it opened."""
+        incident_id = self.incident_id or ""
+        return incident_id.rpartition(".")[0] or incident_id
+
 
 class Identity(Struct, frozen=True):
     """Who publishes.

@@ -1,7 +1,7 @@
 """What waits for the broker: states of which only the newest counts, and events of which none may be lost.
 
 Pure: it decides what is sent next; `shell/broker.py` sends. A topic is either a state or an event, never both. After
-an outage the states go first, then events, the most severe first; the events of one incident keep their order.
+an outage the states go first, then events, the most severe first; the events of one rule and subject keep their order.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Outbox:
                 self.states[message.topic] = message
                 self._due[message.topic] = None
             else:
-                self._events.setdefault(message.incident_id, deque()).append(message)
+                self._events.setdefault(message.line, deque()).append(message)
 
     def release(self, messages: Iterable[Message]) -> bool:
         """These events may be sent now. True: some of them could not be before."""
@@ -45,9 +45,9 @@ class Outbox:
         for message in messages:
             if message.event_id is None or message.incident_id is None or message.event_id in self._released:
                 continue
-            if message in self._events.get(message.incident_id, ()):
+            if message in self._events.get(message.line, ()):
                 self._released.add(message.event_id)
-                self._queue(message.incident_id)
+                self._queue(message.line)
                 fresh = True
         return fresh
 
@@ -55,7 +55,7 @@ class Outbox:
         """A new connection: what was under way goes again, and every state is said anew, first of all."""
         for message in self._flying.values():
             if message.incident_id is not None:
-                self._queue(message.incident_id)
+                self._queue(message.line)
         self._flying.clear()
         self._due = dict.fromkeys(self.states)
         self._catching_up = True
@@ -80,19 +80,20 @@ class Outbox:
                 self._due.pop(message.topic, None)
             return
         self._released.discard(message.event_id)
-        waiting = self._events.get(message.incident_id)
+        waiting = self._events.get(message.line)
         if waiting is None:
             return  # acknowledged twice, over the old connection and over the new
         if waiting and waiting[0].event_id == message.event_id:
             waiting.popleft()
         if waiting:
-            self._queue(message.incident_id)
+            self._queue(message.line)
         else:
-            del self._events[message.incident_id]
+            del self._events[message.line]
 
     def is_superseded(self, message: Message) -> bool:
         """Whether a newer event of the same incident waits behind this one."""
-        return message.incident_id is not None and len(self._events.get(message.incident_id, ())) > 1
+        behind = [m for m in self._events.get(message.line, ()) if m.incident_id == message.incident_id]
+        return message.event_id is not None and bool(behind) and behind[-1].event_id != message.event_id
 
     @property
     def waiting(self) -> int:
@@ -107,17 +108,17 @@ class Outbox:
     def waiting_events(self) -> int:
         return sum(map(len, self._events.values()))
 
-    def _queue(self, incident_id: str) -> None:
+    def _queue(self, line: str) -> None:
         """Let an incident's first event compete, with the rank of the worst that waits behind it."""
-        waiting = self._events.get(incident_id)
+        waiting = self._events.get(line)
         if waiting:
             rank = max(message.rank for message in waiting)
-            heapq.heappush(self._heads, (-rank, next(self._order), incident_id))
+            heapq.heappush(self._heads, (-rank, next(self._order), line))
 
     def _next_event(self) -> Message | None:
         while self._heads:
-            _, _, incident_id = heapq.heappop(self._heads)
-            waiting = self._events.get(incident_id)
+            _, _, line = heapq.heappop(self._heads)
+            waiting = self._events.get(line)
             if not waiting:
                 continue
             event_id = waiting[0].event_id

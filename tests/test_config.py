@@ -419,3 +419,18 @@ def test_sections_reach_the_config() -> None:
     assert (config.links.tick_s, config.links.private_forms) == (0.05, ("path",))
     assert (config.store.path, config.log.format, config.credentials_dir) == ("x.db", "json", "/etc/keys")
     assert config.setup.summary_every_s == 5
+
+
+def test_a_level_in_percent_is_an_error() -> None:
+    """It would never be reached: the rule would be off, and nobody would know."""
+    [problem] = problems(ACCOUNT + '[rules.margin_ratio]\nsteps = [{at = 80, clear = 70, severity = "warning"}]')
+
+    assert "0.8 for 80 %" in problem
+
+
+def test_a_symbol_in_lower_case_is_an_error() -> None:
+    """It matches nothing, since symbols are upper-case."""
+    steps = 'steps = [{at = 0.15, clear = 0.18, severity = "warning"}]'
+    [problem] = problems(ACCOUNT + f'[[rules.liquidation_distance.match]]\nsymbol = "pepe*"\n{steps}')
+
+    assert 'write "PEPE*"' in problem

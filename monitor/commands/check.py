@@ -44,7 +44,9 @@ def _files(config: Config) -> list[str]:
     """Files and folders that the daemon will need."""
     problems = []
     store = settings.store_path(config)
-    if store.exists() and not os.access(store, os.R_OK | os.W_OK):
+    if store.is_dir():
+        problems.append(f"[store] path: {store} is a folder; name a file in it")
+    elif store.exists() and not os.access(store, os.R_OK | os.W_OK):
         problems.append(f"[store] path: {store} cannot be written by this user")
     elif not store.exists() and not _can_be_made(store):
         problems.append(f"[store] path: {store} cannot be made by this user")

@@ -88,7 +88,11 @@ async def _demo(beat: float, show: Callable[[Message], None], as_json: bool) -> 
     sent: list[Message] = []
 
     def on_sent(message: Message) -> None:
-        show(message)
+        try:
+            show(message)
+        except OSError:  # whoever read us has gone, or cannot take more
+            stop.set()
+            return
         sent.append(message)
         asyncio.get_running_loop().create_task(_notify(seen))
 

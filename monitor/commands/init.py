@@ -15,17 +15,19 @@ def main(directory: str, systemd: bool) -> int:
     wanted = [("config.example.toml", folder / "config.toml")]
     if systemd:
         wanted.append((_UNIT, folder / _UNIT))
+    missing = [(name, target) for name, target in wanted if not target.exists()]
     for _, target in wanted:
         if target.exists():
             print(f"{target} is there already; it is left as it is. Move it away to have a new one.", file=sys.stderr)
-            return 1
-    for name, target in wanted:
+    for name, target in missing:
         try:
             target.write_text(_shipped(name), encoding="utf-8")
         except OSError as exc:
             print(f"{target} cannot be written: {exc.strerror}", file=sys.stderr)
             return 1
         print(f"{target} written")
+    if not missing:
+        return 1
     print("Next: set your account and broker in it, then run `marginwatch check`.")
     return 0
 

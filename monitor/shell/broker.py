@@ -22,11 +22,13 @@ from monitor.config import MqttConfig
 from monitor.messages import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs
-from monitor.shell.backoff import Backoff
+from monitor.shell.backoff import Backoff, stop_if_cancelled
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
+_SHORT_S = 5.0
+"""A connection that ends sooner than this was no success: the next try waits longer."""
 _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
 
 
@@ -60,6 +62,7 @@ class Broker:
         self._stopping = False
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
         self._ghosts_wanted = True
+        self._since = 0.0
         self._window = config.inflight
         self.connected = False
         self.seen: set[str] = set()
@@ -83,9 +86,16 @@ class Broker:
                 await self._session(version, backoff)
             except* (MqttError, OSError, TimeoutError, ValueError) as group:
                 why = _reason(group)
-                self._log.warning("broker lost" if self.connected else "broker not reached", reason=why, mqtt=version)
+                short = self.connected and time.monotonic() - self._since < _SHORT_S
+                self._log.warning(
+                    "broker lost" if self.connected else "broker not reached",
+                    reason=why,
+                    mqtt=version,
+                    remedy="if this repeats: does another marginwatch use this prefix or client_id?" if short else None,
+                )
                 if not self.connected and len(self._versions) > 1:
                     self._versions.reverse()  # the other version, next time
+            stop_if_cancelled()
             self.connected = False
             if not self._stopping:
                 await backoff.wait()
@@ -94,6 +104,7 @@ class Broker:
         async with self._client(version) as client:
             self._versions = [version]
             self.connected = True
+            self._since = time.monotonic()
             self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=version)
             self._outbox.connected()
             try:
@@ -173,6 +184,7 @@ class Broker:
                 for task in done - {waking}:
                     flying.discard(task)
                     await task  # raises what went wrong; the connection is then given up
+                if time.monotonic() - self._since > _SHORT_S:
                     backoff.reset()
         finally:
             for task in flying:

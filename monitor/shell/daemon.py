@@ -98,12 +98,10 @@ class Daemon:
                 ]
                 await stop.wait()
                 self._notifier.stopping()
-                for task in others:
-                    task.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
+                await _ended(others)
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
-                broker.cancel()
+                await _ended([broker])
         finally:
             for rest in self._rests:
                 await rest.close()
@@ -265,3 +263,11 @@ class Daemon:
         worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
         ratio = "no positions" if worst is None else f"worst margin ratio {worst:.1%}"
         return f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: one that fails at the same moment may swallow the first request."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=0.5)

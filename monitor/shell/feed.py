@@ -33,7 +33,7 @@ from monitor.events import (
     StreamExpired,
 )
 from monitor.shell import logs
-from monitor.shell.backoff import Backoff
+from monitor.shell.backoff import Backoff, stop_if_cancelled
 from monitor.shell.clock import now
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Answer, Rest
@@ -70,6 +70,7 @@ class _Link:
                 why = _reason(group)
                 self.report(LinkState.DOWN, why)
                 self.log.warning("link down", account=self.link.account, link=self.link.name, reason=why)
+            stop_if_cancelled()
             self._sessions += 1
             await self._backoff.wait()
 

@@ -43,7 +43,13 @@ def load(path: Path) -> Config:
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         raise ConfigError([f'{path}: include: must be a list such as ["accounts.d/*.toml"]'])
     for pattern in patterns:
-        documents += [(str(found), _toml(found)) for found in sorted(path.parent.glob(pattern))]
+        try:
+            found = sorted(path.parent.glob(pattern))
+        except (NotImplementedError, ValueError):
+            raise ConfigError(
+                [f'{path}: include: "{pattern}" must be a pattern below {path.parent}, such as "accounts.d/*.toml"']
+            ) from None
+        documents += [(str(file), _toml(file)) for file in found]
     return parse(documents)
 
 

@@ -11,7 +11,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -49,6 +49,8 @@ class Batch(Struct, frozen=True):
 
 _Job = Batch | tuple[str, int]
 _OWED_AT_MOST = 10_000
+_TRY_AGAIN_S = 1.0
+"""A full disk that is freed must get what it missed, also where nothing else happens."""
 
 
 class Store:
@@ -108,29 +110,46 @@ class Store:
             return
         self._loop.call_soon_threadsafe(opened.set_result, found)
         owed: list[_Job] = []
-        while (job := self._jobs.get()) is not None:
-            jobs = [job]
-            while not self._jobs.empty():
-                more = self._jobs.get()
-                if more is None:
-                    self._jobs.put(None)
-                    break
-                jobs.append(more)
+        running = True
+        while running:
+            jobs, running = self._next(_TRY_AGAIN_S if owed else None)
             owed = self._write(connection, owed, jobs)
         connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._refuse_newer()
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=5)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         [version] = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise StoreError(f"{self._path} is of a newer marginwatch (store version {version}); it is left untouched")
         if version == 0:
             connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
             self._path.chmod(0o600)
         return connection
+
+    def _refuse_newer(self) -> None:
+        """Look at an existing store without touching it."""
+        if not self._path.exists():
+            return
+        with closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            [version] = connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise StoreError(
+                f"{self._path} is of a newer marginwatch (store version {version}) and is left untouched;"
+                " run that version, or give another [store] path"
+            )
+
+    def _next(self, timeout_s: float | None) -> tuple[list[_Job], bool]:
+        """All jobs that wait, after waiting for the first; False: no more will come."""
+        jobs: list[_Job] = []
+        with suppress(queue.Empty):
+            job = self._jobs.get(timeout=timeout_s)
+            while job is not None:
+                jobs.append(job)
+                job = self._jobs.get_nowait()
+            return jobs, False
+        return jobs, True
 
     def _write(self, connection: sqlite3.Connection, owed: list[_Job], jobs: list[_Job]) -> list[_Job]:
         """Write what is owed from before and what is new, all or nothing. Returns what is owed then."""

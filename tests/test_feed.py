@@ -1,0 +1,44 @@
+"""The life of a link: sessions for ever, and an end when it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from monitor.config import LinksConfig
+from monitor.errors import LinkDown
+from monitor.events import LinkId
+from monitor.shell.feed import _Link
+from monitor.shell.inbox import Inbox
+
+
+class Dying(_Link):
+    """A link of which a part fails at the very moment at which all of it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__(LinkId("main", "private"), Inbox(), LinksConfig())
+        self.open = asyncio.Event()
+
+    async def session(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._part())
+            await asyncio.Event().wait()
+
+    async def _part(self) -> None:
+        try:
+            self.open.set()
+            await asyncio.Event().wait()
+        finally:
+            raise LinkDown("the connection was lost just then")
+
+
+async def test_a_link_that_fails_while_it_is_stopped_ends_all_the_same() -> None:
+    """The group reports the failure alone; a loop that only retries would never end, and the daemon with it."""
+    link = Dying()
+    running = asyncio.create_task(link.run())
+    await link.open.wait()
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 5)
