@@ -6,18 +6,6 @@ import asyncio
 import random
 
 
-def stop_if_cancelled() -> None:
-    """Raise the cancellation that a task group has swallowed: where a child fails at the same moment as its parent is
-    cancelled, the group raises the child's error alone, and a loop that retries would never end.
-
-    Raises:
-        asyncio.CancelledError: This task has been asked to end.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 class Backoff:
     """Seconds to wait before trying again: doubling up to a limit, with jitter so that many do not try at once."""
 

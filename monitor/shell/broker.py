@@ -22,7 +22,7 @@ from monitor.config import MqttConfig
 from monitor.messages import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs
-from monitor.shell.backoff import Backoff, stop_if_cancelled
+from monitor.shell.backoff import Backoff
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
@@ -95,7 +95,6 @@ class Broker:
                 )
                 if not self.connected and len(self._versions) > 1:
                     self._versions.reverse()  # the other version, next time
-            stop_if_cancelled()
             self.connected = False
             if not self._stopping:
                 await backoff.wait()

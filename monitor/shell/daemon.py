@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from monitor import __version__
 from monitor.config import AccountConfig, Config, Secret
@@ -90,14 +91,12 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
-                others = [
-                    tasks.create_task(self._pump(), name="pump"),
-                    tasks.create_task(self._tick(), name="tick"),
-                    *(tasks.create_task(feed.run(), name=f"feed[{feed.link.name}]") for feed in self._markets.values()),
-                    *(tasks.create_task(feed.run(), name=f"feed[{name}]") for name, feed in self._accounts.items()),
-                ]
+                parts = [("pump", self._pump()), ("tick", self._tick())]
+                parts += [(f"feed[{name}]", feed.run()) for name, feed in {**self._markets, **self._accounts}.items()]
+                others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
                 await stop.wait()
                 self._notifier.stopping()
+                self._stop_feeds()
                 await _ended(others)
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
@@ -144,6 +143,19 @@ class Daemon:
         return rest
 
     # ---- tasks ----
+
+    async def _part(self, part: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the daemon. Where it fails, which is a bug, the others end with it."""
+        try:
+            await part
+        except Exception:
+            self._stop_feeds()
+            self._broker.stop()
+            raise
+
+    def _stop_feeds(self) -> None:
+        for feed in (*self._markets.values(), *self._accounts.values()):
+            feed.stop()
 
     async def _tick(self) -> None:
         while True:

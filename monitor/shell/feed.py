@@ -33,7 +33,7 @@ from monitor.events import (
     StreamExpired,
 )
 from monitor.shell import logs
-from monitor.shell.backoff import Backoff, stop_if_cancelled
+from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Answer, Rest
@@ -60,19 +60,26 @@ class _Link:
         self._sessions = 0
         self._backoff = Backoff(links.backoff_min_s, links.backoff_max_s)
         self._compress = links.compression
+        self._ending = False
 
     async def run(self) -> None:
-        """Live for ever: one session after the other."""
-        while True:
+        """Live until stopped: one session after the other."""
+        while not self._ending:
             try:
                 await self.session()
             except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError) as group:
                 why = _reason(group)
                 self.report(LinkState.DOWN, why)
                 self.log.warning("link down", account=self.link.account, link=self.link.name, reason=why)
-            stop_if_cancelled()
+            if self._ending:
+                return
             self._sessions += 1
             await self._backoff.wait()
+
+    def stop(self) -> None:
+        """Begin no further session. Said before the task is cancelled: where a part of a session fails at the very
+        moment of the cancellation, the task group raises the failure alone, and a loop that retries would go on."""
+        self._ending = True
 
     async def session(self) -> None:
         """Connect, and carry what comes until it ends in an exception."""
