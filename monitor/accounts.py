@@ -248,9 +248,6 @@ class WatchedAccount:
             return "pool_replaced"
         return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
 
-    def ended(self, pool_id: str) -> None:
-        self._gone.pop(pool_id, None)
-
 
 def worst_severity(severities: list[Severity]) -> Severity:
     return max(severities, default=Severity.OK)

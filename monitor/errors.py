@@ -55,3 +55,10 @@ class LinkDown(MarginwatchError):
 
 class StoreError(MarginwatchError):
     """The store cannot be opened or written. The daemon says so, and goes on from memory."""
+
+
+def innermost(exc: BaseException) -> BaseException:
+    """The first exception that is no group: what made a task group end."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.config import Config, parse
 from monitor.messages import Message
 from monitor.shell import logs, settings
+from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def _print_json(message: Message) -> None:
         "payload": payload,
         "retain": message.retain,
         "qos": message.qos,
-        "at_ms": time.time_ns() // 1_000_000,
+        "at_ms": now().wall_ms,
     }
     print(json.dumps(line, ensure_ascii=False, separators=(",", ":")), flush=True)
 

@@ -19,10 +19,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from monitor.config import MqttConfig
+from monitor.errors import innermost
 from monitor.messages import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
+from monitor.shell.clock import now
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
@@ -211,7 +213,7 @@ class Broker:
         properties.ContentType = "application/json"
         if message.event_id is not None:
             user = [("event_id", message.event_id)]
-            delayed_ms = time.time_ns() // 1_000_000 - message.at_ms
+            delayed_ms = now().wall_ms - message.at_ms
             if delayed_ms >= 1000:
                 user.append(("delayed_ms", str(delayed_ms)))
             if self._outbox.is_superseded(message):
@@ -266,8 +268,6 @@ def _tls(config: MqttConfig) -> ssl.SSLContext:
     return context
 
 
-def _reason(group: BaseExceptionGroup[Any]) -> str:
-    exc: BaseException = group
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
+def _reason(group: BaseException) -> str:
+    exc = innermost(group)
     return f"{exc}" or type(exc).__name__

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from monitor.config import AccountConfig, LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import DecodeError, ExchangeError, LinkDown
+from monitor.errors import DecodeError, ExchangeError, LinkDown, innermost
 from monitor.events import (
     BalancesRead,
     ClockOffset,
@@ -445,11 +445,9 @@ def _without(streams: Collection[str], others: Collection[str]) -> tuple[str, ..
     return tuple(stream for stream in streams if stream not in others)
 
 
-def _reason(group: BaseExceptionGroup[BaseException]) -> str:
+def _reason(group: BaseException) -> str:
     """Why a session ended, in one line that holds no address."""
-    exc: BaseException = group
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
+    exc = innermost(group)
     if isinstance(exc, LinkDown | ExchangeError | DecodeError):
         return str(exc)
     if isinstance(exc, ConnectionClosed):
