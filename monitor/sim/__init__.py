@@ -4,7 +4,9 @@ It is the other side of the wire, for the demo, the tests and development. It sp
 and websockets, keeps its own ledger and does its own arithmetic; nothing in here imports
 anything else of `monitor`.
 
-    __main__ → control, exchange → rest, streams → desk → engine → trading → margin → account, market
+    __main__ → control, exchange → rest, streams → enforcement → desk → engine → liquidation → trading → margin
+                                                                              → account, market, forced
+                                                            engine → collateral → multiassets → margin, assetindex
                                    rest → rest_usdm, rest_coinm → endpoints, answers, coinm, listings
 
 `exchange.Exchange` is what a program uses; `python -m monitor.sim --help` is what a person uses.

@@ -24,12 +24,14 @@ while it runs, steer it over HTTP (numbers as text keep every digit):
   curl -X POST localhost:8790/sim/fund       -d '{"symbol": "BTCUSDT", "rate": "0.001"}'
   curl -X POST localhost:8790/sim/transfer   -d '{"account": "main", "asset": "USDT", "amount": "-500"}'
   curl -X POST localhost:8790/sim/add_margin -d '{"account": "main", "symbol": "SOLUSDT", "amount": "100"}'
+  curl -X POST localhost:8790/sim/set_asset_index -d '{"asset": "BTC", "index": "51000"}'
+  curl -X POST localhost:8790/sim/adl        -d '{"account": "main", "symbol": "BTCUSDT", "fraction": "0.5"}'
   curl -X POST localhost:8790/sim/fault      -d '{"half_open_market": true}'
   curl localhost:8790/sim/state
 
 scenarios: calm (one account, nothing moves), mixed (hedge mode, USDC, a European account too),
-crash (a withdrawal, then a fall of 15 % within a minute), coinm (a COIN-M account), or a file; its format is in
-scenario.py.
+crash (a withdrawal, then a fall of 15 % within a minute), coinm (a COIN-M account), multi-assets (an account in that
+mode), liquidation (in part, then whole, then auto-deleveraging), or a file; its format is in scenario.py.
 """
 
 

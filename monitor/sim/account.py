@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from monitor.sim.decimals import ZERO
+from monitor.sim.decimals import ONE, ZERO
+from monitor.sim.forced import LiquidationRules
 
 Row = dict[str, Any]
 
@@ -35,7 +36,10 @@ class Settings:
 
 @dataclass
 class Position:
-    """One position. quantity: signed, negative is short; COIN-M: contracts. fees: paid since it was opened."""
+    """One position. quantity: signed, negative is short; COIN-M: contracts. fees: paid since it was opened.
+
+    coef: The account's own bracket multiplier of the symbol.
+    """
 
     symbol: str
     side: str
@@ -46,6 +50,29 @@ class Position:
     realized: Decimal = ZERO
     fees: Decimal = ZERO
     updated_ms: int = 0
+    coef: Decimal = ONE
+
+
+@dataclass(frozen=True)
+class Resting:
+    """A limit order in the book. It reserves no margin here, and no price fills it."""
+
+    order_id: int
+    client_id: str
+    symbol: str
+    position_side: str
+    buy: bool
+    quantity: Decimal
+    price: Decimal
+    placed_ms: int
+
+
+@dataclass(frozen=True)
+class NotionalCoef:
+    """The account's own multiplier of a symbol's brackets. scaled: whether REST prints them multiplied already."""
+
+    coef: Decimal
+    scaled: bool = True
 
 
 def monitor_key_permissions() -> dict[str, bool]:
@@ -75,6 +102,8 @@ class Account:
         margin_assets: Margin asset by the contract's own, where it differs: {"USDT": "BNFCR"} for a European account.
         margin_called: Pools already told of; a pool is told anew after it was below the level.
         adl: ADL quantile by symbol, 0–4.
+        orders: What rests in the book, oldest first.
+        coefs: Bracket multipliers by symbol, where the account has its own.
     """
 
     name: str
@@ -92,6 +121,9 @@ class Account:
     income: list[Row] = field(default_factory=list)
     force_orders: list[Row] = field(default_factory=list)
     margin_called: set[str] = field(default_factory=set)
+    orders: list[Resting] = field(default_factory=list)
+    coefs: dict[str, NotionalCoef] = field(default_factory=dict)
+    liquidation: LiquidationRules = field(default_factory=LiquidationRules)
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -110,12 +142,18 @@ class Account:
         """The position, made flat when first asked for; asset: margin asset of the contract."""
         key = (symbol, side)
         if key not in self.positions:
-            self.positions[key] = Position(symbol, side, self.margin_assets.get(asset, asset))
+            coef = self.coefs[symbol].coef if symbol in self.coefs else ONE
+            self.positions[key] = Position(symbol, side, self.margin_assets.get(asset, asset), coef=coef)
         return self.positions[key]
 
     def open_positions(self, asset: str | None = None) -> Iterator[Position]:
         """Positions that are not flat."""
         return (p for p in self.positions.values() if p.quantity and asset in (None, p.asset))
+
+    def shown_positions(self) -> list[Position]:
+        """Positions that REST lists: the open ones, and flat ones with an order in the book."""
+        ordered = {(order.symbol, order.position_side) for order in self.orders}
+        return [position for key, position in self.positions.items() if position.quantity or key in ordered]
 
     def isolated(self, position: Position) -> bool:
         """Whether the position has a wallet of its own."""
@@ -137,4 +175,5 @@ class Account:
             balances={asset: replace(balance) for asset, balance in self.balances.items()},
             settings={symbol: replace(settings) for symbol, settings in self.settings.items()},
             positions={key: replace(position) for key, position in self.positions.items()},
+            orders=list(self.orders),
         )

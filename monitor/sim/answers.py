@@ -1,11 +1,12 @@
 """Bodies of the USDⓈ-M answers about an account: field names and roundings as each endpoint has them."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
-from monitor.sim import margin
-from monitor.sim.account import ALIAS, Account, Position, Row
-from monitor.sim.decimals import ZERO, exact, half_up8, plain, text8, zero_or8
-from monitor.sim.market import Contract, Market
+from monitor.sim import margin, multiassets
+from monitor.sim.account import ALIAS, Account, Position, Resting, Row
+from monitor.sim.decimals import ZERO, exact, half_up8, json_number, plain, text8, zero_or8
+from monitor.sim.market import Bracket, Contract, Market, scaled
 
 ALWAYS_LISTED = ("USDT", "USDC", "BNB", "BTC", "ETH")
 
@@ -25,6 +26,8 @@ def asset_amounts(account: Account, market: Market, asset: str) -> dict[str, Dec
     initial = total([margin.initial(p, account, market) for p in held])
     cross_wallet = account.balances[asset].cross if asset in account.balances else ZERO
     available = max(cross_wallet + cross_pnl - total([margin.initial(p, account, market) for p in cross]), ZERO)
+    if account.multi_assets:
+        available = multiassets.available(account, asset, market)
     wallet = cross_wallet + total([p.isolated_wallet for p in account.positions.values() if p.asset == asset])
     return {
         "walletBalance": wallet,
@@ -53,21 +56,21 @@ def updated(account: Account, asset: str) -> int:
 
 @exact
 def account_v3(account: Account, market: Market) -> Row:
-    """/fapi/v3/account. In single-asset mode the totals are those of USDT alone."""
+    """/fapi/v3/account. The totals are those of USDT alone; in multi-assets mode of everything, in USD."""
     amounts = {asset: asset_amounts(account, market, asset) for asset in listed_assets(account)}
-    usdt = amounts["USDT"]
+    whole = multiassets.totals(account, market) if account.multi_assets else amounts["USDT"]
     return {
-        "totalInitialMargin": text8(usdt["initialMargin"]),
-        "totalMaintMargin": text8(usdt["maintMargin"]),
-        "totalWalletBalance": text8(usdt["walletBalance"]),
-        "totalUnrealizedProfit": text8(usdt["unrealizedProfit"]),
-        "totalMarginBalance": text8(usdt["marginBalance"]),
-        "totalPositionInitialMargin": text8(usdt["positionInitialMargin"]),
+        "totalInitialMargin": text8(whole["initialMargin"]),
+        "totalMaintMargin": text8(whole["maintMargin"]),
+        "totalWalletBalance": text8(whole["walletBalance"]),
+        "totalUnrealizedProfit": text8(whole["unrealizedProfit"]),
+        "totalMarginBalance": text8(whole["marginBalance"]),
+        "totalPositionInitialMargin": text8(whole["positionInitialMargin"]),
         "totalOpenOrderInitialMargin": text8(ZERO),
-        "totalCrossWalletBalance": text8(usdt["crossWalletBalance"]),
-        "totalCrossUnPnl": text8(usdt["crossUnPnl"]),
-        "availableBalance": text8(usdt["availableBalance"]),
-        "maxWithdrawAmount": text8(usdt["maxWithdrawAmount"]),
+        "totalCrossWalletBalance": text8(whole["crossWalletBalance"]),
+        "totalCrossUnPnl": text8(whole["crossUnPnl"]),
+        "availableBalance": text8(whole["availableBalance"]),
+        "maxWithdrawAmount": text8(whole["maxWithdrawAmount"]),
         "assets": [
             {"asset": asset, **{key: text8(v) for key, v in row.items()}, "updateTime": updated(account, asset)}
             for asset, row in amounts.items()
@@ -84,7 +87,7 @@ def account_v3(account: Account, market: Market) -> Row:
                 "maintMargin": zero_or8(margin.maintenance(position, market)),
                 "updateTime": position.updated_ms,
             }
-            for position in account.open_positions()
+            for position in account.shown_positions()
         ],
     }
 
@@ -142,7 +145,7 @@ def balances(account: Account, market: Market) -> list[Row]:
                 "asset": asset,
                 "balance": text8(amounts["walletBalance"]),
                 **{key: text8(amounts[key]) for key in shown},
-                "marginAvailable": True,
+                "marginAvailable": asset in market.asset_indexes and market.asset_indexes[asset].margin_available,
                 "updateTime": updated(account, asset),
             }
         )
@@ -153,7 +156,7 @@ def balances(account: Account, market: Market) -> list[Row]:
 def position_risk(account: Account, position: Position, market: Market) -> Row:
     """A row of /fapi/v3/positionRisk; `unRealizedProfit` is spelled so here alone."""
     contract = market[position.symbol]
-    price = margin.liquidation_price(position, account, market)
+    price = multiassets.liquidation_price(position, account, market)
     initial = zero_or8(margin.initial(position, account, market))
     return {
         "symbol": position.symbol,
@@ -193,8 +196,45 @@ def position_risk_v2(account: Account, position: Position, market: Market) -> Ro
 
 def max_notional(account: Account, contract: Contract) -> Decimal:
     """Largest notional that the chosen leverage allows."""
-    leverage = account.setting(contract.symbol).leverage
-    return max((b.cap for b in contract.brackets if b.leverage >= leverage), default=ZERO)
+    leverage, own = account.setting(contract.symbol).leverage, account.coefs.get(contract.symbol)
+    brackets = scaled(contract.brackets, own.coef) if own else contract.brackets
+    return max((b.cap for b in brackets if b.leverage >= leverage), default=ZERO)
+
+
+def printed_brackets(account: Account, symbol: str, brackets: Sequence[Bracket]) -> tuple[Sequence[Bracket], Row]:
+    """Brackets as leverageBracket prints them to an account, and what stands beside them: its notionalCoef, if any."""
+    own = account.coefs.get(symbol)
+    if own is None:
+        return brackets, {}
+    return scaled(brackets, own.coef) if own.scaled else brackets, {"notionalCoef": json_number(own.coef)}
+
+
+def open_order(order: Resting, contract: Contract) -> Row:
+    """A row of openOrders of either market."""
+    worth = {"pair": contract.pair, "cumBase": "0"} if contract.coin_margined else {"cumQuote": "0"}
+    return {
+        "avgPrice": "0.00000",
+        "clientOrderId": order.client_id,
+        **worth,
+        "executedQty": "0",
+        "orderId": order.order_id,
+        "origQty": plain(order.quantity),
+        "origType": "LIMIT",
+        "price": plain(order.price),
+        "reduceOnly": False,
+        "side": "BUY" if order.buy else "SELL",
+        "positionSide": order.position_side,
+        "status": "NEW",
+        "stopPrice": "0",
+        "closePosition": False,
+        "symbol": order.symbol,
+        "time": order.placed_ms,
+        "timeInForce": "GTC",
+        "type": "LIMIT",
+        "updateTime": order.placed_ms,
+        "workingType": "CONTRACT_PRICE",
+        "priceProtect": False,
+    }
 
 
 def symbol_config(account: Account, contract: Contract) -> Row:

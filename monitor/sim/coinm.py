@@ -1,5 +1,6 @@
 """Bodies of the COIN-M REST answers, where they differ from those of USDⓈ-M. Every amount is in coin."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from monitor.sim import margin
@@ -131,7 +132,7 @@ def position_risk(account: Account, position: Position, market: Market, extra: b
     return row
 
 
-def bracket_rows(brackets: list[Bracket], floor_key: str) -> list[Row]:
+def bracket_rows(brackets: Sequence[Bracket], floor_key: str) -> list[Row]:
     """Brackets by quantity of coin; their numbers are bare. floor_key: qtyFloor, or qtylFloor as the documents say."""
     return [
         {

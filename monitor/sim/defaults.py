@@ -1,8 +1,11 @@
 """The scenarios that need no file."""
 
 from decimal import Decimal
+from typing import Any
 
 from monitor.sim.account import Account, Balance, Position, Settings
+from monitor.sim.assetindex import AssetIndex
+from monitor.sim.forced import LiquidationRules
 from monitor.sim.market import (
     PERPETUAL_DELIVERY_MS,
     UNCAPPED,
@@ -119,6 +122,13 @@ MARKS = {
     "ADAUSDT": "0.41",
     "DOGEUSDT": "0.12",
 }
+ASSETS = [  # index, buffer of bid and ask, the same of auto-exchange, auto-exchange threshold
+    ("USDT", "1", "0.0001", "0.0001", "-10000"),
+    ("USDC", "1", "0.0001", "0.0001", "-10000"),
+    ("BTC", "60000", "0.05", "0.025", "-0.10"),
+    ("ETH", "2950", "0.05", "0.025", "-5"),
+    ("BNB", "600", "0.1", "0.05", None),
+]
 CURRENT_DELIVERY_MS = 1_798_185_600_000
 NEXT_DELIVERY_MS = 1_893_456_000_000
 
@@ -160,6 +170,19 @@ def contracts() -> list[Contract]:
     return [*linear, tesla, *inverse]
 
 
+def asset_indexes() -> list[AssetIndex]:
+    """Collateral assets: dollars that lose next to nothing, coins with a haircut."""
+    return [
+        AssetIndex(
+            asset,
+            Decimal(index),
+            *(Decimal(buffer), Decimal(buffer), Decimal(auto), Decimal(auto)),
+            auto_exchange=None if threshold is None else Decimal(threshold),
+        )
+        for asset, index, buffer, auto, threshold in ASSETS
+    ]
+
+
 def position(symbol: str, quantity: str, entry: str, wallet: str = "0", side: str = "BOTH") -> Position:
     """A position, in the margin asset that its name tells of; COIN-M: contracts."""
     return Position(symbol, side, asset_of(symbol), Decimal(quantity), Decimal(entry), Decimal(wallet))
@@ -174,6 +197,7 @@ def account(
     leverage: int = 10,
     hedge: bool = False,
     market: str = "usdm",
+    multi_assets: bool = False,
 ) -> Account:
     """An account whose key and secret follow from its name. balances: cross wallets."""
     symbols = {held.symbol for held in positions} | set(isolated)
@@ -183,6 +207,7 @@ def account(
         secret=f"{name}-secret",
         hedge=hedge,
         market=market,
+        multi_assets=multi_assets,
         balances={asset: Balance(Decimal(amount)) for asset, amount in balances.items()},
         settings={s: Settings("ISOLATED" if s in isolated else "CROSSED", leverage) for s in sorted(symbols)},
         positions={(held.symbol, held.side): held for held in positions},
@@ -217,6 +242,45 @@ def europe_account() -> Account:
     europe = account("europe", {"BNFCR": "300"}, [held])
     europe.margin_assets = {"USDT": "BNFCR"}
     return europe
+
+
+def multi_account() -> Account:
+    """Multi-assets mode: bitcoin behind borrowed USDT, and a nearly hedged book in two margin assets.
+
+    Its ratio is 0.43, and 0.81 with the bitcoin index at 50400; the debt is just inside its auto-exchange threshold.
+    """
+    held = [
+        position("BTCUSDT", "3.000", "60000"),
+        position("BTCUSDC", "-3.000", "60010"),
+        position("ETHUSDT", "-10.000", "2950"),
+    ]
+    funds = {"USDT": "-9000", "USDC": "1500", "BTC": "0.2"}
+    return account("multi", funds, held, leverage=100, multi_assets=True)
+
+
+def large_account() -> Account:
+    """Hedge mode: a long in a high bracket, liquidated in part; and a hedged pair in a pool of its own.
+
+    BTCUSDT LONG is at ratio 0.13 with the mark at 60000, at 0.8 near 54180 and at 1 at 54000. Reduced there to
+    the bracket below it keeps 222 of 400 BTC at a ratio near 0.6. From then on it is bankrupt below 53200.
+    """
+    held = [
+        position("BTCUSDT", "400.000", "58000", side="LONG"),
+        position("BTCUSDC", "5.000", "58000", side="LONG"),
+        position("BTCUSDC", "-5.000", "60000", side="SHORT"),
+    ]
+    large = account("main", {"USDT": "1900000", "USDC": "50000"}, held, leverage=20, hedge=True)
+    large.liquidation = LiquidationRules(mode="partial", fills=2)
+    return large
+
+
+LIQUIDATION_SCRIPT: list[dict[str, Any]] = [
+    {"at_s": 10, "command": "move", "symbol": "BTCUSDT", "price": "53990", "over_s": 20},
+    {"at_s": 10, "command": "move", "symbol": "BTCUSDC", "price": "54000", "over_s": 20},
+    {"at_s": 35, "command": "move", "symbol": "BTCUSDT", "price": "56000", "over_s": 10},
+    {"at_s": 60, "command": "set_marks", "marks": {"BTCUSDT": "53000", "BTCUSDC": "53010"}},
+    {"at_s": 70, "command": "adl", "account": "main", "symbol": "BTCUSDC", "side": "SHORT"},
+]
 
 
 def coin_account() -> Account:

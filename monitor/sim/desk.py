@@ -1,8 +1,9 @@
 """Everything that can happen to an account, and the events that the exchange pushes for it."""
 
+from dataclasses import replace
 from decimal import Decimal
 
-from monitor.sim import frames, listings, margin, trading
+from monitor.sim import frames, listings, margin, multiassets, trading
 from monitor.sim.account import Account, Position, Settings
 from monitor.sim.decimals import ZERO, Numeric, exact, number, trunc8
 from monitor.sim.engine import Engine
@@ -123,7 +124,10 @@ class Desk(Engine):
         contract = self._contract(account, symbol)
         if side not in account.sides:
             raise Rejected(-4061, f"the position side of {account.name} is {' or '.join(account.sides)}, not {side}")
-        return account.position(symbol, side, contract.margin_asset)
+        position = account.position(symbol, side, contract.margin_asset)
+        if account.multi_assets:
+            self.market.asset_index(position.asset)  # without one its margin could not be told in USD
+        return position
 
     def _contract(self, account: Account, symbol: str) -> Contract:
         contract = self.market[symbol]
@@ -155,6 +159,8 @@ class Desk(Engine):
         setting = owner.setting(symbol)
         if margin_type not in ("CROSSED", "ISOLATED"):
             raise ValueError(f"margin type is CROSSED or ISOLATED, not {margin_type!r}")
+        if owner.multi_assets and margin_type == "ISOLATED":
+            raise Rejected(-4168, "Unable to adjust to isolated-margin mode under the Multi-Assets mode.")
         if setting.margin_type == margin_type:
             raise Rejected(-4046, "No need to change margin type.")
         if owner.holds(symbol) and not force:
@@ -173,6 +179,31 @@ class Desk(Engine):
         balances = [frames.balance_row(owner, asset, ZERO)]
         rows = self.position_rows(owner, positions)
         self.tell(owner, frames.account_update(at_ms, "MARGIN_TYPE_CHANGE", balances, rows))
+        self._booked(owner)
+
+    def set_multi_assets(self, account: str, on: bool, force: bool = False) -> None:
+        """Multi-assets mode on or off, told by ACCOUNT_CONFIG_UPDATE; positions may be open, isolated ones not.
+
+        force: Switch also where the exchange would refuse for a wallet below zero or too little margin.
+        """
+        owner = self.account(account)
+        switched = replace(owner, multi_assets=on)
+        if on == owner.multi_assets:
+            message = "Adjusted asset mode is currently set and does not need to be adjusted repeatedly."
+            raise Rejected(-4171, message)
+        if on and owner.market == "usdm" and any(setting.isolated for setting in owner.settings.values()):
+            message = "Unable to adjust to Multi-Assets mode with symbols of USDⓈ-M Futures under isolated-margin mode."
+            raise Rejected(-4167, message)
+        multiassets.check(switched, self.market)
+        if not force and multiassets.debts(owner, self.market):
+            message = "Unable to adjust Multi-Assets Mode with a negative wallet balance of margin available asset."
+            raise Rejected(-4172, message)
+        if not force and any(pool.ratio >= 1 for pool in multiassets.pools(switched, self.market)):
+            message = "Unable to adjust Multi-Assets Mode with insufficient margin balance in USDⓈ-M Futures."
+            raise Rejected(-4169, message)
+        owner.multi_assets = on
+        owner.margin_called.clear()  # of pools that there are no more
+        self.tell(owner, frames.multi_assets_changed(self.stamp(), on))
         self._booked(owner)
 
     def set_position_mode(self, account: str, hedge: bool) -> None:

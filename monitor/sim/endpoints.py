@@ -60,7 +60,7 @@ class Endpoints:
             ("GET", "/v1/income"): Endpoint(self._income, self.income_weight),
             ("GET", "/v1/forceOrders"): Endpoint(self._force_orders, 20, "signed", 50),
             ("GET", "/v1/adlQuantile"): Endpoint(own(lambda a: answers.adl_quantiles(e.book(a))), 5),
-            ("GET", "/v1/openOrders"): Endpoint(lambda a, p: [], 1, "signed", 40),
+            ("GET", "/v1/openOrders"): Endpoint(self._open_orders, 1, "signed", 40),
             ("POST", "/v1/listenKey"): Endpoint(own(lambda a: {"listenKey": self._keys.create(a.name)}), 1, "key"),
             ("PUT", "/v1/listenKey"): Endpoint(self._keep_alive, 1, "key"),
             ("DELETE", "/v1/listenKey"): Endpoint(self._close_key, 1, "key"),
@@ -98,7 +98,13 @@ class Endpoints:
         kind = params.get("autoCloseType")
         prefixes = {"LIQUIDATION": ("autoclose-",), "ADL": ("adl_autoclose",)}.get(kind or "", ("autoclose-", "adl_"))
         rows = [row for row in known(account).force_orders if row["clientOrderId"].startswith(prefixes)]
+        rows = [row for row in rows if params.get("symbol", row["symbol"]) == row["symbol"]]
         return limited(rows, params, "time", 50)
+
+    def _open_orders(self, account: Account | None, params: Params) -> object:
+        orders = self._engine.book(known(account)).orders
+        wanted = [order for order in orders if params.get("symbol", order.symbol) == order.symbol]
+        return [answers.open_order(order, self._engine.market[order.symbol]) for order in wanted]
 
     def _keep_alive(self, account: Account | None, params: Params) -> object:
         name = known(account).name

@@ -9,15 +9,17 @@ from decimal import Decimal
 from time import monotonic
 from typing import Any
 
-from monitor.sim import frames, margin, trading
+from monitor.sim import collateral, frames, liquidation, margin, multiassets
 from monitor.sim.account import ALIAS, Account, Position, Row
-from monitor.sim.decimals import Numeric, number, text8
+from monitor.sim.assetindex import AssetIndex
+from monitor.sim.decimals import ZERO, Numeric, number, text8
 from monitor.sim.faults import Faults
 from monitor.sim.frames import Frame
 from monitor.sim.market import Bracket, Clock, Market, read_brackets
 from monitor.sim.scenario import Scenario
 
 MARGIN_CALL_RATIO = Decimal("0.8")  # undocumented; what the published sample works out to
+INSURANCE = Decimal("793930579.315848")  # of each fund of USDⓈ-M at the start; the published sample's
 
 
 class Engine:
@@ -28,13 +30,16 @@ class Engine:
         self.clock = clock or Clock()
         self.faults = Faults()
         self.counters: Counter[str] = Counter()
-        self.market = Market(deepcopy(scenario.contracts))
+        self.market = Market(deepcopy(scenario.contracts), scenario.asset_indexes)
         self.market.listed_brackets.update(scenario.listed_brackets)
         self.accounts = {account.name: account for account in deepcopy(scenario.accounts)}
         logins = {(account.market, account.api_key) for account in self.accounts.values()}
         if not len(logins) == len(self.accounts) == len(scenario.accounts):
             raise ValueError("each account has a name of its own, and on each market a key of its own")
+        for account in self.accounts.values():
+            multiassets.check(account, self.market)
         self.settlements: list[Row] = []
+        self.insurance: dict[str, Decimal] = {asset: INSURANCE for asset in ("USDT", "USDC")}
         self.random = random.Random(scenario.seed)
         self.last_id = 1_000_000
         self._last_stamp = 0
@@ -57,9 +62,11 @@ class Engine:
         """Something was booked or a mark moved."""
 
     def tell(self, account: Account, frame: Frame) -> None:
-        """Send an event that the engine made; those of COIN-M name the account by its alias."""
+        """Send an event that the engine made; those of COIN-M name the account and the margin asset."""
         if account.market == "coinm" and frame["e"] in frames.WITH_ALIAS:
             frame["i"] = ALIAS
+            if frame["e"] == "ORDER_TRADE_UPDATE":
+                frame["o"]["ma"] = frame["o"]["N"]
         self.push(account, frame)
 
     # Time and ids
@@ -133,6 +140,39 @@ class Engine:
         self.market[symbol].index = number(price)
         self.changed()
 
+    def set_asset_index(
+        self,
+        asset: str,
+        index: Numeric | None = None,
+        bid_buffer: Numeric | None = None,
+        ask_buffer: Numeric | None = None,
+        auto_bid_buffer: Numeric | None = None,
+        auto_ask_buffer: Numeric | None = None,
+        auto_exchange: Numeric | None = None,
+        margin_available: bool | None = None,
+    ) -> None:
+        """Change what is given of an asset's index, and liquidate what this brings to ratio 1.
+
+        No account is told. An asset that had no index gets one, without buffers unless they are given.
+        """
+        numbers = {
+            "index": index,
+            "bid_buffer": bid_buffer,
+            "ask_buffer": ask_buffer,
+            "auto_bid_buffer": auto_bid_buffer,
+            "auto_ask_buffer": auto_ask_buffer,
+            "auto_exchange": auto_exchange,
+        }
+        changes: dict[str, Any] = {key: number(value) for key, value in numbers.items() if value is not None}
+        if margin_available is not None:
+            changes["margin_available"] = margin_available
+        known = self.market.asset_indexes.get(asset)
+        if known is None:
+            known = AssetIndex(asset, changes.pop("index", ZERO))
+        self.market.asset_indexes[asset] = replace(known, **changes)
+        self.evaluate([account for account in self.accounts.values() if account.multi_assets])
+        self.changed()
+
     def set_funding(
         self, symbol: str, rate: Numeric | None = None, next_ms: int | None = None, interval_h: int | None = None
     ) -> None:
@@ -180,9 +220,14 @@ class Engine:
     def evaluate(self, accounts: Sequence[Account]) -> None:
         """Liquidate pools at ratio 1, and call for margin once when a pool passes 0.8."""
         for account in accounts:
-            for pool in margin.pools(account, self.market):
+            if account.multi_assets and collateral.repay(self, account):
+                self._remember(account)
+            for pool in multiassets.pools(account, self.market):
                 if pool.ratio >= 1 and self.faults.liquidation:
-                    trading.liquidate(self, account, pool)
+                    if account.multi_assets:
+                        collateral.liquidate(self, account)
+                    else:
+                        liquidation.liquidate(self, account, pool)
                     account.margin_called.discard(pool.name)
                     self._remember(account)
                 elif pool.ratio < MARGIN_CALL_RATIO:
@@ -200,7 +245,9 @@ class Engine:
     def record_income(
         self, account: Account, kind: str, symbol: str, asset: str, amount: Decimal, at_ms: int, trade_id: int
     ) -> None:
-        """Add a row of income history."""
+        """Add a row of income history. What is cleared comes out of the insurance fund, or goes into it."""
+        if kind == "INSURANCE_CLEAR":
+            self.insurance[asset] = self.insurance.get(asset, ZERO) - amount
         row = {
             "symbol": symbol,
             "incomeType": kind,
@@ -220,4 +267,5 @@ class Engine:
     def as_scenario(self) -> Scenario:
         """The live state seen as a scenario: to be read at once, for it goes on changing."""
         contracts, accounts = list(self.market.contracts.values()), list(self.accounts.values())
-        return replace(self.scenario, contracts=contracts, accounts=accounts)
+        indexes = list(self.market.asset_indexes.values())
+        return replace(self.scenario, contracts=contracts, accounts=accounts, asset_indexes=indexes)

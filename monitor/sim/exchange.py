@@ -3,8 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from aiohttp import web
 from monitor.sim import prices
 from monitor.sim.account import Account
 from monitor.sim.control import run_command, serve_control
-from monitor.sim.decimals import Numeric, number
-from monitor.sim.desk import Desk
+from monitor.sim.decimals import Numeric, number, plain
+from monitor.sim.enforcement import Enforcement
 from monitor.sim.faults import garbage
 from monitor.sim.frames import Frame
 from monitor.sim.listenkeys import ListenKeys
@@ -24,7 +25,7 @@ from monitor.sim.scenario import Scenario
 from monitor.sim.streams import SLOW_TICKS, Streams
 
 
-class Exchange(Desk):
+class Exchange(Enforcement):
     """An exchange that can be started, stopped, killed and started again with its state kept.
 
     Operations are plain calls; what they push is on its way when the caller next awaits.
@@ -33,6 +34,7 @@ class Exchange(Desk):
         tick_s: Seconds between pushes of marks; None: only pulse() pushes.
         auto_funding: Whether funding is settled by itself when its time comes.
         state_path: Where the state is kept after every change, in the shape of a scenario.
+        liquidation: "full" or "partial", for every account; default: as the scenario has it. See set_liquidation.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Exchange(Desk):
         tick_s: float | None = 1.0,
         auto_funding: bool = False,
         state_path: str | Path | None = None,
+        liquidation: str | None = None,
     ) -> None:
         super().__init__(scenario or Scenario.named("calm"), clock)
         self.tick_s = tick_s
@@ -57,6 +60,8 @@ class Exchange(Desk):
         self._ticks = 0
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        if liquidation is not None:
+            self.set_liquidation(mode=liquidation)
 
     @property
     def url(self) -> str:
@@ -174,6 +179,7 @@ class Exchange(Desk):
             "listen_keys": self.listen_keys.all(),
             "settlements": self.settlements,
             "last_id": self.last_id,
+            "insurance": {asset: plain(amount) for asset, amount in self.insurance.items()},
             "played": self.played,
         }
 
@@ -191,6 +197,7 @@ class Exchange(Desk):
         exchange.played = state["played"]
         exchange.last_id = state["last_id"]
         exchange.settlements = state["settlements"]
+        exchange.insurance = {asset: number(amount) for asset, amount in state.get("insurance", {}).items()}
         exchange.random.seed(f"{exchange.scenario.seed} {state['listen_keys']}")  # a new key is never an old one
         for account, key in state["listen_keys"].items():
             exchange.listen_keys.restore(account, key)
@@ -199,8 +206,9 @@ class Exchange(Desk):
     # The market's own motion
 
     def pulse(self, slow: bool = True) -> None:
-        """Push the marks now to every subscriber. slow: also to those who asked for every third second."""
+        """Push marks and asset indexes to every subscriber. slow: marks also to those who want every third second."""
         self.streams.push_marks(self.market.contracts.values(), self.now_ms(), slow)
+        self.streams.push_asset_indexes(self.market.asset_indexes.values(), self.now_ms())
 
     async def _tick(self, tick_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -223,16 +231,30 @@ class Exchange(Desk):
 
     async def path(self, symbol: str, points: Sequence[tuple[float, Numeric]], every_s: float = 0.25) -> None:
         """Move a mark in straight lines through (seconds from now, price) points."""
+        await self._straight(self.market[symbol].mark, points, every_s, partial(self.set_mark, symbol))
+
+    async def index_path(self, asset: str, points: Sequence[tuple[float, Numeric]], every_s: float = 0.25) -> None:
+        """Move an asset index in straight lines through (seconds from now, index) points."""
+        start = self.market.asset_index(asset).index
+        await self._straight(start, points, every_s, partial(self.set_asset_index, asset))
+
+    async def _straight(
+        self,
+        price: Decimal,
+        points: Sequence[tuple[float, Numeric]],
+        every_s: float,
+        move: Callable[[Decimal], None],
+    ) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        at_s, price = 0.0, self.market[symbol].mark
+        at_s = 0.0
         for next_s, target in points:
             goal, start = number(target), price
             while (passed := loop.time() - begun) < next_s:
                 part = number(round((passed - at_s) / (next_s - at_s), 6))
-                self.set_mark(symbol, (start + (goal - start) * part).quantize(Decimal("1e-8")))
+                move((start + (goal - start) * part).quantize(Decimal("1e-8")))
                 await asyncio.sleep(min(every_s, max(next_s - passed, 0)))
-            self.set_mark(symbol, goal)
+            move(goal)
             at_s, price = next_s, goal
 
     async def play(
@@ -279,6 +301,8 @@ class Exchange(Desk):
                 await asyncio.sleep(max(begun + float(line["at_s"]) - loop.time(), 0))
                 if line["command"] == "move":
                     moves.create_task(self.path(line["symbol"], [(float(line["over_s"]), line["price"])]))
+                elif line["command"] == "move_index":
+                    moves.create_task(self.index_path(line["asset"], [(float(line["over_s"]), line["index"])]))
                 else:
                     arguments = {key: value for key, value in line.items() if key not in ("at_s", "command")}
                     run_command(self, line["command"], arguments)

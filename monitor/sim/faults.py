@@ -22,7 +22,7 @@ class Faults:
         mute_forms: Private URL forms that deliver nothing: A `/private/ws/<key>`, B `/private/ws?listenKey=`,
             C `/private/stream?listenKey=`, D bare and then SUBSCRIBE; of dstream without the route.
         mute_private, mute_market: The stream stays open and delivers nothing.
-        mute_symbols: Symbols whose marks are missing from every stream.
+        mute_symbols: Symbols whose marks, or as BTCUSD asset indexes, are missing from every stream.
         half_open_market, half_open_private: Open sockets neither read nor write: no frame, no pong, no close.
         refuse: Every new request and handshake is cut off.
         rest: "ok"; "abort" cuts the connection; "503" answers HTML; "429", "418" answer -1003.

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from monitor.sim.account import Account, Position
+from monitor.sim.assetindex import AssetIndex
 from monitor.sim.decimals import exact, json_number, plain, text6, text8, zero_or8
 from monitor.sim.margin import Pool, break_even, maintenance, unrealized
 from monitor.sim.market import Contract, Market
@@ -29,6 +30,24 @@ def mark_price(contract: Contract, now_ms: int) -> Frame:
         "r": text8(contract.funding_rate) if contract.perpetual else "",
         "T": contract.next_funding_ms if contract.perpetual else 0,
         "st": 2 if contract.coin_margined else 1,
+    }
+
+
+def asset_index(index: AssetIndex, now_ms: int) -> Frame:
+    """assetIndexUpdate: q, g, Q and G are of auto-exchange what b, a, B and A are of the margin."""
+    return {
+        "e": "assetIndexUpdate",
+        "E": now_ms,
+        "s": index.symbol,
+        "i": text8(index.index),
+        "b": text8(index.bid_buffer),
+        "a": text8(index.ask_buffer),
+        "B": text8(index.bid),
+        "A": text8(index.ask),
+        "q": text8(index.auto_bid_buffer),
+        "g": text8(index.auto_ask_buffer),
+        "Q": text8(index.auto_bid),
+        "G": text8(index.auto_ask),
     }
 
 
@@ -106,7 +125,7 @@ def account_update(
 
 @dataclass(frozen=True)
 class Order:
-    """What stays the same in all events of one order that is filled at once."""
+    """What stays the same in all events of one order. price: of a MARKET order never shown."""
 
     symbol: str
     client_id: str
@@ -118,27 +137,38 @@ class Order:
     asset: str
     kind: str = "MARKET"
     time_in_force: str = "GTC"
+    reduce_only: bool = False
 
     @property
     def side(self) -> str:
         """BUY or SELL."""
         return "BUY" if self.buy else "SELL"
 
+    @property
+    def shown_price(self) -> str:
+        """The limit; "0" where there is none."""
+        return "0" if self.kind == "MARKET" else plain(self.price)
+
 
 @dataclass(frozen=True)
 class Execution:
-    """How an order was filled."""
+    """One fill of an order. filled, average: of the order so far, this fill included."""
 
     trade_id: int
+    quantity: Decimal
+    price: Decimal
+    filled: Decimal
+    average: Decimal
     commission: Decimal
     realized: Decimal
     kind: str = "TRADE"
 
 
 def order_update(now_ms: int, order: Order, execution: Execution | None) -> Frame:
-    """ORDER_TRADE_UPDATE: the order is new (no execution yet), or wholly filled."""
-    filled = execution is not None
-    quantity, price = plain(order.quantity), plain(order.price)
+    """ORDER_TRADE_UPDATE: the order is new (no execution yet), or filled in part or wholly."""
+    status = "NEW"
+    if execution is not None:
+        status = "FILLED" if execution.filled == order.quantity else "PARTIALLY_FILLED"
     return {
         "e": "ORDER_TRADE_UPDATE",
         "T": now_ms,
@@ -149,16 +179,16 @@ def order_update(now_ms: int, order: Order, execution: Execution | None) -> Fram
             "S": order.side,
             "o": order.kind,
             "f": order.time_in_force,
-            "q": quantity,
-            "p": "0" if order.kind == "MARKET" else price,
-            "ap": price if filled else "0",
+            "q": plain(order.quantity),
+            "p": order.shown_price,
+            "ap": plain(execution.average) if execution else "0",
             "sp": "0",
             "x": execution.kind if execution else "NEW",
-            "X": "FILLED" if filled else "NEW",
+            "X": status,
             "i": order.order_id,
-            "l": quantity if filled else "0",
-            "z": quantity if filled else "0",
-            "L": price if filled else "0",
+            "l": plain(execution.quantity) if execution else "0",
+            "z": plain(execution.filled) if execution else "0",
+            "L": plain(execution.price) if execution else "0",
             "n": zero_or8(execution.commission) if execution else "0",
             "N": order.asset,
             "T": now_ms,
@@ -166,7 +196,7 @@ def order_update(now_ms: int, order: Order, execution: Execution | None) -> Fram
             "b": "0",
             "a": "0",
             "m": False,
-            "R": False,
+            "R": order.reduce_only,
             "wt": "CONTRACT_PRICE",
             "ot": order.kind,
             "ps": order.position_side,
@@ -183,6 +213,16 @@ def order_update(now_ms: int, order: Order, execution: Execution | None) -> Fram
     }
 
 
+def order_ended(now_ms: int, order: Order, last: Execution | None, kind: str, reason: str) -> Frame:
+    """ORDER_TRADE_UPDATE of an order that leaves the book with something unfilled.
+
+    last: Its last fill, if it had any. kind: CANCELED or EXPIRED. reason: `er`.
+    """
+    frame = order_update(now_ms, order, last)
+    frame["o"] |= {"x": kind, "X": kind, "l": "0", "L": "0", "n": "0", "t": 0, "rp": "0", "er": reason}
+    return frame
+
+
 def trade_lite(now_ms: int, order: Order, execution: Execution) -> Frame:
     """TRADE_LITE: the fill, flat and early."""
     return {
@@ -191,12 +231,12 @@ def trade_lite(now_ms: int, order: Order, execution: Execution) -> Frame:
         "T": now_ms,
         "s": order.symbol,
         "q": plain(order.quantity),
-        "p": "0" if order.kind == "MARKET" else plain(order.price),
+        "p": order.shown_price,
         "m": False,
         "c": order.client_id,
         "S": order.side,
-        "L": plain(order.price),
-        "l": plain(order.quantity),
+        "L": plain(execution.price),
+        "l": plain(execution.quantity),
         "t": execution.trade_id,
         "i": order.order_id,
     }
@@ -224,6 +264,11 @@ def margin_call(now_ms: int, account: Account, pool: Pool, market: Market) -> Fr
 def leverage_changed(now_ms: int, symbol: str, leverage: int) -> Frame:
     """ACCOUNT_CONFIG_UPDATE of a symbol's leverage."""
     return {"e": "ACCOUNT_CONFIG_UPDATE", "T": now_ms, "E": now_ms, "ac": {"s": symbol, "l": leverage}}
+
+
+def multi_assets_changed(now_ms: int, on: bool) -> Frame:
+    """ACCOUNT_CONFIG_UPDATE of multi-assets mode."""
+    return {"e": "ACCOUNT_CONFIG_UPDATE", "T": now_ms, "E": now_ms, "ai": {"j": on}}
 
 
 def listen_key_expired(now_ms: int, key: str, as_text: bool) -> Frame:

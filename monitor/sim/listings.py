@@ -1,16 +1,22 @@
 """Bodies of the USDⓈ-M REST answers that are about the market, and those that both markets share."""
 
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from monitor.sim.account import Row
-from monitor.sim.decimals import json_number, text8
+from monitor.sim.assetindex import AssetIndex
+from monitor.sim.decimals import ZERO, json_number, plain, text8
 from monitor.sim.market import Bracket, Contract, Market
 
+HALF_HOUR_MS = 1_800_000
 
-def leverage_bracket(symbol: str, brackets: list[Bracket]) -> Row:
-    """A row of /fapi/v1/leverageBracket; its numbers are bare."""
+
+def leverage_bracket(symbol: str, brackets: Sequence[Bracket], extra: Row) -> Row:
+    """A row of /fapi/v1/leverageBracket; its numbers are bare. extra: an account's notionalCoef, if it has one."""
     return {
         "symbol": symbol,
+        **extra,
         "brackets": [
             {
                 "bracket": place,
@@ -37,6 +43,29 @@ def premium_index(contract: Contract, now_ms: int) -> Row:
         "nextFundingTime": contract.next_funding_ms if contract.perpetual else 0,
         "time": now_ms,
     }
+
+
+def asset_index(index: AssetIndex, now_ms: int) -> Row:
+    """A row of /fapi/v1/assetIndex."""
+    return {
+        "symbol": index.symbol,
+        "time": now_ms,
+        "index": text8(index.index),
+        "bidBuffer": text8(index.bid_buffer),
+        "askBuffer": text8(index.ask_buffer),
+        "bidRate": text8(index.bid),
+        "askRate": text8(index.ask),
+        "autoExchangeBidBuffer": text8(index.auto_bid_buffer),
+        "autoExchangeAskBuffer": text8(index.auto_ask_buffer),
+        "autoExchangeBidRate": text8(index.auto_bid),
+        "autoExchangeAskRate": text8(index.auto_ask),
+    }
+
+
+def exchange_asset(index: AssetIndex) -> Row:
+    """An asset of /fapi/v1/exchangeInfo."""
+    threshold = None if index.auto_exchange is None else plain(index.auto_exchange)
+    return {"asset": index.asset, "marginAvailable": index.margin_available, "autoAssetExchange": threshold}
 
 
 def exchange_symbol(contract: Contract) -> dict[str, Any]:
@@ -77,14 +106,13 @@ def rate_limits(weight_limit: int) -> list[Row]:
 
 def exchange_info(market: Market, now_ms: int, weight_limit: int) -> dict[str, Any]:
     """/fapi/v1/exchangeInfo."""
-    assets = [("USDT", "-10000"), ("USDC", "-10000"), ("BTC", "-0.10"), ("ETH", "-5"), ("BNB", None)]
     return {
         "timezone": "UTC",
         "serverTime": now_ms,
         "futuresType": "U_MARGINED",
         "rateLimits": rate_limits(weight_limit),
         "exchangeFilters": [],
-        "assets": [{"asset": name, "marginAvailable": True, "autoAssetExchange": edge} for name, edge in assets],
+        "assets": [exchange_asset(index) for index in market.asset_indexes.values()],
         "symbols": [exchange_symbol(contract) for contract in market.of("usdm")],
     }
 
@@ -112,4 +140,24 @@ def funding_info(market: Market, name: str) -> list[Row]:
         }
         for contract in market.of(name)
         if contract.perpetual and contract.interval_h != 8
+    ]
+
+
+def adl_risk(contract: Contract, now_ms: int) -> Row:
+    """A row of /fapi/v1/symbolAdlRisk: of the market, not of a position; refreshed every half hour."""
+    updated_ms = contract.adl_risk_ms or now_ms // HALF_HOUR_MS * HALF_HOUR_MS
+    return {"symbol": contract.symbol, "adlRisk": contract.adl_risk, "updateTime": updated_ms}
+
+
+def insurance_groups(market: Market, funds: Mapping[str, Decimal], now_ms: int) -> list[Row]:
+    """/fapi/v1/insuranceBalance: the symbols that share a fund, and what is in it. Here they share by margin asset."""
+    groups: dict[str, list[str]] = {}
+    for contract in market.of("usdm"):
+        groups.setdefault(contract.margin_asset, []).append(contract.symbol)
+    return [
+        {
+            "symbols": symbols,
+            "assets": [{"asset": asset, "marginBalance": plain(funds.get(asset, ZERO)), "updateTime": now_ms}],
+        }
+        for asset, symbols in groups.items()
     ]

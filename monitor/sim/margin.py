@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from monitor.sim.account import Account, Position
 from monitor.sim.decimals import ONE, ZERO, exact
-from monitor.sim.market import Bracket, Market
+from monitor.sim.market import Bracket, Market, scaled
 
 BANKRUPT_RATIO = Decimal(10)
 
@@ -41,7 +41,12 @@ def maintenance_of(size: Decimal, brackets: Sequence[Bracket]) -> Decimal:
 
 def maintenance(position: Position, market: Market) -> Decimal:
     """Maintenance margin at the mark."""
-    return maintenance_of(abs(notional(position, market)), market[position.symbol].brackets)
+    return maintenance_of(abs(notional(position, market)), brackets_of(position, market))
+
+
+def brackets_of(position: Position, market: Market) -> Sequence[Bracket]:
+    """The symbol's brackets, multiplied where the account has a notionalCoef."""
+    return scaled(market[position.symbol].brackets, position.coef)
 
 
 @exact
@@ -131,7 +136,7 @@ def liquidation_price(position: Position, account: Account, market: Market) -> D
     legs = [p for p in pool.positions if p.symbol == position.symbol]
     others = [p for p in pool.positions if p.symbol != position.symbol]
     spare = pool.collateral + sum((unrealized(p, market) - maintenance(p, market) for p in others), ZERO)
-    contract = market[position.symbol]
+    contract, brackets = market[position.symbol], brackets_of(position, market)
 
     inverse, size = contract.coin_margined, contract.contract_size
 
@@ -140,10 +145,10 @@ def liquidation_price(position: Position, account: Account, market: Market) -> D
             profit = sum((leg.quantity * size * (ONE / leg.entry_price - x) for leg in legs), ZERO)
         else:
             profit = sum((leg.quantity * (x - leg.entry_price) for leg in legs), ZERO)
-        needed = sum((maintenance_of(abs(leg.quantity) * size * x, contract.brackets) for leg in legs), ZERO)
+        needed = sum((maintenance_of(abs(leg.quantity) * size * x, brackets) for leg in legs), ZERO)
         return spare + profit - needed
 
-    corners = {bracket.floor / (abs(leg.quantity) * size) for leg in legs for bracket in contract.brackets} | {ZERO}
+    corners = {bracket.floor / (abs(leg.quantity) * size) for leg in legs for bracket in brackets} | {ZERO}
     found = [ONE / x if inverse else x for x in _roots(excess, sorted(corners)) if x > 0]
     return min(found, key=lambda price: abs(price - contract.mark)) if found else None
 

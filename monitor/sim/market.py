@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from monitor.sim.assetindex import AssetIndex
 from monitor.sim.decimals import ONE, ZERO, Numeric, exact, number, trunc8
 
 PERPETUAL_DELIVERY_MS = 4133404800000
 HOUR_MS = 3_600_000
+USDM_LOT = Decimal("0.001")
 MARKETS = ("usdm", "coinm")
 UNCAPPED = Decimal(9223372036854775807)  # what the exchange prints where a bracket has no end
 
@@ -75,6 +77,16 @@ def read_brackets(rows: Sequence[Mapping[str, Any]]) -> list[Bracket]:
     return brackets
 
 
+def scaled(brackets: Sequence[Bracket], coef: Decimal) -> Sequence[Bracket]:
+    """Brackets whose edges and amounts are multiplied: those of an account with a notionalCoef of its own."""
+    if coef == ONE:
+        return brackets
+    caps = [b.cap if b.cap == UNCAPPED else b.cap * coef for b in brackets]
+    return [
+        replace(b, floor=b.floor * coef, cap=cap, amount=b.amount * coef) for b, cap in zip(brackets, caps, strict=True)
+    ]
+
+
 def market_of(symbol: str) -> str:
     """The market that a symbol's name tells of: BTCUSD_PERP is coin-margined, BTCUSDT and BTCUSDT_261225 are not."""
     return "coinm" if "USD_" in symbol else "usdm"
@@ -105,6 +117,7 @@ class Contract:
         next_funding_ms: 0 for a delivery contract, which has no funding.
         coin_margined: A COIN-M contract: quantities are whole contracts, and every amount is in the coin.
         contract_size: Dollars of one COIN-M contract; 1 for USDⓈ-M, whose quantities are in the base asset.
+        adl_risk: low, medium or high; adl_risk_ms is when it was set, 0 for the last half hour.
     """
 
     symbol: str
@@ -121,6 +134,13 @@ class Contract:
     liquidation_fee: Decimal = Decimal("0.0125")
     coin_margined: bool = False
     contract_size: Decimal = ONE
+    adl_risk: str = "low"
+    adl_risk_ms: int = 0
+
+    @property
+    def lot(self) -> Decimal:
+        """The step of quantities: a whole contract for COIN-M."""
+        return ONE if self.coin_margined else USDM_LOT
 
     @property
     def market(self) -> str:
@@ -190,10 +210,11 @@ class Contract:
 
 
 class Market:
-    """All contracts, and the brackets of symbols that are not traded here but are listed."""
+    """All contracts, the brackets of symbols that are not traded here but are listed, and asset indexes by asset."""
 
-    def __init__(self, contracts: Iterable[Contract]) -> None:
+    def __init__(self, contracts: Iterable[Contract], asset_indexes: Iterable[AssetIndex] = ()) -> None:
         self.contracts = {contract.symbol: contract for contract in contracts}
+        self.asset_indexes = {index.asset: index for index in asset_indexes}
         self.listed_brackets: dict[str, list[Bracket]] = {}
 
     def __getitem__(self, symbol: str) -> Contract:
@@ -201,6 +222,16 @@ class Market:
             return self.contracts[symbol]
         except KeyError:
             raise ValueError(f"no symbol {symbol!r} here; there are {', '.join(self.contracts)}") from None
+
+    def asset_index(self, asset: str) -> AssetIndex:
+        """The asset's index.
+
+        Raises:
+            ValueError: There is none: the asset can be no margin asset in multi-assets mode.
+        """
+        if asset not in self.asset_indexes:
+            raise ValueError(f"no asset index of {asset!r} here; there are {', '.join(self.asset_indexes)}")
+        return self.asset_indexes[asset]
 
     def of(self, market: str) -> list[Contract]:
         """The contracts of usdm or coinm."""

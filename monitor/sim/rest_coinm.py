@@ -1,6 +1,6 @@
 """COIN-M endpoints: /dapi. There is no version 3, no multi-assets mode, and no symbol filter on positions."""
 
-from monitor.sim import coinm, margin
+from monitor.sim import answers, coinm, margin
 from monitor.sim.account import Account
 from monitor.sim.endpoints import ApiError, Endpoint, Endpoints, Params, Table, known, own
 
@@ -40,7 +40,10 @@ class CoinmEndpoints(Endpoints):
     def _brackets(self, account: Account | None, params: Params) -> object:
         tables = self._engine.market.brackets(self.market)
         key = self._engine.faults.bracket_floor_key
-        rows = {name: {"symbol": name, "brackets": coinm.bracket_rows(rows, key)} for name, rows in tables.items()}
+        rows = {}
+        for name, brackets in tables.items():
+            shown, extra = answers.printed_brackets(known(account), name, brackets)
+            rows[name] = {"symbol": name, **extra, "brackets": coinm.bracket_rows(shown, key)}
         if "symbol" not in params:
             return list(rows.values())
         if params["symbol"] not in rows:

@@ -24,6 +24,7 @@ from aiohttp import web
 
 from monitor.sim import frames
 from monitor.sim.account import Account
+from monitor.sim.assetindex import AssetIndex
 from monitor.sim.connection import Connection, Limits
 from monitor.sim.faults import Faults
 from monitor.sim.frames import Frame
@@ -129,6 +130,19 @@ class Streams:
                     payloads[stream] = payload(stream)
                 for text in payloads[stream]:
                     connection.send_event(stream, text)
+
+    def push_asset_indexes(self, indexes: Iterable[AssetIndex], now_ms: int) -> None:
+        """Send the asset indexes to their subscribers: all at once, or each by itself. They are of USDⓈ-M alone."""
+        open_ones = [connection for connection in self._heard("market") if connection.host == "fstream"]
+        heard = [(connection, name) for connection in open_ones for name in connection.streams if "assetIndex" in name]
+        if not heard:
+            return
+        seen = [index for index in indexes if index.symbol not in self._faults.mute_symbols]
+        rows = {f"{index.symbol.lower()}@assetIndex": frames.asset_index(index, now_ms) for index in seen}
+        payloads: dict[str, object] = {**rows, "!assetIndex@arr": list(rows.values())}
+        for connection, stream in heard:
+            if stream in payloads:
+                connection.send_event(stream, encode(payloads[stream]))
 
     def push_contract(self, frame: Frame) -> None:
         """Send a contractInfo to its subscribers."""

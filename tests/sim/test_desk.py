@@ -282,14 +282,14 @@ def test_a_cross_pool_is_liquidated_whole(mark: str, cleared: str) -> None:
 
 
 def test_the_documented_shape_and_the_other_order_can_be_switched_on() -> None:
-    """Sources differ; a reader must take either."""
+    """Sources differ; a reader must take either. TRADE_LITE is documented for executions of type TRADE alone."""
     engine = Told()
     engine.faults.update({"calculated": True, "account_update_first": True})
 
     engine.set_mark("SOLUSDT", "135.5")
 
     assert [f["e"] for f in engine.told][:2] == ["ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE"]
-    assert engine.told[3]["o"]["x"] == "CALCULATED"
+    assert engine.told[2]["o"]["x"] == "CALCULATED"
 
 
 def test_a_margin_call_comes_once_until_the_pool_has_recovered() -> None:
