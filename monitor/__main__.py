@@ -8,6 +8,40 @@ from collections.abc import Sequence
 
 from monitor import __version__
 
+_WHAT_IF = """\
+what if: changes are made to the account before it is computed, always in the order of the list above: shocks,
+transfers, margin added, reductions, closes. Each may be given several times; within a kind the order given holds. What
+is left out: commission, slippage (parts are closed at the
+mark, shocked or not), and the exchange's own limits, such as the initial margin that must stay in a wallet.
+
+  marginwatch assess account.json --shock '*=-10%' --shock BTCUSDT=-5% --transfer -500 --reduce ETHUSDT:long=50%
+
+Realized PnL goes to the cross wallet. A part of an isolated position takes its share of the isolated wallet there too,
+so the margin ratio of the rest falls only where a smaller position needs less margin per notional; margin added helps.
+"""
+
+_HISTORY = """\
+columns: LASTED is up to now where it is open; PEAK is the highest severity it was told with; ENDED is how: open,
+recovered, position_closed, partly_liquidated, liquidated, adl, settled, pool_replaced, rule_changed, noted (a single
+event that was never open), or "not recorded" (the store was away, or its account is watched no more).
+
+  marginwatch history --since 7d
+  marginwatch history --incident main.cross-usdt.margin_ratio.1795248000412
+  marginwatch history --json | jq 'select(.peak_severity == "critical")'
+
+Events are kept for [store] keep_days after the broker has them. Exit status: 0; 1 an unknown id (the nearest are named)
+or no store that can be read; 78 the config cannot be used.
+"""
+
+_SCENARIOS = {
+    "crash": "a margin ratio goes bad and recovers, with margin added, funding paid, and a feed that goes silent",
+    "funding": "a payment is forecast, charged, and told with its cause and what it did; the interval is changed",
+    "hedge": "a hedged pair has a liquidation price on each side, until auto-deleveraging takes one leg",
+    "coinm": "inverse contracts in coins, one margin pool for each coin, and a fall",
+    "multi-assets": "collateral falls with no account event; auto-exchange; the mode is switched off",
+    "liquidation": "margin call, partial liquidation, recovery, then bankruptcy and auto-deleveraging",
+}
+
 _EPILOG = """\
 first steps:
   marginwatch demo                a simulated exchange, a broker and the real daemon, for a minute; needs no keys
@@ -45,14 +79,54 @@ def _run(args: argparse.Namespace) -> int:
     if args.command == "assess":
         from monitor.commands import assess
 
-        return assess.main(args.snapshot, args.shock, args.json)
+        return assess.main(
+            args.snapshot, args.shock, args.json, args.transfer, args.add_margin, args.reduce, args.close
+        )
     if args.command == "init":
         from monitor.commands import init
 
         return init.main(args.directory, args.systemd)
+    if args.command == "history":
+        from monitor.commands import history
+
+        if args.bundle is not None and args.incident is None:
+            print("marginwatch history: --bundle needs the --incident that it is for", file=sys.stderr)
+            return 2
+        return history.main(args.config, args.since, args.incident, args.json, args.bundle)
+    if args.command == "record":
+        from monitor.commands import record
+
+        return record.main(args.config, args.out)
+    if args.command == "replay":
+        from monitor.commands import replay
+
+        return replay.main(args.session, args.config, args.json)
+    if args.command == "rehearse":
+        from monitor.commands import rehearse
+
+        return rehearse.main(args.session, args.config, args.old, args.json)
+    if args.command in ("ack", "silence"):
+        from monitor.commands import steer
+
+        if args.command == "ack":
+            return steer.ack(args.config, args.incident_id)
+        about = {"account": args.account, "rule": args.rule, "subject": args.subject}
+        return steer.silence(args.config, about, args.for_s)
     from monitor.commands import demo
 
     return demo.main(args.seconds, args.json, args.scenario)
+
+
+def _duration(text: str) -> float:
+    """`30m`, `2h`, `7d` as seconds."""
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    try:
+        length = float(text[:-1]) * seconds[text[-1:]]
+        if not 0 <= length < 1e10:  # nor nan
+            raise ValueError(text)
+        return length
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 30m, 2h or 1d") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,13 +153,17 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="see it work in a minute, without keys",
         description="Starts a simulated exchange, an MQTT broker and the real daemon on this machine, and tells what"
-        " the daemon publishes while a position goes bad, recovers, and the feed goes silent.",
+        " the daemon\npublishes while something happens to an account.",
+        epilog="scenarios:\n" + "\n".join(f"  {name:<14}{what}" for name, what in _SCENARIOS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument(
-        "--seconds", type=float, default=40, metavar="N", help="length of the story, 15 to 55 (default 40)"
+        "--seconds", type=float, default=40, metavar="N", help="length of the story, 15 to 60 (default 40)"
     )
     demo.add_argument("--json", action="store_true", help="print every MQTT message as a JSON line")
-    demo.add_argument("--scenario", default="story", choices=["story"], help="which story (default: story)")
+    demo.add_argument(
+        "--scenario", default="crash", choices=_SCENARIOS, metavar="NAME", help="which story, see below (default crash)"
+    )
 
     commands.add_parser(
         "check",
@@ -96,14 +174,121 @@ def _parser() -> argparse.ArgumentParser:
     assess = commands.add_parser(
         "assess",
         help="the risk of a saved account, offline",
-        description="Computes margin ratio, liquidation prices and the rest from a JSON file with the exchange's own"
-        " REST answers: venue, account, positionRisk, leverageBracket, premiumIndex, …",
+        description="Computes margin ratio, liquidation prices and the rest from a JSON file with the exchange's own\n"
+        "REST answers: venue, account, positionRisk, leverageBracket, premiumIndex, …",
+        epilog=_WHAT_IF,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     assess.add_argument("snapshot", metavar="SNAPSHOT.json", help="the file; - reads from standard input")
+    assess.add_argument("--json", action="store_true", help="print one JSON line per pool and position, after changes")
     assess.add_argument(
-        "--shock", action="append", default=[], metavar="SYMBOL=-5%", help="move a mark first; '*' is every symbol"
+        "--shock",
+        action="append",
+        default=[],
+        metavar="SYMBOL=-5%",
+        help="move the mark of a held symbol; '*' is every symbol that has no shock of its own",
     )
-    assess.add_argument("--json", action="store_true", help="print one JSON line per pool and position")
+    assess.add_argument(
+        "--transfer",
+        action="append",
+        default=[],
+        metavar="[ASSET=]AMOUNT",
+        help="deposit into the cross wallet of a margin asset; negative: withdraw (without ASSET: the only one)",
+    )
+    assess.add_argument(
+        "--add-margin",
+        action="append",
+        default=[],
+        metavar="[SYMBOL[:SIDE]=]AMOUNT",
+        help="add new money to the pool that holds this position (long or short): its isolated or the cross wallet;"
+        " without SYMBOL: to the pool with the highest margin ratio by then",
+    )
+    assess.add_argument(
+        "--reduce",
+        action="append",
+        default=[],
+        metavar="SYMBOL[:SIDE]=PART",
+        help="close a part of a position at its mark: 50%% of it, or a quantity such as 0.25",
+    )
+    assess.add_argument(
+        "--close", action="append", default=[], metavar="SYMBOL[:SIDE]", help="close all of a position at its mark"
+    )
+
+    ack = commands.add_parser(
+        "ack",
+        parents=[config],
+        help="say that you have seen an incident",
+        description="Tells the running daemon, over MQTT, that somebody has seen an incident: it is not repeated any\n"
+        "more, unless it worsens. Needs [cmd] enabled = true.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    ack.add_argument("incident_id", help="as in its topic, its events or `marginwatch history`")
+    silence = commands.add_parser(
+        "silence",
+        parents=[config],
+        help="hear nothing of a rule or subject for a while",
+        description="Tells the running daemon, over MQTT, to keep back messages for a while. What still stands when\n"
+        "the silence ends is told then. Never kept back: orders that the exchange sends, the opening of data_stale,\n"
+        "and a pool that is being liquidated. Needs [cmd] enabled = true.",
+        epilog="marginwatch silence --rule funding_forecast --for 2h\n"
+        "marginwatch silence --account main --subject cross-usdt --for 30m\n"
+        "marginwatch silence --rule funding_forecast --end",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    silence.add_argument("--account", help="of this account alone")
+    silence.add_argument("--rule", help="of this rule alone")
+    silence.add_argument("--subject", help="of this pool, position or link alone, as in the topic")
+    length = silence.add_mutually_exclusive_group(required=True)
+    length.add_argument("--for", dest="for_s", type=_duration, metavar="TIME", help="such as 30m, 2h or 1d")
+    length.add_argument("--end", dest="for_s", action="store_const", const=0.0, help="end an earlier one")
+    history = commands.add_parser(
+        "history",
+        parents=[config],
+        help="what has happened: incidents from the store",
+        description="Lists the incidents that were open at some time of the last hours or days, or tells one of them\n"
+        "event by event. Reads the store only, and may be run while the daemon runs. Times are UTC.",
+        epilog=_HISTORY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    history.add_argument(
+        "--since", type=_duration, default="24h", metavar="TIME", help="how far back: 30m, 24h or 7d (default 24h)"
+    )
+    history.add_argument(
+        "--incident", metavar="ID", help="every event of this incident, however old; the id of an event does too"
+    )
+    history.add_argument(
+        "--bundle", metavar="OUT", help="copy what the exchange said around the incident to OUT, to be replayed"
+    )
+    history.add_argument("--json", action="store_true", help="print one JSON line per incident, or per event of one")
+
+    record = commands.add_parser(
+        "record",
+        parents=[config],
+        help="write down what the exchange says",
+        description="Connects as the daemon does and writes every frame and answer into a session file, without keys\n"
+        "and secrets, until it is told to stop (Ctrl-C). Publishes nothing. The file shows balances and positions.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    record.add_argument("--out", required=True, metavar="FILE", help="the session file; must not exist yet")
+    replay = commands.add_parser(
+        "replay",
+        help="a recorded session once more, as fast as it goes",
+        description="Reads a session file and tells what is told because of it; the same file gives the same output.",
+    )
+    replay.add_argument("session", metavar="FILE", help="as `marginwatch record` or a bundle of `history` wrote it")
+    replay.add_argument("--config", metavar="PATH", help="take rules, labels and prefix from this config")
+    replay.add_argument("--json", action="store_true", help="print every MQTT message as a JSON line")
+    rehearse = commands.add_parser(
+        "rehearse",
+        help="try other rules on a recorded session",
+        description="Reads a session file with the old rules and with new ones, and shows what is told otherwise.",
+    )
+    rehearse.add_argument("session", metavar="FILE", help="a session file")
+    rehearse.add_argument("--config", required=True, metavar="NEW.toml", help="the config with the new rules")
+    rehearse.add_argument(
+        "--old", metavar="OLD.toml", help="the config with the old ones (default: those it was recorded with)"
+    )
+    rehearse.add_argument("--json", action="store_true", help="print one JSON line per difference")
 
     init = commands.add_parser(
         "init",

@@ -6,23 +6,26 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from monitor.book import AccountBook, MarketBook
+from monitor.book import AccountBook, MarketBook, rate_of
 from monitor.effects import AccountSetup, Ages
-from monitor.events import ForcedKind, LinkId, Now, PositionKey
+from monitor.events import ForcedKind, LinkId, Now, PositionKey, Side
 from monitor.forced import ForcedOrders
 from monitor.incidents import Resolution
 from monitor.links import Links
 from monitor.moves import Moves
 from monitor.risk import contracts
 from monitor.risk.drift import Drift, drift
+from monitor.risk.funding import Forecast, Funding, forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.pools import margin_pools
 from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price
-from monitor.rules import DataStaleRule, LiquidationPriceMovedRule, Rule, RuleBook, Severity
+from monitor.risk.terms import Terms
+from monitor.rules import DataStaleRule, Rule, RuleBook, Severity
 from monitor.venues import VENUES
 
 FORCED_MEMORY_S = 120.0
 """How long a forced order explains what became of a pool."""
+_FUNDING_TAKES_MS = 120_000
 CLOSING_GRACE_S = 2.0
 """How long a vanished pool is kept in doubt: the order that says it was forced may come after the account event."""
 
@@ -30,11 +33,6 @@ CLOSING_GRACE_S = 2.0
 class _Forced(Struct, frozen=True):
     kind: ForcedKind
     at: float
-
-
-class _Unsupported(Struct, frozen=True):
-    why: str
-    since: float
 
 
 class _Gone(Struct, frozen=True):
@@ -54,12 +52,12 @@ class WatchedAccount:
         self.market = market
         self.rules = rules
         self.book = AccountBook(dispute_s)
+        self.terms = Terms(market.prices, self.book.tables, market.rates)
         self.moves = Moves(setup.name)
         self.pools: dict[str, Pool] = {}
         self.risks: dict[str, PoolRisk] = {}
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}
-        self.unsupported: _Unsupported | None = None
         self._forced: dict[PositionKey, _Forced] = {}
         self._gone: dict[str, _Gone] = {}
         self._left: dict[tuple[str, PositionKey], float] = {}
@@ -67,6 +65,8 @@ class WatchedAccount:
         self._ruled: dict[tuple[str, str], Rule] = {}
         self.forced_orders = ForcedOrders()
         self.drifts: dict[str, Drift] = {}
+        self._shrunk: dict[PositionKey, tuple[Decimal, float]] = {}
+        self._forecasts: dict[PositionKey, tuple[int, Decimal]] = {}
         self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
 
     @property
@@ -76,7 +76,12 @@ class WatchedAccount:
     @property
     def known(self) -> bool:
         """Whether its positions are known, so that a pool that is not there is truly gone."""
-        return self.book.known and self.unsupported is None
+        return self.book.known
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """What the market stream has to bring for this account."""
+        return frozenset(what for pool in self.pools.values() for what in streamed(pool))
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -84,13 +89,10 @@ class WatchedAccount:
 
     def rebuild(self, now: Now) -> None:
         """Derive the pools anew from the book."""
-        if not self.book.multi_assets:
-            self.unsupported = None
-        elif self.unsupported is None:
-            self.unsupported = _Unsupported(
-                "multi-assets mode is not supported: this account cannot be watched", now.mono
-            )
         pools = self.derived() if self.known else self.pools
+        for held in (p for pool in self.pools.values() for p in pool.positions):
+            if abs(self.book.quantity(held.key)) < abs(held.quantity):
+                self._shrunk[held.key] = (held.quantity, now.mono)
         self._part(pools)
         for pool_id in self.pools.keys() - pools.keys():
             self._gone[pool_id] = _Gone(frozenset(p.key for p in self.pools[pool_id].positions), now.mono)
@@ -106,12 +108,12 @@ class WatchedAccount:
     def derived(self) -> dict[str, Pool]:
         """The pools that follow from the book as it is, by id."""
         inverse = VENUES[self.setup.venue].inverse
-        return {p.id: p for p in margin_pools(self.name, self.book, self.market.contracts, inverse)}
+        return {p.id: p for p in margin_pools(self.name, self.book, self.market, inverse)}
 
     def assess(self, pool_id: str) -> tuple[PoolRisk | None, PoolRisk]:
         """Compute a pool's risk. Returns what it was, and what it is."""
         before = self.risks.get(pool_id)
-        risk = assess(self.pools[pool_id], self.market.prices, self.book.tables)
+        risk = assess(self.pools[pool_id], self.terms)
         self.risks[pool_id] = risk
         if risk != before:
             self.unpublished.add(pool_id)
@@ -119,8 +121,9 @@ class WatchedAccount:
 
     @property
     def unread(self) -> dict[str, tuple[str, ...]]:
-        """Pool id → what REST should have told us and has not, such as `brackets BTCUSDT`; marks are the stream's."""
-        found = {i: tuple(what for what in r.missing if not what.startswith("mark ")) for i, r in self.risks.items()}
+        """Pool id → what REST should have told us and has not, such as `brackets BTCUSDT`; prices are the stream's."""
+        streamed = ("mark ", "rate ")
+        found = {i: tuple(what for what in r.missing if not what.startswith(streamed)) for i, r in self.risks.items()}
         return {pool_id: missing for pool_id, missing in found.items() if missing}
 
     def unread_for(self, now: Now) -> float:
@@ -131,9 +134,34 @@ class WatchedAccount:
             self._unread_since = now.mono
         return 0.0 if self._unread_since is None else now.mono - self._unread_since
 
+    def coming_funding(self, risk: PoolRisk, until_ms: int | None = None) -> Forecast | None:
+        """The next funding of a pool, as far as is known now; None: there is none (before `until_ms`)."""
+        fundings = {}
+        for p in risk.pool.positions:
+            rate, next_ms = self.market.funding(p.symbol)
+            if rate is not None and next_ms is not None and (until_ms is None or next_ms <= until_ms):
+                fundings[p.symbol] = Funding(rate, next_ms)
+        return forecast(risk, fundings) if fundings else None
+
+    def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
+        """The same where it is no farther off than this; what each position pays is remembered."""
+        coming = self.coming_funding(risk, self.market.exchange_ms(now) + round(within_s * 1000))
+        if coming is not None:
+            self._forecasts.update({key: (coming.next_ms, amount) for key, amount in coming.payments.items()})
+        return coming
+
+    def forecast_payment(self, symbol: str, at_ms: int) -> Decimal | None:
+        """What was forecast of the funding of a symbol that has been charged just now (margin asset)."""
+        near = [
+            amount
+            for key, (next_ms, amount) in self._forecasts.items()
+            if key.symbol == symbol and 0 <= at_ms - next_ms < _FUNDING_TAKES_MS
+        ]
+        return sum(near, ZERO) if near else None
+
     def compare(self) -> dict[str, Drift]:
         """Hold our figures of each pool against those that the exchange has just printed."""
-        found = {i: drift(pool, self.book.figures, self.book.tables) for i, pool in self.pools.items()}
+        found = {i: drift(pool, self.book.figures, self.terms) for i, pool in self.pools.items()}
         self.drifts = {pool_id: one for pool_id, one in found.items() if one is not None}
         return self.drifts
 
@@ -151,10 +179,6 @@ class WatchedAccount:
         self._ruled[name, pool.id] = rule
         return rule
 
-    def moved_rules(self) -> dict[str, LiquidationPriceMovedRule]:
-        rules = {pool_id: self.rule("liquidation_price_moved", pool) for pool_id, pool in self.pools.items()}
-        return {pool_id: rule for pool_id, rule in rules.items() if isinstance(rule, LiquidationPriceMovedRule)}
-
     @property
     def stale_rule(self) -> DataStaleRule:
         rule = self.rules.of("data_stale", self.name, self.setup.labels)
@@ -164,8 +188,8 @@ class WatchedAccount:
     def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
         """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
         limit = self.stale_rule.stale_after_s
-        positions = pool.positions if pool else [p for each in self.pools.values() for p in each.positions]
-        marks = [self.market.age(p.symbol, now.mono) for p in positions]
+        pools = [pool] if pool else self.pools.values()
+        marks = [self.market.age(what, now.mono) for each in pools for what in streamed(each)]
         oldest = None if None in marks else max((m for m in marks if m is not None), default=None)
         truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
         live = (
@@ -177,15 +201,20 @@ class WatchedAccount:
         )
         return Ages("live" if live else "stale", oldest, truth)
 
+    def rates_are_stale(self, pool: Pool, now: Now) -> bool:
+        """Whether the worth of a pool's collateral is not known as of now."""
+        ages = [self.market.age(rate_of(wallet.asset), now.mono) for wallet in pool.assets]
+        return any(age is None or age >= self.stale_rule.stale_after_s for age in ages)
+
     def blinded_by(self, link: LinkId, limit_s: float, now: Now) -> list[str]:
         """The pools that this link blinds while it is quiet: all of them, or those whose symbols it does not bring."""
         if link == self.setup.rest_link:
             return list(self.unread)
         if link == self.setup.private_link:
             return list(self.pools)
-        ages = {s: self.market.stream_age(s, now.mono) for s in self.symbols}
-        quiet = {symbol for symbol, age in ages.items() if age is None or age >= limit_s}
-        return [pool_id for pool_id, pool in self.pools.items() if any(p.symbol in quiet for p in pool.positions)]
+        ages = {what: self.market.stream_age(what, now.mono) for pool in self.pools.values() for what in streamed(pool)}
+        quiet = {what for what, age in ages.items() if age is None or age >= limit_s}
+        return [pool_id for pool_id, pool in self.pools.items() if not quiet.isdisjoint(streamed(pool))]
 
     def is_endangered(self, pool_id: str, rule: DataStaleRule) -> bool:
         """Whether a pool is so near to liquidation that blindness is critical at once."""
@@ -208,6 +237,21 @@ class WatchedAccount:
         kinds = [f.kind for key, f in self._forced.items() if key in keys and now.mono - f.at < within_s]
         return min(kinds, key=list(ForcedKind).index, default=None)
 
+    def hedge_lately(self, symbol: str, now: Now) -> tuple[Decimal, Decimal] | None:
+        """Quantities of both legs of a hedge, as they were before an order began to close one of them; None: no hedge.
+
+        The order may be told after the account event that it caused, so what has left a moment ago counts as held.
+        """
+
+        def whole(side: Side) -> Decimal:
+            key = PositionKey(symbol, side)
+            shrunk = self._shrunk.get(key)
+            recent = shrunk is not None and now.mono - shrunk[1] < CLOSING_GRACE_S
+            return shrunk[0] if shrunk is not None and recent else self.book.quantity(key)
+
+        long, short = whole(Side.LONG), whole(Side.SHORT)
+        return (long, short) if long and short else None
+
     def last_seen(self, key: PositionKey) -> tuple[PositionRisk | None, Decimal | None]:
         """A position as it was last whole, with its bankruptcy price: as it is, or as it was when it went."""
         for risk in self.risks.values():
@@ -229,6 +273,11 @@ class WatchedAccount:
         left = {key for (pool_id, key), at in self._left.items() if pool_id == pool.id and now.mono - at < within_s}
         return frozenset(left.union(p.key for p in pool.positions))
 
+    def became(self, pool_id: str, keys: frozenset[PositionKey]) -> bool:
+        """Whether a pool that is not there any more held one of these positions."""
+        gone = self._gone.get(pool_id)
+        return gone is not None and pool_id not in self.pools and not gone.keys.isdisjoint(keys)
+
     def ending(self, pool_id: str, fallback: frozenset[PositionKey], now: Now) -> Resolution | None:
         """How a pool that is not there any more ended; None: wait, the exchange may still say.
 
@@ -244,9 +293,16 @@ class WatchedAccount:
                 ForcedKind.SETTLEMENT: "settled",
             }
             return endings[kind]
-        if any(p.key in gone.keys for pool in self.pools.values() for p in pool.positions):
-            return "pool_replaced"
+        successors = [i for i, pool in self.pools.items() if any(p.key in gone.keys for p in pool.positions)]
+        if successors:  # the new pool must have been judged first: its incident goes on with this one
+            judged = [i for i in successors if i in self.risks and self.risks[i].margin_ratio is not None]
+            return "pool_replaced" if judged else None
         return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
+
+
+def streamed(pool: Pool) -> list[str]:
+    """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
+    return [*(p.symbol for p in pool.positions), *(rate_of(wallet.asset) for wallet in pool.assets)]
 
 
 def worst_severity(severities: list[Severity]) -> Severity:

@@ -13,9 +13,12 @@ from msgspec import Struct, structs
 
 from monitor.events import (
     AccountChanged,
+    AssetRate,
+    AssetRates,
+    AssetTerms,
     Balance,
     BalancesRead,
-    Bracket,
+    BracketsRead,
     Contract,
     ExchangeFigures,
     MarkPrice,
@@ -23,10 +26,13 @@ from monitor.events import (
     Position,
     PositionKey,
     PositionsRead,
+    Side,
 )
-from monitor.risk.margin import BracketTable, bracket_table
+from monitor.risk.margin import BracketTable, bracket_table, scaled
 
 ZERO = Decimal(0)
+ONE = Decimal(1)
+_LAST_DIGIT = Decimal("0.00000001")
 _SNAPSHOT_LAG_MS = 2_000
 """A snapshot that does not name a position or an asset speaks for the moment this long before it was asked for: the
 answer may come from a copy that lags behind the stream."""
@@ -34,6 +40,11 @@ answer may come from a copy that lags behind the stream."""
 
 _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""
+
+
+def rate_of(asset: str) -> str:
+    """Under which name the age of an asset's rate is asked for, among those of symbols."""
+    return f"rate of {asset}"
 
 
 class Mark(Struct, frozen=True):
@@ -53,9 +64,9 @@ class Mark(Struct, frozen=True):
 
 
 class MarketBook:
-    """Marks and contracts of one market.
+    """Marks, contracts and collateral rates of one market.
 
-    `prices` is the same marks as the risk arithmetic takes them.
+    `prices` is the same marks as the risk arithmetic takes them. Ages are asked for by symbol, or by `rate_of(asset)`.
     """
 
     def __init__(self) -> None:
@@ -63,17 +74,37 @@ class MarketBook:
         self.prices: dict[str, Decimal] = {}
         self._streamed: dict[str, float] = {}
         self.contracts: dict[str, Contract] = {}
+        self.assets: dict[str, AssetTerms] = {}
+        self.rates: dict[str, AssetRate] = {}
+        self._rated: dict[str, float] = {}
+        self._rates_at_ms = 0
+        self.adl_risks: dict[str, str] = {}
+        self.insurance_fund: dict[str, dict[str, Decimal]] = {}
+        self.funding_hours: dict[str, int] | None = None
         self._ahead_ms: float | None = None
 
     def measured(self, offset_ms: int, now: Now) -> None:
         """Take exchange time minus our wall clock. Kept against the monotonic clock, which nobody sets."""
         self._ahead_ms = now.wall_ms + offset_ms - now.mono * 1000
 
+    def exchange_ms(self, now: Now) -> int:
+        """The exchange's clock as far as it has been measured, in Unix milliseconds."""
+        return now.wall_ms if self._ahead_ms is None else int(now.mono * 1000 + self._ahead_ms)
+
+    def funding(self, symbol: str) -> tuple[Decimal | None, int | None]:
+        """Rate and time of a symbol's next funding; None: it has none, or it is unknown."""
+        mark = self.marks.get(symbol)
+        return (None, None) if mark is None else (mark.funding_rate, mark.next_funding_ms)
+
+    def funding_interval_hours(self, symbol: str) -> int | None:
+        """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
+        return None if self.funding_hours is None else self.funding_hours.get(symbol, 8)
+
     def apply_mark(self, event: MarkPrice, now: Now) -> bool:
         """Take a mark unless a later one is known. False: it was dropped."""
-        here_ms = now.wall_ms if self._ahead_ms is None else now.mono * 1000 + self._ahead_ms
+        here_ms = self.exchange_ms(now)
         lag_s = max(0.0, here_ms - event.at_ms) / 1000
-        at_ms = min(event.at_ms, int(here_ms) + _AHEAD_MS)  # one from the far future must not bar all that follow
+        at_ms = min(event.at_ms, here_ms + _AHEAD_MS)  # one from the far future must not bar all that follow
         known = self.marks.get(event.symbol)
         if known is not None and at_ms < known.at_ms:
             return False
@@ -83,10 +114,28 @@ class MarketBook:
         self.prices[event.symbol] = event.price
         return True
 
-    def forget(self, symbol: str) -> None:
-        """Nobody holds this symbol any more: when it is held again, an old mark must not speak for it."""
-        for known in (self.marks, self.prices, self._streamed):
-            known.pop(symbol, None)
+    def apply_rates(self, event: AssetRates, now: Now) -> frozenset[str]:
+        """Take rates of collateral, unless later ones are known. Returns the assets of which the rate has changed."""
+        here_ms = self.exchange_ms(now)
+        at_ms = min(event.at_ms, here_ms + _AHEAD_MS)
+        if at_ms < self._rates_at_ms:
+            return frozenset()
+        self._rates_at_ms = at_ms
+        true_at = now.mono - max(0, here_ms - event.at_ms) / 1000
+        changed = frozenset(a for a, rate in event.rates.items() if self.rates.get(a) != rate)
+        self.rates.update(event.rates)
+        for asset in event.rates:
+            self._rated[rate_of(asset)] = true_at
+            if not event.bridged:
+                self._streamed[rate_of(asset)] = true_at
+        return changed
+
+    def forget(self, what: str) -> None:
+        """Nobody needs this mark or rate any more: when it is needed again, an old one must not speak for it."""
+        for known in (self.marks, self.prices, self._streamed, self._rated):
+            known.pop(what, None)
+        for asset in [asset for asset in self.rates if rate_of(asset) == what]:
+            del self.rates[asset]
 
     def age(self, symbol: str, now: float) -> float | None:
         """Seconds since this mark was true: since it came, plus how late it came. None: there is none.
@@ -94,6 +143,9 @@ class MarketBook:
         Only differences of one clock enter, and the measured offset between the two: a wrong clock neither hides nor
         invents staleness.
         """
+        rated = self._rated.get(symbol)
+        if rated is not None:
+            return now - rated
         mark = self.marks.get(symbol)
         return None if mark is None else now - mark.arrived + mark.lag_s
 
@@ -106,6 +158,22 @@ class MarketBook:
 class _Dispute(Struct, frozen=True):
     row: Balance | Position
     since: float
+
+
+class _Coef(Struct, frozen=True):
+    """A symbol's brackets with the account's multiplier.
+
+    Args:
+        is_scaled: Whether floors and amounts are to be multiplied by it; else the exchange has done so.
+    """
+
+    given: BracketTable
+    coef: Decimal
+    is_scaled: bool
+
+    @property
+    def table(self) -> BracketTable:
+        return scaled(self.given, self.coef) if self.is_scaled else self.given
 
 
 class AccountBook:
@@ -125,11 +193,15 @@ class AccountBook:
         self.margin_assets: dict[str, str] = {}
         self.hedge = False
         self.multi_assets = False
+        self.adl_quantiles: dict[PositionKey, int] = {}
         self.balances_read = False
         self.positions_read = False
         self.truth_at: float | None = None
         self._dispute_s = dispute_s
         self._disputes: dict[str | PositionKey, _Dispute] = {}
+        self._shape_faults: dict[str, str] = {}
+        self._coef_faults: dict[str, str] = {}
+        self._coefs: dict[str, _Coef] = {}
 
     @property
     def known(self) -> bool:
@@ -140,16 +212,70 @@ class AccountBook:
         """Open positions."""
         return (row for row in self.rows.values() if row.quantity)
 
-    def apply_brackets(self, brackets: dict[str, tuple[Bracket, ...]]) -> dict[str, str]:
-        """Take bracket tables. Returns symbol → what is wrong with it, for tables that cannot be used."""
-        wrong = {}
-        for symbol, rows in brackets.items():
+    def apply_brackets(self, event: BracketsRead) -> None:
+        """Take bracket tables. What cannot be used is unknown from now on."""
+        for symbol, rows in event.brackets.items():
             try:
-                self.tables[symbol] = bracket_table(rows)
+                table = bracket_table(rows)
             except ValueError as exc:
                 self.tables.pop(symbol, None)
-                wrong[symbol] = str(exc)
-        return wrong
+                self._coefs.pop(symbol, None)
+                self._shape_faults[symbol] = f"its brackets cannot be used: {exc}"
+                continue
+            coef = _Coef(table, event.coefs.get(symbol, ONE), False)
+            known = self._coefs.get(symbol)
+            if known is not None and (known.given, known.coef) == (coef.given, coef.coef):
+                continue  # what has proved right of it stays
+            self._coefs[symbol] = coef
+            self._coef_faults.pop(symbol, None)  # the next snapshot holds the new ones against the exchange's margin
+            self.tables[symbol] = coef.table
+            if table.convex:
+                self._shape_faults.pop(symbol, None)
+            else:
+                self._shape_faults[symbol] = "its brackets do not join up; they are used as given"
+
+    def read_coefs(self, event: PositionsRead) -> None:
+        """Choose the reading of each multiplier that reproduces the exchange's maintenance margin.
+
+        Whether the brackets that come with a `notionalCoef` have it in them already is not documented.
+        """
+        for position, figures in event.rows:
+            symbol = position.symbol
+            coef = self._coefs.get(symbol)
+            if coef is None or coef.coef == ONE or figures is None or figures.maintenance_margin is None:
+                continue
+            notional = abs(position.quantity * figures.mark_price)
+            readings = (coef, structs.replace(coef, is_scaled=not coef.is_scaled))
+            right = [r for r in readings if _agrees(r.table.maintenance_margin(notional), figures.maintenance_margin)]
+            if not right:
+                self._coef_faults[symbol] = (
+                    f"no reading of its notionalCoef {coef.coef} gives the maintenance margin that the exchange prints"
+                )
+                continue
+            self._coef_faults.pop(symbol, None)
+            if right[0] is not coef:
+                self._coefs[symbol] = right[0]
+                self.tables[symbol] = right[0].table
+
+    def quantity(self, key: PositionKey) -> Decimal:
+        """Signed quantity of a position; zero: it is not open."""
+        row = self.rows.get(key)
+        return ZERO if row is None else row.quantity
+
+    @property
+    def bracket_faults(self) -> dict[str, str]:
+        """Symbol → what is the matter with its brackets."""
+        return {**self._coef_faults, **self._shape_faults}
+
+    def adl_quantile(self, key: PositionKey) -> int | None:
+        """Place in the auto-deleveraging queue, 0 to 4, 4 being first in line; None: unknown."""
+        figures = self.figures.get(key)
+        if figures is not None and figures.adl_quantile is not None:
+            return figures.adl_quantile
+        side = key.side
+        if side is Side.BOTH:  # in one-way mode the queue of the position's own direction is its place
+            side = Side.LONG if self.quantity(key) > 0 else Side.SHORT
+        return self.adl_quantiles.get(PositionKey(key.symbol, side), self.adl_quantiles.get(key))
 
     def apply_changed(self, event: AccountChanged, now: float) -> bool:
         """Merge a pushed change. False: all of it was older than what we hold."""
@@ -217,6 +343,11 @@ class AccountBook:
             return False
         del self._disputes[key]
         return True
+
+
+def _agrees(ours: Decimal, theirs: Decimal) -> bool:
+    """Whether two figures are the same as far as the exchange prints them: it cuts off after 8 decimals."""
+    return abs(ours - theirs) < _LAST_DIGIT
 
 
 def _same(held: Balance | Position, row: Balance | Position) -> bool:

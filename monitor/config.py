@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, time, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_type_hints
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from msgspec import Struct, structs
 
 from monitor.core import Setup
 from monitor.effects import AccountSetup
 from monitor.errors import ConfigError
-from monitor.rules import DEFAULTS, DataStaleRule, Match, Rule, RuleBook, Severity, Step
+from monitor.judges.daily import Daily
+from monitor.liveness import DECLARED_WITHIN_S, declared_after_s
+from monitor.rules import (
+    DEFAULTS,
+    AdlQuantileRule,
+    ClockOffsetRule,
+    ContractStatusRule,
+    DataStaleRule,
+    FactRule,
+    Match,
+    Rule,
+    RuleBook,
+    Severity,
+    Step,
+)
 from monitor.venues import VENUES, Hosts, PrivateForm, hosts
 
 T = TypeVar("T")
@@ -81,6 +98,9 @@ class LinksConfig(Struct, frozen=True):
 
     Args:
         private_forms: Ways to open a private stream, tried in turn; empty: the venue's own order.
+        market_connections: How many connections carry the same marks, side by side.
+        mute_after_s: How long the private stream may owe us what a snapshot has shown.
+        rebuild_after: Failed sessions in a row after which the REST client is made anew too.
     """
 
     tick_s: float = 1
@@ -103,11 +123,102 @@ class LinksConfig(Struct, frozen=True):
     array_above: int = 150
     compression: bool = True
     private_forms: tuple[PrivateForm, ...] = ()
+    market_connections: int = 1
+    mute_after_s: float = 5
+    rebuild_after: int = 3
 
 
 class StoreConfig(Struct, frozen=True):
     path: str = STORE_NAME
     keep_days: int = 90
+
+
+class HiddenUrl(Struct, frozen=True):
+    """An address that contains a secret, as those of ping services do: it shows its scheme and host alone."""
+
+    address: str
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.address)
+        return f"{parts.scheme}://{parts.hostname or ''}/…"
+
+    def __repr__(self) -> str:
+        return f"HiddenUrl({self})"
+
+    @staticmethod
+    def of(text: str) -> HiddenUrl:
+        """An address that may be called.
+
+        Raises:
+            ValueError: It is none; the text is not repeated.
+        """
+        with suppress(ValueError):  # of `urlsplit`, which would repeat it
+            parts = urlsplit(text)
+            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in text:
+                return HiddenUrl(text)
+        raise ValueError("must be an address beginning with https:// (or http:// in your own network)")
+
+
+class HeartbeatConfig(Struct, frozen=True):
+    """Outbound proof of life, and where alerts go while the MQTT broker is away; durations in seconds.
+
+    Args:
+        url: Asked while all is well; `<url>/fail` while blind. None: nothing is.
+        webhook: Where events are posted while the broker is away. None: nowhere.
+        webhook_after_s: After so long without the broker it counts as away.
+        webhook_from: Severity from which events are posted.
+    """
+
+    url: Secret | HiddenUrl | None = None
+    every_s: float = 60
+    webhook: Secret | HiddenUrl | None = None
+    webhook_after_s: float = 30
+    webhook_from: str = "warning"
+
+
+class SummaryConfig(Struct, frozen=True):
+    """The daily summary.
+
+    Args:
+        timezone: IANA name of the zone that `at` is meant in.
+    """
+
+    enabled: bool = True
+    at: time = time(8)
+    timezone: str = "UTC"
+
+    @property
+    def daily(self) -> Daily | None:
+        return Daily(self.at, _zone(self.timezone)) if self.enabled else None
+
+
+class CmdConfig(Struct, frozen=True):
+    """Commands over MQTT: acknowledgements and silences.
+
+    Args:
+        unacked_s: A critical incident that nobody acknowledges for so long is told again, louder (seconds).
+        username: Whom `marginwatch ack` and `silence` log in as; the daemon needs no right to publish there.
+    """
+
+    enabled: bool = False
+    unacked_s: float = 600
+    username: str | None = None
+    password: Secret | None = None
+
+
+class RecorderConfig(Struct, frozen=True):
+    """What the links said of late, kept in memory and saved when an incident becomes critical.
+
+    Args:
+        dir: Where sessions are saved. None: `sessions` beside the store.
+        minutes: How much is kept.
+        keep: How many saved sessions are kept.
+    """
+
+    enabled: bool = True
+    dir: str | None = None
+    minutes: float = 5
+    keep: int = 20
 
 
 class LogConfig(Struct, frozen=True):
@@ -127,6 +238,10 @@ class Config(Struct, frozen=True):
     links: LinksConfig = LinksConfig()
     store: StoreConfig = StoreConfig()
     log: LogConfig = LogConfig()
+    recorder: RecorderConfig = RecorderConfig()
+    cmd: CmdConfig = CmdConfig()
+    heartbeat: HeartbeatConfig = HeartbeatConfig()
+    summary: SummaryConfig = SummaryConfig()
     rules: RuleBook = RuleBook()
     instance: str | None = None
     credentials_dir: str | None = None
@@ -136,7 +251,8 @@ class Config(Struct, frozen=True):
     def setup(self) -> Setup:
         """What the core has to know of it."""
         accounts = tuple(AccountSetup(a.name, a.venue, a.market, a.labels) for a in self.accounts)
-        return Setup(accounts, self.rules, self.links.dispute_s, self.summary_every_s)
+        unacked_s = self.cmd.unacked_s if self.cmd.enabled else None
+        return Setup(accounts, self.rules, self.links.dispute_s, self.summary_every_s, unacked_s, self.summary.daily)
 
 
 def parse(documents: Iterable[tuple[str, Table]]) -> Config:
@@ -177,6 +293,10 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
         links=_section(reader, main_name, top, "links", LinksConfig, _LINKS),
         store=_section(reader, main_name, top, "store", StoreConfig, _STORE),
         log=_section(reader, main_name, top, "log", LogConfig, _LOG),
+        recorder=_section(reader, main_name, top, "recorder", RecorderConfig, _RECORDER),
+        cmd=_section(reader, main_name, top, "cmd", CmdConfig, _CMD),
+        heartbeat=_section(reader, main_name, top, "heartbeat", HeartbeatConfig, _HEARTBEAT),
+        summary=_section(reader, main_name, top, "summary", SummaryConfig, _SUMMARY),
         rules=_rules(reader, main_name, top.get("rules", {})),
         instance=top.get("instance"),
         credentials_dir=reader.table(main_name, "[credentials] ", top.get("credentials", {}), _CREDENTIALS).get("dir"),
@@ -187,6 +307,7 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
             where = f"[[rules.{rule}.match]] number {number} "
             if match.symbol is not None and match.symbol != match.symbol.upper():
                 reader.wrong(main_name, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
+    _check_promptness(reader, main_name, config.rules)
     if config.mqtt.password is not None and config.mqtt.username is None:
         reader.wrong(main_name, "[mqtt] password", "is of no use without username")
     if (config.mqtt.tls_cert_file is None) != (config.mqtt.tls_key_file is None):
@@ -246,6 +367,12 @@ def _seconds(low: float = 0.001, high: float = 10_000_000) -> Callable[[Any], fl
     return read
 
 
+def _minutes(value: Any) -> float:
+    if not _is_number(value) or not Decimal("0.01") <= value <= 60:
+        raise ValueError("must be a number of minutes from 0.01 to 60")
+    return float(value)
+
+
 def _fraction(value: Any) -> Decimal:
     if not _is_number(value) or not 0 <= value <= 10:
         raise ValueError("must be a fraction, such as 0.8 for 80 %")
@@ -286,6 +413,48 @@ def _secret(value: Any) -> Secret:
     raise ValueError("must be env:NAME, file:PATH or credential:NAME; a secret is never written into the config")
 
 
+def _secret_url(value: Any) -> Secret | HiddenUrl:
+    """An address that contains a secret, or where it is to be found."""
+    if isinstance(value, str) and "://" in value:
+        return HiddenUrl.of(value)
+    try:
+        return _secret(value)
+    except ValueError:
+        raise ValueError(
+            "must be an address beginning with https://, or env:NAME, file:PATH, credential:NAME"
+        ) from None
+
+
+def _time_of_day(value: Any) -> time:
+    if isinstance(value, str) and re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        return time.fromisoformat(value)
+    raise ValueError('must be a time of day from "00:00" to "23:59", in quotes')
+
+
+def _timezone(value: Any) -> str:
+    _zone(value)
+    return str(value)
+
+
+def _zone(name: Any) -> tzinfo:
+    """A time zone by its IANA name; UTC is known without any data.
+
+    Raises:
+        ValueError: There is none of this name, or no data about zones at all.
+    """
+    if name == "UTC":
+        return UTC
+    if isinstance(name, str):
+        with suppress(ZoneInfoNotFoundError, ValueError, OSError):  # a folder of zones is no zone
+            return ZoneInfo(name)
+    known = available_timezones()
+    if not known:
+        raise ValueError('this machine has no data about time zones: install it (apt install tzdata), or write "UTC"')
+    near = get_close_matches(str(name), known, 1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise ValueError(f'must be the name of a time zone, such as "UTC" or "Europe/Berlin"{hint}')
+
+
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         raise ValueError('must be a table of texts, such as {desk = "spot"}')
@@ -318,6 +487,10 @@ _TOP: _Kinds = {
     "links": _anything,
     "store": _anything,
     "log": _anything,
+    "recorder": _anything,
+    "cmd": _anything,
+    "heartbeat": _anything,
+    "summary": _anything,
     "credentials": _anything,
     "rules": _anything,
 }
@@ -372,13 +545,35 @@ _LINKS: _Kinds = {
     "array_above": _whole(1, 1000),
     "compression": _flag,
     "private_forms": _forms,
+    "market_connections": _whole(1, 2),
+    "mute_after_s": _seconds(0.05, 600),
+    "rebuild_after": _whole(1, 1000),
 }
 _STORE: _Kinds = {"path": _text, "keep_days": _whole(1, 36_500)}
 _LOG: _Kinds = {"format": _one_of("auto", "json", "text"), "level": _one_of("debug", "info", "warning", "error")}
+_CMD: _Kinds = {"enabled": _flag, "unacked_s": _seconds(1), "username": _text, "password": _secret}
+_HEARTBEAT: _Kinds = {
+    "url": _secret_url,
+    "every_s": _seconds(0.05, 86_400),
+    "webhook": _secret_url,
+    "webhook_after_s": _seconds(0.05, 86_400),
+    "webhook_from": _one_of(*(s.word for s in Severity if s is not Severity.OK)),
+}
+_SUMMARY: _Kinds = {"enabled": _flag, "at": _time_of_day, "timezone": _timezone}
+_RECORDER: _Kinds = {"enabled": _flag, "dir": _text, "minutes": _minutes, "keep": _whole(1, 1000)}
 _CREDENTIALS: _Kinds = {"dir": _text}
 _NEEDED = ("name", "venue", "api_key", "secret")
 _MATCH: _Kinds = {"account": _text, "symbol": _text, "min_notional": _amount}
 _RULE_KINDS: Mapping[Any, Callable[[Any], Any]] = {bool: _flag, float: _seconds(0), Decimal: _fraction}
+_HOLDS = ("for_s", "clear_for_s", "reenter_s", "repeat_s")
+"""Keys of a rule that mean something where it has levels."""
+_LARGEST: Mapping[type[Rule], tuple[Decimal | None, str]] = {
+    AdlQuantileRule: (Decimal(4), "places in the queue, 0 to 4"),
+    ClockOffsetRule: (None, "milliseconds"),
+    ContractStatusRule: (None, "seconds"),
+    DataStaleRule: (None, "seconds"),
+}
+"""The largest value that a rule may measure (None: there is none), and what it measures; others measure fractions."""
 
 
 # ---- sections ----
@@ -523,10 +718,12 @@ def _rule_values(
         name: _RULE_KINDS[hint] for name, hint in hints.items() if hint in _RULE_KINDS
     }
     kinds["repeat_s"] = lambda value: {**rule.repeat_s, **_repeats(value)}  # a severity not named keeps its time
+    if isinstance(rule, FactRule):
+        kinds = {name: kind for name, kind in kinds.items() if name not in _HOLDS}
     if rule.steps:
         rising = rule.steps[0].clear < rule.steps[0].at
-        largest = None if isinstance(rule, DataStaleRule) else Decimal(1)  # all others measure fractions
-        kinds["steps"] = lambda value: _steps(value, rising, largest)
+        largest, what = _LARGEST.get(type(rule), (Decimal(1), "fractions, 0.8 for 80 %"))
+        kinds["steps"] = lambda value: _steps(value, rising, largest, what)
     return reader.table(file, where, table, {**beside, **kinds})
 
 
@@ -537,7 +734,7 @@ def _repeats(value: Any) -> dict[str, float]:
     return {key: _seconds(1)(seconds) for key, seconds in value.items()}
 
 
-def _steps(value: Any, rising: bool, largest: Decimal | None) -> tuple[Step, ...]:
+def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tuple[Step, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError('must be a list such as [{at = 0.8, clear = 0.7, severity = "warning"}]')
     steps = []
@@ -547,7 +744,7 @@ def _steps(value: Any, rising: bool, largest: Decimal | None) -> tuple[Step, ...
         word = _one_of(*(s.word for s in Severity if s is not Severity.OK))(row["severity"])
         step = Step(_amount(row["at"]), _amount(row["clear"]), Severity[word.upper()])
         if largest is not None and max(step.at, step.clear) > largest:
-            raise ValueError(f"levels are fractions, 0.8 for 80 %: {max(step.at, step.clear)} would never be reached")
+            raise ValueError(f"levels are {what}: {max(step.at, step.clear)} would never be reached")
         if step.at == step.clear:
             raise ValueError(f"at and clear are both {step.at}; clear must lie on the safe side of at")
         steps.append(step)
@@ -561,10 +758,32 @@ def _steps(value: Any, rising: bool, largest: Decimal | None) -> tuple[Step, ...
     return tuple(steps)
 
 
+def _check_promptness(reader: _Reader, file: str, rules: RuleBook) -> None:
+    """A link that is lost must be told of soon: an undeclared loss looks to the service's watchdog like a hang."""
+    overrides = enumerate(rules.matches.get("data_stale", ()), 1)
+    named = [("[rules.data_stale]", rules.rules["data_stale"])]
+    named += [(f"[[rules.data_stale.match]] number {number}", match.rule) for number, match in overrides]
+    for where, rule in named:
+        assert isinstance(rule, DataStaleRule)
+        takes_s = declared_after_s(rule)
+        if rule.enabled and takes_s > DECLARED_WITHIN_S:
+            reader.wrong(
+                file,
+                where,
+                f"a lost link would be told of after {takes_s:g} s (first step or stale_after_s, plus for_s); it must"
+                f" be within {DECLARED_WITHIN_S:g} s, or the systemd watchdog takes the silence for a hang:"
+                f" add a first step at {DECLARED_WITHIN_S:g} or less, such as a notice",
+            )
+
+
 def secrets(config: Config) -> Iterable[tuple[str, Secret]]:
     """Every secret that the config names, with its key, for messages."""
     if config.mqtt.password is not None:
         yield "[mqtt] password", config.mqtt.password
+    for key in ("url", "webhook"):
+        address = getattr(config.heartbeat, key)
+        if isinstance(address, Secret):
+            yield f"[heartbeat] {key}", address
     for account in config.accounts:
         yield f'[[account]] "{account.name}" api_key', account.api_key
         yield f'[[account]] "{account.name}" secret', account.secret

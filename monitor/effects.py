@@ -10,12 +10,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from monitor.events import ExchangeFigures, LinkId, PositionKey
+from monitor.events import ExchangeFigures, LinkId, PositionKey, Vitals
 from monitor.forced import ForcedReport
 from monitor.incidents import Change, IncidentKey
 from monitor.links import Link
 from monitor.moves import PoolMove
 from monitor.risk.drift import Drift
+from monitor.risk.funding import Forecast
 from monitor.risk.report import PoolRisk, PositionRisk
 from monitor.rules import Severity
 
@@ -62,9 +63,9 @@ class Figures(Struct, frozen=True):
 
 
 class Driver(Struct, frozen=True):
-    """What changed a pool's margin balance since the assessment before: `mark` of a symbol, or the `wallet`."""
+    """What changed a pool's margin balance since the assessment before: a `mark`, the `wallet`, or what it is worth."""
 
-    kind: Literal["mark", "wallet"]
+    kind: Literal["mark", "wallet", "collateral"]
     symbol: str | None
     margin_balance: Decimal
 
@@ -74,7 +75,9 @@ class Advice(Struct, frozen=True):
 
     Args:
         amount: Margin to add (asset). None where the advice is to reduce.
-        quantity: How much of the position to close, positive. None where the advice is to add margin.
+        quantity: How much of the position to close, positive. None where the advice is to add margin, or where closing
+            does not help.
+        reason: Why it does not.
     """
 
     action: Literal["add_margin", "reduce"]
@@ -85,6 +88,7 @@ class Advice(Struct, frozen=True):
     side: str | None = None
     quantity: Decimal | None = None
     quantity_unit: str | None = None
+    reason: str | None = None
 
 
 class Ages(Struct, frozen=True):
@@ -109,10 +113,15 @@ class Blindness(Struct, frozen=True):
     pools: tuple[str, ...]
 
 
+Fact = Decimal | str | int | None
+"""What a rule of its own has to say; a name that ends in `_at` is a time in Unix milliseconds."""
+
+
 class Story(Struct, frozen=True):
     """One thing to tell: a change of an incident, with all that explains it.
 
     Args:
+        facts: What belongs to this rule alone, by the name that it is published under.
         exchange_ms: When the exchange said what caused it.
         seq: Counts the stories of this run.
         clear: Level past which the present severity ends.
@@ -135,6 +144,7 @@ class Story(Struct, frozen=True):
     moves: tuple[PoolMove, ...] = ()
     blindness: Blindness | None = None
     forced: ForcedReport | None = None
+    facts: dict[str, Fact] = {}
     title: str = ""
     text: str = ""
 
@@ -150,7 +160,7 @@ class PoolState(Struct, frozen=True):
 
     Args:
         ladder: Relative move of all marks → margin ratio after it.
-        funding_payment: What the next funding will change the wallet by at present marks and estimates (asset).
+        funding: What the next funding will do at present marks and estimates; None: there is none, or it is unknown.
     """
 
     account: AccountSetup
@@ -159,8 +169,7 @@ class PoolState(Struct, frozen=True):
     ages: Ages
     as_of_ms: int
     ladder: dict[Decimal, Decimal | None]
-    next_funding_ms: int | None
-    funding_payment: Decimal | None
+    funding: Forecast | None
 
 
 class PositionState(Struct, frozen=True):
@@ -169,6 +178,7 @@ class PositionState(Struct, frozen=True):
     Args:
         funding_payment: What the next funding will change the wallet by at the present mark and estimate (asset).
         liquidation_fee: Clearance fee, a fraction of the liquidated notional.
+        adl_quantile: Place in the auto-deleveraging queue, 0 to 4; None: unknown.
     """
 
     account: AccountSetup
@@ -178,6 +188,8 @@ class PositionState(Struct, frozen=True):
     bankruptcy_price: Decimal | None
     quantity_unit: str
     liquidation_fee: Decimal | None
+    adl_quantile: int | None
+    funding_interval_hours: int | None
     funding_rate: Decimal | None
     next_funding_ms: int | None
     funding_payment: Decimal | None
@@ -226,6 +238,7 @@ class HealthState(Struct, frozen=True):
 
     Args:
         drifts: Pool id → how far our figures were from the exchange's at the last snapshot.
+        vitals: How the daemon fares, with its longest lag since the health before; None: nobody has said.
     """
 
     account: str
@@ -233,21 +246,34 @@ class HealthState(Struct, frozen=True):
     drifts: dict[str, Drift]
     freshness: Freshness
     as_of_ms: int
+    vitals: Vitals | None = None
+
+
+class Answered(Struct, frozen=True):
+    """What became of somebody's command; for the log."""
+
+    text: str
+    is_done: bool
 
 
 class Save(Struct, frozen=True):
     """A row to keep for the next run; None: to be forgotten."""
 
-    table: Literal["incident", "baseline"]
+    table: Literal["incident", "baseline", "silence", "daily", "forced"]
     key: str
     row: bytes | None
 
 
 class Watch(Struct, frozen=True):
-    """The symbols that a market link has to carry."""
+    """The symbols that a market link has to carry.
+
+    Args:
+        rates: Whether it has to carry the rates of collateral assets too.
+    """
 
     market: str
     symbols: frozenset[str]
+    rates: bool = False
 
 
 class Resync(Struct, frozen=True):
@@ -269,4 +295,5 @@ Effect = (
     | Save
     | Watch
     | Resync
+    | Answered
 )

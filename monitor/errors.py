@@ -50,11 +50,27 @@ class ExchangeError(MarginwatchError):
 
 
 class LinkDown(MarginwatchError):
-    """A websocket that ended, or never proved itself. Raised and caught in `shell/feed.py`, which connects anew."""
+    """A websocket that ended or never proved itself. Raised by feeds, caught by `shell/feed.py`, which reconnects."""
+
+
+class LinkMute(LinkDown):
+    """A websocket that is open and does not tell what it should have told."""
+
+
+class CommandError(MarginwatchError):
+    """A command over MQTT that is none, or misreads. Raised by `steering.py`; the daemon logs it and goes on."""
 
 
 class StoreError(MarginwatchError):
-    """The store cannot be opened or written. The daemon says so, and goes on from memory."""
+    """The store cannot be opened or written. Raised in `shell/database.py` and below it, with the remedy.
+
+    The thread of `shell/store.py` catches it: the daemon says so, goes on from memory, and tries again. `history` ends
+    with 1.
+    """
+
+
+class StoreNewer(StoreError):
+    """The store was made by a later version. It is left untouched, and not tried again: it will not become older."""
 
 
 def innermost(exc: BaseException) -> BaseException:

@@ -80,12 +80,17 @@ class Position(Struct, frozen=True):
 
 
 class ExchangeFigures(Struct, frozen=True):
-    """What the exchange itself printed for a position in a snapshot; None where its `"0"` means "none"."""
+    """What the exchange itself printed for a position in a snapshot; None where its `"0"` means "none".
+
+    Args:
+        adl_quantile: Place in the auto-deleveraging queue, 0 … 4; 4 goes first. None: it does not say.
+    """
 
     mark_price: Decimal
     unrealized_pnl: Decimal
     maintenance_margin: Decimal | None
     liquidation_price: Decimal | None
+    adl_quantile: int | None = None
 
 
 class Bracket(Struct, frozen=True):
@@ -115,6 +120,25 @@ class Contract(Struct, frozen=True):
     liquidation_fee: Decimal | None
     delivery_ms: int | None
     contract_size: Decimal | None = None
+
+
+class AssetRate(Struct, frozen=True):
+    """What an asset is worth as collateral (USD): a balance counts at `bid`, a debt at `ask`, which is the higher."""
+
+    bid: Decimal
+    ask: Decimal
+
+
+class AssetTerms(Struct, frozen=True):
+    """How an asset serves as collateral in multi-assets mode.
+
+    Args:
+        margin_available: It may be collateral at all.
+        auto_exchange: Debt past which the exchange converts other assets to cover it, positive (asset). None: never.
+    """
+
+    margin_available: bool
+    auto_exchange: Decimal | None
 
 
 class LinkState(StrEnum):
@@ -155,6 +179,60 @@ class MarkPrice(Struct, frozen=True):
     funding_rate: Decimal | None
     next_funding_ms: int | None
     bridged: bool = False
+
+
+class AssetRates(Struct, frozen=True):
+    """Rates at which assets count as collateral; what is not named is unchanged.
+
+    Args:
+        rates: Asset → rate in USD.
+        at_ms: When the newest of them was made.
+        bridged: It was asked for over REST; it serves, but says nothing of the stream's health.
+    """
+
+    market: str
+    rates: dict[str, AssetRate]
+    at_ms: int
+    bridged: bool = False
+
+
+class ContractChanged(Struct, frozen=True):
+    """The exchange lists, halts or settles a contract, or changes its brackets.
+
+    Args:
+        status: The exchange's word, such as `TRADING` or `SETTLING`.
+        delivery_ms: When it is delivered; None for perpetuals.
+        brackets: The market's new ones, which an account's own may differ from: a reason to ask for those, and a
+            preview of them. None: they have not changed.
+    """
+
+    market: str
+    symbol: str
+    status: str
+    delivery_ms: int | None
+    brackets: tuple[Bracket, ...] | None
+    at_ms: int
+
+
+class AdlRiskRead(Struct, frozen=True):
+    """How likely auto-deleveraging is in a symbol's market, whoever holds it: `low`, `medium` or `high`."""
+
+    market: str
+    risks: dict[str, str]
+
+
+class InsuranceFundRead(Struct, frozen=True):
+    """What the insurance fund of a symbol holds: symbol → asset → margin balance. Symbols of a group share one."""
+
+    market: str
+    balances: dict[str, dict[str, Decimal]]
+
+
+class FundingTermsRead(Struct, frozen=True):
+    """Hours between fundings, of the symbols that differ from the rule; a symbol that is not named has 8."""
+
+    market: str
+    interval_hours: dict[str, int]
 
 
 # ---- account, pushed ----
@@ -222,6 +300,29 @@ class MarginCall(Struct, frozen=True):
     at_ms: int
 
 
+class OrdersCancelled(Struct, frozen=True):
+    """An own order has expired because the account is being liquidated: the first sign of it."""
+
+    account: str
+    symbol: str
+    order_id: int
+    at_ms: int
+
+
+class StrategyEnded(Struct, frozen=True):
+    """A trading strategy (a grid) has ended without its owner.
+
+    Args:
+        liquidated: True: by liquidation. False: its position is empty or liquidated, which of them is not said.
+    """
+
+    account: str
+    symbol: str
+    strategy_id: int
+    liquidated: bool
+    at_ms: int
+
+
 class AccountModeChanged(Struct, frozen=True):
     account: str
     multi_assets: bool
@@ -237,9 +338,17 @@ class ConfigTouched(Struct, frozen=True):
 
 
 class StreamExpired(Struct, frozen=True):
-    """The exchange says that this private stream will carry nothing more."""
+    """The exchange says that a private stream will carry nothing more.
+
+    Args:
+        key: The stream's key, which may be that of an earlier stream; a secret, and never shown. None: it does not say.
+    """
 
     account: str
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"StreamExpired(account={self.account!r})"
 
 
 class StreamControl(Struct, frozen=True):
@@ -284,13 +393,40 @@ class MarginTypesRead(Struct, frozen=True):
 
 
 class BracketsRead(Struct, frozen=True):
+    """Brackets of every symbol, as given.
+
+    Args:
+        coefs: Symbol → multiplier by which this account's brackets were adjusted, where there is one. Whether the
+            brackets as given are already multiplied is not documented.
+    """
+
     account: str
     brackets: dict[str, tuple[Bracket, ...]]
+    coefs: dict[str, Decimal] = {}
+
+
+class AdlQuantilesRead(Struct, frozen=True):
+    """Place of each position in the auto-deleveraging queue, 0 … 4; 4 goes first.
+
+    Args:
+        quantiles: A row's `LONG`, `SHORT` and `BOTH` where it has them. In one-way mode it has all three, and the
+            position's own is that of its direction.
+    """
+
+    account: str
+    quantiles: dict[PositionKey, int]
 
 
 class ContractsRead(Struct, frozen=True):
+    """Every contract of a market.
+
+    Args:
+        assets: Asset → how it serves as collateral in multi-assets mode; empty where the market has no such mode.
+    """
+
     market: str
     contracts: dict[str, Contract]
+    assets: dict[str, AssetTerms] = {}
 
 
 # ---- the shell's own ----
@@ -302,7 +438,8 @@ class LinkReport(Struct, frozen=True):
     Args:
         reconnects: Times it had to connect anew since the start.
         weight_used: REST weight of the running minute, as the exchange counts it; None for streams.
-        note: Why, in a few words fit for an alert.
+        note: Why, in a few words fit for an alert. Of a live link: what is amiss all the same.
+        mutes: Times it was found open and silent about what it should have told, since the start.
     """
 
     link: LinkId
@@ -310,6 +447,7 @@ class LinkReport(Struct, frozen=True):
     reconnects: int = 0
     weight_used: int | None = None
     note: str = ""
+    mutes: int = 0
 
 
 class ClockOffset(Struct, frozen=True):
@@ -319,15 +457,65 @@ class ClockOffset(Struct, frozen=True):
     offset_ms: int
 
 
+class StoreState(Struct, frozen=True):
+    """Whether the store can be used.
+
+    Args:
+        reason: Why it cannot; None: it can.
+    """
+
+    reason: str | None
+
+
+class Acknowledge(Struct, frozen=True):
+    """Somebody has seen an incident: it is not repeated any more, unless it worsens."""
+
+    incident_id: str
+
+
+class Silence(Struct, frozen=True):
+    """Somebody wants to hear nothing of what fits, for a while; what is not given fits everything.
+
+    Args:
+        until_ms: Unix milliseconds; in the past: an earlier silence of the same is over.
+    """
+
+    until_ms: int
+    account: str | None = None
+    rule: str | None = None
+    subject: str | None = None
+
+
+class Vitals(Struct, frozen=True):
+    """How the daemon itself fares, said once a tick.
+
+    Args:
+        uptime_s: Seconds since it started.
+        loop_lag_ms: The longest that a timer was kept waiting since this was last said (milliseconds).
+        rss_bytes: Memory in use; None: this system does not tell.
+    """
+
+    uptime_s: float
+    loop_lag_ms: float
+    rss_bytes: int | None
+
+
 class Tick(Struct, frozen=True):
     """Time passed."""
 
 
 Event = (
     MarkPrice
+    | AssetRates
+    | ContractChanged
+    | AdlRiskRead
+    | InsuranceFundRead
+    | FundingTermsRead
     | AccountChanged
     | Fill
     | MarginCall
+    | OrdersCancelled
+    | StrategyEnded
     | AccountModeChanged
     | ConfigTouched
     | StreamExpired
@@ -337,8 +525,13 @@ Event = (
     | AccountModeRead
     | MarginTypesRead
     | BracketsRead
+    | AdlQuantilesRead
     | ContractsRead
     | LinkReport
     | ClockOffset
+    | StoreState
+    | Acknowledge
+    | Silence
+    | Vitals
     | Tick
 )

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct
 
-from monitor.events import Fill, ForcedKind, Now, PositionKey
+from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey
 from monitor.rules import Severity
 
 _ZERO = Decimal(0)
+_CANCELLED_BEFORE_S = 10.0
+"""Own orders are cancelled right before the exchange sends its own; older cancellations belong to another story."""
 
 SEVERITIES = {
     ForcedKind.LIQUIDATION: Severity.LIQUIDATION,
     ForcedKind.ADL: Severity.CRITICAL,
     ForcedKind.SETTLEMENT: Severity.WARNING,
 }
+
+
+_LISTED_MS = 8 * 86_400_000
+"""The exchange lists forced orders of the last seven days."""
+
+
+def order_name(symbol: str, order_id: int) -> str:
+    return f"{symbol}/{order_id}"
 
 
 class ForcedReport(Struct):
@@ -31,6 +43,10 @@ class ForcedReport(Struct):
         liquidation_price: Of the position when it was last seen whole; None: it had none, or it was never seen.
         bankruptcy_price: Likewise.
         left: What the position still has, signed; None while the order runs.
+        steps: How many orders the exchange has sent: a large position is reduced step by step.
+        orders_cancelled: How many of our own orders it has cancelled for that.
+        insurance_fund: What the fund behind this symbol has (asset); None: unknown.
+        hedge: Quantities of the long and the short leg before, where both were open.
     """
 
     kind: ForcedKind
@@ -45,6 +61,10 @@ class ForcedReport(Struct):
     commission: Decimal = _ZERO
     clearance_fee: Decimal = _ZERO
     left: Decimal | None = None
+    steps: int = 0
+    orders_cancelled: int = 0
+    insurance_fund: Decimal | None = None
+    hedge: tuple[Decimal, Decimal] | None = None
 
 
 class ForcedOrders:
@@ -54,12 +74,49 @@ class ForcedOrders:
         self.running: dict[PositionKey, ForcedReport] = {}
         self._last: dict[PositionKey, float] = {}
         self._trades: set[tuple[str, int, int]] = set()
+        self._orders: set[tuple[str, int]] = set()
+        self._done: dict[str, int] = {}
+        self._cancelled: dict[str, tuple[float, set[int]]] = {}
+
+    def cancelled(self, event: OrdersCancelled, now: Now) -> None:
+        """Count an own order that was cancelled because the account is being liquidated; it comes before or after."""
+        at, orders = self._cancelled.get(event.symbol, (now.mono, set[int]()))
+        if now.mono - at > _CANCELLED_BEFORE_S:
+            orders = set()
+        self._cancelled[event.symbol] = (now.mono, orders | {event.order_id})
+        for report in self.running.values():
+            if report.key.symbol == event.symbol:
+                report.orders_cancelled = len(self._cancelled[event.symbol][1])
+
+    def restore(self, order: str, row: bytes) -> None:
+        """Take back an order that an earlier run has told of."""
+        with suppress(msgspec.MsgspecError):
+            self._done[order] = msgspec.json.decode(row, type=int)
+
+    def is_done(self, fill: Fill) -> bool:
+        """Whether this order has been reported: after a gap the exchange lists it once more."""
+        return order_name(fill.symbol, fill.order_id) in self._done
+
+    def done(self, report: ForcedReport, now: Now) -> list[tuple[str, bytes]]:
+        """Remember the orders of a report that is over. Returns their rows to keep."""
+        names = [order_name(*order) for order in sorted(self._orders) if order[0] == report.key.symbol]
+        self._done.update(dict.fromkeys(names, now.wall_ms))
+        return [(name, msgspec.json.encode(now.wall_ms)) for name in names]
+
+    def outdated(self, now: Now) -> list[str]:
+        """Orders of so long ago that the exchange will not list them again; they are forgotten here."""
+        old = [name for name, at_ms in self._done.items() if now.wall_ms - at_ms > _LISTED_MS]
+        for name in old:
+            del self._done[name]
+        return old
 
     def begin(self, report: ForcedReport, now: Now) -> bool:
         """Take note of a forced order. False: it is one that runs already."""
         self._last[report.key] = now.mono
         if report.key in self.running:
             return False
+        at, orders = self._cancelled.get(report.key.symbol, (now.mono, set[int]()))
+        report.orders_cancelled = len(orders) if now.mono - at <= _CANCELLED_BEFORE_S else 0
         self.running[report.key] = report
         return True
 
@@ -67,6 +124,9 @@ class ForcedOrders:
         """Add an execution; the same trade told twice counts once."""
         report = self.running[key]
         self._last[key] = now.mono
+        if (fill.symbol, fill.order_id) not in self._orders:
+            self._orders.add((fill.symbol, fill.order_id))
+            report.steps += 1
         order, trade = (fill.symbol, fill.order_id, 0), (fill.symbol, fill.order_id, fill.trade_id)
         if not fill.quantity or trade in self._trades:
             return  # told before; or a whole order of which the executions have been told
@@ -93,6 +153,10 @@ class ForcedOrders:
         reports = [self.running.pop(key) for key in done]
         for key in done:
             del self._last[key]
+        return reports
+
+    def forget(self) -> None:
+        """All is over: what belonged to single executions is of no use any more."""
         if not self.running:
             self._trades.clear()
-        return reports
+            self._orders.clear()

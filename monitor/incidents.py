@@ -8,7 +8,7 @@ minutes is not told again. Time is passed in; nothing here knows what is measure
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -18,8 +18,9 @@ from msgspec import Struct, structs
 from monitor.events import Now
 from monitor.rules import Rule, Severity, Step
 
-Kind = Literal["opened", "worsened", "improved", "repeated", "resolved", "noted", "retained"]
-"""What happened to an incident. `retained`: its state changed, and nobody is told."""
+Kind = Literal["opened", "worsened", "improved", "repeated", "unacknowledged", "resolved", "noted", "retained"]
+"""What happened to an incident. `retained`: its state changed, and nobody is told. `unacknowledged`: it is critical,
+and nobody has said that they have seen it."""
 
 Resolution = Literal[
     "recovered",
@@ -52,9 +53,14 @@ class Incident(Struct):
         worst: The worst value so far.
         told_at: When it was last told.
         told_distance: The subject's distance to liquidation then.
+        serious_at: When it opened, or last worsened.
         past_clear: Severity rank → since when the value has been past that step's clear level.
         left: Severity rank → when that severity was last left.
         silent: It is back at a severity without anybody having been told; once it is worse than ever, they are.
+        hushed: Something of it was kept back by a silence; it is told when that ends.
+        acked_ms: When somebody said that they have seen it; until it worsens it is not repeated.
+        called: Nobody had, and it was told again, louder.
+        continues: The incident of another pool that this one goes on with: its positions were moved here.
         title: Of its last message; so is `text`.
     """
 
@@ -68,10 +74,15 @@ class Incident(Struct):
     worst: Decimal | None
     told_at: float
     told_distance: Decimal | None = None
+    serious_at: float = 0.0
     events: int = 0
     past_clear: dict[int, float] = {}
     left: dict[int, float] = {}
     silent: bool = False
+    hushed: bool = False
+    acked_ms: int | None = None
+    called: bool = False
+    continues: str | None = None
     symbol: str | None = None
     side: str | None = None
     title: str = ""
@@ -87,16 +98,23 @@ class Incident(Struct):
 
 
 class Change(Struct, frozen=True):
-    """One step of an incident's life. `incident` is as it was right after it."""
+    """One step of an incident's life. `incident` is as it was right after it.
+
+    Args:
+        is_told: False: a silence keeps it back.
+    """
 
     kind: Kind
     incident: Incident
     value: Decimal | None
     resolution: Resolution | None = None
+    is_told: bool = True
 
     @property
     def severity(self) -> Severity:
         """Severity that is told: after the change, for `resolved` the peak."""
+        if self.kind == "unacknowledged":
+            return Severity(min(self.incident.severity + 1, Severity.LIQUIDATION))
         if self.kind != "resolved":
             return self.incident.severity
         return max(self.incident.peak, Severity.CRITICAL) if self.resolution in FORCED else self.incident.peak
@@ -107,6 +125,8 @@ class Incidents:
 
     def __init__(self) -> None:
         self.open: dict[IncidentKey, Incident] = {}
+        self.is_hushed: Callable[[IncidentKey, Kind, Severity, Now], bool] = lambda key, kind, severity, now: False
+        self.unacked_s: float | None = None
         self._pending: dict[tuple[IncidentKey, int], float] = {}
         self._last_opened: dict[IncidentKey, int] = {}
         self._floor_ms = 0
@@ -124,6 +144,7 @@ class Incidents:
         trusted: bool = True,
         at_least: Severity = Severity.OK,
         distance: Decimal | None = None,
+        continues: str | None = None,
     ) -> Change | None:
         """Hold a value against a rule.
 
@@ -132,6 +153,7 @@ class Incidents:
             trusted: False: an input is stale; the incident may open or worsen, never improve or end.
             at_least: A firing step counts for this severity at least.
             distance: Distance to liquidation, for the repeat when it has halved.
+            continues: The incident that one which opens now goes on with.
         """
         incident = self.open.get(key)
         if not rule.enabled:
@@ -140,7 +162,7 @@ class Incidents:
         if target is not Severity.OK:
             target = max(target, at_least)
         if incident is None:
-            return self._open(key, target, value, now, distance) if target is not Severity.OK else None
+            return self._open(key, target, value, now, distance, continues) if target is not Severity.OK else None
         worse = value is not None and (incident.worst is None or _is_worse(rule, value, incident.worst))
         if worse:
             incident.worst = value
@@ -160,8 +182,21 @@ class Incidents:
                     incident.left[rank] = now.mono
                 incident.severity = calmer
                 return self._told(incident, "improved", value, now, distance)
+        if incident.hushed and not self.is_hushed(key, "repeated", incident.severity, now):
+            return self._told(incident, "repeated" if incident.events else "opened", value, now, distance)
+        if self._is_unheard(incident, now):
+            incident.called = True
+            return self._told(incident, "unacknowledged", value, now, distance)
         if self._is_due(incident, rule, now, distance):
             return self._told(incident, "repeated", value, now, distance)
+        return None
+
+    def acknowledge(self, incident_id: str, now: Now) -> Change | None:
+        """Somebody has seen it. None: no such incident is open."""
+        for incident in self.open.values():
+            if incident.incident_id == incident_id:
+                incident.acked_ms = now.wall_ms
+                return Change("retained", structs.replace(incident), None)
         return None
 
     def begin(self, key: IncidentKey, severity: Severity, now: Now) -> Change:
@@ -176,9 +211,14 @@ class Incidents:
         self.forget(key)
         if incident is None:
             return None
+        told = incident.events > 0 or how in FORCED  # whoever has heard of it hears how it ended
         incident.severity = Severity.OK
-        incident.events += 1
-        return Change("resolved", structs.replace(incident), value, how)
+        incident.events += told
+        return Change("resolved", structs.replace(incident), value, how, is_told=told)
+
+    def copy(self, key: IncidentKey) -> Incident:
+        """An open incident as it is now."""
+        return structs.replace(self.open[key])
 
     def forget(self, key: IncidentKey) -> None:
         """The subject is not there any more: what was about to be told of it begins anew if it comes back."""
@@ -197,7 +237,7 @@ class Incidents:
             told_at=now.mono,
             events=1,
         )
-        return Change("noted", incident, None)
+        return Change("noted", incident, None, is_told=not self.is_hushed(key, "noted", severity, now))
 
     def restore(self, rows: list[bytes], now: Now, last_named_ms: int) -> None:
         """Take back what an earlier run kept. Holds begin anew; repeats go on from when it was last told.
@@ -215,6 +255,7 @@ class Incidents:
             ago = max(0.0, (now.wall_ms - kept.wall_ms) / 1000)
             shift = now.mono - ago - kept.mono
             incident.told_at += shift
+            incident.serious_at += shift
             incident.left = {rank: at + shift for rank, at in incident.left.items()}
             incident.past_clear = {}
             self.open[incident.key] = incident
@@ -237,7 +278,13 @@ class Incidents:
         return target
 
     def _open(
-        self, key: IncidentKey, severity: Severity, value: Decimal | None, now: Now, distance: Decimal | None
+        self,
+        key: IncidentKey,
+        severity: Severity,
+        value: Decimal | None,
+        now: Now,
+        distance: Decimal | None,
+        continues: str | None = None,
     ) -> Change:
         incident_id = self._name(key, now)
         incident = Incident(
@@ -248,6 +295,7 @@ class Incidents:
             peak=severity,
             worst=value,
             told_at=now.mono,
+            continues=continues,
         )
         self.open[key] = incident
         return self._told(incident, "opened", value, now, distance)
@@ -286,7 +334,19 @@ class Incidents:
                 kept = Severity(rank)
         return kept
 
+    def _is_unheard(self, incident: Incident, now: Now) -> bool:
+        """Whether it is critical, and nobody has acknowledged it for too long."""
+        return (
+            self.unacked_s is not None
+            and incident.severity >= Severity.CRITICAL
+            and incident.acked_ms is None
+            and not incident.called
+            and now.mono - incident.serious_at >= self.unacked_s
+        )
+
     def _is_due(self, incident: Incident, rule: Rule, now: Now, distance: Decimal | None) -> bool:
+        if incident.acked_ms is not None:
+            return False
         if incident.severity in incident.past_clear:
             return False  # it is about to end or to improve, which will be told
         every = rule.repeat_s.get(incident.severity.word)
@@ -299,10 +359,15 @@ class Incidents:
     def _told(
         self, incident: Incident, kind: Kind, value: Decimal | None, now: Now, distance: Decimal | None
     ) -> Change:
+        if kind in ("opened", "worsened"):
+            incident.acked_ms, incident.called, incident.serious_at = None, False, now.mono
+        if self.is_hushed(incident.key, kind, incident.severity, now):
+            incident.hushed = True
+            return Change("retained", structs.replace(incident), value)
         incident.events += 1
         incident.told_at = now.mono
         incident.told_distance = distance
-        incident.silent = False
+        incident.silent = incident.hushed = False
         return Change(kind, structs.replace(incident), value)
 
 

@@ -13,6 +13,7 @@ class Link(Struct):
     """One link as the core knows it.
 
     Args:
+        mutes: How often it was open, and yet kept something from us.
         since: Monotonic seconds at which it was first awaited, or last live or idle.
     """
 
@@ -20,6 +21,7 @@ class Link(Struct):
     since: float
     reconnects: int = 0
     weight_used: int | None = None
+    mutes: int = 0
     note: str = ""
 
 
@@ -41,6 +43,7 @@ class Links:
         link.state = event.state
         link.reconnects = event.reconnects
         link.weight_used = event.weight_used
+        link.mutes = max(link.mutes, event.mutes)
         link.note = event.note
         return changed
 

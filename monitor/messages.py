@@ -20,6 +20,7 @@ from monitor.effects import (
     Advice,
     Ages,
     Effect,
+    Fact,
     Figures,
     HealthState,
     IncidentOver,
@@ -30,16 +31,18 @@ from monitor.effects import (
     Story,
     SummaryState,
 )
+from monitor.events import Vitals
 from monitor.forced import ForcedReport
 from monitor.incidents import IncidentKey
 from monitor.moves import PoolMove
 from monitor.risk import EXACT
 from monitor.risk.attribution import Cause, share
 from monitor.risk.drift import Drift
-from monitor.risk.margin import RATIO_CAP, margin_ratio
+from monitor.risk.margin import RATIO_CAP
 from monitor.risk.pools import row_slug
 from monitor.rules import RuleBook, Severity
 from monitor.telling import side_word
+from monitor.wording import plain
 
 SCHEMAS = ("event", "incident", "info", "summary", "health", "pool", "position")
 """Every JSON payload's name; its `schema` is `marginwatch.<name>/1`."""
@@ -146,7 +149,7 @@ class Messages:
         incident = change.incident
         payload = self.event(story)
         messages = []
-        if change.kind != "retained":
+        if change.kind != "retained" and change.is_told:
             severity = change.severity
             topic = f"{self._id.prefix}/{incident.account}/event/{severity.word}/{incident.rule}"
             body = msgspec.json.encode(payload)
@@ -207,6 +210,10 @@ class Messages:
             "data": self._data(story),
             "test": False,
         }
+        if incident.continues is not None:
+            payload["continues"] = incident.continues
+        if incident.acked_ms is not None:
+            payload["acknowledged_at"] = rfc3339(incident.acked_ms)
         if change.resolution is not None:
             payload["resolution"] = change.resolution
             payload["duration_s"] = max(0.0, round((story.at_ms - incident.opened_ms) / 1000, 3))
@@ -215,7 +222,18 @@ class Messages:
             payload["also"] = [_also(move) for move in story.moves[1:]]
         if story.forced is not None:
             payload["report"] = _report(story.forced)
+        if story.facts:
+            payload["facts"] = {name: self._fact(name, fact) for name, fact in story.facts.items()}
         return payload | {"title": story.title, "text": story.text}
+
+    def _fact(self, name: str, fact: Fact) -> Fact | float:
+        if isinstance(fact, Decimal):
+            if name.endswith("margin_ratio"):
+                return self.ratio(fact)
+            if name.endswith("distance"):
+                return self.distance(fact)
+            return half_up(fact)
+        return rfc3339(fact) if isinstance(fact, int) and name.endswith("_at") else fact
 
     def _incident(self, event: Payload) -> Payload:
         """The retained body of an open incident: its last event, without what belongs to that event alone."""
@@ -241,7 +259,7 @@ class Messages:
             return {"distance": self.distance(worst)}
         if rule == "drift":
             return {} if worst is None else {"drift": _fraction(worst)}
-        return {} if worst is None else {"age_s": float(worst)}
+        return {"age_s": float(worst)} if rule == "data_stale" and worst is not None else {}
 
     def _advice(self, advice: Advice) -> Payload:
         if advice.action == "add_margin":
@@ -253,6 +271,8 @@ class Messages:
                 "side": advice.side,
                 "quantity": None if advice.quantity is None else plain(advice.quantity),
             }
+            if advice.reason is not None:
+                said["reason"] = advice.reason
         return said | {"to_ratio": float(advice.to_ratio)}
 
     def _data(self, story: Story) -> Payload:
@@ -277,13 +297,7 @@ class Messages:
         """The body of a pool snapshot."""
         risk = state.risk
         closest = risk.closest
-        after = None
-        if (
-            risk.margin_balance is not None
-            and risk.maintenance_margin is not None
-            and state.funding_payment is not None
-        ):
-            after = margin_ratio(risk.maintenance_margin, risk.margin_balance + state.funding_payment)
+        coming = state.funding
         return {
             "schema": "marginwatch.pool/1",
             "instance": self._id.instance,
@@ -294,8 +308,8 @@ class Messages:
             "margin_ratio": self.ratio(risk.margin_ratio),
             "bankrupt": risk.bankrupt,
             "reason": _pool_reason(risk.missing, bool(risk.positions)),
-            "margin_balance": margin_balance(risk.pool.wallet_balance, risk.unrealized_pnl),
-            "wallet_balance": truncated(risk.pool.wallet_balance),
+            "margin_balance": margin_balance(risk.wallet_balance, risk.unrealized_pnl),
+            "wallet_balance": truncated(risk.wallet_balance),
             "unrealized_pnl": truncated(risk.unrealized_pnl),
             "maintenance_margin": truncated(risk.maintenance_margin),
             "market_distance": {
@@ -313,9 +327,9 @@ class Messages:
             },
             "distance": self.distance(risk.distance),
             "forecast": {
-                "next_funding_at": None if state.next_funding_ms is None else rfc3339(state.next_funding_ms),
-                "payment": floored(state.funding_payment),
-                "margin_ratio_after": self.ratio(after),
+                "next_funding_at": None if coming is None else rfc3339(coming.next_ms),
+                "payment": None if coming is None else floored(coming.amount),
+                "margin_ratio_after": None if coming is None else self.ratio(coming.margin_ratio),
             },
             "severity": state.severity.word,
             "freshness": state.ages.freshness,
@@ -372,9 +386,10 @@ class Messages:
             "funding": {
                 "rate": None if state.funding_rate is None else float(state.funding_rate),
                 "next_at": None if state.next_funding_ms is None else rfc3339(state.next_funding_ms),
+                "interval_hours": None if state.next_funding_ms is None else state.funding_interval_hours,
                 "payment": floored(state.funding_payment),
             },
-            "adl_quantile": None,
+            "adl_quantile": state.adl_quantile,
             "freshness": state.ages.freshness,
             "as_of": rfc3339(state.as_of_ms),
         }
@@ -417,11 +432,13 @@ class Messages:
                     "state": link.state.value,
                     "age_s": round(age, 3),
                     "reconnects": link.reconnects,
+                    "mutes": link.mutes,
                     "weight_used": link.weight_used,
                     "note": link.note,
                 }
                 for name, (link, age) in state.links.items()
             },
+            "heartbeat": None if state.vitals is None else _vitals(state.vitals),
             "as_of": rfc3339(state.as_of_ms),
             "valid_for_s": VALID_FOR_S,
         }
@@ -464,11 +481,6 @@ def rfc3339(at_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC with milliseconds."""
     at = datetime.fromtimestamp(at_ms // 1000, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
-
-
-def plain(value: Decimal) -> str:
-    """All digits in plain notation, never `1E+3`."""
-    return f"{value:f}"
 
 
 def truncated(value: Decimal | None) -> str | None:
@@ -519,9 +531,17 @@ def _fraction(value: Decimal) -> float:
 
 def _drift(found: Drift) -> Payload:
     return {
-        "liquidation_price": _fraction(found.liquidation_price),
+        "liquidation_price": None if found.liquidation_price is None else _fraction(found.liquidation_price),
         "maintenance_margin": None if found.maintenance_margin is None else _fraction(found.maintenance_margin),
         "unrealized_pnl": _fraction(found.unrealized_pnl),
+    }
+
+
+def _vitals(vitals: Vitals) -> Payload:
+    return {
+        "uptime_s": round(vitals.uptime_s, 3),
+        "loop_lag_ms": round(vitals.loop_lag_ms, 1),
+        "rss_bytes": vitals.rss_bytes,
     }
 
 
@@ -538,9 +558,11 @@ def _cause(cause: Cause, move: PoolMove) -> Payload:
     said: Payload = {"kind": cause.kind, "symbol": cause.symbol}
     if cause.quantity is not None:
         said["quantity"] = plain(cause.quantity)
+    if cause.kind == "funding_fee":
+        said["forecast"] = truncated(cause.forecast)
     return said | {
         "amount": truncated(cause.amount),
-        "asset": move.pool.asset,
+        "asset": cause.asset or move.pool.asset,
         "moved": half_up(cause.moved),
         "share": None if part is None else float(part.quantize(_EIGHT, rounding=ROUND_HALF_UP)),
     }
@@ -549,7 +571,7 @@ def _cause(cause: Cause, move: PoolMove) -> Payload:
 def _report(report: ForcedReport) -> Payload:
     return {
         "kind": report.kind.value,
-        "quantity": plain(report.quantity),
+        "quantity": plain(report.quantity.normalize()),
         "average_price": half_up(report.average_price),
         "bankruptcy_price": half_up(report.bankruptcy_price),
         "liquidation_price": half_up(report.liquidation_price),
@@ -558,6 +580,9 @@ def _report(report: ForcedReport) -> Payload:
         "clearance_fee": truncated(report.clearance_fee),
         "asset": report.asset,
         "left": None if report.left is None else plain(report.left),
+        "steps": report.steps,
+        "orders_cancelled": report.orders_cancelled,
+        "insurance_fund": truncated(report.insurance_fund),
     }
 
 

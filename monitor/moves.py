@@ -16,8 +16,8 @@ from msgspec import Struct, structs
 
 from monitor.events import AccountChanged, Fill, Now, PositionKey
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves, prices, printed
-from monitor.risk.margin import BracketTable
 from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 
 KINDS = {
@@ -52,6 +52,26 @@ class _Entry(Struct, frozen=True):
     symbol: str | None
     at_ms: int
     pool: Pool
+    forecast: Decimal | None = None
+
+
+class _Path:
+    """A pool as one cause after the other changes its wallets.
+
+    Args:
+        pool: With the wallets as they were before the first.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.stages: list[Stage] = []
+
+    def then(self, cause: Cause) -> None:
+        wallets = self._pool.wallets
+        if cause.asset is not None and wallets is not None:
+            wallets[cause.asset] = wallets.get(cause.asset, _ZERO) + (cause.amount or _ZERO)
+            self._pool = self._pool.with_wallets(wallets)
+        self.stages.append(Stage(cause, self._pool))
 
 
 class PoolMove(Struct, frozen=True):
@@ -63,8 +83,12 @@ class PoolMove(Struct, frozen=True):
     severity: Severity
 
     @property
-    def weight(self) -> Decimal:
-        return adverse(self.move, self.mark) / self.mark
+    def weight(self) -> tuple[Severity, Decimal, Decimal]:
+        """What makes it the one that is named first: how much of what was left to liquidation is gone."""
+        nearer, after = adverse(self.move, self.mark), self.move.after
+        left = _ZERO if after is None else abs(self.mark - after)
+        part = max(nearer, _ZERO) / left if left else _ZERO
+        return self.severity, part, abs(self.move.moved or _ZERO) / self.mark
 
 
 class Telling(Struct, frozen=True):
@@ -95,6 +119,7 @@ class Moves:
         self._deadline: float | None = None
         self._marks_told: dict[str, tuple[float, Severity]] = {}
         self._told: dict[str, dict[PositionKey, Decimal | None]] = {}
+        self._replaced: dict[str, tuple[Baseline, ...]] = {}
 
     def restore(self, pool_id: str, row: bytes) -> None:
         """Take back a baseline. One that does not read (of another version) is made anew from the next snapshot."""
@@ -107,21 +132,25 @@ class Moves:
 
     def starts_another(self, kind: str) -> bool:
         """Whether an account event of this kind is a story of its own, so that a pending one must be told first."""
-        return self._group not in (None, kind, "unexplained")
+        return self._group not in (None, kind, "unexplained") and not self._goes_on(kind)
 
     def happened(
         self,
         event: AccountChanged,
         before: Sequence[Pool],
         after: Sequence[Pool],
-        marks: Mapping[str, Decimal],
-        tables: Mapping[str, BracketTable],
+        terms: Terms,
         rule: LiquidationPriceMovedRule,
         now: Now,
+        forecast: Decimal | None = None,
     ) -> None:
-        """Take note that an account event turned these pools into those."""
+        """Take note that an account event turned these pools into those.
+
+        Args:
+            forecast: Of a funding fee: what had been expected of it (asset).
+        """
         kind = KINDS.get(event.reason, "adjustment")
-        symbol = event.symbol or _one_symbol(event)
+        symbol = one_symbol(event)
         old = {pool.id: pool for pool in before}
         touched = False
         for pool in after:
@@ -130,39 +159,47 @@ class Moves:
                 touched = self._explains(event, kind, symbol, pool) or touched
                 continue
             if pool.id not in self.baselines:
-                self._rebase(was or structs.replace(pool, positions=()), marks, tables)
-            self._entries.setdefault(pool.id, []).append(_Entry(kind, symbol, event.at_ms, pool))
+                self._rebase(was or structs.replace(pool, positions=()), terms)
+            self._entries.setdefault(pool.id, []).append(_Entry(kind, symbol, event.at_ms, pool, forecast))
             touched = True
-        for gone in old.keys() - {pool.id for pool in after}:
-            self._forget(gone)
+        for pool_id in old.keys() - {pool.id for pool in after}:
+            self._forget(pool_id)
         if touched and self._group == "unexplained":
             self._deadline = None
         if touched:
             window = {"funding_fee": rule.funding_window_s, "fill": rule.fills_window_s}.get(kind, 0.0)
-            self._group = kind
+            self._group = "fill" if self._goes_on(kind) else kind
             if self._deadline is None:
                 self._deadline = now.mono + window
 
-    def settle(
-        self, pools: Iterable[Pool], marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable], now: Now
-    ) -> None:
+    def settle(self, pools: Iterable[Pool], terms: Terms, now: Now) -> None:
         """Take note of what a snapshot shows: a difference that no event has told of is unexplained."""
-        present = set()
-        for pool in pools:
-            present.add(pool.id)
+        present = {pool.id: pool for pool in pools}
+        gone = [baseline for pool_id, baseline in self.baselines.items() if pool_id not in present]
+        for pool in present.values():
             entries = self._entries.get(pool.id)
             if pool.id not in self.baselines:
-                self._rebase(pool, marks, tables)
+                replaced = tuple(
+                    source
+                    for baseline in gone
+                    if _became(baseline.pool, pool)
+                    for source in self._replaced.get(baseline.pool.id, (baseline,))
+                )
+                self._rebase(pool, terms)
+                if replaced:  # the account's mode was switched: its prices are measured from the old pools'
+                    self._replaced[pool.id] = replaced
+                    self._entries[pool.id] = [_Entry("multi_assets_mode", None, 0, pool)]
+                    self._group, self._deadline = "multi_assets_mode", now.mono
             elif _differs(entries[-1].pool if entries else self.baselines[pool.id].pool, pool):
                 self._entries.setdefault(pool.id, []).append(_Entry("unexplained", None, 0, pool))
                 self._group, self._deadline = "unexplained", now.mono + _OVERTAKEN_S
-            elif not entries and any(tables.get(s) != table for s, table in self.baselines[pool.id].tables.items()):
+            elif not entries and self._has_other_brackets(pool, terms):
                 self._entries[pool.id] = [_Entry("bracket_change", None, 0, pool)]
                 self._group, self._deadline = "bracket_change", 0.0
-        for gone in self.baselines.keys() - present:
-            self._forget(gone)
+        for baseline in gone:
+            self._forget(baseline.pool.id)
 
-    def complete(self, pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> None:
+    def complete(self, pool: Pool, terms: Terms) -> None:
         """Give a baseline that was made before the first marks or brackets came those that have come since.
 
         Without them nothing that they do later would be seen as a move.
@@ -170,9 +207,12 @@ class Moves:
         baseline = self.baselines.get(pool.id)
         if baseline is None or pool.id in self._entries:
             return
-        symbols = {p.symbol for p in pool.positions}
-        if not (symbols <= baseline.marks.keys() and symbols <= baseline.tables.keys()):
-            self._rebase(pool, {**marks, **baseline.marks}, {**tables, **baseline.tables})
+        if not _is_complete(pool, baseline.terms):
+            was = baseline.terms
+            self._rebase(
+                pool,
+                Terms({**terms.marks, **was.marks}, {**terms.tables, **was.tables}, {**terms.rates, **was.rates}),
+            )
 
     @property
     def pending(self) -> bool:
@@ -184,10 +224,15 @@ class Moves:
         changed, self._unkept = self._unkept, set()
         return [(i, msgspec.json.encode(self.baselines[i]) if i in self.baselines else None) for i in sorted(changed)]
 
+    def _goes_on(self, kind: str) -> bool:
+        """Whether this is still the story of the fills before it: the clearance fee of a forced order is."""
+        return kind == "insurance_clear" and self._group == "fill"
+
     def _explains(self, event: AccountChanged, kind: str, symbol: str | None, pool: Pool) -> bool:
         """Whether this is the event behind what a snapshot has just shown; then it has its cause after all."""
         entries = self._entries.get(pool.id)
-        named = pool.asset in [b.asset for b in event.balances] or any(p in pool.positions for p in event.positions)
+        assets = pool.wallets or {pool.asset}
+        named = any(b.asset in assets for b in event.balances) or any(p in pool.positions for p in event.positions)
         if not entries or entries[-1].kind != "unexplained" or not named:
             return False
         entries[-1] = _Entry(kind, symbol, event.at_ms, pool)
@@ -198,8 +243,7 @@ class Moves:
 
     def tell(
         self,
-        marks: Mapping[str, Decimal],
-        tables: Mapping[str, BracketTable],
+        terms: Terms,
         rules: Mapping[str, LiquidationPriceMovedRule],
         now: Now,
         *,
@@ -211,22 +255,21 @@ class Moves:
             rules: Pool id → the rule as it holds there.
             only_from: Below this severity nothing is told, and the causes go on adding up.
         """
-        found = self._moved([i for i in self._entries if i in rules and rules[i].enabled], marks, tables, rules)
+        found = self._moved([i for i in self._entries if i in rules and rules[i].enabled], terms, rules)
         if only_from > Severity.INFO and not any(m.severity >= only_from for m in found):
             return None
         self._group = self._deadline = None
         for entries in list(self._entries.values()):
-            if _is_complete(entries[-1].pool, marks, tables):
-                self._rebase(entries[-1].pool, marks, tables)
+            if _is_complete(entries[-1].pool, terms):
+                self._rebase(entries[-1].pool, terms)
             else:  # nothing can be said of it yet, and nothing is forgotten
-                self._group, self._deadline = entries[-1].kind, now.mono + 1
+                self._group, self._deadline = entries[-1].kind, now.mono
         return _telling(self.account, found)
 
     def check_marks(
         self,
         risk: PoolRisk,
-        marks: Mapping[str, Decimal],
-        tables: Mapping[str, BracketTable],
+        terms: Terms,
         rule: LiquidationPriceMovedRule,
         now: Now,
     ) -> Telling | None:
@@ -238,19 +281,19 @@ class Moves:
         told_at, told = self._marks_told.get(pool.id, (now.mono - rule.marks_every_s, Severity.OK))
         if severity < Severity.NOTICE or (severity <= told and now.mono - told_at < rule.marks_every_s):
             return None
-        found = self._moved([pool.id], marks, tables, {pool.id: rule})
+        found = self._moved([pool.id], terms, {pool.id: rule})
         self._marks_told[pool.id] = (now.mono, severity)
-        self._rebase(pool, marks, tables)
+        self._rebase(pool, terms)
         return _telling(self.account, found)
 
     def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> Severity:
         """What the pool's largest move since the baseline amounts to; asked on every tick, so without the causes."""
         baseline = self.baselines.get(risk.pool.id)
-        if baseline is None or not _is_complete(baseline.pool, baseline.marks, baseline.tables):
+        if baseline is None or not _is_complete(baseline.pool, baseline.terms):
             return Severity.OK
         told = self._told.get(risk.pool.id)
         if told is None:
-            told = self._told[risk.pool.id] = prices(assess(baseline.pool, baseline.marks, baseline.tables))
+            told = self._told[risk.pool.id] = prices(assess(baseline.pool, baseline.terms))
         severities = [
             _severity(Move(key, told.get(key), price, (), False), mark, rule)
             for p in risk.positions
@@ -262,8 +305,7 @@ class Moves:
     def _moved(
         self,
         pool_ids: Iterable[str],
-        marks: Mapping[str, Decimal],
-        tables: Mapping[str, BracketTable],
+        terms: Terms,
         rules: Mapping[str, LiquidationPriceMovedRule],
     ) -> list[PoolMove]:
         found = []
@@ -271,13 +313,14 @@ class Moves:
             baseline = self.baselines.get(pool_id)
             if baseline is None:
                 continue
-            stages = self._stages(baseline.pool, self._entries.get(pool_id, ()))
+            before = self._replaced.get(pool_id, (baseline,))
+            stages = self._stages(before[-1].pool, self._entries.get(pool_id, ()))
             pool = stages[-1].pool if stages else baseline.pool
-            if not _is_complete(pool, marks, tables):
+            if not _is_complete(pool, terms):
                 continue
-            for move in moves(baseline, stages, marks, tables).values():
+            for move in moves(before, stages, terms).values():
                 if move.before != move.after or (move.opened and move.after is not None):
-                    mark = marks[move.key.symbol]
+                    mark = terms.marks[move.key.symbol]
                     found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))
         return found
 
@@ -292,57 +335,65 @@ class Moves:
         return stages
 
     def _explained(self, before: Pool, entry: _Entry) -> list[Stage]:
-        """One account event as causes: a fill's part that was PnL and commission is told apart where it is known."""
+        """One account event as causes, one for each asset that it changed; what it did to positions comes first."""
         after = entry.pool
-        old_wallet, new_wallet = before.wallet_balance, after.wallet_balance
-        if old_wallet is None or new_wallet is None:
-            return [Stage(Cause(entry.kind, entry.symbol), after)]
-        delta = new_wallet - old_wallet
         if entry.kind == "bracket_change":
             return []  # it is the tables that differ, not the pool
-        if entry.kind != "fill":
-            return [Stage(Cause(entry.kind, entry.symbol, delta), after)]
+        old, new = before.wallets, after.wallets
+        if old is None or new is None or entry.kind == "multi_assets_mode":
+            return [Stage(Cause(entry.kind, entry.symbol), after)]
+        main = self._main_asset(entry, before)
+        deltas = {asset: new.get(asset, _ZERO) - old.get(asset, _ZERO) for asset in (main, *sorted(old | new))}
+        path = _Path(after.with_wallets({**new, **{asset: old.get(asset, _ZERO) for asset in deltas}}))
+        for asset, delta in deltas.items():
+            if asset == main and entry.kind == "fill":
+                self._fill(path, before, entry, asset, delta)
+            elif delta or (asset == main and not any(deltas.values())):
+                path.then(Cause(entry.kind, entry.symbol, delta, asset=asset, forecast=entry.forecast))
+        return path.stages
+
+    def _main_asset(self, entry: _Entry, pool: Pool) -> str:
+        """The asset that an event is about: that of its symbol's positions."""
+        assets = [p.margin_asset for p in (*entry.pool.positions, *pool.positions) if p.symbol == entry.symbol]
+        return (assets[0] if assets and pool.assets else None) or min(entry.pool.wallets or (), default=pool.asset)
+
+    def _fill(self, path: _Path, before: Pool, entry: _Entry, asset: str, delta: Decimal) -> None:
+        """A fill's part that was PnL and commission is told apart where it is known."""
+        after = entry.pool
         if all(p.symbol != entry.symbol for p in (*before.positions, *after.positions)):
-            return [Stage(Cause("fill", entry.symbol, delta), after)]  # another pool's fill, margin went there
-        quantities = {p.key: p.quantity for p in before.positions}
-        filled = sum(
-            (p.quantity - quantities.get(p.key, 0) for p in after.positions if p.symbol == entry.symbol), _ZERO
-        )
+            path.then(Cause("fill", entry.symbol, delta, asset=asset))  # another pool's fill, margin went there
+            return
+        was, now = ({p.key: p.quantity for p in pool.positions if p.symbol == entry.symbol} for pool in (before, after))
+        filled = sum(now.values(), _ZERO) - sum(was.values(), _ZERO)
         fills = [f for f in self._fills if f.at_ms == entry.at_ms and f.symbol == entry.symbol]
         realized = sum((f.realized_pnl for f in fills), _ZERO)
-        commission = -sum((f.commission for f in fills if f.commission_asset == after.asset), _ZERO)
-        if not (realized or commission):
-            return [Stage(Cause("fill", entry.symbol, delta, filled), after)]
-        rest = delta - realized - commission
-        stages = [
-            Stage(
-                Cause("fill", entry.symbol, rest, filled),
-                structs.replace(after, wallet_balance=new_wallet - realized - commission),
-            )
-        ]
+        commission = -sum((f.commission for f in fills if f.commission_asset == asset), _ZERO)
+        path.then(Cause("fill", entry.symbol, delta - realized - commission, filled, asset=asset))
         if realized:
-            pool = structs.replace(after, wallet_balance=new_wallet - commission)
-            stages.append(Stage(Cause("realized_pnl", entry.symbol, realized), pool))
+            path.then(Cause("realized_pnl", entry.symbol, realized, asset=asset))
         if commission:
-            stages.append(Stage(Cause("commission", entry.symbol, commission), after))
-        return stages
+            path.then(Cause("commission", entry.symbol, commission, asset=asset))
 
-    def _rebase(self, pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> None:
+    def _rebase(self, pool: Pool, terms: Terms) -> None:
         symbols = {p.symbol for p in pool.positions}
-        self.baselines[pool.id] = Baseline(
-            pool,
-            {s: marks[s] for s in symbols if s in marks},
-            {s: tables[s] for s in symbols if s in tables},
+        assets = {wallet.asset for wallet in pool.assets}
+        now = Terms(
+            {s: terms.marks[s] for s in symbols if s in terms.marks},
+            {s: terms.tables[s] for s in symbols if s in terms.tables},
+            {a: terms.rates[a] for a in assets if a in terms.rates},
         )
+        self.baselines[pool.id] = Baseline(pool, now)
+        self._replaced.pop(pool.id, None)
         self._entries.pop(pool.id, None)
         self._told.pop(pool.id, None)
         self._unkept.add(pool.id)
 
+    def _has_other_brackets(self, pool: Pool, terms: Terms) -> bool:
+        return any(terms.tables.get(s) != table for s, table in self.baselines[pool.id].terms.tables.items())
+
     def _forget(self, pool_id: str) -> None:
-        self.baselines.pop(pool_id, None)
-        self._entries.pop(pool_id, None)
-        self._marks_told.pop(pool_id, None)
-        self._told.pop(pool_id, None)
+        for known in (self.baselines, self._entries, self._marks_told, self._told, self._replaced):
+            known.pop(pool_id, None)
         self._unkept.add(pool_id)
 
 
@@ -365,12 +416,17 @@ def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Sev
 def _telling(account: str, found: list[PoolMove]) -> Telling | None:
     if not found:
         return None
-    worst_first = sorted(found, key=lambda m: (m.weight, abs(m.move.moved or _ZERO) / m.mark), reverse=True)
+    worst_first = sorted(found, key=lambda m: m.weight, reverse=True)
     return Telling(account, tuple(worst_first))
 
 
-def _is_complete(pool: Pool, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> bool:
-    return pool.wallet_balance is not None and all(p.symbol in marks and p.symbol in tables for p in pool.positions)
+def _is_complete(pool: Pool, terms: Terms) -> bool:
+    """Whether everything is known that its prices follow from."""
+    return (
+        pool.wallet_balance is not None
+        and all(p.symbol in terms.marks and p.symbol in terms.tables for p in pool.positions)
+        and all(wallet.asset in terms.rates for wallet in pool.assets)
+    )
 
 
 def _is_one_order(entry: _Entry, later: _Entry) -> bool:
@@ -379,15 +435,22 @@ def _is_one_order(entry: _Entry, later: _Entry) -> bool:
     return entry.kind == "fill" and (entry.kind, entry.symbol, entry.at_ms) == at
 
 
-def _one_symbol(event: AccountChanged) -> str | None:
-    """The symbol that an event is about, where its positions are all of one."""
+def one_symbol(event: AccountChanged) -> str | None:
+    """The symbol that an event is about, where it says so or its positions are all of one."""
+    if event.symbol is not None:
+        return event.symbol
     symbols = {position.symbol for position in event.positions}
     return symbols.pop() if len(symbols) == 1 else None
 
 
 def _differs(a: Pool, b: Pool) -> bool:
     """Whether anything that a liquidation price follows from is different."""
-    return a.wallet_balance != b.wallet_balance or _amounts(a) != _amounts(b)
+    return a.wallets != b.wallets or _amounts(a) != _amounts(b)
+
+
+def _became(old: Pool, new: Pool) -> bool:
+    """Whether positions of one pool are now in another, of which one is the multi-assets pool."""
+    return bool(old.assets) != bool(new.assets) and not _amounts(old).keys().isdisjoint(_amounts(new))
 
 
 def _amounts(pool: Pool) -> dict[PositionKey, tuple[Decimal, Decimal]]:

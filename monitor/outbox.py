@@ -14,6 +14,40 @@ from itertools import count
 from monitor.messages import Message
 
 
+class _Line:
+    """The events of one rule and subject, in order, with what has to be known of all that wait at any moment.
+
+    ranks: The highest rank, and behind it those that will be the highest once those before them have gone.
+    last: Incident → its newest event.
+    """
+
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()
+        self.ranks: deque[int] = deque()
+        self.last: dict[str, str] = {}
+        self._ids: set[str | None] = set()
+
+    def append(self, message: Message) -> None:
+        self.messages.append(message)
+        self._ids.add(message.event_id)
+        while self.ranks and self.ranks[-1] < message.rank:
+            self.ranks.pop()
+        self.ranks.append(message.rank)
+        if message.incident_id is not None and message.event_id is not None:
+            self.last[message.incident_id] = message.event_id
+
+    def popleft(self) -> None:
+        message = self.messages.popleft()
+        self._ids.discard(message.event_id)
+        if self.ranks[0] == message.rank:
+            self.ranks.popleft()
+        if message.incident_id is not None and self.last.get(message.incident_id) == message.event_id:
+            del self.last[message.incident_id]
+
+    def holds(self, message: Message) -> bool:
+        return message.event_id in self._ids
+
+
 class Outbox:
     """Messages on their way to the broker.
 
@@ -23,7 +57,7 @@ class Outbox:
     def __init__(self) -> None:
         self.states: dict[str, Message] = {}
         self._due: dict[str, None] = {}
-        self._events: dict[str, deque[Message]] = {}
+        self._events: dict[str, _Line] = {}
         self._released: set[str] = set()
         self._heads: list[tuple[int, int, str]] = []
         self._order = count()
@@ -37,7 +71,7 @@ class Outbox:
                 self.states[message.topic] = message
                 self._due[message.topic] = None
             else:
-                self._events.setdefault(message.line, deque()).append(message)
+                self._events.setdefault(message.line, _Line()).append(message)
 
     def release(self, messages: Iterable[Message]) -> bool:
         """These events may be sent now. True: some of them could not be before."""
@@ -45,7 +79,8 @@ class Outbox:
         for message in messages:
             if message.event_id is None or message.incident_id is None or message.event_id in self._released:
                 continue
-            if message in self._events.get(message.line, ()):
+            line = self._events.get(message.line)
+            if line is not None and line.holds(message):
                 self._released.add(message.event_id)
                 self._queue(message.line)
                 fresh = True
@@ -83,47 +118,43 @@ class Outbox:
         waiting = self._events.get(message.line)
         if waiting is None:
             return  # acknowledged twice, over the old connection and over the new
-        if waiting and waiting[0].event_id == message.event_id:
+        if waiting.messages[0].event_id == message.event_id:
             waiting.popleft()
-        if waiting:
+        if waiting.messages:
             self._queue(message.line)
         else:
             del self._events[message.line]
 
     def is_superseded(self, message: Message) -> bool:
         """Whether a newer event of the same incident waits behind this one."""
-        behind = [m for m in self._events.get(message.line, ()) if m.incident_id == message.incident_id]
-        return message.event_id is not None and bool(behind) and behind[-1].event_id != message.event_id
+        line = self._events.get(message.line)
+        last = None if line is None or message.incident_id is None else line.last.get(message.incident_id)
+        return message.event_id is not None and last is not None and last != message.event_id
 
     @property
     def waiting(self) -> int:
         """Events and states that the broker does not have yet."""
-        return (
-            sum(map(len, self._events.values()))
-            + len(self._due)
-            + sum(m.event_id is None for m in self._flying.values())
-        )
+        return self.waiting_events + len(self._due) + sum(m.event_id is None for m in self._flying.values())
 
     @property
     def waiting_events(self) -> int:
-        return sum(map(len, self._events.values()))
+        return sum(len(line.messages) for line in self._events.values())
 
     def _queue(self, line: str) -> None:
         """Let an incident's first event compete, with the rank of the worst that waits behind it."""
         waiting = self._events.get(line)
-        if waiting:
-            rank = max(message.rank for message in waiting)
-            heapq.heappush(self._heads, (-rank, next(self._order), line))
+        if waiting is not None and waiting.messages:
+            heapq.heappush(self._heads, (-waiting.ranks[0], next(self._order), line))
 
     def _next_event(self) -> Message | None:
         while self._heads:
             _, _, line = heapq.heappop(self._heads)
             waiting = self._events.get(line)
-            if not waiting:
+            if waiting is None or not waiting.messages:
                 continue
-            event_id = waiting[0].event_id
-            if event_id in self._released and event_id not in self._flying:
-                return waiting[0]
+            first = waiting.messages[0]
+            if first.event_id in self._released and first.event_id not in self._flying:
+                return first
         return None
 
     def _next_state(self) -> Message | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
+from msgspec import structs
+
 from monitor.accounts import WatchedAccount, worst_severity
 from monitor.effects import (
     INSTANCE,
@@ -21,11 +23,12 @@ from monitor.effects import (
     RuleState,
     SummaryState,
 )
-from monitor.events import Now, Position
+from monitor.events import Now, Position, PositionKey, Vitals
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
 from monitor.risk import contracts
 from monitor.risk.drift import Drift
+from monitor.risk.funding import payment
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
@@ -42,12 +45,29 @@ class Published:
         self._summary_at: dict[str, float] = {}
         self._health_at: dict[str, float] = {}
         self._freshness: dict[str, str] = {}
+        self.facts: dict[tuple[str, str], Mapping[PositionKey, object]] = {}
+        self._vitals: Vitals | None = None
+        self._lag_ms: dict[str, float] = {}
 
     def takes_summary(self, account: str, now: Now) -> bool:
         return _is_due(account, self.summary_due, self._summary_at, self.every_s, now)
 
     def takes_health(self, account: str, now: Now) -> bool:
         return _is_due(account, self.health_due, self._health_at, self.every_s, now)
+
+    def take_vitals(self, vitals: Vitals) -> None:
+        """How the daemon fares now."""
+        self._vitals = vitals
+        for account, lag_ms in self._lag_ms.items():
+            self._lag_ms[account] = max(lag_ms, vitals.loop_lag_ms)
+
+    def vitals_since_health(self, account: str) -> Vitals | None:
+        """The vitals with the longest lag since they were last asked for this account; None: nobody has said."""
+        if self._vitals is None:
+            return None
+        lag_ms = self._lag_ms.get(account, self._vitals.loop_lag_ms)
+        self._lag_ms[account] = 0.0
+        return structs.replace(self._vitals, loop_lag_ms=lag_ms)
 
     def freshness(self, subject: str, freshness: str) -> bool:
         """Note a freshness. True: it is another than before."""
@@ -87,10 +107,11 @@ def due(
         if published.takes_summary(account.name, now):
             yield _summary(account, [*own, *shared], ages, rules, now)
         if published.takes_health(account.name, now):
-            yield _health(account.name, links, account.drifts, ages.freshness == "live", now)
+            vitals = published.vitals_since_health(account.name)
+            yield _health(account.name, links, account.drifts, ages.freshness == "live", vitals, now)
     if published.takes_health(INSTANCE, now):
         live = all(a.ages(None, links, now).freshness == "live" for a in accounts.values())
-        yield _health(INSTANCE, links, {}, live, now)
+        yield _health(INSTANCE, links, {}, live, published.vitals_since_health(INSTANCE), now)
 
 
 def gone(account: WatchedAccount) -> Iterator[Effect]:
@@ -113,7 +134,10 @@ def _pools(
     for pool_id, risk in account.risks.items():
         ages = account.ages(risk.pool, links, now)
         flipped = published.freshness(f"{account.name}/{pool_id}", ages.freshness)
-        if pool_id not in account.unpublished and not flipped:
+        facts = {p.key: _facts(account, p) for p in risk.pool.positions}
+        is_new = published.facts.get((account.name, pool_id), facts) != facts
+        published.facts[account.name, pool_id] = facts
+        if pool_id not in account.unpublished and not flipped and not is_new:
             continue
         published.summary_due.add(account.name)
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
@@ -126,28 +150,14 @@ def _pools(
 
 def pool_state(account: WatchedAccount, risk: PoolRisk, severity: Severity, ages: Ages, now: Now) -> PoolState:
     """A pool as it is published, with what the next funding will change its wallet by."""
-    times = [
-        mark.next_funding_ms
-        for p in risk.pool.positions
-        if (mark := account.market.marks.get(p.symbol)) and mark.next_funding_ms
-    ]
-    next_ms = min(times, default=None)
-    payments = [
-        payment
-        for p in risk.pool.positions
-        if (mark := account.market.marks.get(p.symbol))
-        and mark.next_funding_ms == next_ms
-        and (payment := _payment(account, p)) is not None
-    ]
     return PoolState(
         account=account.setup,
         risk=risk,
         severity=severity,
         ages=ages,
         as_of_ms=now.wall_ms,
-        ladder={move: ratio_after(risk, move, account.book.tables) for move in LADDER},
-        next_funding_ms=next_ms,
-        funding_payment=sum(payments, ZERO) if payments else None,
+        ladder={move: ratio_after(risk, move, account.terms) for move in LADDER},
+        funding=account.coming_funding(risk),
     )
 
 
@@ -160,12 +170,14 @@ def position_state(
     contract = account.market.contracts.get(row.symbol)
     return PositionState(
         account=account.setup,
-        asset=risk.pool.asset,
+        asset=risk.pool.margin_asset(row),
         pool=risk.pool.id,
         risk=position,
         bankruptcy_price=bankruptcy_price(risk, row.key),
         quantity_unit=contracts.quantity_unit(row, contract),
         liquidation_fee=None if contract is None else contract.liquidation_fee,
+        adl_quantile=account.book.adl_quantile(row.key),
+        funding_interval_hours=account.market.funding_interval_hours(row.symbol),
         funding_rate=None if mark is None else mark.funding_rate,
         next_funding_ms=None if mark is None else mark.next_funding_ms,
         funding_payment=_payment(account, row),
@@ -175,12 +187,18 @@ def position_state(
     )
 
 
+def _facts(account: WatchedAccount, position: Position) -> object:
+    """What is published of a position beside its risk."""
+    market, symbol = account.market, position.symbol
+    return market.funding(symbol), market.funding_interval_hours(symbol), account.book.adl_quantile(position.key)
+
+
 def _payment(account: WatchedAccount, position: Position) -> Decimal | None:
     """What funding at the present mark and estimate would change the wallet by: −rate × notional (signed)."""
     mark = account.market.marks.get(position.symbol)
     if mark is None or mark.funding_rate is None or position.contract_size == 0:
         return None
-    return -mark.funding_rate * contracts.notional(position, mark.price)
+    return payment(position, mark.price, mark.funding_rate)
 
 
 def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rules: RuleBook, now: Now) -> SummaryState:
@@ -211,7 +229,9 @@ def _sum(a: Decimal | None, b: Decimal | None) -> Decimal:
     return (a or ZERO) + (b or ZERO)
 
 
-def _health(account: str, links: Links, drifts: dict[str, Drift], live: bool, now: Now) -> HealthState:
+def _health(
+    account: str, links: Links, drifts: dict[str, Drift], live: bool, vitals: Vitals | None, now: Now
+) -> HealthState:
     own: Iterable[tuple[str, float]] = [
         (link.name, links.age(link, now.mono)) for link in links.all if link.account == account
     ]
@@ -222,4 +242,5 @@ def _health(account: str, links: Links, drifts: dict[str, Drift], live: bool, no
         drifts=drifts,
         freshness="live" if live else "stale",
         as_of_ms=now.wall_ms,
+        vitals=vitals,
     )

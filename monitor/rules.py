@@ -75,6 +75,10 @@ class Rule(Struct, frozen=True, kw_only=True):
     reenter_s: float = 300
 
 
+class FactRule(Rule, frozen=True, kw_only=True):
+    """A rule that tells facts rather than levels: it has no steps, and nothing to hold, to repeat or to enter again."""
+
+
 def _steps(*rows: tuple[str, str, Severity]) -> tuple[Step, ...]:
     return tuple(Step(Decimal(at), Decimal(clear), severity) for at, clear, severity in rows)
 
@@ -95,6 +99,10 @@ class MarginRatioRule(Rule, frozen=True, kw_only=True):
     )
     critical_within: Decimal = Decimal("0.01")
 
+    def severity(self, ratio: Decimal | None) -> Severity:
+        """The highest severity whose step this ratio fires."""
+        return max((step.severity for step in self.steps if step.fires(ratio)), default=Severity.OK)
+
 
 class LiquidationDistanceRule(Rule, frozen=True, kw_only=True):
     """Distance of a pool to liquidation, a fraction of the mark."""
@@ -106,7 +114,7 @@ class LiquidationDistanceRule(Rule, frozen=True, kw_only=True):
     )
 
 
-class LiquidationPriceMovedRule(Rule, frozen=True, kw_only=True):
+class LiquidationPriceMovedRule(FactRule, frozen=True, kw_only=True):
     """Moves of a liquidation price, told with their causes.
 
     Args:
@@ -127,7 +135,7 @@ class LiquidationPriceMovedRule(Rule, frozen=True, kw_only=True):
     marks_every_s: float = 300
 
 
-class ForcedOrderRule(Rule, frozen=True, kw_only=True):
+class ForcedOrderRule(FactRule, frozen=True, kw_only=True):
     """An own liquidation, auto-deleveraging or settlement order: told at its first frame, reported when it is over.
 
     Args:
@@ -137,7 +145,7 @@ class ForcedOrderRule(Rule, frozen=True, kw_only=True):
     settle_s: float = 3
 
 
-class MarginCallRule(Rule, frozen=True, kw_only=True):
+class MarginCallRule(FactRule, frozen=True, kw_only=True):
     """The exchange's own margin call: guidance that may come late; our own ratio is the alarm.
 
     Args:
@@ -145,6 +153,66 @@ class MarginCallRule(Rule, frozen=True, kw_only=True):
     """
 
     every_s: float = 300
+
+
+class FundingForecastRule(Rule, frozen=True, kw_only=True):
+    """What the next funding would do to a pool: lift its ratio to a step, or move a liquidation price.
+
+    It has no steps of its own: its severity is that of the step of `margin_ratio` which would be reached.
+
+    Args:
+        within_s: Looked at from so long before the funding (seconds).
+        notice_at: Adverse move of a liquidation price, as a fraction of the mark, that is worth a notice.
+    """
+
+    for_s: float = 60
+    within_s: float = 1800
+    notice_at: Decimal = Decimal("0.005")
+
+
+class HedgeBrokenRule(FactRule, frozen=True, kw_only=True):
+    """A forced order left one leg of a hedge alone, or took away much of what was hedged.
+
+    Args:
+        changed_by: Part of the hedged quantity (the smaller leg) whose loss is told.
+    """
+
+    changed_by: Decimal = Decimal("0.5")
+
+
+class ContractStatusRule(Rule, frozen=True, kw_only=True):
+    """Seconds until a held contract is delivered, in whole minutes; one that is not traded has none left.
+
+    In its last hour a contract is not backed by the insurance fund: what is liquidated then goes to auto-deleveraging.
+    """
+
+    steps: tuple[Step, ...] = _steps(("86400", "90000", Severity.NOTICE), ("3600", "3700", Severity.WARNING))
+
+
+class AdlQuantileRule(Rule, frozen=True, kw_only=True):
+    """Place in the auto-deleveraging queue, 0 to 4; where the exchange calls the symbol's risk high, a warning."""
+
+    steps: tuple[Step, ...] = _steps(("4", "3.5", Severity.NOTICE))
+
+
+class AutoExchangeRule(Rule, frozen=True, kw_only=True):
+    """Multi-assets mode: the debt in an asset as a fraction of what makes the exchange convert other assets."""
+
+    steps: tuple[Step, ...] = _steps(("0.5", "0.4", Severity.NOTICE), ("0.8", "0.7", Severity.WARNING))
+
+
+class ClockOffsetRule(Rule, frozen=True, kw_only=True):
+    """How far this machine's clock is from the exchange's, in milliseconds."""
+
+    steps: tuple[Step, ...] = _steps(("500", "400", Severity.WARNING), ("2000", "1500", Severity.CRITICAL))
+
+
+class StoreUnusableRule(Rule, frozen=True, kw_only=True):
+    """The store cannot be opened or written: nothing outlives a restart."""
+
+
+class BracketChangedRule(FactRule, frozen=True, kw_only=True):
+    """The exchange has changed the brackets of a symbol that we hold."""
 
 
 class DriftRule(Rule, frozen=True, kw_only=True):
@@ -180,10 +248,18 @@ DEFAULTS: Mapping[str, Rule] = {
     "margin_ratio": MarginRatioRule(),
     "liquidation_distance": LiquidationDistanceRule(),
     "liquidation_price_moved": LiquidationPriceMovedRule(),
+    "funding_forecast": FundingForecastRule(),
     "data_stale": DataStaleRule(),
-    "drift": DriftRule(),
     "forced_order": ForcedOrderRule(),
+    "hedge_broken": HedgeBrokenRule(),
     "exchange_margin_call": MarginCallRule(),
+    "contract_status": ContractStatusRule(),
+    "auto_exchange": AutoExchangeRule(),
+    "adl_quantile": AdlQuantileRule(),
+    "drift": DriftRule(),
+    "bracket_changed": BracketChangedRule(),
+    "clock_offset": ClockOffsetRule(),
+    "store_unusable": StoreUnusableRule(),
 }
 
 

@@ -10,11 +10,10 @@ Pure. What is absent is derived or reported as missing: marks come from `positio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal, localcontext
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from monitor.accounts import WatchedAccount
 from monitor.book import MarketBook
@@ -22,6 +21,7 @@ from monitor.effects import AccountSetup, Ages, PoolState, PositionState
 from monitor.errors import DecodeError
 from monitor.events import (
     AccountModeRead,
+    AssetRates,
     BalancesRead,
     BracketsRead,
     ContractsRead,
@@ -33,12 +33,16 @@ from monitor.events import (
 )
 from monitor.publication import pool_state, position_state
 from monitor.risk import EXACT
+from monitor.risk.scenario import LADDER
 from monitor.rules import RuleBook, Severity
 from monitor.venues import VENUES
+from monitor.whatif import NOTHING, WhatIf, apply
 
 NAME = "snapshot"
 _TIME = re.compile(rb'"(?:updateTime|time|serverTime)"\s*:\s*(\d{12,14})')
-_SHOCK = re.compile(r"(\*|[^=\s]+)=([+-]?\d+(?:\.\d+)?)%")
+
+Ladder = dict[Decimal, Decimal | None]
+"""Uniform relative move of all marks → a pool's margin ratio after it; None: unknown."""
 
 
 class Assessment(Struct, frozen=True):
@@ -46,21 +50,28 @@ class Assessment(Struct, frozen=True):
 
     Args:
         missing: What could not be computed, and why.
+        ladders: Pool id → what moves of the market would do to it, falls first.
+        steps: What was changed before this was computed, in words.
+        before: The account as it was saved; None: nothing was changed.
     """
 
     pools: tuple[PoolState, ...]
     positions: tuple[PositionState, ...]
     missing: tuple[str, ...]
+    ladders: dict[str, Ladder] = {}
+    steps: tuple[str, ...] = ()
+    before: Assessment | None = None
 
 
-def assess_snapshot(raw: bytes, shocks: Mapping[str, Decimal] | None = None) -> Assessment:
+def assess_snapshot(raw: bytes, what_if: WhatIf = NOTHING) -> Assessment:
     """Assess a snapshot file's bytes.
 
     Args:
-        shocks: Symbol, or `*` for all, → relative move of its mark, applied first.
+        what_if: Changes to make first.
 
     Raises:
         DecodeError: Not JSON, an unknown venue, or an answer that misreads.
+        WhatIfError: The account has not what is to be changed.
     """
     try:
         bodies = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
@@ -70,7 +81,7 @@ def assess_snapshot(raw: bytes, shocks: Mapping[str, Decimal] | None = None) -> 
     venue = VENUES.get(name)
     if venue is None:
         raise DecodeError(f'"venue" is {name!r}; known are {", ".join(VENUES)}')
-    unknown = sorted(bodies.keys() - venue.bodies.keys() - {"assetIndex"})
+    unknown = sorted(bodies.keys() - venue.bodies.keys())
     if unknown:
         raise DecodeError(f"unknown keys {', '.join(unknown)}; known are {', '.join(venue.bodies)}")
     times = [int(found) for found in _TIME.findall(raw)]
@@ -86,22 +97,12 @@ def assess_snapshot(raw: bytes, shocks: Mapping[str, Decimal] | None = None) -> 
                 raise DecodeError(f'"{key}": {exc}') from None
     with localcontext(EXACT):
         _apply(account, market, events, now)
-        return _assess(account, shocks or {}, now)
-
-
-def shock(text: str) -> tuple[str, Decimal]:
-    """`BTCUSDT=-5%` → symbol and fraction.
-
-    Raises:
-        ValueError: It is not of that form, or takes the price to zero or below.
-    """
-    found = _SHOCK.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not of the form SYMBOL=-5%")
-    move = Decimal(found[2]) / 100
-    if move <= -1:
-        raise ValueError(f"{text!r} would take the price to zero or below")
-    return found[1], move
+        saved = _assess(account, now)
+        if not what_if.is_asked or not account.book.positions_read:
+            return structs.replace(saved, ladders=_ladders(account))
+        steps = apply(account, what_if)
+        changed = _assess(account, now)
+        return structs.replace(changed, ladders=_ladders(account), steps=steps, before=saved)
 
 
 def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now: Now) -> None:
@@ -114,14 +115,18 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, MarginTypesRead):
             account.book.isolated.update(event.isolated)
         elif isinstance(event, BracketsRead):
-            account.book.apply_brackets(event.brackets)
+            account.book.apply_brackets(event)
         elif isinstance(event, ContractsRead):
             market.contracts.update(event.contracts)
+            market.assets.update(event.assets)
+        elif isinstance(event, AssetRates):
+            market.apply_rates(event, now)
         elif isinstance(event, AccountModeRead):
             account.book.hedge, account.book.multi_assets = event.hedge, event.multi_assets
     for event in events:
         if isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)
+            account.book.read_coefs(event)
             for position, figures in event.rows:
                 if figures is not None and figures.mark_price > 0:  # it prints 0 where it has none
                     known = market.marks.get(position.symbol)
@@ -130,14 +135,8 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
                     market.apply_mark(MarkPrice(NAME, position.symbol, figures.mark_price, at_ms, *funding), now)
 
 
-def _assess(account: WatchedAccount, shocks: Mapping[str, Decimal], now: Now) -> Assessment:
-    if account.book.multi_assets:
-        return Assessment((), (), ("multi-assets mode is not supported: no figure can be given for this account",))
+def _assess(account: WatchedAccount, now: Now) -> Assessment:
     missing = [] if account.book.positions_read else ["positionRisk: positions are unknown"]
-    prices = account.market.prices
-    for symbol in prices:
-        prices[symbol] *= 1 + shocks.get(symbol, shocks.get("*", Decimal(0)))
-    missing += [f"shock of {symbol}: no such mark in the file" for symbol in shocks if symbol not in (*prices, "*")]
     account.pools = account.derived()
     pools, positions = [], []
     for pool_id in account.pools:
@@ -147,3 +146,16 @@ def _assess(account: WatchedAccount, shocks: Mapping[str, Decimal], now: Now) ->
         positions += [position_state(account, risk, position, ages, now) for position in risk.positions]
         missing += [f"{pool_id}: {what} is unknown" for what in risk.missing]
     return Assessment(tuple(pools), tuple(positions), tuple(missing))
+
+
+def _ladders(account: WatchedAccount) -> dict[str, Ladder]:
+    """The ladder that is published, and the same moves upward."""
+    prices = account.market.prices
+    marks = dict(prices)
+    ladders: dict[str, Ladder] = {pool_id: {} for pool_id in account.pools}
+    for move in (*LADDER, *(-move for move in LADDER)):
+        prices.update({symbol: mark * (1 + move) for symbol, mark in marks.items()})
+        for pool_id, ladder in ladders.items():
+            ladder[move] = account.assess(pool_id)[1].margin_ratio
+    prices.update(marks)
+    return ladders

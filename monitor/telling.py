@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 from msgspec import structs
 
 from monitor.accounts import WatchedAccount
-from monitor.effects import Advice, Ages, Blindness, Driver, Figures, Story
+from monitor.effects import INSTANCE, Advice, Ages, Blindness, Driver, Fact, Figures, Story
 from monitor.events import Now, PositionKey
 from monitor.forced import ForcedReport
 from monitor.incidents import Change
 from monitor.moves import Telling
-from monitor.risk import contracts
+from monitor.risk import collateral, contracts
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
+from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
-from monitor.risk.report import PoolRisk
+from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import Rule, Severity
 from monitor.wording import worded
 
@@ -76,7 +78,7 @@ def moved_story(account: WatchedAccount, change: Change, telling: Telling, ages:
             side=side_word(position.quantity > 0),
             asset=worst.pool.asset,
             before=Figures(liquidation_price=worst.move.before),
-            after=_position_figures(account.risks.get(worst.pool.id), worst.move.after, worst.mark),
+            after=_position_figures(assess(worst.pool, account.terms), worst.move.after, worst.mark),
             ages=ages,
             moves=telling.moves,
         )
@@ -138,6 +140,82 @@ def margin_call_story(
     return structs.replace(story, title=words, text=f"{words}: {call}.")
 
 
+def forecast_story(
+    account: WatchedAccount,
+    change: Change,
+    risk: PoolRisk,
+    coming: Forecast | None,
+    then: PoolRisk | None,
+    ages: Ages,
+    now: Now,
+    seq: int,
+) -> Story:
+    """What is told of a funding that would bring a pool into danger; None: it is not expected any more, or is paid."""
+    facts: dict[str, Fact] = {}
+    if coming is not None:
+        facts = {"next_funding_at": coming.next_ms, "payment": coming.amount, "asset": risk.pool.asset}
+    closest = (then or risk).closest
+    story = Story(
+        account.setup,
+        change,
+        now.wall_ms,
+        None,
+        seq,
+        asset=risk.pool.asset,
+        before=figures(risk),
+        after=figures(then),
+        ages=ages,
+        facts=facts,
+    )
+    if closest is not None:
+        position = closest.position
+        story = structs.replace(story, symbol=position.symbol, side=side_word(closest.is_long))
+    return _with_words(story)
+
+
+def fact_story(
+    account: WatchedAccount,
+    change: Change,
+    pool: Pool | None,
+    symbol: str | None,
+    facts: dict[str, Fact],
+    ages: Ages,
+    now: Now,
+    seq: int,
+    before: Figures | None = None,
+    after: Figures | None = None,
+) -> Story:
+    """What is told of a contract, an asset or a hedge: the facts of its rule, in words."""
+    held = [] if pool is None else [p for p in pool.positions if p.symbol == symbol]
+    side = side_word(held[0].quantity > 0) if len(held) == 1 else change.incident.side
+    leg = change.incident.subject.rpartition("-")[2]  # of a hedge the subject says which leg it is about
+    side = leg if leg in ("long", "short") else side
+    return _with_words(
+        Story(
+            account.setup,
+            change,
+            now.wall_ms,
+            None,
+            seq,
+            symbol or change.incident.symbol,
+            side,
+            None if pool is None else pool.asset,
+            before=before,
+            after=after,
+            ages=ages,
+            facts=facts,
+        )
+    )
+
+
+def instance_story(
+    account: WatchedAccount, change: Change, facts: dict[str, Fact], ages: Ages, now: Now, seq: int
+) -> Story:
+    """What is told of the daemon itself."""
+    setup = structs.replace(account.setup, name=INSTANCE, labels={})
+    return _with_words(Story(setup, change, now.wall_ms, None, seq, ages=ages, facts=facts))
+
+
 def figures(risk: PoolRisk | None) -> Figures | None:
     """A pool's figures, with price and mark of its closest position, or of its only one."""
     if risk is None:
@@ -145,7 +223,7 @@ def figures(risk: PoolRisk | None) -> Figures | None:
     shown = risk.closest or (risk.positions[0] if len(risk.positions) == 1 else None)
     return Figures(
         margin_ratio=risk.margin_ratio,
-        wallet_balance=risk.pool.wallet_balance,
+        wallet_balance=risk.wallet_balance,
         unrealized_pnl=risk.unrealized_pnl,
         mark_price=None if shown is None else shown.mark_price,
         liquidation_price=None if shown is None else shown.liquidation_price,
@@ -158,18 +236,18 @@ def side_word(is_long: bool) -> str:
 
 
 def _with_words(story: Story) -> Story:
-    if story.change.kind == "retained":  # nobody is told: the words of the last message stand
+    if story.change.kind == "retained" and story.change.incident.title:  # the words of the last message stand
         incident = story.change.incident
         return structs.replace(story, title=incident.title, text=incident.text)
     title, text = worded(story)
+    if story.change.kind == "unacknowledged":
+        title, text = f"{title} (not acknowledged)", f"{text} Nobody has acknowledged this yet."
     return structs.replace(story, title=title, text=text)
 
 
-def _position_figures(risk: PoolRisk | None, price: Decimal | None, mark: Decimal) -> Figures:
+def _position_figures(risk: PoolRisk, price: Decimal | None, mark: Decimal) -> Figures:
     distance = None if price is None else abs(mark - price) / mark
-    if risk is None:
-        return Figures(mark_price=mark, liquidation_price=price, distance=distance)
-    return Figures(risk.margin_ratio, risk.pool.wallet_balance, risk.unrealized_pnl, mark, price, distance)
+    return Figures(risk.margin_ratio, risk.wallet_balance, risk.unrealized_pnl, mark, price, distance)
 
 
 def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, ...]:
@@ -177,15 +255,26 @@ def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, .
     if before is None or after is None or before.margin_balance is None or after.margin_balance is None:
         return ()
     changes: dict[str, Decimal] = {}
+    equity = {asset: purse.equity for asset, purse in before.purses.items()}
+    for asset, symbol, change in _pnl_changes(before, after):
+        purse = before.purses.get(asset) or after.purses[asset]
+        was = equity.get(asset, ZERO)
+        equity[asset] = was + change
+        worth = collateral.value(was + change, purse.rate) - collateral.value(was, purse.rate)
+        changes[symbol] = changes.get(symbol, ZERO) + worth
+    drivers = [Driver("mark", symbol, change) for symbol, change in changes.items() if change]
+    rest = after.margin_balance - before.margin_balance - sum(changes.values(), ZERO)
+    if rest:
+        same = before.pool.wallets == after.pool.wallets
+        drivers.append(Driver("collateral" if same else "wallet", None, rest))
+    return tuple(sorted(drivers, key=lambda d: abs(d.margin_balance), reverse=True))
+
+
+def _pnl_changes(before: PoolRisk, after: PoolRisk) -> Iterator[tuple[str, str, Decimal]]:
+    """Asset, symbol, and by how much the unrealized PnL of its positions has changed (asset)."""
     for risk, sign in ((before, -1), (after, 1)):
         for p in risk.positions:
-            pnl = p.unrealized_pnl or ZERO
-            changes[p.position.symbol] = changes.get(p.position.symbol, ZERO) + sign * pnl
-    drivers = [Driver("mark", symbol, change) for symbol, change in changes.items() if change]
-    wallet = (after.pool.wallet_balance or ZERO) - (before.pool.wallet_balance or ZERO)
-    if wallet:
-        drivers.append(Driver("wallet", None, wallet))
-    return tuple(sorted(drivers, key=lambda d: abs(d.margin_balance), reverse=True))
+            yield risk.pool.margin_asset(p.position), p.position.symbol, sign * (p.unrealized_pnl or ZERO)
 
 
 def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple[Advice, ...]:
@@ -199,17 +288,21 @@ def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple
         return ()
     to_ratio = min(step.clear for step in serious)
     advice = []
-    amount = margin_to_add(risk, to_ratio)
-    if amount is not None:
-        advice.append(Advice("add_margin", to_ratio, amount=amount, asset=risk.pool.asset))
     closest = risk.closest
+    first = risk.pool.positions[0] if closest is None else closest.position
+    asset = risk.pool.margin_asset(first)
+    amount = margin_to_add(risk, to_ratio, asset)
+    if amount is not None:
+        advice.append(Advice("add_margin", to_ratio, amount=amount, asset=asset))
     if closest is not None:
         symbol = closest.position.symbol
         contract = account.market.contracts.get(symbol)
         step = None if contract is None else contract.quantity_step
-        quantity = quantity_to_reduce(risk, closest, to_ratio, account.book.tables[symbol], step)
-        if quantity is not None:
-            unit = contracts.quantity_unit(closest.position, contract)
-            side = side_word(closest.is_long)
-            advice.append(Advice("reduce", to_ratio, symbol=symbol, side=side, quantity=quantity, quantity_unit=unit))
+        quantity, reason = None, "isolated_margin_is_released"
+        if not risk.pool.isolated:
+            quantity = quantity_to_reduce(risk, closest, to_ratio, account.book.tables[symbol], step)
+            reason = "closing_all_is_not_enough"
+        unit = contracts.quantity_unit(closest.position, contract)
+        one = Advice("reduce", to_ratio, symbol=symbol, side=side_word(closest.is_long), quantity_unit=unit)
+        advice.append(structs.replace(one, quantity=quantity, reason=None if quantity else reason))
     return tuple(advice)

@@ -5,13 +5,15 @@ Percentages and rounded prices belong here and nowhere else; whoever needs exact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 from monitor.effects import INSTANCE, Advice, Story
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
 from monitor.risk.attribution import Cause
+from monitor.risk.margin import RATIO_CAP
 
 _HUNDRED = Decimal(100)
 
@@ -26,6 +28,8 @@ _KINDS = {
     "auto_exchange": "an automatic exchange",
     "adjustment": "an adjustment",
     "bracket_change": "changed brackets",
+    "collateral_price": "prices of the collateral",
+    "multi_assets_mode": "a switch of the multi-assets mode",
     "marks": "other marks",
     "unexplained": "something that was not pushed to us",
 }
@@ -50,6 +54,9 @@ def worded(story: Story) -> tuple[str, str]:
         return _stale(story)
     if story.change.incident.rule == "forced_order":
         return _forced(story)
+    words = _FACTS.get(story.change.incident.rule)
+    if words is not None:
+        return words(story)
     if story.change.incident.rule == "drift" and story.change.resolution in (None, "recovered"):
         return _drifted(story)
     return _level(story)
@@ -60,24 +67,27 @@ def percent(fraction: Decimal) -> str:
     value = fraction * _HUNDRED
     step = Decimal("0.1") if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
     rounded = value.quantize(step, rounding=ROUND_HALF_UP)
+    if fraction == RATIO_CAP:
+        return "over 1000 %"  # the margin balance is gone
     if value < _HUNDRED <= rounded:
         rounded = value.quantize(step, rounding=ROUND_FLOOR)  # "100.0 %" is said of a liquidation alone
-    return f"{_plain(rounded)} %"
+    return f"{plain(rounded)} %"
 
 
 def price(value: Decimal) -> str:
     """A price in at least six significant digits."""
     places = max(0, 5 - value.adjusted()) if value else 0
-    return _plain(value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP).normalize())
+    return plain(value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP).normalize())
 
 
 def amount(value: Decimal) -> str:
     """Money, to the cent where that says anything, away from zero."""
     step = Decimal("0.01") if abs(value) >= 1 else Decimal("0.00000001")
-    return _plain(value.quantize(step, rounding=ROUND_HALF_UP))
+    return plain(value.quantize(step, rounding=ROUND_HALF_UP))
 
 
-def _plain(value: Decimal) -> str:
+def plain(value: Decimal) -> str:
+    """All digits in plain notation, never `1E+3`."""
     return f"{value:f}"
 
 
@@ -117,7 +127,7 @@ def _against(story: Story) -> str:
     if story.level is None or story.change.kind not in ("opened", "worsened", "repeated"):
         return ""
     sign = "≥" if story.change.incident.rule == "margin_ratio" else "≤"
-    return f" ({sign} {_plain((story.level * _HUNDRED).normalize())} %)"
+    return f" ({sign} {plain((story.level * _HUNDRED).normalize())} %)"
 
 
 def _lasted(story: Story) -> str:
@@ -131,17 +141,17 @@ def _worst(story: Story) -> str:
 
 
 def _advice(advice: Sequence[Advice]) -> list[str]:
-    if not advice:
-        return []
     parts = []
     for one in advice:
         if one.action == "add_margin" and one.amount is not None:
             step = Decimal("0.01") if one.amount >= 1 else Decimal("0.00000001")
             cents = one.amount.quantize(step, rounding=ROUND_CEILING)
-            parts.append(f"add {_plain(cents)} {one.asset}")
+            parts.append(f"add {plain(cents)} {one.asset}")
         elif one.quantity is not None:
-            parts.append(f"reduce {_plain(one.quantity)} {one.quantity_unit}")
-    to_ratio = _plain((advice[0].to_ratio * _HUNDRED).normalize())
+            parts.append(f"reduce {plain(one.quantity)} {one.quantity_unit}")
+    if not parts:
+        return []
+    to_ratio = plain((advice[0].to_ratio * _HUNDRED).normalize())
     said = " or ".join(parts)
     return [f"{said[:1].upper()}{said[1:]} to return to {to_ratio} %."]
 
@@ -180,13 +190,17 @@ def _because(move: PoolMove, asset: str) -> str:
 def _cause(cause: Cause, asset: str) -> str:
     word = _KINDS.get(cause.kind, cause.kind)
     symbol = f" of {cause.symbol}" if cause.symbol and cause.kind in ("funding_fee", "fill") else ""
-    paid = "" if not cause.amount else f" {'+' if cause.amount > 0 else '−'}{amount(abs(cause.amount))} {asset}"
+    of = cause.asset or asset
+    paid = "" if not cause.amount else f" {'+' if cause.amount > 0 else '−'}{amount(abs(cause.amount))} {of}"
     return f"{word}{symbol}{paid}"
 
 
 def _forced(story: Story) -> tuple[str, str]:
     """An order that the exchange sends: what it is, and when it is over, what it did."""
     change, report = story.change, story.forced
+    if "strategy_id" in story.facts:
+        said = f"{story.account.name}: a trading bot on {story.symbol} was LIQUIDATED"
+        return said, f"{said} (strategy {story.facts['strategy_id']})."
     account, what = story.account.name, f"{story.symbol} {story.side}" if story.symbol else change.incident.subject
     if report is None:
         word = _RESOLVED[change.resolution or "liquidated"]
@@ -198,10 +212,17 @@ def _forced(story: Story) -> tuple[str, str]:
     sentences = [f"{account}: {what} {word}."]
     if report.average_price is not None:
         beside = "" if report.bankruptcy_price is None else f" (bankruptcy price {price(report.bankruptcy_price)})"
-        sentences.append(f"{_plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
+        sentences.append(f"{plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
         pnl = f"{'+' if report.realized_pnl > 0 else '−'}{amount(abs(report.realized_pnl))} {report.asset}"
-        sentences.append(f"Realized PnL {pnl}, clearance fee {amount(report.clearance_fee)} {report.asset}.")
-    sentences.append("Nothing is left." if not report.left else f"{_plain(report.left)} is left.")
+        if report.steps > 1:
+            sentences.append(f"It took {report.steps} orders.")
+        if report.orders_cancelled:
+            sentences.append(f"{report.orders_cancelled} of your orders cancelled.")
+        fee = report.clearance_fee
+        paid = f", clearance fee {amount(fee)} {report.asset}" if fee > 0 else ""
+        covered = f", the insurance fund covered {amount(-fee)} {report.asset}" if fee < 0 else ""
+        sentences.append(f"Realized PnL {pnl}{paid}{covered}.")
+    sentences.append("Nothing is left." if not report.left else f"{plain(report.left)} is left.")
     return f"{account}: {what} {word}", " ".join(sentences)
 
 
@@ -216,6 +237,135 @@ def _drifted(story: Story) -> tuple[str, str]:
     return said, f"{said} of mark or notional. Trust the exchange's, and look whether brackets or modes have changed."
 
 
+def _forecast(story: Story) -> tuple[str, str]:
+    """What the next funding would do."""
+    where = f"{story.account.name} {story.change.incident.subject}"
+    if story.change.kind == "resolved":
+        said = f"{where}: funding was charged, or less is expected of it"
+        return said, f"{where}: {_ended(story) or 'funding was charged, or less is expected of it'}."
+    paid, then = story.facts.get("payment"), story.after
+    if not isinstance(paid, Decimal) or then is None or then.margin_ratio is None:
+        said = f"{where}: the danger of funding is passing"
+        return said, f"{said}: it is over, or less is expected of it."
+    amount_paid = f"{'+' if paid > 0 else '−'}{amount(abs(paid))} {story.asset}"
+    at_ms = story.facts.get("next_funding_at")
+    when = f" at {datetime.fromtimestamp(at_ms // 1000, UTC):%H:%M} UTC" if isinstance(at_ms, int) else ""
+    title = f"{where}: funding {amount_paid}{when} would bring the margin ratio to {percent(then.margin_ratio)}"
+    sentences = [f"{title}."]
+    if then.liquidation_price is not None:
+        sentences.append(f"{story.symbol} {story.side} would liquidate at {price(then.liquidation_price)}.")
+    return title, " ".join(sentences)
+
+
+def _contract_status(story: Story) -> tuple[str, str]:
+    """A contract that is not traded, or will soon be no more."""
+    where = f"{story.account.name}: {story.symbol}"
+    if story.change.kind == "resolved":
+        said = f"{where}: {_ended(story) or 'it is traded, and not delivered soon'}"
+        return said, f"{said}."
+    status, left = story.facts.get("status"), story.change.value
+    if status not in ("TRADING", "") or left is None:
+        said = f"{where} is not traded: {status}"
+        return said, f"{said}."
+    said = f"{where} is delivered in {_duration(left)}"
+    last = " In its last hour the insurance fund does not stand behind it." if left <= _HOUR_S else ""
+    return said, f"{said}.{last}"
+
+
+def _adl(story: Story) -> tuple[str, str]:
+    """A place in the auto-deleveraging queue."""
+    where = f"{story.account.name}: {story.symbol} {story.side or ''}".rstrip()
+    if story.change.kind == "resolved":
+        said = f"{where}: {_ended(story) or 'not near the front of the auto-deleveraging queue any more'}"
+        return said, f"{said}."
+    risk, quantile = story.facts.get("adl_risk"), story.facts.get("quantile")
+    place = "first" if quantile == 4 else f"at {quantile} of 4"
+    said = f"{where} is {place} in the auto-deleveraging queue"
+    return said, f"{said}{'' if risk is None else f'; ADL risk of the symbol: {risk}'}."
+
+
+def _debt(story: Story) -> tuple[str, str]:
+    """A debt that the exchange is about to cover by converting other assets."""
+    where = f"{story.account.name}: debt in {story.change.incident.subject.upper()}"
+    if story.change.kind == "resolved":
+        said = f"{where}: {_ended(story) or 'paid, or small again'}"
+        return said, f"{said}."
+    debt, threshold = story.facts.get("debt"), story.facts.get("threshold")
+    said = f"{where} {amount(debt) if isinstance(debt, Decimal) else ''}".rstrip()
+    limit = f"; past {amount(threshold)} the exchange converts other assets" if isinstance(threshold, Decimal) else ""
+    return said, f"{said}{limit}."
+
+
+def _brackets(story: Story) -> tuple[str, str]:
+    """Brackets that were changed, or that make no sense."""
+    where = f"{story.account.name}: brackets of {story.symbol}"
+    reason = story.facts.get("reason")
+    if story.change.kind == "resolved":
+        said = f"{where}: {_ended(story) or 'well again'}"
+        return said, f"{said}."
+    if reason is not None or story.change.kind != "noted":
+        return (f"{where}: a fault", f"{where}: {reason}.")
+    was, now = (story.facts.get(f"maintenance_margin_{when}") for when in ("before", "after"))
+    sentences = [f"{where} changed."]
+    if isinstance(was, Decimal) and isinstance(now, Decimal):
+        sentences.append(f"Maintenance margin {amount(was)} → {amount(now)} {story.asset}.")
+    if story.before is not None and story.after is not None and story.after.margin_ratio is not None:
+        before = "unknown" if story.before.margin_ratio is None else percent(story.before.margin_ratio)
+        sentences.append(f"Margin ratio {before} → {percent(story.after.margin_ratio)}.")
+    return f"{where} changed", " ".join(sentences)
+
+
+def _hedge(story: Story) -> tuple[str, str]:
+    """A hedge that a forced order has broken."""
+    f = story.facts
+    said = f"{story.account.name}: the exchange broke the hedge in {story.symbol}"
+    before = f"long {f.get('long_before')} and short {f.get('short_before')}"
+    return said, f"{said}: {before} before, long {f.get('long_after')} and short {f.get('short_after')} now."
+
+
+def _clock(story: Story) -> tuple[str, str]:
+    """The machine's clock against the exchange's."""
+    offset = story.facts.get("offset_ms")
+    where = f"clock against {story.change.incident.subject}"
+    if story.change.kind == "resolved":
+        return f"{where}: right again", f"{where}: right again."
+    said = f"{where}: {abs(offset) if isinstance(offset, int) else '?'} ms off"
+    return said, f"{said}. Times that are printed are wrong by so much; let the machine's time be synchronised."
+
+
+def _store(story: Story) -> tuple[str, str]:
+    """The store that cannot be used."""
+    if story.change.kind == "resolved":
+        return "store: usable again", "store: usable again; what was owed to it is being written."
+    said = "store: cannot be used, alerts go out from memory"
+    return said, f"{said}: {story.facts.get('reason')}. A restart now would repeat or forget alerts."
+
+
+def _ended(story: Story) -> str | None:
+    """How it ended, where it did not simply get better."""
+    how = story.change.resolution
+    return None if how in (None, "recovered") else _RESOLVED[how]
+
+
+def _duration(seconds: Decimal) -> str:
+    minutes = int(seconds // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+_HOUR_S = 3600
+
+_FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
+    "funding_forecast": _forecast,
+    "contract_status": _contract_status,
+    "adl_quantile": _adl,
+    "auto_exchange": _debt,
+    "bracket_changed": _brackets,
+    "hedge_broken": _hedge,
+    "clock_offset": _clock,
+    "store_unusable": _store,
+}
+
+
 def _stale(story: Story) -> tuple[str, str]:
     blind = story.blindness
     assert blind is not None
@@ -225,6 +375,9 @@ def _stale(story: Story) -> tuple[str, str]:
     pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
     if change.kind == "resolved":
         return f"{name}: data is live again", f"{name}: data is live again; it was told as stale for {_lasted(story)}."
+    if change.kind == "noted":
+        said = f"{name}: the stream was mute"
+        return said, f"{said}: {blind.note}. It is being opened anew; what it kept back was read over REST."
     title = f"{name}: no data for {blind.age_s:.0f} s"
     why = f" ({blind.note})" if blind.note else ""
     return title, f"{title}{why}.{pools} Until it is back, what is published is the last that was known."

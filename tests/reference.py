@@ -1,11 +1,12 @@
-"""Margin arithmetic of USDⓈ-M futures in single-asset mode: slow, plain, exact, and nothing of `monitor` in it.
+"""Margin arithmetic of USDⓈ-M futures: slow, plain, exact, and nothing of `monitor` in it.
 
 The tests hold the product to this. Every number is a Fraction. Prices are found by brute force: split the price
 axis wherever a bracket of a leg begins, draw the straight line of each piece, and look where it meets zero.
 
 An entry price is used as given; whoever compares with the exchange truncates it first (`trunc_8`).
 
-Source: exchange-facts 5.1 to 5.5 and 11; DESIGN 2 and 3.
+Source: Binance Support, "How to Calculate Liquidation Price of USDⓈ-M Futures Contracts", "Liquidation Protocols", and
+"How to Calculate Margin Ratio in Multi-Assets Mode".
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -116,6 +117,105 @@ def market_distance(pool: RefPool) -> Sides:
     edges = [b.floor / notional(p) for p in pool.positions if p.quantity for b in p.brackets]
     found = zeros(lambda factor: excess(pool, {p.symbol: p.mark_price * factor for p in pool.positions}), edges, ONE)
     return min((1 - z for z in found if z < 1), default=None), min((z - 1 for z in found if z > 1), default=None)
+
+
+@dataclass(frozen=True)
+class RefAsset:
+    """One asset of an account in multi-assets mode; its wallet and its positions are in it, its rates are in USD."""
+
+    wallet: Fraction
+    bid: Fraction
+    ask: Fraction
+    positions: tuple[RefPosition, ...] = ()
+
+
+@dataclass(frozen=True)
+class RefShared:
+    """All assets of an account in multi-assets mode: everything that is liquidated together. Totals are in USD."""
+
+    assets: tuple[RefAsset, ...]
+
+
+def shared_balance(pool: RefShared) -> Fraction:
+    """Σ of min(equity × bid, equity × ask): an asset that is owed costs its ask rate."""
+    return sum((min(e * a.bid, e * a.ask) for a in pool.assets for e in [_equity(a)]), ZERO)
+
+
+def shared_margin(pool: RefShared) -> Fraction:
+    """Σ of maintenance margin × ask."""
+    return sum((maintenance_margin(p) * a.ask for a in pool.assets for p in a.positions), ZERO)
+
+
+def shared_ratio(pool: RefShared) -> Fraction | None:
+    """As `margin_ratio`."""
+    if not any(p.quantity for a in pool.assets for p in a.positions):
+        return None
+    balance = shared_balance(pool)
+    return RATIO_CAP if balance <= 0 else min(shared_margin(pool) / balance, RATIO_CAP)
+
+
+def shared_at(pool: RefShared, prices: Mapping[str, Fraction]) -> RefShared:
+    """The pool with these marks, other symbols at theirs."""
+
+    def moved(asset: RefAsset) -> RefAsset:
+        return replace(
+            asset, positions=tuple(replace(p, mark_price=prices.get(p.symbol, p.mark_price)) for p in asset.positions)
+        )
+
+    return RefShared(tuple(moved(asset) for asset in pool.assets))
+
+
+def shared_excess(pool: RefShared, prices: Mapping[str, Fraction]) -> Fraction:
+    """Margin balance − maintenance margin at these prices; ≤ 0 is liquidation."""
+    there = shared_at(pool, prices)
+    return shared_balance(there) - shared_margin(there)
+
+
+def shared_liquidation_prices(pool: RefShared, symbol: str) -> Sides:
+    """As `liquidation_prices`. A piece also ends where an asset comes to be owed, or is paid off."""
+    legs = [p for a in pool.assets for p in a.positions if p.symbol == symbol]
+    edges = [b.floor / abs(p.quantity) for p in legs if p.quantity for b in p.brackets]
+    edges += _bends(pool, lambda price: shared_at(pool, {symbol: price}))
+    mark = legs[0].mark_price
+    found = zeros(lambda price: shared_excess(pool, {symbol: price}), edges, mark)
+    return max((z for z in found if z <= mark), default=None), min((z for z in found if z >= mark), default=None)
+
+
+def shared_bankruptcy_prices(pool: RefShared, symbol: str) -> Sides:
+    """As `bankruptcy_prices`."""
+    free = (RefBracket(ZERO, ZERO, ZERO),)
+    assets = [replace(a, positions=tuple(replace(p, brackets=free) for p in a.positions)) for a in pool.assets]
+    return shared_liquidation_prices(RefShared(tuple(assets)), symbol)
+
+
+def shared_market_distance(pool: RefShared) -> Sides:
+    """As `market_distance`; the rates of the assets stand still."""
+    legs = [p for a in pool.assets for p in a.positions if p.quantity]
+    if not legs:
+        return None, None
+
+    def marks(factor: Fraction) -> dict[str, Fraction]:
+        return {p.symbol: p.mark_price * factor for p in legs}
+
+    edges = [b.floor / notional(p) for p in legs for b in p.brackets]
+    edges += _bends(pool, lambda factor: shared_at(pool, marks(factor)))
+    found = zeros(lambda factor: shared_excess(pool, marks(factor)), edges, ONE)
+    return min((1 - z for z in found if z < 1), default=None), min((z - 1 for z in found if z > 1), default=None)
+
+
+def _equity(asset: RefAsset) -> Fraction:
+    """Wallet plus unrealized PnL, in the asset."""
+    return asset.wallet + sum((unrealized_pnl(p) for p in asset.positions), ZERO)
+
+
+def _bends(pool: RefShared, at: Callable[[Fraction], RefShared]) -> list[Fraction]:
+    """Where the equity of an asset, a straight line through any two points, is 0."""
+    found = []
+    for one, two in zip(at(ONE).assets, at(ONE + 1).assets, strict=True):
+        slope = _equity(two) - _equity(one)
+        if slope:
+            found.append(ONE - _equity(one) / slope)
+    return found
 
 
 def has_positions(pool: RefPool) -> bool:

@@ -12,6 +12,7 @@ from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
 from monitor.risk.margin import ZERO, BracketTable
 from monitor.risk.report import PoolRisk, assess
+from monitor.risk.terms import Terms
 from tests.make import pool, position, table
 
 D = Decimal
@@ -23,7 +24,7 @@ JUMPING = table(("0", "0.004", "0"), ("50000", "0.01", "0"))
 
 def long_risk(wallet: str, quantity: str, entry: str, mark: str, brackets: BracketTable = RISING) -> PoolRisk:
     with localcontext(EXACT):
-        return assess(pool(wallet, position("AUSDT", quantity, entry)), {"AUSDT": D(mark)}, {"AUSDT": brackets})
+        return assess(pool(wallet, position("AUSDT", quantity, entry)), Terms({"AUSDT": D(mark)}, {"AUSDT": brackets}))
 
 
 def to_reduce(
@@ -44,7 +45,7 @@ def ratio_with(risk: PoolRisk, brackets: BracketTable, *, added: Decimal = ZERO,
     positions = (left,) if left.quantity else ()
     after = structs.replace(risk.pool, wallet_balance=risk.pool.wallet_balance + added + realized, positions=positions)
     with localcontext(EXACT):
-        ratio = assess(after, {"AUSDT": held.mark_price}, {"AUSDT": brackets}).margin_ratio
+        ratio = assess(after, Terms({"AUSDT": held.mark_price}, {"AUSDT": brackets})).margin_ratio
     assert ratio is not None
     return ratio
 
@@ -89,7 +90,7 @@ def test_one_position_cannot_save_a_pool_that_the_others_sink() -> None:
     held = (position("AUSDT", "1", "10"), position("BUSDT", "10", "1000"))
     with localcontext(EXACT):
         marks = {"AUSDT": D(10), "BUSDT": D(1000)}
-        risk = assess(pool("105", *held), marks, {"AUSDT": FLAT, "BUSDT": FLAT})
+        risk = assess(pool("105", *held), Terms(marks, {"AUSDT": FLAT, "BUSDT": FLAT}))
         assert quantity_to_reduce(risk, risk.positions[0], D("0.7"), FLAT, STEP) is None
         assert quantity_to_reduce(risk, risk.positions[1], D("0.7"), FLAT, STEP) == D("2.660")  # 26.6 of 100.1 too much
 
@@ -104,7 +105,7 @@ def test_more_than_all_is_never_advised() -> None:
 def test_an_unknown_input_gives_no_advice() -> None:
     """No number is better than a wrong one."""
     with localcontext(EXACT):
-        risk = assess(pool("100", position("AUSDT", "1", "1000")), {}, {"AUSDT": FLAT})
+        risk = assess(pool("100", position("AUSDT", "1", "1000")), Terms({}, {"AUSDT": FLAT}))
         assert margin_to_add(risk, D("0.7")) is None
         assert quantity_to_reduce(risk, risk.positions[0], D("0.7"), FLAT, STEP) is None
 

@@ -106,12 +106,20 @@ class Assessed:
         }
 
 
-def assessed(text: str | bytes, *shocks: str, as_json: bool = True) -> Assessed:
+def assessed(
+    text: str | bytes,
+    *shocks: str,
+    transfer: Sequence[str] = (),
+    add: Sequence[str] = (),
+    reduce: Sequence[str] = (),
+    close: Sequence[str] = (),
+    as_json: bool = True,
+) -> Assessed:
     """Run the command on a file that it reads from standard input."""
     raw = text.encode() if isinstance(text, str) else text
     out, err = io.StringIO(), io.StringIO()
     with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw))), redirect_stdout(out), redirect_stderr(err):
-        status = assess.main("-", list(shocks), as_json)
+        status = assess.main("-", shocks, as_json, transfer, add, reduce, close)
     return Assessed(status, out.getvalue(), err.getvalue())
 
 
@@ -121,16 +129,29 @@ LONG = snapshot(
 )
 
 
-def test_people_get_a_pool_a_line_and_its_positions_below() -> None:
-    """What somebody reads who was told that something is wrong."""
+def test_people_get_tables_of_pools_positions_and_moves_of_the_market() -> None:
+    """What somebody reads who was told that something is wrong.
+
+    At +1 %: maintenance margin 225930.25 × 1.01 × 0.004 = 912.75821, margin balance 1112.65 + 2259.3025: 27.1 %.
+    """
     run = assessed(LONG, as_json=False)
 
     assert run.status == 0
     assert run.out.splitlines() == [
-        "cross-usdt: margin ratio 81.22%, margin balance 1112.65000000 USDT, maintenance margin 903.72100000,"
-        " 0.09% from liquidation",
-        "  BTCUSDT long 2.5 at 92000.00000000, mark 90372.10000000: liquidation price 90288.19277108,"
-        " unrealized PnL -4069.75000000",
+        "pool        margin ratio  margin balance        maintenance margin  distance to liquidation",
+        "cross-usdt        81.2 %         1112.65  USDT             903.721                   0.09 %",
+        "",
+        "position      quantity  entry price  mark price  liquidation price  unrealized PnL",
+        "BTCUSDT long       2.5        92000     90372.1          90288.193        −4069.75",
+        "",
+        "margin ratio if all marks move alike (liq.: liquidated by then)",
+        "            −1 %  −2 %  −5 %  −10 %  −20 %  −30 %  −50 %  liquidated at",
+        "cross-usdt  liq.  liq.  liq.   liq.   liq.   liq.   liq.        −0.09 %",
+        "first liquidated as the market falls: cross-usdt, at −0.09 %",
+        "",
+        "              +1 %    +2 %   +5 %  +10 %  +20 %  +30 %  +50 %  liquidated at",
+        "cross-usdt  27.1 %  16.4 %  7.6 %  4.2 %  2.3 %  1.7 %  1.2 %        no move",
+        "no pool is known to be liquidated as the market rises",
     ]
     assert run.err == ""
 
@@ -181,13 +202,13 @@ def test_a_shock_that_means_nothing_is_wrong_usage(shock: str) -> None:
     assert shock in run.err
 
 
-def test_a_shock_of_a_symbol_that_is_not_there_is_said() -> None:
+def test_a_shock_of_a_symbol_that_is_not_held_is_wrong_usage() -> None:
     """BTCUSD instead of BTCUSDT would otherwise read as "no effect"."""
     run = assessed(LONG, "BTCUSD=-5%")
 
-    assert run.status == 1
-    assert run.err == "missing: shock of BTCUSD: no such mark in the file\n"
-    assert run.pools["cross-usdt"]["margin_ratio"] == 0.81222397
+    assert run.status == 2
+    assert run.out == ""
+    assert run.err == "marginwatch assess: --shock: BTCUSD is not held; held are BTCUSDT long\n"
 
 
 # ---- what is missing ----
@@ -257,6 +278,7 @@ def test_a_mark_is_taken_from_the_premium_index_where_the_row_has_none() -> None
     assert run.positions["BTCUSDT"]["funding"] == {
         "rate": 0.0001,
         "next_at": "2026-11-21T16:00:00.000Z",
+        "interval_hours": None,
         "payment": "-22.59302500",
     }
     assert run.pools["cross-usdt"]["as_of"] == "2026-11-21T08:00:00.500Z"
@@ -290,15 +312,43 @@ def test_an_account_without_positions_is_fine() -> None:
     assert (run.status, run.out, run.err) == (0, "no positions\n", "")
 
 
-def test_multi_assets_mode_is_refused_by_name() -> None:
-    """Its collateral is valued otherwise: single-asset figures would be wrong."""
+def multi_assets(**more: object) -> str:
+    """The account of `LONG` with 0.01 BTC beside its USDT, and all of it collateral."""
     mode = {"dualSidePosition": False, "multiAssetsMargin": True}
-    body = json.loads(LONG) | {"accountConfig": mode}
-    run = assessed(json.dumps(body))
+    return json.dumps(json.loads(LONG) | {"accountConfig": mode, "account": assets(USDT="5182.40", BTC="0.01"), **more})
+
+
+def test_multi_assets_mode_without_the_rates_of_its_assets_says_what_is_missing() -> None:
+    """At par it would look nearly right, and be wrong."""
+    run = assessed(multi_assets())
 
     assert run.status == 1
-    assert run.out == ""
-    assert "multi-assets mode is not supported" in run.err
+    assert run.pools["multi-assets"]["margin_ratio"] is None
+    assert run.pools["multi-assets"]["reason"] == "rate_unknown"
+    assert run.err.splitlines() == [
+        "missing: multi-assets: rate BTC is unknown",
+        "missing: multi-assets: rate USDT is unknown",
+    ]
+
+
+def test_multi_assets_mode_counts_every_asset_at_its_rate() -> None:
+    """(5182.40 − 4069.75) × 0.99 + 0.01 × 85000 = 1951.5235; margin 903.721 × 1.01 = 912.75821, 46.771571 % of it.
+
+    It is liquidated where (2.5 P − 224817.6) × 0.99 + 850 = 2.5 P × 0.004 × 1.01: at 221719.424 ÷ 2.4649.
+    """
+    rates = [
+        {"symbol": "USDTUSD", "time": 1_795_248_000_000, "bidRate": "0.99", "askRate": "1.01"},
+        {"symbol": "BTCUSD", "time": 1_795_248_000_000, "bidRate": "85000", "askRate": "95000"},
+    ]
+    run = assessed(multi_assets(assetIndex=rates))
+
+    assert (run.status, run.err) == (0, "")
+    [(pool_id, found)] = run.pools.items()
+    assert (pool_id, found["asset"]) == ("multi-assets", "USD")
+    assert found["margin_balance"] == "1951.52350000"
+    assert found["maintenance_margin"] == "912.75821000"
+    assert found["margin_ratio"] == 0.46771572  # rounded up
+    assert run.positions["BTCUSDT"]["liquidation_price"] == "89950.67710658"
 
 
 def test_the_margin_type_may_come_from_the_symbol_config() -> None:

@@ -12,6 +12,7 @@ from monitor.events import (
     Balance,
     BalancesRead,
     Bracket,
+    BracketsRead,
     Contract,
     ExchangeFigures,
     MarkPrice,
@@ -296,7 +297,7 @@ def test_a_row_without_a_margin_asset_keeps_the_one_that_is_known() -> None:
     book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
     book.apply_changed(pushed(row("BTCUSDC", "2", "50000", at_ms=5, asset=None)), 1)
 
-    [pool] = margin_pools("main", book, {}, False)
+    [pool] = margin_pools("main", book, MarketBook(), False)
     assert (pool.id, pool.asset) == ("cross-usdc", "USDC")
 
 
@@ -307,8 +308,10 @@ def test_a_symbol_whose_asset_nobody_knows_has_an_unknown_wallet() -> None:
     """Taken for empty, it would be a liquidation that is none."""
     book = known_book(row("BTCUSDT", "1", "50000", asset=None))
 
-    [guessed] = margin_pools("main", book, {}, False)
-    [told] = margin_pools("main", book, {"BTCUSDT": BTCUSDT}, False)
+    [guessed] = margin_pools("main", book, MarketBook(), False)
+    market = MarketBook()
+    market.contracts["BTCUSDT"] = BTCUSDT
+    [told] = margin_pools("main", book, market, False)
     assert guessed.wallet_balance is None
     assert told.wallet_balance == 1000
 
@@ -317,7 +320,7 @@ def test_an_asset_that_a_read_account_does_not_name_is_empty() -> None:
     """The exchange lists every asset that has anything: that is knowledge, not ignorance."""
     book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
 
-    [pool] = margin_pools("main", book, {}, False)
+    [pool] = margin_pools("main", book, MarketBook(), False)
     assert pool.wallet_balance == 0
 
 
@@ -329,7 +332,8 @@ def test_an_unusable_bracket_table_is_said_and_not_used() -> None:
     book = known_book()
     low, high = Bracket(1, D(0), D("0.01"), D(0)), Bracket(2, D(0), D("0.02"), D(0))
 
-    assert book.apply_brackets({"BTCUSDT": (low, high), "ETHUSDT": (low,)}).keys() == {"BTCUSDT"}
+    book.apply_brackets(BracketsRead("main", {"BTCUSDT": (low, high), "ETHUSDT": (low,)}))
+    assert book.bracket_faults.keys() == {"BTCUSDT"}
     assert book.tables.keys() == {"ETHUSDT"}
 
 

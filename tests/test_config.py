@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
+from datetime import UTC, time
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from monitor.config import Config, Secret, parse, secrets
+from monitor.config import Config, HeartbeatConfig, HiddenUrl, Secret, parse, secrets
 from monitor.errors import ConfigError
+from monitor.judges.daily import Daily
 from monitor.rules import (
     DEFAULTS,
     DataStaleRule,
+    FundingForecastRule,
+    HedgeBrokenRule,
     LiquidationPriceMovedRule,
     MarginRatioRule,
     Rule,
@@ -434,3 +441,181 @@ def test_a_symbol_in_lower_case_is_an_error() -> None:
     [problem] = problems(ACCOUNT + f'[[rules.liquidation_distance.match]]\nsymbol = "pepe*"\n{steps}')
 
     assert 'write "PEPE*"' in problem
+
+
+@pytest.mark.parametrize(
+    ("rule", "row", "expected"),
+    [
+        ("contract_status", "at = 7200, clear = 7300", Step(D(7200), D(7300), Severity.WARNING)),
+        ("auto_exchange", "at = 1, clear = 0.9", Step(D(1), D("0.9"), Severity.WARNING)),
+        ("adl_quantile", "at = 4, clear = 2", Step(D(4), D(2), Severity.WARNING)),
+        ("adl_quantile", "at = 3, clear = 2.5", Step(D(3), D("2.5"), Severity.WARNING)),
+        ("data_stale", "at = 12, clear = 4", Step(D(12), D(4), Severity.WARNING)),
+        ("clock_offset", "at = 300, clear = 200", Step(D(300), D(200), Severity.WARNING)),
+    ],
+)
+def test_each_rule_has_its_own_measure(rule: str, row: str, expected: Step) -> None:
+    """Seconds, places in a queue and fractions are not held to each other's bounds."""
+    assert steps_of(f'[{{{row}, severity = "warning"}}]', rule).steps == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "row", "said"),
+    [
+        ("adl_quantile", "at = 5, clear = 4", "levels are places in the queue, 0 to 4: 5 would never be reached"),
+        ("auto_exchange", "at = 80, clear = 70", "levels are fractions, 0.8 for 80 %: 80 would never be reached"),
+        ("contract_status", "at = 3600, clear = 3500", "clear must lie above at"),
+        ("adl_quantile", "at = 3, clear = 4", "clear must lie below at"),
+    ],
+)
+def test_a_level_that_its_measure_never_reaches_is_an_error(rule: str, row: str, said: str) -> None:
+    """The rule would be off, and nobody would know."""
+    [problem] = problems(ACCOUNT + f'[rules.{rule}]\nsteps = [{{{row}, severity = "warning"}}]')
+
+    assert said in problem
+
+
+@pytest.mark.parametrize("rule", ["funding_forecast", "hedge_broken", "bracket_changed", "forced_order"])
+def test_a_rule_without_levels_of_its_own_takes_no_steps(rule: str) -> None:
+    """They would do nothing: the steps of a forecast are those of the margin ratio."""
+    [problem] = problems(ACCOUNT + f'[rules.{rule}]\nsteps = [{{at = 0.8, clear = 0.7, severity = "warning"}}]')
+
+    assert problem.startswith(f"config.toml: [rules.{rule}] steps: unknown key; ")
+
+
+@pytest.mark.parametrize("key", ["for_s = 5", "clear_for_s = 5", "reenter_s = 5", "repeat_s = {warning = 600}"])
+@pytest.mark.parametrize("rule", ["hedge_broken", "bracket_changed", "exchange_margin_call", "liquidation_price_moved"])
+def test_a_rule_that_tells_facts_has_nothing_to_hold_or_repeat(rule: str, key: str) -> None:
+    """A key that would do nothing is an error; a person who sets it expects something."""
+    [problem] = problems(ACCOUNT + f"[rules.{rule}]\n{key}")
+
+    assert "unknown key" in problem
+
+
+def test_keys_of_the_newer_rules_have_their_kinds() -> None:
+    """Seconds are seconds, fractions exact; a forecast is held for a while like a level."""
+    rules = read(
+        "[rules.funding_forecast]\nwithin_s = 900\nnotice_at = 0.01\nfor_s = 5\n"
+        "[rules.hedge_broken]\nchanged_by = 0.25\n[rules.bracket_changed]\nenabled = false\n" + ACCOUNT
+    ).rules.rules
+    forecast, hedge = rules["funding_forecast"], rules["hedge_broken"]
+
+    assert isinstance(forecast, FundingForecastRule)
+    assert (forecast.within_s, forecast.notice_at, forecast.for_s) == (900, D("0.01"), 5)
+    assert isinstance(hedge, HedgeBrokenRule)
+    assert (hedge.changed_by, rules["bracket_changed"].enabled) == (D("0.25"), False)
+
+
+# ---- proof of life ----
+
+
+def test_heartbeat_and_summary_have_defaults_that_need_nothing() -> None:
+    """No address, no ping; but a summary every day, in a zone that needs no data."""
+    config = read(ACCOUNT)
+
+    assert (config.heartbeat.url, config.heartbeat.webhook) == (None, None)
+    assert config.setup.daily == Daily(time(8), UTC)
+
+
+def test_heartbeat_and_summary_take_effect() -> None:
+    """Every key."""
+    config = read(
+        """
+        [heartbeat]
+        url = "https://hc-ping.com/0a1b2c3d"
+        every_s = 30
+        webhook = "file:/etc/marginwatch/webhook_url"
+        webhook_after_s = 10
+        webhook_from = "critical"
+        [summary]
+        at = "21:30"
+        timezone = "Europe/Berlin"
+        """
+        + ACCOUNT
+    )
+
+    assert config.heartbeat == HeartbeatConfig(
+        HiddenUrl("https://hc-ping.com/0a1b2c3d"), 30, Secret("file", "/etc/marginwatch/webhook_url"), 10, "critical"
+    )
+    assert config.setup.daily == Daily(time(21, 30), ZoneInfo("Europe/Berlin"))
+    assert ("[heartbeat] webhook", config.heartbeat.webhook) in list(secrets(config))
+    assert read("[summary]\nenabled = false\n" + ACCOUNT).setup.daily is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[heartbeat]\nurl = "ftp://0a1b2c3d"', "[heartbeat] url: must be an address beginning with https://"),
+        ('[heartbeat]\nurl = "https://"', "[heartbeat] url: must be an address beginning with https://"),
+        ('[heartbeat]\nurl = "https://0a1b2c3d:port/"', "[heartbeat] url: must be an address beginning with https://"),
+        ('[heartbeat]\nwebhook = "https://[0a1b2c3d"', "[heartbeat] webhook: must be an address beginning with"),
+        ('[heartbeat]\nurl = "0a1b2c3d"', "[heartbeat] url: must be an address beginning with https://, or env:NAME"),
+        ("[heartbeat]\nurl = 3", "[heartbeat] url: must be an address beginning with https://, or env:NAME"),
+        ("[heartbeat]\nevery_s = 0", "[heartbeat] every_s: must be a number of seconds"),
+        ('[heartbeat]\nwebhook_from = "warn"', "[heartbeat] webhook_from: must be one of info, notice, warning"),
+        ('[heartbeat]\nuri = "x"', '[heartbeat] uri: unknown key; did you mean "url"?'),
+        ('[summary]\nat = "8:00"', '[summary] at: must be a time of day from "00:00" to "23:59"'),
+        ('[summary]\nat = "24:00"', "[summary] at: must be a time of day"),
+        ("[summary]\nat = 08:00:00", "[summary] at: must be a time of day"),
+        ('[summary]\ntimezone = "Europe/Berlim"', 'such as "UTC" or "Europe/Berlin"; did you mean "Europe/Berlin"?'),
+        ('[summary]\ntimezone = "Europe"', "[summary] timezone: must be the name of a time zone"),
+        ('[summary]\ntimezone = "../../etc/passwd"', "[summary] timezone: must be the name of a time zone"),
+        ("[summary]\ntimezone = 1", "[summary] timezone: must be the name of a time zone"),
+        ('[summary]\nenabled = "no"', "[summary] enabled: must be true or false"),
+    ],
+)
+def test_a_mistake_in_the_proof_of_life_is_named(text: str, said: str) -> None:
+    """And an address that does not fit is not repeated: it may be the secret."""
+    [found] = problems(f"{text}\n{ACCOUNT}")
+
+    assert said in found
+    assert "0a1b2c3d" not in found
+
+
+def test_a_machine_without_time_zones_is_told_the_remedy() -> None:
+    """A slim server has none; UTC needs none."""
+    script = f"""
+import sys, zoneinfo
+sys.modules["tzdata"] = None  # as if it were not installed
+zoneinfo.reset_tzpath(to=())
+import tomllib
+from monitor.config import parse
+from monitor.errors import ConfigError
+for zone in ("UTC", "Europe/Berlin"):
+    text = '[summary]\\ntimezone = "' + zone + '"\\n' + {ACCOUNT!r}
+    try:
+        print(parse([("config.toml", tomllib.loads(text))]).summary.timezone)
+    except ConfigError as exc:
+        print(*exc.problems)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == [
+        "UTC",
+        "config.toml: [summary] timezone: this machine has no data about time zones: install it (apt install tzdata),"
+        ' or write "UTC"',
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[rules.data_stale]\nsteps = [{at = 60, clear = 4, severity = "critical"}]',
+        "[rules.data_stale]\nstale_after_s = 30",
+        "[rules.data_stale]\nfor_s = 10",
+        '[[rules.data_stale.match]]\naccount = "main"\nstale_after_s = 30',
+    ],
+)
+def test_a_loss_that_is_told_too_late_for_the_watchdog_is_a_mistake(text: str) -> None:
+    """Otherwise every outage of the exchange would end in a restart, again and again."""
+    [found] = problems(f"{text}\n{ACCOUNT}")
+
+    assert "it must be within 20 s, or the systemd watchdog takes the silence for a hang" in found
+
+
+def test_a_loss_that_is_told_in_time_is_none() -> None:
+    """A later warning is fine with a notice before it; and so is no rule at all."""
+    steps = '[{at = 20, clear = 4, severity = "notice"}, {at = 90, clear = 4, severity = "warning"}]'
+
+    read(f"[rules.data_stale]\nsteps = {steps}\n{ACCOUNT}")
+    read(f"[rules.data_stale]\nenabled = false\nstale_after_s = 90\n{ACCOUNT}")

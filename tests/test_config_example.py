@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from monitor import config
 from monitor.config import Config, parse
@@ -38,6 +39,9 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
     assert shown.links == account.links
     assert shown.store == account.store
     assert shown.log == account.log
+    assert (shown.recorder.enabled, shown.recorder.minutes, shown.recorder.keep) == (True, 5, 20)
+    assert shown.summary == account.summary
+    assert structs.replace(shown.heartbeat, url=None, webhook=None) == account.heartbeat
     assert shown.summary_every_s == account.summary_every_s
     assert dict(shown.rules.rules) == dict(DEFAULTS)
 
@@ -49,6 +53,10 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
         ("links", config._LINKS),
         ("store", config._STORE),
         ("log", config._LOG),
+        ("recorder", config._RECORDER),
+        ("cmd", config._CMD),
+        ("heartbeat", config._HEARTBEAT),
+        ("summary", config._SUMMARY),
         ("credentials", config._CREDENTIALS),
     ],
 )

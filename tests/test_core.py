@@ -24,7 +24,6 @@ from monitor.effects import (
     Watch,
 )
 from monitor.events import (
-    AccountModeRead,
     BracketsRead,
     ConfigTouched,
     Event,
@@ -374,17 +373,6 @@ def test_after_the_blindness_a_recovery_is_seen_and_told() -> None:
         ("margin_ratio", "recovered", "critical"),
         ("liquidation_distance", "recovered", "critical"),
     }
-
-
-def test_multi_assets_mode_is_blindness_not_safety() -> None:
-    """What we cannot compute we say that we cannot see."""
-    core = Watched()
-    core.connect()
-    core.step(*core.truth("5000", row("BTCUSDT", "1", "50000")), AccountModeRead("main", False, True))
-    stories = core.hold(20, "50000")
-
-    assert kinds(of_rule(stories, "data_stale")) == [("opened", "warning")]
-    assert "multi-assets" in stories[0].text
 
 
 def test_a_margin_type_that_comes_with_the_snapshot_decides_the_pool() -> None:

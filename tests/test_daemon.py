@@ -155,6 +155,7 @@ async def test_a_moved_liquidation_price_is_told_with_its_cause_and_amount(
         {
             "kind": "funding_fee",
             "symbol": "BTCUSDT",
+            "forecast": None,
             "amount": "-6.00000000",
             "asset": "USDT",
             "moved": "6.02409638",  # of the printed prices

@@ -26,7 +26,7 @@ async def test_a_coin_account_is_watched_in_its_coins(broker: Mosquitto, listene
     assert (perpetual["quantity"], perpetual["quantity_unit"], perpetual["asset"]) == ("300", "contract", "BTC")
     mark = D(perpetual["mark_price"])
     assert abs(D(perpetual["notional"]) - 300 * 100 / mark) < D("0.00000001")
-    assert quarterly["funding"] == {"rate": None, "next_at": None, "payment": None}
+    assert quarterly["funding"] == {"rate": None, "next_at": None, "interval_hours": None, "payment": None}
     assert (ether["pool"], ether["asset"]) == ("isolated-ethusd5fperp", "ETH")
     for position in (perpetual, ether):
         theirs, ours = position["exchange_liquidation_price"], position["liquidation_price"]

@@ -1,60 +1,93 @@
-"""The life of a link: sessions for ever, and an end when it is asked for."""
+"""The life of a link: sessions for ever, and an end when it is asked for; and what the links ask a host for."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
 
-from monitor.config import LinksConfig
-from monitor.errors import LinkDown
-from monitor.events import LinkId
-from monitor.shell.feed import _Link
+import pytest
+from aiohttp import ClientSession, web
+from msgspec import structs
+
+from monitor.config import AccountConfig, LinksConfig, Secret
+from monitor.errors import ExchangeError, LinkDown
+from monitor.events import (
+    AdlQuantilesRead,
+    AdlRiskRead,
+    AssetRate,
+    AssetRates,
+    BracketsRead,
+    ContractChanged,
+    ContractsRead,
+    FundingTermsRead,
+    InsuranceFundRead,
+    LinkId,
+    LinkState,
+    MarkPrice,
+    PositionKey,
+    PositionsRead,
+    Side,
+)
+from monitor.shell.account_feed import AccountFeed
+from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
+from monitor.shell.market_feed import MarketFeed
+from monitor.shell.rest import Budget, Rest
+from monitor.venues import VENUES, Hosts
+from tests.heard import Heard, running
+
+D = Decimal
 
 
-class Dying(_Link):
-    """A link of which a part fails at the very moment at which all of it is told to end."""
+class Parts(Feed):
+    """A link whose sessions have one part, and nothing else to do."""
 
-    def __init__(self) -> None:
-        super().__init__(LinkId("main", "private"), Inbox(), LinksConfig())
-        self.open = asyncio.Event()
+    def __init__(self, part: Callable[[], Coroutine[Any, Any, None]], session_waits: bool) -> None:
+        links = LinksConfig(backoff_min_s=0.01, backoff_max_s=0.01)
+        rest = Rest(Hosts("", "", "", ""), Budget(1), 1)
+        super().__init__(LinkId("main", "private"), VENUES["binance-usdm"], "market", rest, Inbox(), links, None)
+        self.part = part
+        self.session_waits = session_waits
 
-    async def session(self) -> None:
+    def begin(self) -> Session:
+        return OfParts(self)
+
+    async def run(self) -> None:
+        await self.keep()
+
+
+class OfParts(Session):
+    def __init__(self, feed: Parts) -> None:
+        super().__init__()
+        self._feed = feed
+
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._part())
-            await asyncio.Event().wait()
-
-    async def _part(self) -> None:
-        try:
-            self.open.set()
-            await asyncio.Event().wait()
-        finally:
-            raise LinkDown("the connection was lost just then")
-
-
-class Failing(_Link):
-    """A link of which a part fails in every session, while the session itself has nothing left to do."""
-
-    def __init__(self) -> None:
-        super().__init__(LinkId("main", "private"), Inbox(), LinksConfig(backoff_min_s=0.01, backoff_max_s=0.01))
-        self.sessions = 0
-        self.third = asyncio.Event()
-
-    async def session(self) -> None:
-        self.sessions += 1
-        if self.sessions == 3:
-            self.third.set()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._part())
-
-    async def _part(self) -> None:
-        raise LinkDown("connection lost")
+            tasks.create_task(self._feed.part())
+            if self._feed.session_waits:
+                await asyncio.Event().wait()
 
 
 async def test_a_link_that_fails_while_it_is_stopped_ends_all_the_same() -> None:
     """The group reports the failure alone; a loop that only retries would never end, and the daemon with it."""
-    link = Dying()
+    opened = asyncio.Event()
+
+    async def part() -> None:
+        try:
+            opened.set()
+            await asyncio.Event().wait()
+        finally:
+            raise LinkDown("the connection was lost just then")
+
+    link = Parts(part, session_waits=True)
     running = asyncio.create_task(link.run())
-    await link.open.wait()
+    await opened.wait()
     link.stop()
     running.cancel()
 
@@ -64,11 +97,385 @@ async def test_a_link_that_fails_while_it_is_stopped_ends_all_the_same() -> None
 
 async def test_a_link_that_fails_of_itself_goes_on() -> None:
     """Being stopped is the only end; a failure is the beginning of the next session."""
-    link = Failing()
+    parts = 0
+    third = asyncio.Event()
+
+    async def part() -> None:
+        nonlocal parts
+        parts += 1
+        if parts == 3:
+            third.set()
+        raise LinkDown("connection lost")
+
+    link = Parts(part, session_waits=False)
     running = asyncio.create_task(link.run())
-    await asyncio.wait_for(link.third.wait(), 10)
+    await asyncio.wait_for(third.wait(), 10)
 
     assert not running.done()
     link.stop()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+# ---- a host of which every answer can be chosen ----
+
+CONTRACTS = {"symbols": [{"symbol": "BTCUSDT", "baseAsset": "BTC", "marginAsset": "USDT", "status": "TRADING"}]}
+ANSWERS: dict[str, Any] = {
+    "/fapi/v1/exchangeInfo": CONTRACTS,
+    "/fapi/v1/premiumIndex": [{"symbol": "BTCUSDT", "markPrice": "90000", "time": 1}],
+    "/fapi/v1/assetIndex": [{"symbol": "BTCUSD", "time": 1, "bidRate": "85000", "askRate": "95000"}],
+    "/fapi/v1/symbolAdlRisk": [{"symbol": "BTCUSDT", "adlRisk": "low"}],
+    "/fapi/v1/insuranceBalance": [{"symbols": ["BTCUSDT"], "assets": [{"asset": "USDT", "marginBalance": "7"}]}],
+    "/fapi/v1/fundingInfo": [{"symbol": "BTCUSDT", "fundingIntervalHours": 4}],
+    "/fapi/v1/listenKey": {"listenKey": "key"},
+    "/fapi/v1/accountConfig": {"dualSidePosition": False, "multiAssetsMargin": False},
+    "/fapi/v1/symbolConfig": [],
+    "/fapi/v1/leverageBracket": [],
+    "/fapi/v3/account": {"assets": []},
+    "/fapi/v3/positionRisk": [],
+    "/fapi/v1/adlQuantile": [{"symbol": "BTCUSDT", "adlQuantile": {"LONG": 1, "SHORT": 2, "BOTH": 3}}],
+    "/dapi/v1/exchangeInfo": CONTRACTS,
+    "/dapi/v1/premiumIndex": [{"symbol": "BTCUSDT", "markPrice": "90000", "time": 1}],
+    "/dapi/v1/fundingInfo": [],
+}
+RATES = {"BTC": AssetRate(D(85000), D(95000))}
+MARK = {"e": "markPriceUpdate", "E": 5, "s": "BTCUSDT", "p": "90001"}
+CONTRACT = {"e": "contractInfo", "E": 5, "s": "ETHUSDT", "dt": 4133404800000, "cs": "SETTLING"}
+RATE = {"e": "assetIndexUpdate", "E": 5, "s": "USDTUSD", "B": "0.99", "A": "1.01"}
+LINKS = LinksConfig(
+    first_frame_s=0.4,
+    backoff_min_s=0.02,
+    backoff_max_s=0.05,
+    bridge_s=0.05,
+    refresh_s=30,
+    rest_timeout_s=2,
+    weight_per_minute=100_000,
+)
+
+
+class Host:
+    """An exchange's host on loopback: it answers what it is told to, and says nothing of itself.
+
+    Attributes:
+        answers: Path → JSON; what is not in it is not found.
+        asked: Path → how often.
+        pushed: Stream → what is pushed from its subscription on, again and again. One that was not here when it was
+            subscribed stays silent.
+        subscriptions: Every SUBSCRIBE, in order of arrival.
+        callers: Where REST requests came from: one address and port for each TCP connection.
+        limited: Paths at which it says that we are banned for 7 s.
+        refuses_streams: Whether it lets nobody connect.
+    """
+
+    def __init__(self) -> None:
+        self.answers = dict(ANSWERS)
+        self.asked: Counter[str] = Counter()
+        self.pushed: dict[str, Any] = {"btcusdt@markPrice@1s": MARK}
+        self.subscriptions: list[list[str]] = []
+        self.sockets: list[web.WebSocketResponse] = []
+        self.callers: set[Any] = set()
+        self.limited: set[str] = set()
+        self.refuses_streams = False
+        self.port = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        [(_, self.port)] = runner.addresses
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._stream(request)
+        self.asked[request.path] += 1
+        self.callers.add(request.transport and request.transport.get_extra_info("peername"))
+        if request.path in self.limited:
+            return web.Response(status=418, text="banned", headers={"Retry-After": "7"})
+        if request.path == "/fapi/v1/time":
+            return web.json_response({"serverTime": int(time.time() * 1000)})
+        if request.path not in self.answers:
+            return web.Response(status=404, text="<html>nothing here</html>")
+        return web.json_response(self.answers[request.path])
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if self.refuses_streams:
+            return web.Response(status=503)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        streams: set[str] = set()
+        pushing = asyncio.create_task(self._push(socket, streams))
+        try:
+            async for message in socket:
+                told = json.loads(message.data)
+                if told["method"] == "SUBSCRIBE":
+                    self.subscriptions.append(told["params"])
+                    streams |= self.pushed.keys() & set(told["params"])
+        finally:
+            pushing.cancel()
+        return socket
+
+    async def _push(self, socket: web.WebSocketResponse, streams: set[str]) -> None:
+        while not socket.closed:
+            for stream in sorted(streams):
+                await socket.send_json({"stream": stream, "data": self.pushed[stream]})
+            await asyncio.sleep(0.02)
+
+    def hosts(self) -> Hosts:
+        streams = f"ws://127.0.0.1:{self.port}"
+        return Hosts(f"http://127.0.0.1:{self.port}", streams, streams, "")
+
+
+def account(host: Host, venue: str) -> AccountConfig:
+    return AccountConfig("main", venue, Secret("env", "K"), Secret("env", "S"), "custom", host.hosts(), "market")
+
+
+@asynccontextmanager
+async def market(
+    host: Host, symbols: set[str], rates: bool = False, venue: str = "binance-usdm", links: LinksConfig = LINKS
+) -> AsyncIterator[Heard]:
+    """A market feed on this host, told to watch these."""
+    heard = Heard()
+    async with host.open():
+        rest = Rest(host.hosts(), Budget(100_000), 2)
+        feed = MarketFeed("market", account(host, venue), rest, heard.inbox, links)
+        feed.watch(symbols, rates)
+        async with running(feed, rest):
+            yield heard
+
+
+@asynccontextmanager
+async def private(host: Host, links: LinksConfig = LINKS) -> AsyncIterator[Heard]:
+    """An account's feed on this host."""
+    heard = Heard()
+    async with host.open():
+        rest = Rest(host.hosts(), Budget(100_000), 2, "key", "secret")
+        async with running(AccountFeed(account(host, "binance-usdm"), rest, heard.inbox, links), rest):
+            yield heard
+
+
+# ---- what a market link carries beside marks ----
+
+
+async def test_changed_contracts_are_subscribed_with_the_marks() -> None:
+    """The marks first: nothing that a host refuses may cost them."""
+    host = Host()
+    host.pushed["!contractInfo"] = CONTRACT
+    async with market(host, {"BTCUSDT"}) as heard:
+        await heard.state("market", LinkState.LIVE)
+        changed = await heard.first(ContractChanged)
+
+    assert changed == ContractChanged("market", "ETHUSDT", "SETTLING", None, None, 5)
+    assert host.subscriptions[:2] == [["btcusdt@markPrice@1s"], ["!contractInfo"]]
+    assert host.asked["/fapi/v1/assetIndex"] == 0
+
+
+async def test_rates_are_subscribed_where_they_are_wanted() -> None:
+    """Only accounts in multi-assets mode need them."""
+    host = Host()
+    host.answers.pop("/fapi/v1/assetIndex")
+    host.pushed["!assetIndex@arr"] = [RATE]
+    async with market(host, {"BTCUSDT"}, rates=True) as heard:
+        rates = await heard.first(AssetRates)
+
+    assert rates == AssetRates("market", {"USDT": AssetRate(D("0.99"), D("1.01"))}, 5)
+    assert ["!contractInfo", "!assetIndex@arr"] in host.subscriptions
+
+
+async def test_nothing_but_a_mark_proves_a_market_link() -> None:
+    """Collateral may be priced while no mark of a held symbol comes."""
+    host = Host()
+    host.pushed = {"!contractInfo": CONTRACT, "!assetIndex@arr": [RATE]}
+    async with market(host, {"BTCUSDT"}, rates=True) as heard:
+        down = await heard.state("market", LinkState.DOWN)
+
+    assert down.note == "open, but no mark for 0.4 s"
+    assert LinkState.LIVE not in heard.states("market")
+    assert any(isinstance(event, AssetRates) and not event.bridged for event in heard.events)
+    assert any(isinstance(event, ContractChanged) for event in heard.events)
+
+
+async def test_rates_are_bridged_while_the_stream_is_away() -> None:
+    """As marks are."""
+    host = Host()
+    host.refuses_streams = True
+    async with market(host, {"BTCUSDT"}, rates=True) as heard:
+        rates = await heard.first(AssetRates)
+        mark = await heard.first(MarkPrice)
+
+    assert rates == AssetRates("market", RATES, 1, bridged=True)
+    assert mark.bridged
+
+
+async def test_rates_are_bridged_where_the_stream_brings_marks_alone() -> None:
+    """A lost subscription is made good, and asked for again."""
+    host = Host()
+    async with market(host, {"BTCUSDT"}, rates=True) as heard:
+        await heard.state("market", LinkState.LIVE)
+        await heard.until(lambda: ["!contractInfo", "!assetIndex@arr"] in host.subscriptions)
+        heard.events = [event for event in heard.events if not isinstance(event, AssetRates)]
+        bridged = await heard.first(AssetRates)
+        host.pushed["!assetIndex@arr"] = [RATE]
+        await heard.until(lambda: any(isinstance(e, AssetRates) and not e.bridged for e in heard.events))
+
+    assert bridged == AssetRates("market", RATES, 1, bridged=True)
+    assert ["!assetIndex@arr"] in host.subscriptions
+    assert LinkState.DOWN not in heard.states("market")
+
+
+async def test_rates_without_a_position_leave_the_link_idle() -> None:
+    """Without a position there is nothing that could be liquidated."""
+    host = Host()
+    async with market(host, set(), rates=True) as heard, ClientSession() as other:
+        await heard.state("market", LinkState.IDLE)
+        async with other.get(f"{host.hosts().rest_url}/fapi/v1/time"):  # what the feed asked would be there before
+            pass
+
+    assert (host.sockets, host.asked) == ([], Counter({"/fapi/v1/time": 1}))
+    assert heard.states("market") == [LinkState.IDLE]
+
+
+async def test_a_market_without_rates_is_not_asked_for_them() -> None:
+    """COIN-M has no collateral but the coin itself."""
+    host = Host()
+    host.pushed["!contractInfo"] = CONTRACT
+    async with market(host, {"BTCUSDT"}, rates=True, venue="binance-coinm") as heard:
+        await heard.state("market", LinkState.LIVE)
+        await heard.first(ContractsRead)
+        await heard.first(FundingTermsRead)
+        await heard.first(ContractChanged)
+
+    assert set(host.asked) <= {"/dapi/v1/exchangeInfo", "/dapi/v1/premiumIndex", "/dapi/v1/fundingInfo"}
+    assert host.subscriptions[:2] == [["btcusdt@markPrice@1s"], ["!contractInfo"]]
+
+
+# ---- facts ----
+
+
+async def test_facts_of_the_market_come_with_its_contracts() -> None:
+    """Each once; nothing of them changes by the second."""
+    host = Host()
+    async with market(host, {"BTCUSDT"}) as heard:
+        contracts = await heard.first(ContractsRead)
+        risks = await heard.first(AdlRiskRead)
+        funds = await heard.first(InsuranceFundRead)
+        terms = await heard.first(FundingTermsRead)
+
+    assert list(contracts.contracts) == ["BTCUSDT"]
+    assert (risks.risks, terms.interval_hours) == ({"BTCUSDT": "low"}, {"BTCUSDT": 4})
+    assert funds.balances == {"BTCUSDT": {"USDT": D(7)}}
+    assert {host.asked[f"/fapi/v1/{name}"] for name in ("symbolAdlRisk", "insuranceBalance", "fundingInfo")} == {1}
+
+
+async def test_a_fact_that_fails_delays_no_other() -> None:
+    """A host may lack one of them, answer another with nonsense, and have no contracts for a while."""
+    host = Host()
+    host.answers |= {"/fapi/v1/symbolAdlRisk": {"code": -1}, "/fapi/v1/insuranceBalance": 5}
+    del host.answers["/fapi/v1/fundingInfo"], host.answers["/fapi/v1/exchangeInfo"]
+    async with market(host, {"BTCUSDT"}) as heard:
+        await heard.state("market", LinkState.LIVE)
+        host.answers["/fapi/v1/exchangeInfo"] = CONTRACTS
+        host.answers["/fapi/v1/fundingInfo"] = []
+        await heard.first(ContractsRead)
+        terms = await heard.first(FundingTermsRead)
+
+    assert terms.interval_hours == {}
+    assert LinkState.DOWN not in heard.states("market")
+
+
+async def test_facts_are_read_again_once_in_a_while() -> None:
+    """Funding may come to be every hour within a quarter of an hour."""
+    host = Host()
+    async with market(host, {"BTCUSDT"}, links=structs.replace(LINKS, refresh_s=0.02)) as heard:
+        await heard.first(FundingTermsRead)
+        host.answers["/fapi/v1/fundingInfo"] = [{"symbol": "BTCUSDT", "fundingIntervalHours": 1}]
+        await heard.until(lambda: FundingTermsRead("market", {"BTCUSDT": 1}) in heard.events)
+
+
+async def test_places_in_the_queue_come_beside_the_snapshot() -> None:
+    """One question, for all positions."""
+    host = Host()
+    async with private(host) as heard:
+        read = await heard.first(AdlQuantilesRead)
+
+    sides = {Side.LONG: 1, Side.SHORT: 2, Side.BOTH: 3}
+    assert read == AdlQuantilesRead("main", {PositionKey("BTCUSDT", side): n for side, n in sides.items()})
+    assert host.asked["/fapi/v1/adlQuantile"] == 1
+
+
+async def test_a_place_in_the_queue_that_is_not_told_costs_no_snapshot() -> None:
+    """Nor does the REST link count as down: the account is watched all the same."""
+    host = Host()
+    del host.answers["/fapi/v1/adlQuantile"]
+    async with private(host, structs.replace(LINKS, refresh_s=0.02, reconcile_s=0.02)) as heard:
+        await heard.first(PositionsRead)
+        await heard.state("private", LinkState.LIVE)
+        await heard.until(lambda: min(host.asked["/fapi/v1/adlQuantile"], host.asked["/fapi/v3/positionRisk"]) >= 3)
+
+    assert LinkState.DOWN not in heard.states("rest")
+    assert LinkState.DOWN not in heard.states("private")
+
+
+async def test_a_place_in_the_queue_that_misreads_costs_no_snapshot() -> None:
+    """Nor is the truth asked anew for it."""
+    host = Host()
+    host.answers["/fapi/v1/adlQuantile"] = {"code": -1}
+    async with private(host, structs.replace(LINKS, refresh_s=0.02, reconcile_s=0.02)) as heard:
+        await heard.state("private", LinkState.LIVE)
+        await heard.until(lambda: host.asked["/fapi/v1/adlQuantile"] >= 3)
+
+    assert LinkState.DOWN not in heard.states("private")
+
+
+# ---- a host that fails again and again ----
+
+
+@pytest.mark.parametrize(("rebuild_after", "is_made_anew"), [(3, True), (1000, False)])
+async def test_after_repeated_failure_rest_is_made_anew_too(rebuild_after: int, is_made_anew: bool) -> None:
+    """An address that has moved, or a pool of dead connections, must not outlive every new session."""
+    host = Host()
+    host.refuses_streams = True
+    async with private(host, structs.replace(LINKS, rebuild_after=rebuild_after)) as heard:
+        await heard.until(lambda: host.asked["/fapi/v1/listenKey"] == 16)
+
+    assert (len(host.callers) >= 6) == is_made_anew  # at once there are the session, the snapshots and the facts
+
+
+async def test_an_account_whose_stream_cannot_be_opened_is_read_all_the_same() -> None:
+    """The host of the streams may be out of reach where that of REST is not."""
+    host = Host()
+    host.refuses_streams = True
+    async with private(host, structs.replace(LINKS, reconcile_s=0.05)) as heard:
+        await heard.first(BracketsRead)
+        await heard.until(lambda: len([e for e in heard.events if isinstance(e, PositionsRead)]) >= 3)
+
+    assert LinkState.LIVE not in heard.states("private")
+
+
+async def test_whoever_shares_an_address_stays_away_with_the_one_that_was_told() -> None:
+    """The ban is on the address, not on the account."""
+    host = Host()
+    host.limited = {"/fapi/v3/account"}
+    async with host.open():
+        budget = Budget(100_000)
+        told, other = (Rest(host.hosts(), budget, 2, name, name) for name in ("one", "two"))
+        with pytest.raises(ExchangeError, match="HTTP 418"):
+            await told.ask(VENUES["binance-usdm"].requests.reconcile[0])
+        asking = asyncio.create_task(other.ask(VENUES["binance-usdm"].requests.reconcile[1], urgent=True))
+        await told.close()  # whatever could be sent at once has been sent by now
+        async with ClientSession() as client, client.get(f"{host.hosts().rest_url}/fapi/v1/time"):
+            pass
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await other.close()
+
+    assert 6 < other.blocked_s <= 7
+    assert "/fapi/v3/positionRisk" not in host.asked

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
 from msgspec import structs
 
 from monitor.effects import Story
-from monitor.events import ForcedKind, MarginCall, PositionKey, Side
-from tests.watched import Watched, row, told
+from monitor.events import (
+    AccountChanged,
+    Fill,
+    ForcedKind,
+    InsuranceFundRead,
+    MarginCall,
+    OrdersCancelled,
+    PositionKey,
+    Side,
+    StrategyEnded,
+    Tick,
+)
+from monitor.rules import DEFAULTS, Match, RuleBook
+from tests.schemas import validate
+from tests.watched import MARKET, Watched, kinds, of_rule, row, told
 
 D = Decimal
 
@@ -24,6 +38,11 @@ def holding() -> Watched:
 
 def forced(stories: list[Story]) -> list[Story]:
     return [story for story in stories if story.change.incident.rule == "forced_order"]
+
+
+def all_valid(core: Watched) -> None:
+    for message in core.sent():
+        validate(message.topic, message.payload)
 
 
 def closed(core: Watched, wallet: str, left: str = "0") -> list[Story]:
@@ -179,3 +198,175 @@ def test_a_mark_from_the_future_does_not_bar_those_that_follow() -> None:
     stories = core.price("90300", after=3.0)
 
     assert [s for s in stories if s.after and s.after.mark_price == D("90300")]
+
+
+# ---- what the report says beside the money ----
+
+
+def test_the_report_counts_orders_cancellations_and_the_fund() -> None:
+    """A large position goes order by order; own orders are cancelled before the first frame, and after."""
+    core = holding()
+    core.step(
+        InsuranceFundRead(MARKET, {"BTCUSDT": {"USDT": D("793930579.31"), "BTC": D(3)}}),
+        *(OrdersCancelled("main", "BTCUSDT", order, core.now.wall_ms) for order in (7, 8, 8)),
+        OrdersCancelled("main", "ETHUSDT", 9, core.now.wall_ms),
+    )
+    for order, quantity in ((101, "-0.5"), (102, "-0.5"), (102, "-0.25"), (103, "0")):
+        step = core.fill("BTCUSDT", quantity, "90250", forced=ForcedKind.LIQUIDATION)
+        core.step(structs.replace(step, order_id=order, trade_id=core.now.wall_ms))
+    core.step(OrdersCancelled("main", "BTCUSDT", 10, core.now.wall_ms))
+    closed(core, "807.40", "1.25")
+    [resolved] = forced(core.hold(4, "90250"))
+    report = json.loads(core.messages.of(resolved)[0].payload)["report"]
+
+    assert (report["steps"], report["orders_cancelled"], report["insurance_fund"]) == (3, 3, "793930579.31000000")
+    assert "It took 3 orders." in resolved.text
+    assert "3 of your orders cancelled." in resolved.text
+    all_valid(core)
+
+
+def test_a_cancellation_of_long_ago_belongs_to_another_story() -> None:
+    """And of a fund that nobody has told us, nothing is said."""
+    core = holding()
+    core.step(OrdersCancelled("main", "BTCUSDT", 7, core.now.wall_ms))
+    core.hold(11, "90400")
+    core.step(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION))
+    closed(core, "807.40")
+    [resolved] = forced(core.hold(4, "90250"))
+
+    assert resolved.forced is not None
+    assert (resolved.forced.orders_cancelled, resolved.forced.insurance_fund) == (0, None)
+    assert "cancelled" not in resolved.text
+    all_valid(core)
+
+
+@pytest.mark.parametrize(("liquidated", "expected"), [(True, [("noted", "liquidation")]), (False, [])])
+def test_a_trading_bot_that_was_liquidated_is_told(liquidated: bool, expected: list[tuple[str, str]]) -> None:
+    """Of one that merely ended it is not said whether anything was lost."""
+    core = holding()
+    told = forced(core.tell(StrategyEnded("main", "BTCUSDT", 176057039, liquidated, core.now.wall_ms)))
+
+    assert kinds(told) == expected
+    for story in told:
+        said = json.loads(core.messages.of(story)[0].payload)
+        assert (said["facts"], said["symbol"]) == ({"strategy_id": 176057039}, "BTCUSDT")
+        assert "LIQUIDATED" in said["title"]
+    all_valid(core)
+
+
+def test_a_bot_whose_liquidation_is_being_told_is_not_told_twice() -> None:
+    """The order and the strategy are two frames of one thing."""
+    core = holding()
+    core.step(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION))
+
+    assert forced(core.tell(StrategyEnded("main", "BTCUSDT", 1, True, core.now.wall_ms))) == []
+
+
+def test_an_override_for_a_symbol_is_for_its_orders() -> None:
+    """Who does not want to hear of one symbol hears of the others."""
+    off = structs.replace(DEFAULTS["forced_order"], enabled=False)
+    core = Watched(rules=RuleBook(DEFAULTS, {"forced_order": (Match(off, symbol="ETH*"),)}))
+    core.begin("9000", row("BTCUSDT", "1", "90000"), row("ETHUSDT", "1", "3000"))
+    fills = [core.fill(symbol, "0", "0", forced=ForcedKind.ADL) for symbol in ("ETHUSDT", "BTCUSDT")]
+
+    assert [story.symbol for story in forced(core.tell(*fills))] == ["BTCUSDT"]
+
+
+# ---- hedge_broken ----
+
+LEGS = {
+    Side.LONG: row("BTCUSDT", "1", "90000", side=Side.LONG),
+    Side.SHORT: row("BTCUSDT", "-1", "90000", side=Side.SHORT),
+}
+
+
+def hedged() -> Watched:
+    """1 BTC long and 1 BTC short, both cross, on 5000 USDT."""
+    core = Watched()
+    core.begin("5000", *LEGS.values())
+    core.price("90000")
+    return core
+
+
+def left(core: Watched, side: Side, quantity: str) -> AccountChanged:
+    """The account event that leaves so much of a leg."""
+    at = core.now.wall_ms
+    return core.changed("ORDER", "5000", structs.replace(LEGS[side], quantity=D(quantity), at_ms=at), at_ms=at)
+
+
+def taken(core: Watched, quantity: str, kind: ForcedKind = ForcedKind.ADL) -> Fill:
+    """The exchange closes so much of the short."""
+    return structs.replace(core.fill("BTCUSDT", quantity, "90000", forced=kind), side=Side.SHORT)
+
+
+def hedge(stories: list[Story]) -> list[Story]:
+    return of_rule(stories, "hedge_broken")
+
+
+@pytest.mark.parametrize("event_first", [False, True], ids=["order first", "account event first"])
+@pytest.mark.parametrize(
+    ("quantity", "rest", "expected"),
+    [
+        pytest.param("1", "0", [("noted", "critical")], id="one leg alone"),
+        pytest.param("0.5", "-0.5", [("noted", "warning")], id="half of it gone"),
+        pytest.param("0.4", "-0.6", [], id="less than half"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ForcedKind.ADL, ForcedKind.LIQUIDATION])
+def test_a_hedge_that_the_exchange_broke_is_told(
+    kind: ForcedKind, quantity: str, rest: str, expected: list[tuple[str, str]], event_first: bool
+) -> None:
+    """What was safe either way is a bet now; the order of the two frames is not documented."""
+    core = hedged()
+    if event_first:
+        core.step(left(core, Side.SHORT, rest))
+    core.step(taken(core, quantity, kind))
+    if not event_first:
+        core.step(left(core, Side.SHORT, rest))
+    told = hedge(core.hold(5, "90000"))
+
+    assert kinds(told) == expected
+    for story in told:
+        said = json.loads(core.messages.of(story)[0].payload)
+        assert (said["subject"], said["symbol"]) == ("btcusdt", "BTCUSDT")
+        assert said["facts"] == {"long_before": "1", "short_before": "-1", "long_after": "1", "short_after": rest}
+    all_valid(core)
+
+
+def test_a_hedge_that_its_owner_closes_is_not_broken() -> None:
+    """No order of the exchange, no news."""
+    core = hedged()
+    core.step(left(core, Side.SHORT, "0"))
+
+    assert hedge(core.hold(5, "90000")) == []
+
+
+def test_a_hedge_of_which_both_legs_go_is_not_broken() -> None:
+    """Nothing is left alone."""
+    core = hedged()
+    core.step(taken(core, "1", ForcedKind.LIQUIDATION), left(core, Side.SHORT, "0"), left(core, Side.LONG, "0"))
+
+    assert hedge(core.hold(5, "90000")) == []
+
+
+def test_a_position_that_was_no_hedge_is_not_broken() -> None:
+    """One-way mode, and a leg alone."""
+    core = holding()
+    core.step(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.ADL))
+    closed(core, "807.40")
+
+    assert hedge(core.hold(5, "90250")) == []
+
+
+def test_a_hedge_broken_step_by_step_is_told_once() -> None:
+    """A liquidation in ten orders is one loss."""
+    core = hedged()
+    told = []
+    for step in range(1, 11):
+        at = core.now.wall_ms
+        part = structs.replace(taken(core, "0.1", ForcedKind.LIQUIDATION), order_id=step, at_ms=at)
+        told += core.tell(part, left(core, Side.SHORT, str(D(step - 10) / 10)), core.mark("90000"), Tick())
+    told += core.hold(5, "90000")
+
+    assert kinds(hedge(told)) == [("noted", "critical")]
+    all_valid(core)

@@ -47,6 +47,7 @@ FRAMES_FILE = DATA / "recorded_frames.jsonl"
 BRACKETS_FILE = DATA / "leverage_brackets_usdm_2026-09.json"
 USDM = VENUES["binance-usdm"]
 REQUESTS = USDM.bodies
+FACTS = (*USDM.requests.market_facts, *USDM.requests.account_facts)
 
 
 class Line(msgspec.Struct):
@@ -88,6 +89,8 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "markPriceUpdate": (MARKET, "MarkPrice"),
     "markPriceUpdate/usdm": (MARKET, "MarkPrice"),
     "markPriceUpdate[] x168/usdm": (MARKET, "MarkPrice"),
+    "assetIndexUpdate[]": (MARKET, "AssetRates"),
+    "contractInfo": (MARKET, "ContractChanged"),
     # knowingly ignored: orders that have not traded, what is said elsewhere better, and what is not built yet
     "ORDER_TRADE_UPDATE/AMENDMENT": (PRIVATE, IGNORED),
     "ORDER_TRADE_UPDATE/CANCELED": (PRIVATE, IGNORED),
@@ -97,8 +100,6 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "MARGIN_CALL": (PRIVATE, "MarginCall"),
     "MARGIN_CALL/usdm": (PRIVATE, "MarginCall"),
     "CONDITIONAL_ORDER_TRIGGER_REJECT": (PRIVATE, IGNORED),
-    "assetIndexUpdate[]": (MARKET, IGNORED),
-    "contractInfo": (MARKET, IGNORED),
     "forceOrder": (MARKET, IGNORED),
     "forceOrder/usdm": (MARKET, IGNORED),
 }
@@ -277,7 +278,11 @@ def test_the_time_of_an_expired_key_may_be_a_string() -> None:
     raw = frame("listenKeyExpired")
 
     assert b'"E":"1699596037418"' in raw
-    assert USDM.decode_private(raw, "main") == [StreamExpired("main")]
+    [event] = USDM.decode_private(raw, "main")
+    assert isinstance(event, StreamExpired)
+    assert event.key is not None
+    assert event.key.encode() in raw
+    assert event.key not in f"{event} {event!r} {[event]}"
 
 
 @recorded
@@ -635,7 +640,7 @@ def survives(raw: bytes) -> None:
         lambda body: USDM.decode_private(body, "main"),
         USDM.stream_key,
         USDM.server_time,
-        *(_reader(request) for request in REQUESTS.values()),
+        *(_reader(request) for request in (*REQUESTS.values(), *FACTS)),
     ]
     for read in readers:
         with suppress(DecodeError):
@@ -656,8 +661,14 @@ ANSWERS = (
     b'"unRealizedProfit":"0.764277","liquidationPrice":"0","isolatedWallet":"0","marginType":"cross",'
     b'"maintMargin":"0.0800428","updateTime":1720736417660}]',
     b'{"symbols":[{"symbol":"A","baseAsset":"X","marginAsset":"USDT","status":"TRADING","liquidationFee":"0.0125",'
-    b'"deliveryDate":4133404800000,"filters":[{"filterType":"LOT_SIZE","stepSize":"0.001"}]}]}',
+    b'"deliveryDate":4133404800000,"filters":[{"filterType":"LOT_SIZE","stepSize":"0.001"}]}],'
+    b'"assets":[{"asset":"BTC","marginAvailable":true,"autoAssetExchange":"-0.10"}]}',
     b'[{"symbol":"A","markPrice":"1.5","lastFundingRate":"0.1","nextFundingTime":5,"time":9}]',
+    b'[{"symbol":"ADAUSD","time":1635740268004,"bidRate":"1.73661633","askRate":"2.12253107"}]',
+    b'[{"symbol":"BTCUSDT","adlRisk":"low"}]',
+    b'[{"symbols":["A"],"assets":[{"asset":"USDT","marginBalance":"793930579.315848"}]}]',
+    b'[{"symbol":"BLZUSDT","fundingIntervalHours":8}]',
+    b'[{"symbol":"BTCUSDT","adlQuantile":{"LONG":1,"SHORT":2,"BOTH":0}}]',
     b'{"serverTime":1499827319559}',
     b'{"listenKey":"abc"}',
 )
@@ -670,6 +681,11 @@ OTHER_FRAMES = (
     b'"i":1,"l":"2","L":"3","N":"USDT","n":"0","T":1,"t":2,"rp":"-1","ps":"LONG"}}',
     b'{"e":"ACCOUNT_CONFIG_UPDATE","E":1,"T":1,"ac":{"s":"BTCUSDT","l":25},"ai":{"j":true}}',
     b'{"event":{"e":"serverShutdown","E":1}}',
+    b'[{"e":"assetIndexUpdate","E":1686749230000,"s":"ADAUSD","B":"0.24716207","A":"0.30208698"}]',
+    b'{"stream":"!contractInfo","data":{"e":"contractInfo","E":1,"s":"A","dt":4133404800000,"cs":"TRADING","st":1,'
+    b'"bks":[{"bs":1,"bnf":0,"bnc":5000,"mmr":0.01,"cf":0}]}}',
+    b'{"e":"ORDER_TRADE_UPDATE","E":1,"T":1,"o":{"s":"A","c":"x","S":"SELL","x":"EXPIRED","i":1,"T":1,"er":"5"}}',
+    b'{"e":"STRATEGY_UPDATE","T":1,"E":1,"su":{"si":1,"s":"A","c":8005}}',
 )
 SMALL = (*ANSWERS, *OTHER_FRAMES, *(raw for _, raw in FRAMES if len(raw) < 3000))
 

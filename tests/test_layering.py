@@ -17,26 +17,55 @@ PACKAGE = ROOT / "monitor"
 LAYERS = (
     # From top to bottom; a module imports only from layers below its own. Modules of one layer do not know each other.
     {"__main__"},
-    {"commands.demo", "commands.check", "commands.init", "commands.run", "commands.assess"},
+    {
+        "commands.demo",
+        "commands.check",
+        "commands.history",
+        "commands.init",
+        "commands.run",
+        "commands.assess",
+        "commands.record",
+        "commands.replay",
+        "commands.rehearse",
+        "commands.steer",
+    },
+    {"commands.demo_scenarios"},
     {"commands"},
     {"shell.daemon"},
-    {"shell.feed", "shell.broker", "shell.store"},
-    {"shell.rest", "shell.inbox", "shell.backoff"},
-    {"shell.clock"},
-    {"shell.logs", "shell.settings", "shell.systemd"},
+    {"shell.market_feed", "shell.account_feed", "shell.broker", "shell.store"},
+    {"shell.feed"},
+    {"shell.heartbeat"},
+    {"shell.recorder", "shell.sessions"},
+    {"shell.rest", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
+    {"shell.clock", "shell.migrations", "shell.owed"},
+    {"shell.logs", "shell.settings", "shell.systemd", "shell.tap", "shell.chronicle"},
     {"shell"},
-    {"snapshot", "config", "outbox"},
-    {"messages"},
+    {"snapshot", "config", "outbox", "steering", "replaying"},
+    {"messages", "liveness", "recording"},
     {"core"},
-    {"telling", "publication"},
+    {
+        "judges.daily",
+        "judges.levels",
+        "judges.moved",
+        "judges.funding",
+        "judges.instance",
+        "judges.forced_orders",
+        "judges.listings",
+        "judges.notices",
+        "judges.staleness",
+    },
+    {"judges"},
+    {"reporter"},
+    {"telling", "publication", "whatif"},
     {"wording", "accounts"},
     {"effects"},
-    {"moves", "incidents", "links", "forced"},
+    {"silences"},
+    {"moves", "incidents", "links", "forced", "mute", "cadence", "pace", "forms"},
     {"rules"},
-    {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools"},
+    {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
     {"risk.report"},
-    {"risk.contracts"},
-    {"risk.liquidation", "book"},
+    {"risk.contracts", "risk.collateral"},
+    {"risk.liquidation", "risk.terms", "book"},
     {"risk.margin"},
     {"risk"},
     {"venues"},
@@ -139,7 +168,7 @@ def _called(node: ast.Call) -> str:
 
 def test_imports_inside_functions_are_seen() -> None:
     """The command line imports each command when it is used; what is hidden there counts as well."""
-    assert {"commands.run", "commands.assess"} <= own_imports("__main__")
+    assert {"commands.run", "commands.assess", "commands.steer"} <= own_imports("__main__")
 
 
 def test_book_and_venues_do_not_know_each_other() -> None:
@@ -154,7 +183,7 @@ def test_only_the_demo_knows_the_simulated_exchange() -> None:
     """What watches real money must not lean on what pretends."""
     knows = {name for name in OWN if any(is_sim(other) for other in own_imports(name))}
 
-    assert knows == {"commands.demo"}
+    assert knows == {"commands.demo", "commands.demo_scenarios"}
 
 
 def test_the_simulated_exchange_knows_nothing_of_the_monitor() -> None:

@@ -15,6 +15,7 @@ from monitor.risk.liquidation import Crossings, Leg, crossings
 from monitor.risk.margin import BracketTable, margin_ratio
 from monitor.risk.report import PoolRisk, assess, bankruptcy_price
 from monitor.risk.scenario import ratio_after
+from monitor.risk.terms import Terms
 from tests.make import pool, position, table
 
 D = Decimal
@@ -30,7 +31,7 @@ def risk_of(
     sides = [Side.LONG, Side.SHORT] if hedge else [Side.BOTH]
     positions = [position("AUSDT", q, e, side=side) for (q, e), side in zip(held, sides, strict=True)]
     with localcontext(EXACT):
-        return assess(pool(wallet, *positions), {"AUSDT": D(mark)}, {"AUSDT": brackets})
+        return assess(pool(wallet, *positions), Terms({"AUSDT": D(mark)}, {"AUSDT": brackets}))
 
 
 def prices(risk: PoolRisk) -> tuple[Decimal | None, Decimal | None]:
@@ -100,7 +101,7 @@ def test_a_pool_under_water_at_every_price_says_so() -> None:
 def test_without_positions_nothing_is_required() -> None:
     """An empty pool has ratio 0 and no distance, even with a debt."""
     with localcontext(EXACT):
-        assert assess(pool("100"), {}, {}).margin_ratio == 0
+        assert assess(pool("100"), Terms({}, {})).margin_ratio == 0
     assert margin_ratio(D(0), D(-1)) == 10
     assert margin_ratio(D(1), D(0)) == 10
     assert margin_ratio(D(0), D(0)) == 0
@@ -213,7 +214,7 @@ def test_every_single_price_may_be_none_while_the_market_liquidates() -> None:
     held = [position(s, "1", "1000") for s in symbols]
     tables: Mapping[str, BracketTable] = dict.fromkeys(symbols, FLAT)
     with localcontext(EXACT):
-        risk = assess(pool("9200", *held), dict.fromkeys(symbols, D(1000)), tables)
+        risk = assess(pool("9200", *held), Terms(dict.fromkeys(symbols, D(1000)), tables))
 
     assert {p.liquidation_price for p in risk.positions} == {None}
     assert risk.closest is None
@@ -270,6 +271,6 @@ def test_after_the_move_to_the_market_distance_the_ratio_is_one(wallet: int, qua
             risk.market_distance.above,
         ):
             if move is not None and risk.margin_balance and risk.margin_balance > 0:
-                ratio = ratio_after(risk, move, {"AUSDT": RISING})
+                ratio = ratio_after(risk, move, Terms({}, {"AUSDT": RISING}))
                 assert ratio is not None
                 assert abs(ratio - 1) < D("1e-25")

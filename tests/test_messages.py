@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from monitor.effects import IncidentOver, PoolGone, PoolState, PositionGone, PositionState, Story
 from monitor.events import ExchangeFigures, LinkState, PositionKey, PositionsRead, Side, Tick
 from monitor.incidents import IncidentKey
-from monitor.messages import Identity, Message, Messages, ceiled, floored, half_up, plain, rfc3339, truncated
+from monitor.messages import Identity, Message, Messages, ceiled, floored, half_up, rfc3339, truncated
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, Match, RuleBook, Severity, Step
+from monitor.wording import plain
 from tests.watched import FLAT, Watched, of_rule, row
 
 D = Decimal
@@ -268,6 +269,7 @@ def test_a_moved_price_carries_its_causes() -> None:
         {
             "kind": "funding_fee",
             "symbol": "BTCUSDT",
+            "forecast": None,  # no mark had told of a funding
             "amount": "-22.60000000",
             "asset": "USDT",
             "moved": "9.07630522",

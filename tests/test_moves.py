@@ -14,6 +14,7 @@ from monitor.events import AccountChanged, Balance, Bracket, BracketsRead, Event
 from monitor.risk import EXACT
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, moves, share
 from monitor.risk.report import Pool
+from monitor.risk.terms import Terms
 from monitor.rules import DEFAULTS, LiquidationPriceMovedRule, RuleBook
 from tests import make
 from tests.watched import BTC, FLAT, Watched, of_rule, row
@@ -252,12 +253,12 @@ def pool_path(*wallets: str) -> tuple[Baseline, list[Stage]]:
     table = {"AUSDT": make.table(("0", "0.01", "0"))}
     pools = [make.pool(wallet, held) for wallet in wallets]
     stages = [Stage(Cause("transfer" if i else "funding_fee"), pool) for i, pool in enumerate(pools[1:])]
-    return Baseline(pools[0], {"AUSDT": D(1000)}, table), stages
+    return Baseline(pools[0], Terms({"AUSDT": D(1000)}, table)), stages
 
 
 def only_move(baseline: Baseline, stages: list[Stage]) -> Move:
     with localcontext(EXACT):
-        [move] = moves(baseline, stages, baseline.marks, baseline.tables).values()
+        [move] = moves([baseline], stages, baseline.terms).values()
     return move
 
 
@@ -503,7 +504,7 @@ def test_any_path_of_wallets_adds_up(path: list[Decimal], is_short: bool) -> Non
     for money in path:
         pools.append(make.pool(str((pools[-1].wallet_balance or D(0)) + money * 10), held))
     stages = [Stage(Cause("transfer", str(i)), pool) for i, pool in enumerate(pools[1:])]
-    move = only_move(Baseline(pools[0], {"AUSDT": D(1000)}, table), stages)
+    move = only_move(Baseline(pools[0], Terms({"AUSDT": D(1000)}, table)), stages)
 
     if move.before is not None and move.after is not None:
         assert sum((c.moved or D(0) for c in move.causes), D(0)) == move.after - move.before

@@ -34,7 +34,7 @@ BRACKETS: dict[str, list[tuple[int, str, str]]] = {
 }
 """Highest leverage, cap, rate; as the exchange has them, cut off."""
 
-QUIET: Table = {"stale_after_s": 600, "steps": [{"at": 900, "clear": 1, "severity": "warning"}]}
+QUIET: Table = {"stale_after_s": 600, "enabled": False}
 """Time does not decide anything here."""
 
 
@@ -278,7 +278,10 @@ RULES: dict[str, Table] = {
 
 async def begun(exchange: Exchange, listener: Listener, names: list[str], count: int) -> None:
     """Wait until the daemon shows what the exchange shows, and has subscribed so many marks."""
-    await until(lambda: sum(len(c.streams) for c in exchange.streams.on("market")) == count, "marks are subscribed")
+    await until(
+        lambda: sum("markPrice" in s for c in exchange.streams.on("market") for s in c.streams) == count,
+        "marks are subscribed",
+    )
     await agreement(exchange, listener, *names)
 
 

@@ -219,7 +219,10 @@ async def test_a_mute_private_stream_costs_seconds_not_the_truth(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """An open socket that answers pings and tells nothing is the fault that has fooled most monitors."""
-    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)):
+    async with (
+        stories.exchange() as exchange,
+        watching(write_config(tmp_path / "d", exchange, broker.port, links={"mute_after_s": 0.3})) as log,
+    ):
         await agreement(exchange, listener, "main")
         exchange.fault(mute_private=True)
         exchange.fill("main", "BTCUSDT", "BUY", "0.5")
@@ -228,6 +231,21 @@ async def test_a_mute_private_stream_costs_seconds_not_the_truth(
         await agreement(exchange, listener, "main")
         opened = await listener.event("liquidation_distance", "opened")
         moved = await listener.event("liquidation_price_moved", "noted", symbol="BTCUSDT")
+
+        def is_found_out() -> bool:
+            exchange.transfer("main", "USDT", "0.01")  # what changes within a second of the opening proves nothing
+            return "link mute" in log.getvalue()
+
+        await until(is_found_out, "the stream is found out")
+        exchange.fault(mute_private=False)
+        await until(lambda: '"link live"' in log.getvalue().rpartition("link mute")[2], "another stream is open")
+        exchange.transfer("main", "USDT", "500")
+
+        def is_told() -> bool:
+            told = [cause for e in listener.events("liquidation_price_moved") for cause in e["cause"]]
+            return any(cause["kind"] == "transfer" and Decimal(cause["amount"]) == 500 for cause in told)
+
+        await until(is_told, "what the new stream tells has its cause")
 
     assert opened["subject"] == "cross-usdt"
     assert {cause["kind"] for cause in moved["cause"]} == {"unexplained"}

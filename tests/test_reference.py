@@ -1,4 +1,7 @@
-"""The reference itself, held to numbers the exchange published (exchange-facts 5.3, 5.5, 5.7) or worked by hand."""
+"""The reference itself, held to numbers that the exchange published or that are worked by hand.
+
+The examples of the exchange are numbered as in `test_exchange_cases.py`.
+"""
 
 from dataclasses import replace
 from fractions import Fraction as F
@@ -8,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference import (
+    RefAsset,
     RefBracket,
     RefPool,
     RefPosition,
+    RefShared,
     bankruptcy_prices,
     excess,
     half_up_8,
@@ -20,6 +25,13 @@ from tests.reference import (
     margin_ratio,
     market_distance,
     notional,
+    shared_balance,
+    shared_bankruptcy_prices,
+    shared_excess,
+    shared_liquidation_prices,
+    shared_margin,
+    shared_market_distance,
+    shared_ratio,
     trunc_8,
     unrealized_pnl,
 )
@@ -95,7 +107,7 @@ def test_liquidation_prices_of_the_support_page_are_met(
 
 
 def test_bankruptcy_leaves_out_the_margin_of_the_other_positions() -> None:
-    """Keeping the others' maintenance margin would place bankruptcy too early; 5.5 quotes 1 055.35 for example 2."""
+    """Keeping the others' maintenance margin would place bankruptcy too early; for example 2 it is 1 055.35."""
     below, above = bankruptcy_prices(BOTH, "ETHUSDT")
 
     assert below is not None
@@ -104,7 +116,7 @@ def test_bankruptcy_leaves_out_the_margin_of_the_other_positions() -> None:
 
 
 def test_an_isolated_position_is_bankrupt_at_entry_less_its_wallet_per_coin() -> None:
-    """The closed form of 5.5, EP ∓ IW/Q, needs no solving at all."""
+    """The closed form, entry price ∓ isolated wallet ÷ quantity, needs no solving at all."""
     assert bankruptcy_prices(one_leg("2", "10000", "0 0.01 0"), "BTCUSDT") == (F(45000), None)
     assert bankruptcy_prices(one_leg("-2", "10000", "0 0.01 0"), "BTCUSDT") == (None, F(55000))
 
@@ -154,7 +166,7 @@ def test_a_printed_liquidation_price_gives_back_its_collateral(
     ],
 )
 def test_the_bracket_at_the_liquidation_price_decides(quantity: str, rows: tuple[str, ...], expected: str) -> None:
-    """A large position dies 245 dollars earlier than its first bracket says (regressions under 5.7)."""
+    """A large position dies 245 dollars earlier than its first bracket says."""
     held = position("BTCUSDT", quantity, "67000", "67000", *rows)
 
     below, above = liquidation_prices(RefPool(F(6700) * F(quantity), (held,)), "BTCUSDT")
@@ -169,7 +181,7 @@ def test_the_bracket_at_the_liquidation_price_decides(quantity: str, rows: tuple
     [("0.995", None, "83612"), ("0.9", "43210", None), ("1", None, "75000")],
 )
 def test_a_nearly_even_hedge_is_liquidated_on_the_upside(short: str, below: str | None, above: str | None) -> None:
-    """Margin grows with the price faster than a small net long earns (5.3), so the usual side is the wrong one."""
+    """Margin grows with the price faster than a small net long earns, so the usual side is the wrong one."""
     prices = liquidation_prices(hedged(short, "0 0.01 0"), "BTCUSDT")
 
     assert [None if p is None else str(round(p)) for p in prices] == [below, above]
@@ -259,7 +271,7 @@ def test_an_even_hedge_with_nothing_left_is_bankrupt_where_it_stands() -> None:
 
 
 def test_rounding_goes_the_way_of_the_exchange() -> None:
-    """Half away from zero for liquidation prices, toward zero for the rest (exchange-facts 11)."""
+    """Half away from zero for liquidation prices, toward zero for the rest."""
     assert [half_up_8(F(s)) for s in ("1.000000005", "-1.000000005", "1.0000000049")] == [
         F("1.00000001"),
         F("-1.00000001"),
@@ -280,3 +292,45 @@ def test_no_price_nearer_than_the_reported_ones_is_liquidation(long: int, short:
     low, high = below or F(0), above or F(1_000_000)
     between = [low + (high - low) * F(step, 100) for step in range(1, 100)]
     assert low == high or all((excess(pool, {"BTCUSDT": price}) > 0) == safe for price in between)
+
+
+# ---- several assets as collateral ----
+
+
+def asset(wallet: str, bid: str, ask: str, *positions: RefPosition) -> RefAsset:
+    return RefAsset(F(wallet), F(bid), F(ask), positions)
+
+
+FAQ = RefShared(
+    (
+        asset("200", "0.9801", "0.99495", position("BTCUSDT", "0.5", "20000", "20000", "0 0.008 0")),
+        asset("220", "1", "1", position("ETHUSDC", "20", "600", "600", "0 0.01 0")),
+    )
+)
+
+
+def test_equity_and_ratio_of_the_support_page_are_met() -> None:
+    """Examples 11 and 12: 416.02 of equity, 199.596 of maintenance margin, 47.98 %."""
+    assert shared_balance(FAQ) == F("416.02")
+    assert shared_margin(FAQ) == F("199.596")
+    assert round(shared_ratio(FAQ) or F(0), 6) == F("0.479775")
+
+
+def test_a_debt_costs_the_ask_rate_from_the_price_on_at_which_it_begins() -> None:
+    """By hand: below 800 the USDT are owed at 1.1; −1.1 × (800 − p) + 90 − 0.011 p is 0 at 790 ÷ 1.089."""
+    held = position("AUSDT", "1", "1000", "1000", "0 0.01 0")
+    pool = RefShared((asset("200", "0.9", "1.1", held), asset("100", "0.9", "1.1")))
+
+    assert shared_excess(pool, {"AUSDT": F(800)}) == 90 - F("8.8")
+    assert shared_liquidation_prices(pool, "AUSDT") == (F(790) / F("1.089"), None)
+    assert shared_bankruptcy_prices(pool, "AUSDT") == (800 - 90 / F("1.1"), None)
+    assert shared_market_distance(pool) == (1 - F(790) / F("1089"), None)
+
+
+def test_a_gain_in_one_asset_may_not_cover_a_loss_in_another() -> None:
+    """By hand: a long in one asset and a short in another; any move either way costs the spread of 0.2 and margin."""
+    long = position("AUSDT", "1", "100", "100", "0 0 0")
+    short = position("BUSDC", "-1", "100", "100", "0 0 0")
+    pool = RefShared((asset("0", "0.9", "1.1", long), asset("0", "0.9", "1.1", short), asset("1", "1", "1")))
+
+    assert shared_market_distance(pool) == (F(1, 20), F(1, 20))

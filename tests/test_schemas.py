@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -63,7 +64,7 @@ class Run:
         self.core = Core(Setup(setups), self.now, kept)
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "f00d", START.wall_ms), RuleBook())
         self.sent: list[Message] = []
-        self.saved: dict[str, dict[str, bytes | None]] = {"incident": {}, "baseline": {}}
+        self.saved: dict[str, dict[str, bytes | None]] = defaultdict(dict)
 
     def step(self, *events: Event, after: float = 0.0) -> list[Message]:
         """Let time pass, then let these happen. Returns what is published."""
@@ -301,7 +302,9 @@ def restarted() -> Run:
     earlier.mark("BTCUSDT", "90372.10")
     kept = {table: {k: row for k, row in rows.items() if row is not None} for table, rows in earlier.saved.items()}
     run = Run(
-        "main", kept=Kept(tuple(kept["incident"].values()), kept["baseline"], earlier.now.wall_ms), labels={"a": "b"}
+        "main",
+        kept=Kept(tuple(kept["incident"].values()), kept["baseline"], last_named_ms=earlier.now.wall_ms),
+        labels={"a": "b"},
     )
     run.links()
     run.truth("main", {"USDT": "5182.40"}, position("BTCUSDT", "2.5", "92000"))
@@ -511,7 +514,8 @@ def test_every_kind_of_pool_is_valid(runs: dict[str, Run]) -> None:
     }
     assert run.last("hedge/position/btcusdt-long")["liquidation"]["above"] is not None
     assert run.last("one-way/position/ethusdc")["entry_price"] == "3000.12345678"
-    assert run.last("one-way/position/1000pepeusdt")["funding"] == {"rate": None, "next_at": None, "payment": None}
+    nothing = {"rate": None, "next_at": None, "interval_hours": None, "payment": None}
+    assert run.last("one-way/position/1000pepeusdt")["funding"] == nothing
 
 
 def test_an_incident_of_an_earlier_run_is_valid(runs: dict[str, Run]) -> None:

@@ -210,6 +210,8 @@ class Watched:
         return Kept(
             incidents=tuple(v for (table, _), v in self.saved.items() if table == "incident"),
             baselines={key: v for (table, key), v in self.saved.items() if table == "baseline"},
+            silences={key: v for (table, key), v in self.saved.items() if table == "silence"},
+            forced={key: v for (table, key), v in self.saved.items() if table == "forced"},
             last_named_ms=max(named, default=0),
         )
 
@@ -220,7 +222,7 @@ class Watched:
 
 def told(effects: list[Effect]) -> list[Story]:
     """The stories that somebody hears of."""
-    return [e for e in effects if isinstance(e, Story) and e.change.kind != "retained"]
+    return [e for e in effects if isinstance(e, Story) and e.change.kind != "retained" and e.change.is_told]
 
 
 def of_rule(stories: list[Story], rule: str) -> list[Story]:

@@ -51,7 +51,7 @@ def _reload(path: Path, running: Config, daemon: Daemon) -> None:
     daemon.take_rules(config.rules)
     others = [
         name
-        for name in ("accounts", "mqtt", "links", "store", "log")
+        for name in ("accounts", "mqtt", "links", "store", "log", "recorder")
         if getattr(config, name) != getattr(running, name)
     ]
     log.info("rules reloaded", path=str(path), restart_needed_for=others)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
+from monitor.risk import collateral
 from monitor.risk.margin import ZERO, BracketTable
 from monitor.risk.report import PoolRisk, PositionRisk
 
 TRANSFER_STEP = Decimal("0.00000001")
 
 
-def margin_to_add(risk: PoolRisk, to_ratio: Decimal) -> Decimal | None:
+def margin_to_add(risk: PoolRisk, to_ratio: Decimal, asset: str | None = None) -> Decimal | None:
     """Smallest transfer into the pool (asset, 8 decimals) after which its ratio is at most `to_ratio`.
 
-    maintenance margin ÷ to_ratio − margin balance. None: nothing is needed, or an input is unknown.
+    (maintenance margin ÷ to_ratio − margin balance) ÷ rate of the asset. None: nothing is needed, an input is unknown,
+    or the asset counts for nothing.
+
+    Args:
+        asset: One of the pool's; the pool's own where none is named.
     """
     if risk.maintenance_margin is None or risk.margin_balance is None or to_ratio <= 0:
         return None
-    amount = (risk.maintenance_margin / to_ratio - risk.margin_balance).quantize(TRANSFER_STEP, rounding=ROUND_CEILING)
-    return amount if amount > 0 else None
+    worth = risk.maintenance_margin / to_ratio - risk.margin_balance
+    purse = risk.purses[asset or risk.pool.asset]
+    amount = collateral.amount_worth(worth, purse.equity, purse.rate) if worth > 0 else None
+    return None if amount is None else amount.quantize(TRANSFER_STEP, rounding=ROUND_CEILING)
 
 
 def quantity_to_reduce(
@@ -37,8 +44,9 @@ def quantity_to_reduce(
         or risk.margin_balance <= 0
     ):
         return None
-    others = risk.maintenance_margin - position.maintenance_margin
-    allowed = to_ratio * risk.margin_balance - others
+    rate = risk.rate(position.position)
+    others = risk.maintenance_margin - collateral.cost(position.maintenance_margin, rate)
+    allowed = (to_ratio * risk.margin_balance - others) / rate.ask
     quantity = abs(position.position.quantity)
     if allowed < 0 or position.maintenance_margin <= allowed:
         return None

@@ -1,30 +1,32 @@
 """Why a liquidation price moved, exactly.
 
 A baseline is the pool as it was when its prices were last told. From there the causes are replayed one at a time:
-account events in order, then brackets, then marks; each cause's `moved` is the difference of the printed price before
-and after it. The sum of all `moved` is therefore the change itself, to the last digit.
+account events in order, then brackets, rates of collateral, marks; each cause's `moved` is the difference of the
+printed price before and after it. The sum of all `moved` is therefore the change itself, to the last digit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from monitor.events import Position, PositionKey
-from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.terms import Terms
 
 _EIGHT = Decimal("0.00000001")
+_SILENT = ("marks", "collateral_price", "bracket_change")
+"""What always goes on, and is a cause only where it has moved something."""
 
 
 class Baseline(Struct, frozen=True):
     """A pool and all that its liquidation prices followed from, when they were last told."""
 
     pool: Pool
-    marks: dict[str, Decimal]
-    tables: dict[str, BracketTable]
+    terms: Terms
 
 
 class Cause(Struct, frozen=True):
@@ -33,9 +35,11 @@ class Cause(Struct, frozen=True):
     Args:
         kind: `funding_fee`, `margin_transfer`, `transfer`, `fill`, `realized_pnl`, `commission`, `marks`, …
         symbol: Which symbol it came from, where it came from one.
-        amount: Change of the pool's wallet (asset); None where it changed no wallet.
+        asset: What the amount is of; None: the pool's own asset.
+        amount: Change of the wallet (asset); None where it changed no wallet.
         quantity: Change of a position (signed), for fills.
         moved: Change of the printed liquidation price; None: there was none before, or is none after.
+        forecast: Of a funding fee: what had been expected of it (asset); None: nothing had.
     """
 
     kind: str
@@ -43,6 +47,8 @@ class Cause(Struct, frozen=True):
     amount: Decimal | None = None
     quantity: Decimal | None = None
     moved: Decimal | None = None
+    asset: str | None = None
+    forecast: Decimal | None = None
 
 
 class Stage(Struct, frozen=True):
@@ -84,41 +90,55 @@ def prices(risk: PoolRisk) -> dict[PositionKey, Decimal | None]:
     return {p.position.key: printed(p.liquidation_price) for p in risk.positions}
 
 
-def moves(
-    baseline: Baseline, stages: Sequence[Stage], marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]
-) -> dict[PositionKey, Move]:
+def moves(before: Sequence[Baseline], stages: Sequence[Stage], terms: Terms) -> dict[PositionKey, Move]:
     """For each position that the pool has now, how its liquidation price came from the baseline's to the present one.
 
     Args:
-        stages: The pool after each account event since the baseline, in order of event time.
-        marks: Present mark prices.
-        tables: Present brackets.
+        before: The pool's baseline; several where pools have become one.
+        stages: The pool after each account event since the baseline, in order of event time; where the baselines are
+            of other pools, the first stage is what has become of them.
+        terms: Present marks, brackets and rates.
     """
-    # A symbol that came later had no mark or bracket in the baseline: the present ones serve, and move nothing.
-    old_marks, old_tables = {**marks, **baseline.marks}, {**tables, **baseline.tables}
-    pool = baseline.pool
-    seen = [_Seen(pool, assess(pool, old_marks, old_tables))]
+    # What came later was not in the baseline: the present value serves, and moves nothing.
+    marks, tables, rates = dict(terms.marks), dict(terms.tables), dict(terms.rates)
+    for baseline in before:
+        marks |= baseline.terms.marks
+        tables |= baseline.terms.tables
+        rates |= baseline.terms.rates
+    old = Terms(marks, tables, rates)
+    pool = before[-1].pool
+    seen = [_Seen(*((one.pool, assess(one.pool, old)) for one in before))]
     causes: list[Cause] = []
+
+    def then(cause: Cause, terms: Terms) -> None:
+        seen.append(_Seen((pool, assess(pool, terms))))
+        causes.append(cause)
+
     for stage in stages:
         pool = stage.pool
-        seen.append(_Seen(pool, assess(pool, old_marks, old_tables)))
-        causes.append(stage.cause)
-    if any(old_tables[p.symbol] != tables.get(p.symbol) for p in pool.positions if p.symbol in old_tables):
-        seen.append(_Seen(pool, assess(pool, old_marks, tables)))
-        causes.append(Cause("bracket_change"))
-    seen.append(_Seen(pool, assess(pool, marks, tables)))
-    causes.append(Cause("marks"))
+        then(stage.cause, old)
+    if any(tables[p.symbol] != terms.tables.get(p.symbol) for p in pool.positions if p.symbol in tables):
+        then(Cause("bracket_change"), Terms(marks, terms.tables, rates))
+    if pool.assets:
+        then(Cause("collateral_price"), Terms(marks, terms.tables, terms.rates))
+    then(Cause("marks"), terms)
 
     return {position.key: _move(position, seen, causes) for position in pool.positions}
 
 
-class _Seen:
-    """The prices of a pool after one cause; a position of the other sign is not the same one."""
+def moves_between(before: PoolRisk, after: PoolRisk) -> list[Move]:
+    """How the prices of two assessments of one pool differ, without the causes."""
+    old, past = prices(before), after.distance == 0
+    return [Move(key, old.get(key), price, (), key not in old, past) for key, price in prices(after).items()]
 
-    def __init__(self, pool: Pool, risk: PoolRisk) -> None:
-        self._long = {p.key: p.quantity > 0 for p in pool.positions}
-        self._prices = prices(risk)
-        self.past = risk.distance == 0
+
+class _Seen:
+    """The prices of a pool (or of several) after one cause; a position of the other sign is not the same one."""
+
+    def __init__(self, *pools: tuple[Pool, PoolRisk]) -> None:
+        self._long = {p.key: p.quantity > 0 for pool, _ in pools for p in pool.positions}
+        self._prices = {key: price for _, risk in pools for key, price in prices(risk).items()}
+        self.past = any(risk.distance == 0 for _, risk in pools)
 
     def holds(self, position: Position) -> bool:
         return self._long.get(position.key) == (position.quantity > 0)
@@ -135,23 +155,29 @@ def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause]) ->
         # A cause that takes the price away moves nothing; the one that brings it back moves it from where it was.
         moved = None if known is None or after is None else after - known
         known = known if after is None else after
-        if cause.kind not in ("marks", "bracket_change") or moved:
-            told.append(Cause(cause.kind, cause.symbol, cause.amount, cause.quantity, moved))
+        if cause.kind not in _SILENT or moved:
+            told.append(structs.replace(cause, moved=moved))
     return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position), seen[-1].past)
 
 
 def _merged(causes: Sequence[Cause]) -> list[Cause]:
-    """Causes of one kind and symbol as one, in order of their first."""
-    merged: dict[tuple[str, str | None], Cause] = {}
+    """Causes of one kind, symbol and asset as one, in order of their first."""
+    merged: dict[tuple[str, str | None, str | None], Cause] = {}
     for cause in causes:
-        at = (cause.kind, cause.symbol)
+        at = (cause.kind, cause.symbol, cause.asset)
         known = merged.get(at)
         merged[at] = cause if known is None else _sum(known, cause)
     return list(merged.values())
 
 
 def _sum(a: Cause, b: Cause) -> Cause:
-    return Cause(a.kind, a.symbol, _plus(a.amount, b.amount), _plus(a.quantity, b.quantity), _plus(a.moved, b.moved))
+    return structs.replace(
+        a,
+        amount=_plus(a.amount, b.amount),
+        quantity=_plus(a.quantity, b.quantity),
+        moved=_plus(a.moved, b.moved),
+        forecast=_plus(a.forecast, b.forecast),
+    )
 
 
 def _plus(a: Decimal | None, b: Decimal | None) -> Decimal | None:

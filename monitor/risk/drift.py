@@ -11,8 +11,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from monitor.events import ExchangeFigures, PositionKey
-from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.terms import Terms
 
 ONE = Decimal(1)
 
@@ -21,30 +22,30 @@ class Drift(Struct, frozen=True):
     """The largest difference of each figure over the positions of a pool; all are fractions, ≥ 0.
 
     Args:
-        liquidation_price: |ours − theirs| ÷ mark; 1 where only one of the two has a price.
+        liquidation_price: |ours − theirs| ÷ mark; 1 where only one of the two has a price. None: not compared. In
+            multi-assets mode it follows from rates of collateral that do not come with the exchange's figures, and
+            swings widely with them.
         maintenance_margin: |ours − theirs| ÷ notional; None: the exchange did not say.
         unrealized_pnl: Likewise.
     """
 
-    liquidation_price: Decimal
+    liquidation_price: Decimal | None
     maintenance_margin: Decimal | None
     unrealized_pnl: Decimal
 
     @property
     def worst(self) -> Decimal:
-        return max(self.liquidation_price, self.maintenance_margin or ZERO, self.unrealized_pnl)
+        return max(self.liquidation_price or ZERO, self.maintenance_margin or ZERO, self.unrealized_pnl)
 
 
-def drift(
-    pool: Pool, figures: Mapping[PositionKey, ExchangeFigures], tables: Mapping[str, BracketTable]
-) -> Drift | None:
+def drift(pool: Pool, figures: Mapping[PositionKey, ExchangeFigures], terms: Terms) -> Drift | None:
     """Our figures of a pool against the exchange's; None: it did not print all of them, or an input is unknown."""
     if any(p.key not in figures for p in pool.positions):
         return None
     marks = {p.symbol: figures[p.key].mark_price for p in pool.positions}
     if any(mark <= 0 for mark in marks.values()):
         return None
-    risk = assess(pool, marks, tables)
+    risk = assess(pool, Terms(marks, terms.tables, terms.rates))
     return None if risk.missing else _compared(risk, figures)
 
 
@@ -61,4 +62,4 @@ def _compared(risk: PoolRisk, figures: Mapping[PositionKey, ExchangeFigures]) ->
             prices.append(abs(ours - theirs.liquidation_price) / theirs.mark_price)
         elif ours is not theirs.liquidation_price:
             prices.append(ONE)
-    return Drift(max(prices), max(margins, default=None), max(gains))
+    return Drift(None if risk.pool.assets else max(prices), max(margins, default=None), max(gains))

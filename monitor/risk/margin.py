@@ -64,6 +64,12 @@ def bracket_table(brackets: Sequence[Bracket]) -> BracketTable:
     return BracketTable(tuple(brackets), convex)
 
 
+def scaled(table: BracketTable, by: Decimal) -> BracketTable:
+    """Brackets of which every edge lies so many times as high; the rates are the same, the amounts grow alike."""
+    brackets = (Bracket(b.number, b.floor * by, b.rate, b.amount * by) for b in table.brackets)
+    return BracketTable(tuple(brackets), table.convex)
+
+
 NO_MARGIN = BracketTable((Bracket(0, ZERO, ZERO, ZERO),), True)
 """A table without any maintenance margin: what is solved with it is the bankruptcy price."""
 

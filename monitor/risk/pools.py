@@ -7,30 +7,33 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from monitor.book import AccountBook
-from monitor.events import Contract, Position, PositionKey, Side
+from monitor.book import AccountBook, MarketBook
+from monitor.events import Position, PositionKey, Side
 from monitor.names import slug
 from monitor.risk.margin import ZERO
-from monitor.risk.report import Pool
+from monitor.risk.report import AssetWallet, Pool
 
+MULTI_ASSETS = "multi-assets"
 UNKNOWN = "unknown"
 """Stands for a margin asset that nobody has told us; such a pool is incomplete."""
 
 
-def margin_pools(account: str, book: AccountBook, contracts: Mapping[str, Contract], inverse: bool) -> list[Pool]:
-    """The pools of an account in single-asset mode, by id.
+def margin_pools(account: str, book: AccountBook, market: MarketBook, inverse: bool) -> list[Pool]:
+    """The pools of an account, by id.
 
-    Every cross position shares the cross wallet of its margin asset; every isolated position is a pool of its own.
-    An asset without positions makes no pool: nothing there can be liquidated.
+    Every isolated position is a pool of its own. The cross positions of one margin asset share its cross wallet; in
+    multi-assets mode all cross positions share all assets. A wallet without positions makes no pool: nothing there
+    can be liquidated.
 
     Args:
-        contracts: They say the margin asset where the account's own rows do not, and the size of inverse contracts.
+        market: Its contracts say the margin asset where the account's own rows do not, and the size of inverse
+            contracts; it knows which assets may be collateral.
         inverse: Whether this venue's contracts are; one that is not known then has the size zero.
     """
     cross: dict[str, list[Position]] = defaultdict(list)
     pools = []
     for position in sorted(book.positions(), key=lambda p: p.key):
-        contract = contracts.get(position.symbol)
+        contract = market.contracts.get(position.symbol)
         asset = book.margin_assets.get(position.symbol) or (contract.margin_asset if contract else UNKNOWN)
         if inverse:
             size = contract.contract_size if contract else None
@@ -38,7 +41,10 @@ def margin_pools(account: str, book: AccountBook, contracts: Mapping[str, Contra
         if position.isolated:
             pools.append(Pool(account, isolated_id(position), asset, True, position.isolated_wallet, (position,)))
         else:
-            cross[asset].append(position)
+            cross[asset].append(structs.replace(position, margin_asset=asset) if book.multi_assets else position)
+    if book.multi_assets:
+        pools += [_shared(account, book, market, cross)] if cross else []
+        cross.clear()
     for asset, positions in cross.items():
         balance = book.balances.get(asset)
         # The exchange names every asset that has anything; of an asset that we do not know, nothing is known.
@@ -46,6 +52,20 @@ def margin_pools(account: str, book: AccountBook, contracts: Mapping[str, Contra
         wallet = unnamed if balance is None else balance.cross_wallet_balance
         pools.append(Pool(account, f"cross-{slug(asset)}", asset, False, wallet, tuple(positions)))
     return sorted(pools, key=lambda pool: pool.id)
+
+
+def _shared(account: str, book: AccountBook, market: MarketBook, cross: Mapping[str, list[Position]]) -> Pool:
+    """The one pool of multi-assets mode: every asset that may be collateral, and all cross positions."""
+    assets = []
+    for asset in sorted(book.balances.keys() | cross.keys()):
+        terms = market.assets.get(asset)
+        balance = book.balances.get(asset)
+        wallet = ZERO if balance is None else balance.cross_wallet_balance
+        if asset in cross or (wallet and (terms is None or terms.margin_available)):
+            assets.append(AssetWallet(asset, wallet))
+    positions = sorted((p for group in cross.values() for p in group), key=lambda p: p.key)
+    known = book.balances_read and UNKNOWN not in cross
+    return Pool(account, MULTI_ASSETS, "USD", False, ZERO if known else None, tuple(positions), tuple(assets))
 
 
 def isolated_id(position: Position) -> str:

@@ -42,6 +42,7 @@ class Broker:
         outbox: What waits to be sent.
         online, offline: The birth message and the will.
         on_sent: Called with each message that the broker has taken.
+        on_command: Called with each command (its name and payload) that somebody publishes; None: nobody may.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Broker:
         online: Message,
         offline: Message,
         on_sent: Callable[[Message], None],
+        on_command: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._config = config
         self._password = password
@@ -59,6 +61,7 @@ class Broker:
         self._online = online
         self._offline = offline
         self._on_sent = on_sent
+        self._on_command = on_command
         self._log = logs.logger()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -223,12 +226,19 @@ class Broker:
 
     async def _receive(self, client: aiomqtt.Client, version: str) -> None:
         """Notice a lost connection at once, and an old session's will that speaks over us."""
+        commands = f"{self._config.prefix}/cmd/"
         await client.subscribe(self._online.topic, qos=1)
+        if self._on_command is not None:
+            await client.subscribe(f"{commands}+", qos=1)
         async for message in client.messages:
             topic = str(message.topic)
             if topic == self._online.topic:
                 if message.payload == self._offline.payload and not self._stopping:
                     await self._announce(client, self._online, version)
+            elif topic.startswith(commands):
+                # One that is kept at the broker would be obeyed again and again, long after it was meant.
+                if self._on_command is not None and not message.retain and isinstance(message.payload, bytes):
+                    self._on_command(topic.removeprefix(commands), message.payload)
             elif message.retain and message.payload:
                 self.seen.add(topic)
 
@@ -251,6 +261,23 @@ class Broker:
     @property
     def knows_ghosts(self) -> bool:
         return not self._ghosts_wanted
+
+
+async def say(config: MqttConfig, password: str | None, topic: str, payload: bytes) -> None:
+    """Publish one message as somebody of no further importance.
+
+    Raises:
+        MqttError, OSError: The broker was not reached, or did not take it.
+    """
+    async with aiomqtt.Client(
+        config.host,
+        config.port,
+        username=config.username,
+        password=password,
+        timeout=config.timeout_s,
+        tls_context=_tls(config) if config.tls else None,
+    ) as client:
+        await client.publish(topic, payload, qos=1)
 
 
 def _tls(config: MqttConfig) -> ssl.SSLContext:

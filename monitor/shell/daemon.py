@@ -15,25 +15,34 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from monitor import __version__
+from monitor import __version__, steering
 from monitor.config import AccountConfig, Config, Secret
 from monitor.core import Core, Kept
-from monitor.effects import Effect, Resync, Save, Story, Watch
-from monitor.errors import StoreError
-from monitor.events import LinkState, Tick
+from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
+from monitor.errors import CommandError, StoreError
+from monitor.events import LinkId, LinkState, Now, StoreState, Tick
+from monitor.liveness import blindness, undeclared
 from monitor.messages import Identity, Message, Messages
 from monitor.outbox import Outbox
+from monitor.pace import Pace
+from monitor.recording import Opening, Secrets
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs, settings
+from monitor.shell.account_feed import AccountFeed
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
-from monitor.shell.feed import AccountFeed, MarketFeed
+from monitor.shell.feed import ended
+from monitor.shell.heartbeat import Heartbeat, Webhook, address
 from monitor.shell.inbox import Inbox
+from monitor.shell.market_feed import MarketFeed
+from monitor.shell.owed import Batch, Found
+from monitor.shell.recorder import FlightRecorder, Taps
 from monitor.shell.rest import Budget, Rest
-from monitor.shell.store import Batch, Store
+from monitor.shell.store import Store
 from monitor.shell.systemd import Notifier
+from monitor.shell.tap import Tap
+from monitor.shell.vitals import Pulse
 
-_DISK_PATIENCE_S = 2.0
 _LOUD = {Severity.WARNING: "warning", Severity.CRITICAL: "error", Severity.LIQUIDATION: "error"}
 
 
@@ -43,19 +52,32 @@ class Daemon:
     Args:
         found: The secrets that the config names.
         on_sent: Called with each message that the broker has taken (the demo listens here).
+        tap: Told of everything that the links hear.
     """
 
     def __init__(
-        self, config: Config, found: dict[Secret, str], on_sent: Callable[[Message], None] | None = None
+        self,
+        config: Config,
+        found: dict[Secret, str],
+        on_sent: Callable[[Message], None] | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self._config = config
         self._found = found
         self._on_sent = on_sent
+        self._tap = tap
         self._log = logs.logger()
         self._notifier = Notifier()
         self._inbox = Inbox()
         self._outbox = Outbox()
-        self._store: Store | None = None
+        store = config.store
+        self._store = Store(settings.store_path(config), store.keep_days, self._kept, self._store_is, self._found_late)
+        self._pulse = Pulse()
+        self._recorder: FlightRecorder | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._webhook: Webhook | None = None
+        self._away_since: float | None = None
+        self._undeclared: list[LinkId] = []
         self._ready = False
         self._swept = False
         self._rests: list[Rest] = []
@@ -65,7 +87,7 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. An unexpected exception ends everything: systemd starts us anew."""
         started = now()
-        kept, unsent = await self._open_store(started.wall_ms)
+        found = await self._store.open()
         identity = Identity(
             prefix=self._config.mqtt.prefix,
             instance=self._config.instance or socket.gethostname(),
@@ -74,7 +96,9 @@ class Daemon:
             started_ms=started.wall_ms,
         )
         self._messages = Messages(identity, self._config.rules)
+        kept = _as_kept(found)
         self._core = Core(self._config.setup, started, kept)
+        self._make_recorder(identity, kept)
         password = self._config.mqtt.password
         self._broker = Broker(
             self._config.mqtt,
@@ -83,59 +107,81 @@ class Daemon:
             online=self._messages.status(True),
             offline=self._messages.status(False),
             on_sent=self._sent,
+            on_command=self._command if self._config.cmd.enabled else None,
         )
-        self._outbox.put([self._messages.info((a.name, a.venue) for a in self._config.accounts), *unsent])
-        self._outbox.release(unsent)
+        self._outbox.put([self._messages.info((a.name, a.venue) for a in self._config.accounts), *found.unsent])
+        self._outbox.release(found.unsent)
+        self._away_since = started.mono
+        self._make_heartbeat(identity)
+        if self._webhook is not None:
+            self._webhook.put(found.unsent)
         self._make_feeds()
         self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
-                parts = [("pump", self._pump()), ("tick", self._tick())]
+                parts = [("pump", self._pump()), ("tick", self._tick()), ("pulse", self._pulse.run())]
+                parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
+                parts += [("webhook", self._webhook.run())] if self._webhook is not None else []
                 parts += [(f"feed[{name}]", feed.run()) for name, feed in {**self._markets, **self._accounts}.items()]
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
                 await stop.wait()
                 self._notifier.stopping()
                 self._stop_feeds()
-                await _ended(others)
+                await ended(*others)
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
-                await _ended([broker])
+                await ended(broker)
         finally:
             for rest in self._rests:
                 await rest.close()
-            if self._store is not None:
-                await self._store.close()
+            if self._recorder is not None:
+                await self._recorder.close()
+            await self._store.close()
             self._log.info("stopped", unsent_events=self._outbox.waiting_events)
 
     def take_rules(self, rules: RuleBook) -> None:
         """Judge by these rules from now on."""
         self._core.take_rules(rules)
         self._messages.take_rules(rules)
+        if self._recorder is not None:
+            self._recorder.take_rules(rules)
 
     # ---- parts ----
 
-    async def _open_store(self, now_ms: int) -> tuple[Kept, list[Message]]:
-        store = Store(settings.store_path(self._config), self._config.store.keep_days, self._kept)
-        try:
-            opened = await store.open(now_ms)
-        except StoreError as exc:
-            self._log.error("store unusable, alerts go out from memory", error=str(exc))
-            return Kept(), []
-        self._store = store
-        return opened
+    def _make_heartbeat(self, identity: Identity) -> None:
+        config = self._config.heartbeat
+        url = address(config.url, self._found, "[heartbeat] url")
+        webhook = address(config.webhook, self._found, "[heartbeat] webhook")
+        self._heartbeat = None if url is None else Heartbeat(url, config.every_s)
+        self._webhook = None if webhook is None else Webhook(webhook, config, identity)
+
+    def _make_recorder(self, identity: Identity, kept: Kept) -> None:
+        """Keep what the links say, for whoever wants to know later why an incident became critical."""
+        config = self._config
+        if config.recorder.enabled:
+            opening = Opening(identity.started_ms, instance=identity.instance, setup=config.setup, kept=kept)
+            folder = settings.sessions_folder(config)
+            self._recorder = FlightRecorder(config.recorder, folder, opening, Secrets(self._found.values()))
+            self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
     def _make_feeds(self) -> None:
         links = self._config.links
         budgets: dict[str, Budget] = {}
+        paces: dict[str, Pace] = {}
         for account in self._config.accounts:
-            budget = budgets.setdefault(account.hosts.rest_url, Budget(links.weight_per_minute))
+            # The exchange counts what one address asks of both its futures markets together.
+            host = account.hosts.rest_url if account.environment == "custom" else account.environment
+            budget = budgets.setdefault(host, Budget(links.weight_per_minute))
+            pace = paces.setdefault(host, Pace(links.reconcile_s, links.weight_per_minute / 2))
             if account.market not in self._markets:
                 rest = self._rest(account, budget)
-                self._markets[account.market] = MarketFeed(account.market, account, rest, self._inbox, links)
+                self._markets[account.market] = MarketFeed(account.market, account, rest, self._inbox, links, self._tap)
             rest = self._rest(account, budget, self._found[account.api_key], self._found[account.secret])
             opened = [i.opened_ms for i in self._core.incidents if i.account == account.name]
-            self._accounts[account.name] = AccountFeed(account, rest, self._inbox, links, min(opened, default=None))
+            self._accounts[account.name] = AccountFeed(
+                account, rest, self._inbox, links, min(opened, default=None), self._tap, pace
+            )
 
     def _rest(self, account: AccountConfig, budget: Budget, key: str = "", secret: str = "") -> Rest:
         rest = Rest(account.hosts, budget, self._config.links.rest_timeout_s, key, secret)
@@ -159,7 +205,7 @@ class Daemon:
 
     async def _tick(self) -> None:
         while True:
-            self._inbox.put([Tick()])
+            self._inbox.put([self._pulse.take(), Tick()])
             await asyncio.sleep(self._config.links.tick_s)
 
     async def _pump(self) -> None:
@@ -175,42 +221,60 @@ class Daemon:
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         events = tuple(message for message in messages if message.event_id is not None)
         self._outbox.put(messages)
+        if self._recorder is not None:
+            self._recorder.happened(effects)
         if events or saves:
-            if self._store is None:
-                self._outbox.release(events)
-            else:
-                batch = Batch(events, saves)
-                self._store.keep(batch)
-                if events:
-                    asyncio.get_running_loop().call_later(_DISK_PATIENCE_S, self._go_on_without_disk, batch)
+            self._store.keep(Batch(events, saves))
         for effect in effects:
             if isinstance(effect, Watch):
-                self._markets[effect.market].watch(effect.symbols)
+                self._markets[effect.market].watch(effect.symbols, effect.rates)
             elif isinstance(effect, Resync):
                 self._accounts[effect.account].resync()
-            elif isinstance(effect, Story) and effect.change.kind != "retained":
+            elif isinstance(effect, Answered):
+                (self._log.info if effect.is_done else self._log.warning)("command", answer=effect.text)
+            elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
                 self._tell(effect)
         if messages:
             self._broker.wake()
 
-    def _go_on_without_disk(self, batch: Batch) -> None:
-        """A disk that hangs holds no alert: what is not stored by now goes out from memory."""
-        if self._outbox.release(batch.events):
-            self._log.error("the store takes long, alerts go out from memory", events=len(batch.events))
-            self._broker.wake()
-
     def _kept(self, batch: Batch, error: StoreError | None) -> None:
-        """A batch is on disk, or cannot be: either way its events may go out now."""
-        if error is not None:
-            self._log.error("not stored, alerts go out from memory", error=str(error), events=len(batch.events))
+        """A batch is on disk, or cannot be for now: either way its events may go out."""
         self._outbox.release(batch.events)
+        if self._webhook is not None:
+            self._webhook.put(batch.events)
+        self._broker.wake()
+
+    def _store_is(self, reason: str | None) -> None:
+        """The store cannot be used, or can again: that is told like all else that goes wrong."""
+        self._inbox.put([StoreState(reason)])
+
+    def _found_late(self, found: Found) -> None:
+        """A store that could not be opened before: what an earlier run has left there is ours after all."""
+        self._log.warning(
+            "store opened late", unsent_events=len(found.unsent), kept={k: len(v) for k, v in found.rows.items()}
+        )
+        self._core.take_over(_as_kept(found), now())
+        self._outbox.put(found.unsent)
+        self._outbox.release(found.unsent)
+        if self._webhook is not None:
+            self._webhook.put(found.unsent)
         self._broker.wake()
 
     def _sent(self, message: Message) -> None:
-        if message.event_id is not None and self._store is not None:
+        self._away_since = None
+        if message.event_id is not None:
             self._store.sent(message.event_id, now().wall_ms)
+            if self._webhook is not None:
+                self._webhook.sent(message.event_id)
         if self._on_sent is not None:
             self._on_sent(message)
+
+    def _command(self, name: str, payload: bytes) -> None:
+        """Somebody wants something of us; whatever it is, it is in the log."""
+        try:
+            self._inbox.put([steering.parse(name, payload, now().wall_ms)])
+        except CommandError as exc:
+            self._log.warning("command refused", error=str(exc))
 
     def _tell(self, story: Story) -> None:
         """One log line per thing told."""
@@ -231,15 +295,40 @@ class Daemon:
 
     def _ticked(self) -> None:
         """The tick has gone all the way through the core: say so to whoever watches us."""
-        self._notifier.alive()
+        here = now()
+        self._feed_watchdog(here)
+        away_s = self._broker_away_s(here)
+        if self._webhook is not None:
+            self._webhook.broker_away(away_s)
+        for name, account in self._core.accounts.items():
+            rule = account.stale_rule
+            self._accounts[name].endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         if not self._ready and self._is_settled():
             self._ready = True
             self._notifier.ready()
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
         if self._ready:
             self._notifier.status(self._status())
+            if self._heartbeat is not None:
+                away = ["broker away"] if away_s >= self._config.heartbeat.webhook_after_s else []
+                self._heartbeat.ticked([*blindness(self._core), *away])
             if not self._swept and self._broker.knows_ghosts:
                 self._sweep()
+
+    def _feed_watchdog(self, here: Now) -> None:
+        """Only a daemon that sees, or has said where it does not, is alive."""
+        lost = undeclared(self._core, here)
+        if not lost:
+            self._notifier.alive()
+        if lost and lost != self._undeclared:
+            self._log.error("watchdog not fed: lost links have not been told of", links=[link.name for link in lost])
+        self._undeclared = lost
+
+    def _broker_away_s(self, here: Now) -> float:
+        """For how long the broker has taken nothing; a connection alone is no proof of it."""
+        if self._away_since is None and not self._broker.connected:
+            self._away_since = here.mono
+        return 0.0 if self._away_since is None else here.mono - self._away_since
 
     def _is_settled(self) -> bool:
         """Whether every link is proved, or its blindness has been told."""
@@ -277,9 +366,13 @@ class Daemon:
         return f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"
 
 
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: one that fails at the same moment may swallow the first request."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=0.5)
+def _as_kept(found: Found) -> Kept:
+    """What the store has found, as the core takes it."""
+    return Kept(
+        incidents=tuple(found.rows.get("incident", {}).values()),
+        baselines=found.rows.get("baseline", {}),
+        silences=found.rows.get("silence", {}),
+        daily=found.rows.get("daily", {}),
+        forced=found.rows.get("forced", {}),
+        last_named_ms=found.last_named_ms,
+    )

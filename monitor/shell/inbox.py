@@ -10,7 +10,8 @@ from monitor.events import Event, MarkPrice
 
 class Inbox:
     """Events on their way to the core. A reader never queues marks: the latest of a symbol replaces the one before,
-    so that a slow step makes the next one larger, never later. All else is kept, in order; it is small and matters."""
+    so that a slow step makes the next one larger, never later; an older one, from a connection that lags behind the
+    other, replaces nothing. All else is kept, in order; it is small and matters."""
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, str], MarkPrice] = {}
@@ -20,7 +21,9 @@ class Inbox:
     def put(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, MarkPrice):
-                self._marks[event.market, event.symbol] = event
+                waiting = self._marks.get((event.market, event.symbol))
+                if waiting is None or event.at_ms >= waiting.at_ms:
+                    self._marks[event.market, event.symbol] = event
             else:
                 self._events.append(event)
         if self._events or self._marks:

@@ -147,6 +147,10 @@ class Rest:
         """Seconds for which the exchange has asked us, whichever account it was, to stay away."""
         return max(0.0, self._budget.blocked_until - time.monotonic())
 
+    async def renew(self) -> None:
+        """Make everything anew with the next request: look addresses up, open sockets."""
+        await self.close()
+
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -160,7 +164,7 @@ class Rest:
         """After repeated failure everything is made anew: addresses looked up, sockets opened."""
         self._failures += 1
         if self._failures % _FAILURES_BEFORE_NEW_SESSION == 0:
-            await self.close()
+            await self.renew()
 
 
 def _client_class() -> Any:

@@ -13,6 +13,9 @@ from typing import Any
 from monitor.config import STORE_NAME, Config, Secret, parse, secrets
 from monitor.errors import ConfigError
 
+SESSIONS = "sessions"
+"""Folder of saved sessions, beside the store."""
+
 PLACES = (Path("config.toml"), Path("/etc/marginwatch/config.toml"))
 
 
@@ -75,6 +78,13 @@ def store_path(config: Config, environ: Mapping[str, str] | None = None) -> Path
     return Path(config.store.path)
 
 
+def sessions_folder(config: Config, environ: Mapping[str, str] | None = None) -> Path:
+    """Where sessions of critical incidents are saved: by default beside the store."""
+    if config.recorder.dir is not None:
+        return Path(config.recorder.dir)
+    return store_path(config, environ).parent / SESSIONS
+
+
 def fetch(config: Config, environ: Mapping[str, str] | None = None) -> dict[Secret, str]:
     """Every secret that the config names.
 
@@ -92,6 +102,18 @@ def fetch(config: Config, environ: Mapping[str, str] | None = None) -> dict[Secr
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def fetch_one(config: Config, secret: Secret) -> str:
+    """One secret of a config.
+
+    Raises:
+        ConfigError: It is missing, empty, or readable by others.
+    """
+    try:
+        return _fetch(secret, os.environ, config.credentials_dir)
+    except ValueError as exc:
+        raise ConfigError([f"{secret}: {exc}"]) from None
 
 
 def _fetch(secret: Secret, environ: Mapping[str, str], credentials_dir: str | None) -> str:

@@ -1,93 +1,116 @@
-"""The store: events until the broker has them, open incidents and baselines, in SQLite.
+"""The store: events until the broker has them, open incidents, baselines and silences, safe from a restart.
 
-One thread owns the connection and writes; the risk loop only hands over. A batch is one transaction, so that an event
-and the incident it belongs to are on disk together or not at all.
+One thread owns the file; the risk loop only hands over. A batch is one transaction, so that an event and the incident
+it belongs to are on disk together or not at all. While the file cannot be used, everybody is told, events go out from
+memory, and it is tried again for ever; then it gets what it missed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from msgspec import Struct
+from monitor.errors import StoreError, StoreNewer
+from monitor.shell import logs
+from monitor.shell.clock import now
+from monitor.shell.database import Database, glimpse
+from monitor.shell.owed import Batch, Found, Owed, Sent
 
-from monitor.core import Kept
-from monitor.effects import Save
-from monitor.errors import StoreError
-from monitor.messages import Message
-
-VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE events (
-    n INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL UNIQUE,
-    incident_id TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    payload BLOB NOT NULL,
-    rank INTEGER NOT NULL,
-    opened_ms INTEGER NOT NULL,
-    at_ms INTEGER NOT NULL,
-    sent_ms INTEGER
-);
-CREATE INDEX unsent ON events (n) WHERE sent_ms IS NULL;
-CREATE TABLE kept (kind TEXT NOT NULL, key TEXT NOT NULL, row BLOB NOT NULL, PRIMARY KEY (kind, key));
-"""
-
-
-class Batch(Struct, frozen=True):
-    """What one step wants kept."""
-
-    events: tuple[Message, ...]
-    saves: tuple[Save, ...]
-
-
-_Job = Batch | tuple[str, int]
-_OWED_AT_MOST = 10_000
-_TRY_AGAIN_S = 1.0
-"""A full disk that is freed must get what it missed, also where nothing else happens."""
+_PATIENCE_S = 2.0
+"""How long the disk may take before events go out from memory."""
+_LOCKED_S, _LOCKED_AGAIN_S = 1.5, 0.2
+"""How long somebody else may hold the file: at first, less than the above so that they are named; in later tries."""
+_LOOK_S = 10.0
+"""How often an idle store looks whether its file is still there."""
+_DAY_S = 86_400.0
 
 
 class Store:
-    """A store that is opened, written and closed by its own thread.
+    """A store that is opened, written and closed by its own thread. All callbacks are called in the event loop.
 
     Args:
-        on_kept: Called in the event loop with each batch once it is on disk, or, with the error, once it is clear
-            that it cannot be: then the caller goes on from memory.
+        keep_days: How long events that the broker has are kept, and incidents that have ended.
+        on_kept: Called once with each batch, as soon as its events may be sent: it is on disk, or (with the error) it
+            cannot be for now, and the caller goes on from memory. The store still writes it when it can.
+        on_state: Called with why the store cannot be used, and with None once it can; at the start too.
+        on_found: Called where the file was opened only after the start, with what this run does not know of.
+        start_s: How long the start waits for a store that is checked and migrated (seconds); then it begins without it,
+            and takes over later.
+        pauses_s: Between two tries to get at a store that cannot be used: the first, doubling up to the last.
+        remind_s: A store that stays unusable is logged as an error this often (seconds).
     """
 
-    def __init__(self, path: Path, keep_days: int, on_kept: Callable[[Batch, StoreError | None], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keep_days: int,
+        on_kept: Callable[[Batch, StoreError | None], None],
+        on_state: Callable[[str | None], None],
+        on_found: Callable[[Found], None],
+        start_s: float = 30.0,
+        pauses_s: tuple[float, float] = (1.0, 60.0),
+        remind_s: float = 900.0,
+    ) -> None:
         self._path = path
         self._keep_days = keep_days
         self._on_kept = on_kept
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._on_state = on_state
+        self._on_found = on_found
+        self._start_s = start_s
+        self._pauses_s = pauses_s
+        self._remind_s = remind_s
+        self._log = logs.logger()
+        self._jobs: queue.SimpleQueue[tuple[int, Batch | Sent] | None] = queue.SimpleQueue()
+        """Unbounded: it holds what is in memory anyhow until it is on disk, and nothing that comes with every tick."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        # of the event loop
+        self._handed = 0
+        self._answered = 0
+        self._gone_on: set[int] = set()
+        self._told: str | None = ""
+        self._told_at = 0.0
+        # of the thread
+        self._database: Database | None = None
+        self._owed = Owed()
+        self._error: StoreError | None = None
+        self._tries = 0
+        self._try_at = 0.0
+        self._prune_at = 0.0
+        self._running = True
+        self._number = 0
+        self._batches: list[tuple[int, Batch]] = []
+        """Handed over, and not answered yet."""
 
-    async def open(self, now_ms: int) -> tuple[Kept, list[Message]]:
-        """Open or create the store. Returns what an earlier run kept, and the events that it had not sent.
-
-        Raises:
-            StoreError: It cannot be used; with the remedy.
-        """
+    async def open(self) -> Found:
+        """Open or create the store. Returns what an earlier run has left; nothing where it cannot be read yet."""
         self._loop = asyncio.get_running_loop()
-        opened: asyncio.Future[tuple[Kept, list[Message]]] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, args=(opened, now_ms), name="store", daemon=True)
+        opened: asyncio.Future[Found] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="store", daemon=True)
         self._thread.start()
-        return await opened
+        try:
+            async with asyncio.timeout(self._start_s):
+                return await opened
+        except TimeoutError:
+            self._say(f"{self._path}: not open after {self._start_s:g} s; it is big, or the disk does not answer")
+            return Found()
 
     def keep(self, batch: Batch) -> None:
         """Hand a batch over; never waits."""
-        self._jobs.put(batch)
+        self._handed += 1
+        self._jobs.put((self._handed, batch))
+        if batch.events and self._loop is not None:
+            self._loop.call_later(_PATIENCE_S, self._overdue, self._handed, batch)
 
     def sent(self, event_id: str, at_ms: int) -> None:
         """The broker has this event."""
-        self._jobs.put((event_id, at_ms))
+        self._handed += 1
+        self._jobs.put((self._handed, Sent(event_id, at_ms)))
 
     async def close(self) -> None:
         """Write what is handed over, then close."""
@@ -95,110 +118,129 @@ class Store:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join, 5)
 
+    # ---- in the event loop ----
+
+    def _overdue(self, number: int, batch: Batch) -> None:
+        """A disk that hangs holds no alert back."""
+        if number > self._answered:
+            self._gone_on.add(number)
+            self._say(f"{self._path}: the disk has not answered for {_PATIENCE_S:g} s")
+            self._on_kept(batch, StoreError("the disk does not answer"))
+
+    def _answer(self, number: int, batches: list[tuple[int, Batch]], error: StoreError | None) -> None:
+        self._answered = max(self._answered, number)
+        self._say(None if error is None else str(error))
+        for one, batch in batches:
+            if one in self._gone_on:
+                self._gone_on.discard(one)
+            else:
+                self._on_kept(batch, error)
+
+    def _say(self, reason: str | None) -> None:
+        """Tell how the store is: at once when that changes, and now and then while it is unusable."""
+        changed, mono = reason != self._told, now().mono
+        if reason is not None and (changed or mono - self._told_at >= self._remind_s):
+            self._told_at = mono
+            self._log.error("store unusable, alerts go out from memory", error=reason)
+        elif changed and self._told:
+            self._log.warning("store usable again, it has what it missed", events_lost_to_history=self._owed.lost)
+        if changed:
+            self._told = reason
+            self._on_state(reason)
+
+    def _deliver(self, opened: asyncio.Future[Found], found: Found) -> None:
+        """What was found goes to whoever opens us, or to whoever has gone on without."""
+        if not opened.done():
+            opened.set_result(found)
+        elif found.rows or found.unsent:
+            self._on_found(found)
+
     # ---- the thread ----
 
-    def _run(self, opened: asyncio.Future[tuple[Kept, list[Message]]], now_ms: int) -> None:
-        assert self._loop is not None
-        try:
-            connection = self._connect()
-            found = _read(connection)
-            cutoff = now_ms - self._keep_days * 86_400_000
-            connection.execute("DELETE FROM events WHERE sent_ms < ?", (cutoff,))
-        except Exception as exc:
-            error = exc if isinstance(exc, StoreError) else StoreError(f"{self._path}: {exc}")
-            self._loop.call_soon_threadsafe(opened.set_exception, error)
-            return
-        self._loop.call_soon_threadsafe(opened.set_result, found)
-        owed: list[_Job] = []
-        running = True
-        while running:
-            jobs, running = self._next(_TRY_AGAIN_S if owed else None)
-            owed = self._write(connection, owed, jobs)
-        connection.close()
+    def _run(self, opened: asyncio.Future[Found]) -> None:
+        found = self._try(_LOCKED_S)
+        if found is None and (readable := glimpse(self._path)) is not None:
+            found = self._adopt(readable)
+        self._call(self._deliver, opened, found or Found())
+        self._answer_all()
+        while self._running:
+            due_at = self._prune_at if self._database is not None else self._try_at
+            self._take(min(_LOOK_S, max(0.0, due_at - now().mono)))
+            if self._database is None:
+                self._answer_all()  # nobody waits for another try
+                if now().mono < self._try_at and self._running:
+                    continue
+            found = self._try(_LOCKED_S if self._database is not None else _LOCKED_AGAIN_S)
+            if found is not None:
+                self._call(self._deliver, opened, found)
+            self._answer_all()
+        if self._database is not None:
+            self._database.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._refuse_newer()
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=5)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        [version] = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
-            self._path.chmod(0o600)
-        return connection
-
-    def _refuse_newer(self) -> None:
-        """Look at an existing store without touching it."""
-        if not self._path.exists():
-            return
-        with closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
-            [version] = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise StoreError(
-                f"{self._path} is of a newer marginwatch (store version {version}) and is left untouched;"
-                " run that version, or give another [store] path"
-            )
-
-    def _next(self, timeout_s: float | None) -> tuple[list[_Job], bool]:
-        """All jobs that wait, after waiting for the first; False: no more will come."""
-        jobs: list[_Job] = []
+    def _take(self, timeout_s: float) -> None:
+        """Take all jobs that wait, after waiting a while for the first."""
         with suppress(queue.Empty):
-            job = self._jobs.get(timeout=timeout_s)
+            job = self._jobs.get(timeout=timeout_s) if timeout_s else self._jobs.get_nowait()
             while job is not None:
-                jobs.append(job)
+                self._number, what = job
+                self._owed.take(what)
+                if isinstance(what, Batch):
+                    self._batches.append((self._number, what))
                 job = self._jobs.get_nowait()
-            return jobs, False
-        return jobs, True
+            self._running = False
 
-    def _write(self, connection: sqlite3.Connection, owed: list[_Job], jobs: list[_Job]) -> list[_Job]:
-        """Write what is owed from before and what is new, all or nothing. Returns what is owed then."""
-        assert self._loop is not None
-        error = None
+    def _answer_all(self) -> None:
+        self._call(self._answer, self._number, self._batches, self._error)
+        self._batches = []
+
+    def _try(self, patience_s: float) -> Found | None:
+        """Open the file if it is not, and write what is owed. Returns what was found; None: it was open, or cannot be.
+
+        Sets `_error`.
+        """
+        found = None
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for job in [*owed, *jobs]:
-                if isinstance(job, Batch):
-                    _keep(connection, job)
-                else:
-                    connection.execute("UPDATE events SET sent_ms = ? WHERE event_id = ?", (job[1], job[0]))
-            connection.execute("COMMIT")
+            if self._database is not None and not self._database.is_in_place:
+                self._lose(StoreError(f"{self._path} was deleted or replaced while it was in use"))
+            if self._database is None:
+                self._database = Database(self._path, patience_s)
+                found = self._adopt(self._database.read())
+            if self._owed:
+                self._database.write(self._owed)
+                self._owed.on_disk()
+            if now().mono >= self._prune_at:
+                more = self._database.prune(self._keep_days)
+                self._prune_at = now().mono + (0 if more else _DAY_S)
+            self._error, self._tries = None, 0
         except Exception as exc:  # whatever it is: the thread lives on, and so do the alerts
-            error = StoreError(f"{self._path}: {exc}")
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        for job in jobs:
-            if isinstance(job, Batch):
-                self._loop.call_soon_threadsafe(self._on_kept, job, error)
-        return [] if error is None else [*owed, *jobs][-_OWED_AT_MOST:]
+            self._fail(exc if isinstance(exc, StoreError) else StoreError(f"{self._path}: {exc!r}"))
+        return found
 
+    def _adopt(self, found: Found) -> Found:
+        """The part of it that this run knows nothing of; opening may take long, so what was said meanwhile counts."""
+        self._take(0)
+        return self._owed.adopt(found)
 
-def _keep(connection: sqlite3.Connection, batch: Batch) -> None:
-    connection.executemany(
-        "INSERT OR IGNORE INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in batch.events],
-    )
-    for save in batch.saves:
-        if save.row is None:
-            connection.execute("DELETE FROM kept WHERE kind = ? AND key = ?", (save.table, save.key))
-        else:
-            connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (save.table, save.key, save.row))
+    def _lose(self, error: StoreError) -> None:
+        """The file is gone: say so, and write all that matters into a new one."""
+        assert self._database is not None
+        self._call(self._say, str(error))
+        self._database.close()
+        self._database = None
+        self._owed.file_lost()
 
+    def _fail(self, error: StoreError) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        low_s, high_s = self._pauses_s
+        pause_s = float("inf") if isinstance(error, StoreNewer) else min(high_s, low_s * 2 ** min(self._tries, 20))
+        self._error = error
+        self._tries += 1
+        self._try_at = now().mono + pause_s
 
-def _read(connection: sqlite3.Connection) -> tuple[Kept, list[Message]]:
-    unsent = [
-        Message(topic, payload, False, 1, *names)
-        for topic, payload, *names in connection.execute(
-            "SELECT topic, payload, rank, event_id, incident_id, opened_ms, at_ms"
-            " FROM events WHERE sent_ms IS NULL ORDER BY n"
-        )
-    ]
-    rows = connection.execute("SELECT kind, key, row FROM kept").fetchall()
-    [last_named] = connection.execute("SELECT max(opened_ms) FROM events").fetchone()
-    kept = Kept(
-        incidents=tuple(row for kind, _, row in rows if kind == "incident"),
-        baselines={key: row for kind, key, row in rows if kind == "baseline"},
-        last_named_ms=last_named or 0,
-    )
-    return kept, unsent
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have the event loop call this, if it still runs."""
+        assert self._loop is not None
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)

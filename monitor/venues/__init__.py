@@ -31,6 +31,10 @@ class Venue(Protocol):
     environments: Mapping[str, Hosts]
     bodies: Mapping[str, Request]
     """The keys of a snapshot file, and the request whose answer each one is."""
+    contract_streams: tuple[str, ...]
+    """Streams that tell of changed contracts; silent for as long as none changes."""
+    rate_streams: tuple[str, ...]
+    """Streams that carry what assets are worth as collateral; none where the market has no such thing."""
 
     @property
     def requests(self) -> Requests: ...
@@ -60,7 +64,10 @@ class Venue(Protocol):
         ...
 
     def decode_market(self, raw: bytes, market: str, wanted: Collection[str] | None) -> list[Event]:
-        """Read one frame of the market stream; marks of symbols not wanted are skipped (None: all are wanted)."""
+        """Read one frame of the market stream; marks of symbols not wanted are skipped (None: all are wanted).
+
+        Contracts that changed and rates are read of all.
+        """
         ...
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
@@ -68,7 +75,7 @@ class Venue(Protocol):
         ...
 
     def decode_answer(self, request: Request, body: bytes, account: str, market: str, sent_ms: int) -> list[Event]:
-        """Read the answer to one request of `requests.account`, `.reconcile`, `.contracts` or `.marks`."""
+        """Read the answer to one of `requests`, other than those for the time and for streams."""
         ...
 
 

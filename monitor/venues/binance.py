@@ -16,6 +16,7 @@ from monitor.errors import DecodeError
 from monitor.events import (
     AccountChanged,
     AccountModeChanged,
+    AdlQuantilesRead,
     Balance,
     BalancesRead,
     Bracket,
@@ -27,10 +28,12 @@ from monitor.events import (
     ForcedKind,
     MarginCall,
     MarginTypesRead,
+    OrdersCancelled,
     Position,
     PositionKey,
     PositionsRead,
     Side,
+    StrategyEnded,
     StreamControl,
     StreamExpired,
 )
@@ -64,6 +67,9 @@ _FORCED = {
     "settlement_autoclose-": ForcedKind.SETTLEMENT,
     "delivery_autoclose-": ForcedKind.SETTLEMENT,
 }
+_EXPIRED_BY_LIQUIDATION = "5"
+_STRATEGY_LIQUIDATED = {8005: True, 8015: False}
+_HIGHEST_QUANTILE = 4
 
 
 def side(value: object) -> Side:
@@ -113,7 +119,7 @@ def _forced_kind(client_id: str) -> ForcedKind | None:
 
 
 def order_trade_update(frame: Frame, account: str) -> Iterable[Event]:
-    """`ORDER_TRADE_UPDATE`: executions, and forced orders from their first frame.
+    """`ORDER_TRADE_UPDATE`: executions, forced orders from their first frame, and own orders that a liquidation ends.
 
     A forced order is known by its client id; only where that says nothing by type or execution. A real liquidation
     has been recorded as type LIQUIDATION with execution TRADE, so CALCULATED alone would miss it.
@@ -123,6 +129,9 @@ def order_trade_update(frame: Frame, account: str) -> Iterable[Event]:
     forced = _forced_kind(client_id)
     if forced is None and (order.get("o") == "LIQUIDATION" or order.get("x") == "CALCULATED"):
         forced = ForcedKind.LIQUIDATION
+    ended = order.get("x") in ("EXPIRED", "CANCELED")
+    if forced is None and ended and str(order.get("er")) == _EXPIRED_BY_LIQUIDATION:
+        yield OrdersCancelled(account, text(order["s"]), integer(order["i"]), moment(order["T"]))
     executed = decimal(order.get("l", "0")) if order.get("x") in ("TRADE", "CALCULATED") else ZERO
     if not executed and forced is None:
         return
@@ -160,8 +169,16 @@ def margin_call(frame: Frame, account: str) -> Iterable[Event]:
     yield MarginCall(account, rows, moment(frame["E"]))
 
 
+def strategy_update(frame: Frame, account: str) -> Iterable[Event]:
+    """`STRATEGY_UPDATE`: of its opcodes only those that may mean a liquidation."""
+    strategy = frame["su"]
+    liquidated = _STRATEGY_LIQUIDATED.get(integer(strategy["c"]))
+    if liquidated is not None:
+        yield StrategyEnded(account, text(strategy["s"]), integer(strategy["si"]), liquidated, moment(frame["T"]))
+
+
 def _expired(frame: Frame, account: str) -> Iterable[Event]:
-    yield StreamExpired(account)
+    yield StreamExpired(account, optional_text(frame.get("listenKey")))
 
 
 def _shutdown(frame: Frame, account: str) -> Iterable[Event]:
@@ -173,10 +190,11 @@ _PRIVATE: dict[str, Callable[[Frame, str], Iterable[Event]]] = {
     "ORDER_TRADE_UPDATE": order_trade_update,
     "ACCOUNT_CONFIG_UPDATE": account_config_update,
     "MARGIN_CALL": margin_call,
+    "STRATEGY_UPDATE": strategy_update,
     "listenKeyExpired": _expired,
     "serverShutdown": _shutdown,
-    # Of no use for the risk of an account: TRADE_LITE repeats ORDER_TRADE_UPDATE with less, ALGO_UPDATE, GRID_UPDATE,
-    # STRATEGY_UPDATE and CONDITIONAL_ORDER_TRIGGER_REJECT tell of orders that have not traded.
+    # Of no use for the risk of an account: TRADE_LITE repeats ORDER_TRADE_UPDATE with less, ALGO_UPDATE, GRID_UPDATE
+    # and CONDITIONAL_ORDER_TRIGGER_REJECT tell of orders that have not traded.
 }
 
 
@@ -244,8 +262,36 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
         unrealized_pnl=decimal(row.get("unRealizedProfit", row.get("unrealizedProfit", "0"))),
         maintenance_margin=decimal(row["maintMargin"]) if "maintMargin" in row else None,
         liquidation_price=printed if printed > 0 else None,
+        adl_quantile=_quantile_or_none(row.get("adl")),
     )
     return position, figures
+
+
+def _quantile(value: object) -> int:
+    quantile = integer(value)
+    if not 0 <= quantile <= _HIGHEST_QUANTILE:
+        raise ValueError(f"not a quantile: {quantile}")
+    return quantile
+
+
+def _quantile_or_none(value: object) -> int | None:
+    """It decides nothing about the position, so one that misreads is unknown, and the row stays."""
+    try:
+        return _quantile(value)
+    except ValueError:
+        return None
+
+
+def adl_quantiles_read(body: Any, account: str) -> Iterable[Event]:
+    """`adlQuantile`: in one-way mode a row has `LONG`, `SHORT` and `BOTH`; `HEDGE` is a marker and no quantile."""
+
+    def read(row: Frame) -> list[tuple[PositionKey, int]]:
+        symbol, quantiles = text(row["symbol"]), row["adlQuantile"]
+        said = {s: quantiles.get(s.name) for s in Side}
+        return [(PositionKey(symbol, s), _quantile(value)) for s, value in said.items() if value is not None]
+
+    rows = each_readable(read, body if isinstance(body, list) else [body])
+    yield AdlQuantilesRead(account, {key: quantile for row in rows for key, quantile in row})
 
 
 def _isolated_wallet(row: Frame) -> Decimal:
@@ -312,20 +358,31 @@ def brackets_read(body: Any, account: str, *floors: str) -> Iterable[Event]:
         floors: What the lower edge of a bracket is called, in order of preference.
     """
 
-    def read(row: Frame) -> tuple[str, tuple[Bracket, ...]]:
-        return text(row["symbol"]), _brackets(row["brackets"], floors)
+    def read(row: Frame) -> tuple[str, tuple[Bracket, ...], Decimal | None]:
+        given = row.get("notionalCoef")
+        coef = None if given is None else decimal(given)
+        if coef is not None and coef <= 0:
+            raise ValueError(f"a bracket multiplier of {coef}")
+        return text(row["symbol"]), bracket_rows(row["brackets"], "bracket", floors, "maintMarginRatio", "cum"), coef
 
-    yield BracketsRead(account, dict(each_readable(read, body if isinstance(body, list) else [body])))
+    rows = list(each_readable(read, body if isinstance(body, list) else [body]))
+    brackets = {symbol: brackets for symbol, brackets, _ in rows}
+    yield BracketsRead(account, brackets, {symbol: coef for symbol, _, coef in rows if coef is not None})
 
 
-def _brackets(rows: Any, floors: Iterable[str]) -> tuple[Bracket, ...]:
+def bracket_rows(rows: Any, number: str, floors: Iterable[str], rate: str, amount: str) -> tuple[Bracket, ...]:
+    """The brackets of one symbol, by what their numbers are called here.
+
+    Args:
+        floors: What the lower edge is called, in order of preference.
+    """
     brackets = sorted(
         (
             Bracket(
-                number=integer(row["bracket"]),
+                number=integer(row[number]),
                 floor=decimal(next((row[name] for name in floors if name in row), None)),
-                rate=decimal(row["maintMarginRatio"]),
-                amount=decimal(row["cum"]),
+                rate=decimal(row[rate]),
+                amount=decimal(row[amount]),
             )
             for row in rows
         ),

@@ -11,9 +11,11 @@ from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
 _TIME = Request("GET", "/dapi/v1/time", "none", 1)
 _CONTRACTS = Request("GET", "/dapi/v1/exchangeInfo", "none", 1)
 _MARKS_NOW = Request("GET", "/dapi/v1/premiumIndex", "none", 10)
+_FUNDING_TERMS = Request("GET", "/dapi/v1/fundingInfo", "none", 0)
 _BRACKETS = Request("GET", "/dapi/v2/leverageBracket", "signed", 2)
 _ACCOUNT = Request("GET", "/dapi/v1/account", "signed", 5)
 _POSITIONS = Request("GET", "/dapi/v1/positionRisk", "signed", 1)
+_ADL_QUANTILES = Request("GET", "/dapi/v1/adlQuantile", "signed", 5)
 _FORCED = Request("GET", "/dapi/v1/forceOrders", "signed", 50)
 _OPEN_STREAM = Request("POST", "/dapi/v1/listenKey", "key", 1)
 _KEEP_STREAM = Request("PUT", "/dapi/v1/listenKey", "key", 1)
@@ -67,6 +69,8 @@ class BinanceCoinm(Binance):
             forced=_FORCED,
             open_stream=_OPEN_STREAM,
             keep_stream=_KEEP_STREAM,
+            market_facts=(_FUNDING_TERMS,),
+            account_facts=(_ADL_QUANTILES,),
         )
 
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
@@ -76,6 +80,8 @@ class BinanceCoinm(Binance):
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
             _FORCED: lambda answer: binance.forced_read(answer, account),
+            _ADL_QUANTILES: lambda answer: binance.adl_quantiles_read(answer, account),
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
+            _FUNDING_TERMS: lambda answer: binance_market.funding_terms_read(answer, market),
         }

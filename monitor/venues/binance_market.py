@@ -1,19 +1,37 @@
-"""The market side that the Binance venues share: marks, funding, contracts."""
+"""The market side that the Binance venues share: marks, funding, contracts, rates of collateral."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from monitor.events import Contract, ContractsRead, Event, MarkPrice
-from monitor.venues.binance import each_readable
-from monitor.venues.wire import decimal, moment, number, parse, text
+from monitor.events import (
+    AdlRiskRead,
+    AssetRate,
+    AssetRates,
+    AssetTerms,
+    Contract,
+    ContractChanged,
+    ContractsRead,
+    Event,
+    FundingTermsRead,
+    InsuranceFundRead,
+    MarkPrice,
+)
+from monitor.venues.binance import MISREADS, Frame, bracket_rows, each_readable, unwrapped
+from monitor.venues.wire import decimal, flag, integer, moment, number, parse, text
+
+CONTRACT_STREAM = "!contractInfo"
+RATE_STREAM = "!assetIndex@arr"
 
 _PERPETUAL_DELIVERY_MS = 4_133_404_800_000
+_ADL_RISKS = ("low", "medium", "high")
+_LONGEST_INTERVAL_H = 24
 
 
 class _Mark(Struct, gc=False):
@@ -36,15 +54,27 @@ _MARKS: msgspec.json.Decoder[_Mark | list[_Mark]] = msgspec.json.Decoder(_Mark |
 _ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
 
 
-def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
-    """The marks in one frame of the market stream; anything else in it is of no use here.
+def market_events(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
+    """What one frame of the market stream says; an event of no use here gives nothing.
 
     Args:
+        wanted: Symbols of which marks are made; contracts and rates are rare, and made of all.
         ours: What `st` is for this market: 1 USDⓈ-M, 2 COIN-M. A frame without it is of the market it came from.
     """
-    if b'"markPriceUpdate"' not in raw:
-        parse(raw)
-        return []
+    if b'"markPriceUpdate"' in raw:
+        return marks(raw, market, wanted, ours)
+    frame = unwrapped(parse(raw))
+    frames = [one for one in _listed(frame) if isinstance(one, dict)]
+    rates = [one for one in frames if one.get("e") == "assetIndexUpdate"]
+    changes = [one for one in frames if one.get("e") == "contractInfo" and one.get("st") in (None, ours)]
+    return [
+        *([_rates(rates, market, "E", "s", "B", "A")] if rates else ()),
+        *each_readable(lambda one: contract_changed(one, market), changes),
+    ]
+
+
+def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
+    """The marks in one frame, decoded without a detour: nearly every frame is one."""
     found = _ENVELOPE.decode(raw).data if b'"data"' in raw else _MARKS.decode(raw)
 
     def is_ours(mark: _Mark) -> bool:
@@ -73,18 +103,118 @@ def marks_now(answer: Any, market: str) -> Iterable[Event]:
         price = decimal(row["markPrice"])
         return MarkPrice(market, text(row["symbol"]), price, moment(row["time"]), *funding, bridged=True)
 
-    marks = each_readable(read, answer if isinstance(answer, list) else [answer])
-    return (mark for mark in marks if mark.price > 0)  # a contract that is not traded yet has no price
+    found = each_readable(read, _listed(answer))
+    return (mark for mark in found if mark.price > 0)  # a contract that is not traded yet has no price
+
+
+def _rates(rows: Iterable[Frame], market: str, at: str, symbol: str, bid: str, ask: str) -> AssetRates:
+    """Rates by what their parts are called here; `USDTUSD` is the rate of USDT."""
+
+    def read(row: Frame) -> tuple[str, AssetRate, int]:
+        asset = text(text(row[symbol]).removesuffix("USD"))
+        rate = AssetRate(decimal(row[bid]), decimal(row[ask]))
+        if asset == row[symbol] or min(rate.bid, rate.ask) <= 0:
+            raise ValueError(f"not the rate of an asset: {row[symbol]} {rate.bid} {rate.ask}")
+        return asset, rate, moment(row[at])
+
+    found = list(each_readable(read, rows))
+    return AssetRates(market, {asset: rate for asset, rate, _ in found}, max(at_ms for _, _, at_ms in found))
+
+
+def rates_now(answer: Any, market: str) -> Iterable[Event]:
+    """`assetIndex`: rates of every asset, or of one."""
+    if rows := _listed(answer):
+        yield structs.replace(_rates(rows, market, "time", "symbol", "bidRate", "askRate"), bridged=True)
+
+
+def contract_changed(frame: Frame, market: str) -> ContractChanged:
+    """`contractInfo`: `bks` is there only where the brackets change."""
+    brackets = frame.get("bks")
+    return ContractChanged(
+        market=market,
+        symbol=text(frame["s"]),
+        status=text(frame["cs"]),
+        delivery_ms=_delivery(frame.get("dt")),
+        brackets=bracket_rows(brackets, "bs", ("bnf",), "mmr", "cf") if brackets else None,
+        at_ms=moment(frame["E"]),
+    )
+
+
+def _delivery(at_ms: object) -> int | None:
+    """Perpetuals have the year 2100 for it, and a contract of which it is not said is one."""
+    delivery = _PERPETUAL_DELIVERY_MS if at_ms is None else moment(at_ms)
+    return None if delivery == _PERPETUAL_DELIVERY_MS else delivery
+
+
+def adl_risks_read(answer: Any, market: str) -> Iterable[Event]:
+    """`symbolAdlRisk`: of every symbol, or of one."""
+
+    def read(row: Frame) -> tuple[str, str]:
+        risk = text(row["adlRisk"]).lower()
+        if risk not in _ADL_RISKS:
+            raise ValueError(f"not an ADL risk: {risk}")
+        return text(row["symbol"]), risk
+
+    yield AdlRiskRead(market, dict(each_readable(read, _listed(answer))))
+
+
+def insurance_fund_read(answer: Any, market: str) -> Iterable[Event]:
+    """`insuranceBalance`: funds are pooled by groups of symbols; a list of groups, or one."""
+
+    def read(group: Frame) -> tuple[list[str], dict[str, Decimal]]:
+        return list(each_readable(text, group["symbols"])), dict(each_readable(balance, group["assets"]))
+
+    def balance(row: Frame) -> tuple[str, Decimal]:
+        return text(row["asset"]), decimal(row["marginBalance"])
+
+    balances: dict[str, dict[str, Decimal]] = {}
+    for symbols, assets in each_readable(read, _listed(answer)):
+        for symbol in symbols:
+            balances[symbol] = {**balances.get(symbol, {}), **assets}
+    yield InsuranceFundRead(market, balances)
+
+
+def funding_terms_read(answer: Any, market: str) -> Iterable[Event]:
+    """`fundingInfo`: only the symbols whose terms were adjusted are in it."""
+
+    def read(row: Frame) -> tuple[str, int]:
+        hours = integer(row["fundingIntervalHours"])
+        if not 1 <= hours <= _LONGEST_INTERVAL_H:
+            raise ValueError(f"a funding interval of {hours} h")
+        return text(row["symbol"]), hours
+
+    yield FundingTermsRead(market, dict(each_readable(read, _listed(answer))))
+
+
+def _listed(answer: Any) -> list[Any]:
+    """What is asked for all symbols is a list, for one an object."""
+    return answer if isinstance(answer, list) else [answer]
 
 
 def contracts_read(answer: Any, market: str) -> Iterable[Event]:
     contracts = each_readable(_contract, answer["symbols"])
-    yield ContractsRead(market, {contract.symbol: contract for contract in contracts})
+    yield ContractsRead(
+        market, {contract.symbol: contract for contract in contracts}, _asset_terms(answer.get("assets"))
+    )
+
+
+def _asset_terms(rows: Any) -> dict[str, AssetTerms]:
+    """`assets` of the contracts' answer; `autoAssetExchange` is a negative balance, or null."""
+
+    def read(row: Frame) -> tuple[str, AssetTerms]:
+        threshold = row.get("autoAssetExchange")
+        return text(row["asset"]), AssetTerms(
+            margin_available=flag(row["marginAvailable"]),
+            auto_exchange=None if threshold is None else abs(decimal(threshold)),
+        )
+
+    with suppress(*MISREADS):  # contracts are needed by more than these terms are
+        return dict(each_readable(read, rows or ()))
+    return {}
 
 
 def _contract(row: Any) -> Contract:
     lot: dict[str, Any] = next((f for f in row.get("filters", ()) if f.get("filterType") == "LOT_SIZE"), {})
-    delivery = moment(row.get("deliveryDate", _PERPETUAL_DELIVERY_MS))
     return Contract(
         symbol=text(row["symbol"]),
         base_asset=text(row["baseAsset"]),
@@ -92,6 +222,6 @@ def _contract(row: Any) -> Contract:
         status=str(row.get("status") or row.get("contractStatus") or ""),
         quantity_step=decimal(lot["stepSize"]) if "stepSize" in lot else None,
         liquidation_fee=decimal(row["liquidationFee"]) if "liquidationFee" in row else None,
-        delivery_ms=None if delivery == _PERPETUAL_DELIVERY_MS else delivery,
+        delivery_ms=_delivery(row.get("deliveryDate")),
         contract_size=decimal(row["contractSize"]) if "contractSize" in row else None,
     )

@@ -13,11 +13,16 @@ from monitor.venues.wire import Hosts, PrivateForm, Request, Requests, flag
 _TIME = Request("GET", "/fapi/v1/time", "none", 1)
 _CONTRACTS = Request("GET", "/fapi/v1/exchangeInfo", "none", 1)
 _MARKS_NOW = Request("GET", "/fapi/v1/premiumIndex", "none", 10)
+_RATES = Request("GET", "/fapi/v1/assetIndex", "none", 10)
+_ADL_RISKS = Request("GET", "/fapi/v1/symbolAdlRisk", "none", 1)
+_INSURANCE_FUND = Request("GET", "/fapi/v1/insuranceBalance", "none", 1)
+_FUNDING_TERMS = Request("GET", "/fapi/v1/fundingInfo", "none", 0)
 _MODE = Request("GET", "/fapi/v1/accountConfig", "signed", 5)
 _MARGIN_TYPES = Request("GET", "/fapi/v1/symbolConfig", "signed", 5)
 _BRACKETS = Request("GET", "/fapi/v1/leverageBracket", "signed", 1)
 _ACCOUNT = Request("GET", "/fapi/v3/account", "signed", 5)
 _POSITIONS = Request("GET", "/fapi/v3/positionRisk", "signed", 5)
+_ADL_QUANTILES = Request("GET", "/fapi/v1/adlQuantile", "signed", 5)
 _FORCED = Request("GET", "/fapi/v1/forceOrders", "signed", 50)
 _OPEN_STREAM = Request("POST", "/fapi/v1/listenKey", "key", 1)
 _KEEP_STREAM = Request("PUT", "/fapi/v1/listenKey", "key", 1)
@@ -30,6 +35,7 @@ class BinanceUsdm(Binance):
     st = 1
     inverse = False
     private_forms: tuple[PrivateForm, ...] = ("query", "multi", "path", "subscribe")
+    rate_streams: tuple[str, ...] = (binance_market.RATE_STREAM,)
 
     environments: Mapping[str, Hosts] = {
         "live": Hosts(
@@ -60,6 +66,7 @@ class BinanceUsdm(Binance):
         "positionRisk": _POSITIONS,
         "exchangeInfo": _CONTRACTS,
         "premiumIndex": _MARKS_NOW,
+        "assetIndex": _RATES,
     }
 
     @property
@@ -73,6 +80,9 @@ class BinanceUsdm(Binance):
             forced=_FORCED,
             open_stream=_OPEN_STREAM,
             keep_stream=_KEEP_STREAM,
+            rates=_RATES,
+            market_facts=(_FUNDING_TERMS, _ADL_RISKS, _INSURANCE_FUND),
+            account_facts=(_ADL_QUANTILES,),
         )
 
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
@@ -83,8 +93,13 @@ class BinanceUsdm(Binance):
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
             _FORCED: lambda answer: binance.forced_read(answer, account),
+            _ADL_QUANTILES: lambda answer: binance.adl_quantiles_read(answer, account),
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
+            _RATES: lambda answer: binance_market.rates_now(answer, market),
+            _ADL_RISKS: lambda answer: binance_market.adl_risks_read(answer, market),
+            _INSURANCE_FUND: lambda answer: binance_market.insurance_fund_read(answer, market),
+            _FUNDING_TERMS: lambda answer: binance_market.funding_terms_read(answer, market),
         }
 
 

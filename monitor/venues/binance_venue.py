@@ -29,6 +29,8 @@ class Binance(ABC):
     environments: Mapping[str, Hosts]
     bodies: Mapping[str, Request]
     private_forms: tuple[PrivateForm, ...]
+    contract_streams: tuple[str, ...] = (binance_market.CONTRACT_STREAM,)
+    rate_streams: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -70,9 +72,9 @@ class Binance(ABC):
         """Read one frame of the market stream; an acknowledgement or an event of no use here gives [].
 
         Raises:
-            DecodeError: Not JSON, or a mark that misreads.
+            DecodeError: Not JSON, or an event of use here that misreads.
         """
-        return _read(lambda: binance_market.marks(raw, market, wanted, self.st), raw)
+        return _read(lambda: binance_market.market_events(raw, market, wanted, self.st), raw)
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
         return binance.decode_private(raw, account)

@@ -48,12 +48,16 @@ class Requests(Struct, frozen=True):
 
     Args:
         time: Exchange time.
-        market: Once per market: contracts, and a first mark of everything.
+        contracts: Once in a while per market: what is listed.
+        marks: Marks of everything, for as long as no stream brings them.
         account: Once per account and connection: modes, margin types, brackets, balances, positions.
         forced: Own forced orders of the last days, asked for after a time in which nobody was listening.
         reconcile: The part of `account` that is asked again on a schedule; balances first.
         open_stream: Gives the key of the private stream.
         keep_stream: Keeps it alive.
+        rates: What assets are worth as collateral, for as long as no stream brings it. None: no such thing here.
+        market_facts: Once in a while per market, each for itself: what is good to know, and no figure depends on.
+        account_facts: Once in a while per account, likewise.
     """
 
     time: Request
@@ -64,6 +68,9 @@ class Requests(Struct, frozen=True):
     forced: Request
     open_stream: Request
     keep_stream: Request
+    rates: Request | None = None
+    market_facts: tuple[Request, ...] = ()
+    account_facts: tuple[Request, ...] = ()
 
 
 def number(text: str) -> Decimal:

@@ -1,0 +1,122 @@
+"""`marginwatch record`: what the links say, into a session file, until it is told to stop. Nothing is published."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from monitor.commands import complain
+from monitor.config import Config, Secret
+from monitor.core import Core
+from monitor.effects import Resync, Watch
+from monitor.errors import ConfigError
+from monitor.events import Tick
+from monitor.recording import Opening, Secrets
+from monitor.shell import logs, settings
+from monitor.shell.account_feed import AccountFeed
+from monitor.shell.clock import now
+from monitor.shell.inbox import Inbox
+from monitor.shell.market_feed import MarketFeed
+from monitor.shell.recorder import SessionWriter
+from monitor.shell.rest import Budget, Rest
+
+
+def main(config_path: str | None, out: str) -> int:
+    try:
+        config = settings.load(settings.find(config_path))
+        found = settings.fetch(config)
+    except ConfigError as exc:
+        return complain(exc)
+    logs.setup(config.log.format, config.log.level, sys.stderr)
+    return asyncio.run(_record(config, found, Path(out)))
+
+
+async def _record(config: Config, found: Mapping[Secret, str], path: Path) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    failures: list[str] = []
+
+    def failed(reason: str) -> None:
+        failures.append(reason)
+        stop.set()
+
+    opening = Opening(now().wall_ms, instance=config.instance or socket.gethostname(), setup=config.setup)
+    try:
+        writer = SessionWriter(path, opening, Secrets(found.values()), failed)
+    except FileExistsError:
+        print(f"marginwatch record: {path} exists; give another name, or move it away", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        print(f"marginwatch record: {path}: {exc.strerror}", file=sys.stderr)
+        return 1
+    print(f"recording to {path}; Ctrl-C ends it", file=sys.stderr)
+    try:
+        await _Listener(config, found, writer).run(stop)
+    finally:
+        writer.close()
+    if failures:
+        print(f"marginwatch record: {path}: {failures[0]}; what it has until then can be replayed", file=sys.stderr)
+        return 1
+    print(f"{writer.lines} lines; see `marginwatch replay {path}`", file=sys.stderr)
+    return 0
+
+
+class _Listener:
+    """The links as the daemon has them; the core says what they have to bring, and what it tells is not heard."""
+
+    def __init__(self, config: Config, found: Mapping[Secret, str], writer: SessionWriter) -> None:
+        self._inbox = Inbox()
+        self._core = Core(config.setup, now())
+        self._tick_s = config.links.tick_s
+        self._rests: list[Rest] = []
+        self._markets: dict[str, MarketFeed] = {}
+        self._accounts: dict[str, AccountFeed] = {}
+        budgets: dict[str, Budget] = {}
+        for account in config.accounts:
+            budget = budgets.setdefault(account.hosts.rest_url, Budget(config.links.weight_per_minute))
+            public = Rest(account.hosts, budget, config.links.rest_timeout_s)
+            own = Rest(
+                account.hosts, budget, config.links.rest_timeout_s, found[account.api_key], found[account.secret]
+            )
+            self._rests += [public, own]
+            if account.market not in self._markets:
+                market = MarketFeed(account.market, account, public, self._inbox, config.links, tap=writer)
+                self._markets[account.market] = market
+            self._accounts[account.name] = AccountFeed(account, own, self._inbox, config.links, tap=writer)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        feeds = (*self._markets.values(), *self._accounts.values())
+        parts = [asyncio.create_task(feed.run(), name=f"feed[{feed.link.name}]") for feed in feeds]
+        parts += [asyncio.create_task(self._pump(), name="pump"), asyncio.create_task(self._tick(), name="tick")]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for feed in feeds:
+                feed.stop()
+            for task in (stopping, *parts):
+                task.cancel()
+            ended = await asyncio.gather(*parts, return_exceptions=True)
+            for rest in self._rests:
+                await rest.close()
+        for error in ended:
+            if isinstance(error, Exception):  # a bug; a cancelled task is none
+                raise error
+
+    async def _tick(self) -> None:
+        while True:
+            self._inbox.put([Tick()])
+            await asyncio.sleep(self._tick_s)
+
+    async def _pump(self) -> None:
+        while True:
+            for effect in self._core.step(await self._inbox.take(), now()):
+                if isinstance(effect, Watch):
+                    self._markets[effect.market].watch(effect.symbols, effect.rates)
+                elif isinstance(effect, Resync):
+                    self._accounts[effect.account].resync()

@@ -1,0 +1,58 @@
+"""`marginwatch ack` and `marginwatch silence`: commands to a running daemon, over MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+import msgspec
+from aiomqtt import MqttError
+from msgspec import structs
+
+from monitor import steering
+from monitor.commands import complain
+from monitor.config import Config
+from monitor.errors import CommandError, ConfigError
+from monitor.shell import settings
+from monitor.shell.broker import say
+
+
+def ack(config_path: str | None, incident_id: str) -> int:
+    return _send(config_path, steering.ACK, {"incident_id": incident_id})
+
+
+def silence(config_path: str | None, about: dict[str, str | None], for_s: float) -> int:
+    given = {key: value for key, value in about.items() if value is not None}
+    return _send(config_path, steering.SILENCE, {**given, "for_s": for_s})
+
+
+def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
+    payload = msgspec.json.encode(body)
+    try:
+        config = settings.load(settings.find(config_path))
+        password = _password(config)
+        steering.parse(command, payload, round(time.time() * 1000))
+    except ConfigError as exc:
+        return complain(exc)
+    except CommandError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    if not config.cmd.enabled:
+        print("[cmd] enabled is false: the daemon does not listen to commands", file=sys.stderr)
+        return 1
+    mqtt = structs.replace(config.mqtt, username=config.cmd.username or config.mqtt.username)
+    topic = f"{mqtt.prefix}/cmd/{command}"
+    try:
+        asyncio.run(say(mqtt, password, topic, payload))
+    except (MqttError, OSError) as exc:
+        print(f"the broker {mqtt.host}:{mqtt.port} did not take it: {exc}", file=sys.stderr)
+        return 1
+    print(f"told {topic}; the daemon's log, and the incident's retained topic, say what became of it")
+    return 0
+
+
+def _password(config: Config) -> str | None:
+    secret = config.cmd.password if config.cmd.username else config.mqtt.password
+    return None if secret is None else settings.fetch_one(config, secret)

@@ -1,0 +1,123 @@
+"""The rule `forced_order`: orders that the exchange sends in our name, told at once and reported when over."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from monitor.accounts import WatchedAccount
+from monitor.effects import Fact, Save
+from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey, Side, StrategyEnded
+from monitor.forced import SEVERITIES, ForcedReport
+from monitor.incidents import Change, IncidentKey, Resolution
+from monitor.names import slug
+from monitor.reporter import Reporter
+from monitor.risk.pools import row_slug
+from monitor.rules import ForcedOrderRule, HedgeBrokenRule, Severity
+from monitor.telling import fact_story, forced_story
+from monitor.wording import plain
+
+RULE = "forced_order"
+
+
+class ForcedOrdersJudge:
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._incidents = reporter.incidents
+
+    def happened(self, account: WatchedAccount, event: Fill, kind: ForcedKind, now: Now) -> None:
+        """Tell of a forced order at its first frame, whatever that is, and add up what follows."""
+        rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
+        if not rule.enabled or account.forced_orders.is_done(event):
+            return
+        key = PositionKey(event.symbol, event.side)
+        seen, bankruptcy = account.last_seen(key)
+        contract = account.market.contracts.get(event.symbol)
+        fund = account.market.insurance_fund.get(event.symbol, {})
+        asset = account.book.margin_assets.get(event.symbol) or (contract.margin_asset if contract else None)
+        report = ForcedReport(
+            kind=kind,
+            key=key,
+            is_long=event.quantity < 0 if seen is None else seen.is_long,
+            asset=asset,
+            liquidation_price=None if seen is None else seen.liquidation_price,
+            bankruptcy_price=bankruptcy,
+            insurance_fund=None if asset is None else fund.get(asset),
+            hedge=account.hedge_lately(event.symbol, now),
+        )
+        first = account.forced_orders.begin(report, now)
+        account.forced_orders.filled(key, event, now)
+        if first:
+            change = self._incidents.begin(IncidentKey(account.name, RULE, row_slug(key)), SEVERITIES[kind], now)
+            self._tell(account, change, account.forced_orders.running[key], now)
+
+    def cancelled(self, account: WatchedAccount, event: OrdersCancelled, now: Now) -> None:
+        """Count an own order that the exchange has cancelled to liquidate."""
+        account.forced_orders.cancelled(event, now)
+
+    def strategy_ended(self, account: WatchedAccount, event: StrategyEnded, now: Now) -> None:
+        """Tell of a trading bot that was liquidated, unless the liquidation itself is being told already."""
+        rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
+        running = any(key.symbol == event.symbol for key in account.forced_orders.running)
+        if rule.enabled and event.liquidated and not running:
+            key = IncidentKey(account.name, RULE, slug(event.symbol))
+            change = self._incidents.note(key, Severity.LIQUIDATION, now)
+            facts: dict[str, Fact] = {"strategy_id": event.strategy_id}
+            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+            story = fact_story(account, change, None, event.symbol, facts, ages, now, seq)
+            self._reporter.emit(story, now)
+
+    def end(self, account: WatchedAccount, now: Now) -> None:
+        """Report the forced orders that are over; one of an earlier run is over once the account is known again."""
+        rule = account.rules.of(RULE, account.name, account.setup.labels)
+        assert isinstance(rule, ForcedOrderRule)
+        for name in account.forced_orders.outdated(now):
+            self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
+        for report in account.forced_orders.over(rule.settle_s, now):
+            row = account.book.rows.get(report.key)
+            report.left = Decimal(0) if row is None else row.quantity
+            self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
+            self._judge_hedge(account, report, now)
+            rows = account.forced_orders.done(report, now)
+            self._reporter.effects += (Save("forced", f"{account.name}/{name}", row) for name, row in rows)
+        account.forced_orders.forget()
+        running = {row_slug(key) for key in account.forced_orders.running}
+        for incident in self._reporter.of(account.name, RULE):
+            if incident.subject not in running:
+                self._resolve(account, incident.key, None, now)
+
+    def _judge_hedge(self, account: WatchedAccount, report: ForcedReport, now: Now) -> None:
+        """Tell of a hedge of which a forced order has left one leg alone, or much less than there was."""
+        symbol = report.key.symbol
+        rule = account.rules.of("hedge_broken", account.name, account.setup.labels, [symbol])
+        assert isinstance(rule, HedgeBrokenRule)
+        if report.hedge is None or not rule.enabled:
+            return
+        was_hedged = min(abs(quantity) for quantity in report.hedge)
+        legs = [account.book.quantity(PositionKey(symbol, side)) for side in (Side.LONG, Side.SHORT)]
+        hedged = min(abs(quantity) for quantity in legs)
+        alone = not hedged and any(legs)
+        if alone or (hedged and was_hedged - hedged >= rule.changed_by * was_hedged):
+            key = IncidentKey(account.name, "hedge_broken", slug(symbol))
+            change = self._incidents.note(key, Severity.CRITICAL if alone else Severity.WARNING, now)
+            facts: dict[str, Fact] = {
+                "long_before": plain(report.hedge[0]),
+                "short_before": plain(report.hedge[1]),
+                "long_after": plain(legs[0]),
+                "short_after": plain(legs[1]),
+            }
+            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+            self._reporter.emit(fact_story(account, change, None, symbol, facts, ages, now, seq), now)
+
+    def _resolve(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
+        still = {row_slug(p.key): p for p in account.book.positions()}
+        how: Resolution = "partly_liquidated" if key.subject in still else "liquidated"
+        severity = self._incidents.open[key].severity  # each kind has its own, which outlives a restart
+        if severity is not SEVERITIES[ForcedKind.LIQUIDATION]:
+            how = "adl" if severity is SEVERITIES[ForcedKind.ADL] else "settled"
+        change = self._incidents.resolve(key, how, None, now)
+        if change is not None:
+            self._tell(account, change, report, now)
+
+    def _tell(self, account: WatchedAccount, change: Change, report: ForcedReport | None, now: Now) -> None:
+        ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+        self._reporter.emit(forced_story(account, change, report, ages, now, seq), now)

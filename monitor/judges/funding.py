@@ -1,0 +1,56 @@
+"""The rule `funding_forecast`: what the next funding would do to a pool, told before it is charged."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec import structs
+
+from monitor.accounts import WatchedAccount
+from monitor.events import Now
+from monitor.incidents import IncidentKey
+from monitor.reporter import Reporter
+from monitor.risk.attribution import adverse, moves_between
+from monitor.risk.funding import after
+from monitor.risk.report import PoolRisk
+from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
+from monitor.telling import forecast_story
+
+RULE = "funding_forecast"
+_STEPS = tuple(Step(Decimal(s), s - Decimal("0.5"), s) for s in Severity if s is not Severity.OK)
+"""What is held against the rule is how bad it would be: a severity's own rank."""
+
+
+class FundingJudge:
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def judge(self, account: WatchedAccount, risk: PoolRisk, now: Now) -> None:
+        """Look at the funding that comes next, while it is near; asked once a tick."""
+        rule = account.rule(RULE, risk.pool)
+        assert isinstance(rule, FundingForecastRule)
+        key = IncidentKey(account.name, RULE, risk.pool.id)
+        near = account.near_funding(risk, now, rule.within_s)
+        if near is not None and near.next_ms <= account.market.exchange_ms(now):
+            near = None  # it is over; a mark that is silent since then does not know it
+        then = None if near is None else after(risk, near, account.terms)
+        severity = Severity.OK if then is None else self._severity(account, risk, then, rule)
+        trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
+        by_rank = structs.replace(rule, steps=_STEPS)
+        change = self._reporter.incidents.observe(key, by_rank, Decimal(severity), now, trusted=trusted)
+        if change is None and trusted and self._reporter.is_unconfirmed(key):
+            change = self._reporter.retained(key)
+        if change is not None:
+            ages, seq = self._reporter.ages(account, risk.pool, now), self._reporter.seq(change)
+            self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now, seq), now)
+
+    def _severity(self, account: WatchedAccount, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> Severity:
+        """How bad it would be: the step of the margin ratio that it would reach, or a notice for a price that moves."""
+        levels = account.rule("margin_ratio", risk.pool)
+        assert isinstance(levels, MarginRatioRule)
+        reached = levels.severity(then.margin_ratio)
+        if reached > levels.severity(risk.margin_ratio):
+            return reached
+        marks = account.market.prices
+        nearer = [adverse(m, marks[m.key.symbol]) / marks[m.key.symbol] for m in moves_between(risk, then)]
+        return Severity.NOTICE if any(part >= rule.notice_at for part in nearer) else Severity.OK

@@ -1,0 +1,55 @@
+"""The rules about the daemon itself: its clock against the exchange's, and the store that it keeps its word with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from monitor.accounts import WatchedAccount
+from monitor.effects import INSTANCE, Fact
+from monitor.events import ClockOffset, Now, StoreState
+from monitor.incidents import Change, IncidentKey
+from monitor.names import slug
+from monitor.reporter import Reporter
+from monitor.rules import Severity
+from monitor.telling import instance_story
+
+RULES = ("clock_offset", "store_unusable")
+
+
+class InstanceJudge:
+    def __init__(self, reporter: Reporter, accounts: Mapping[str, WatchedAccount]) -> None:
+        self._reporter = reporter
+        self._incidents = reporter.incidents
+        self._accounts = accounts
+
+    def clock(self, event: ClockOffset, now: Now) -> None:
+        """A wrong clock invents no staleness here, but the times that we print, and other programs, go by it."""
+        account = self._first(event.market)
+        rule = account.rules.of("clock_offset")
+        key = IncidentKey(INSTANCE, "clock_offset", slug(event.market))
+        change = self._incidents.observe(key, rule, abs(Decimal(event.offset_ms)), now)
+        if change is None and self._reporter.is_unconfirmed(key):
+            change = self._reporter.retained(key)
+        self._tell(account, change, {"offset_ms": event.offset_ms}, now)
+
+    def store(self, event: StoreState, now: Now) -> None:
+        """What cannot be kept would be told twice, or never, after a restart."""
+        account = next(iter(self._accounts.values()))
+        key = IncidentKey(INSTANCE, "store_unusable", "store")
+        change: Change | None = None
+        if event.reason is None:
+            change = self._incidents.resolve(key, "recovered", None, now)
+        elif account.rules.of(key.rule).enabled and (
+            key not in self._incidents.open or self._reporter.is_unconfirmed(key)
+        ):
+            change = self._incidents.begin(key, Severity.WARNING, now)
+        self._tell(account, change, {"reason": event.reason}, now)
+
+    def _first(self, market: str) -> WatchedAccount:
+        return next(a for a in self._accounts.values() if a.setup.market == market)
+
+    def _tell(self, account: WatchedAccount, change: Change | None, facts: dict[str, Fact], now: Now) -> None:
+        if change is not None:
+            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+            self._reporter.emit(instance_story(account, change, facts, ages, now, seq), now)

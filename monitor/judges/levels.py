@@ -1,0 +1,116 @@
+"""The rules about pools: margin ratio, liquidation distance, drift; and how the incidents of a vanished pool end."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from monitor.accounts import FORCED_MEMORY_S, WatchedAccount
+from monitor.events import ForcedKind, Now, PositionKey, Side
+from monitor.incidents import Change, IncidentKey, Resolution
+from monitor.reporter import Reporter
+from monitor.risk.report import PoolRisk
+from monitor.rules import MarginRatioRule, Rule, Severity
+from monitor.telling import pool_story
+
+LEVELS = ("margin_ratio", "liquidation_distance")
+RULES = (*LEVELS, "drift", "funding_forecast")
+"""Every rule of which the subject is a pool; a vanished one ends them all."""
+
+
+_REDUCED: dict[ForcedKind, Resolution] = {
+    ForcedKind.LIQUIDATION: "partly_liquidated",
+    ForcedKind.ADL: "adl",
+    ForcedKind.SETTLEMENT: "settled",
+}
+
+
+class LevelsJudge:
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._incidents = reporter.incidents
+
+    def judge(self, account: WatchedAccount, before: PoolRisk | None, risk: PoolRisk, now: Now) -> None:
+        """Hold a pool against its rules. One with an unknown input is neither better nor worse: it is stale."""
+        if risk.margin_ratio is None:
+            return
+        trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
+        for name in LEVELS:
+            rule = account.rule(name, risk.pool)
+            value = risk.margin_ratio if name == "margin_ratio" else risk.distance
+            at_least = Severity.OK
+            if isinstance(rule, MarginRatioRule) and risk.distance is not None:
+                warned = any(s.severity is Severity.WARNING and s.fires(value) for s in rule.steps)
+                at_least = Severity.CRITICAL if warned and risk.distance < rule.critical_within else Severity.OK
+            key = IncidentKey(account.name, name, risk.pool.id)
+            change = self._incidents.observe(
+                key,
+                rule,
+                value,
+                now,
+                trusted=trusted,
+                at_least=at_least,
+                distance=risk.distance,
+                continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
+            )
+            if change is not None:
+                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, before, risk, now)
+            elif trusted and self._reporter.is_unconfirmed(key):
+                self._tell(account, self._reporter.retained(key), rule, None, risk, now)
+
+    def _replaced(self, account: WatchedAccount, rule: str, risk: PoolRisk, now: Now) -> str | None:
+        """The incident of a pool that has become this one, because the account's mode or a margin type was switched."""
+        keys = frozenset(p.position.key for p in risk.positions)
+        old = [i for i in self._reporter.of(account.name, rule) if account.became(i.subject, keys)]
+        return max(old, key=lambda i: i.severity).incident_id if old else None
+
+    def judge_drift(self, account: WatchedAccount, now: Now) -> None:
+        """Hold our figures against those that a snapshot has brought."""
+        for pool_id, found in account.compare().items():
+            if account.rates_are_stale(account.pools[pool_id], now):
+                continue  # marks come with the exchange's figures, rates of collateral do not
+            rule = account.rule("drift", account.pools[pool_id])
+            key = IncidentKey(account.name, "drift", pool_id)
+            change = self._incidents.observe(key, rule, found.worst, now)
+            if change is not None:
+                self._tell(account, change, rule, None, account.risks.get(pool_id), now)
+
+    def forget(self, account: str, pool_id: str) -> None:
+        """A pool is not there any more: what was about to be told of it begins anew if it comes back."""
+        for rule in RULES:
+            self._incidents.forget(IncidentKey(account, rule, pool_id))
+
+    def end_vanished(self, account: WatchedAccount, now: Now) -> None:
+        """Resolve the incidents of pools that are not there any more, once it is clear how they ended."""
+        for incident in self._reporter.of(account.name, *RULES):
+            if incident.subject in account.pools:
+                continue
+            sides = [Side.BOTH, *(side for side in Side if side.value == incident.side)]
+            keys = frozenset(PositionKey(incident.symbol, side) for side in sides if incident.symbol)
+            how = account.ending(incident.subject, keys, now)
+            change = None if how is None else self._incidents.resolve(incident.key, how, None, now)
+            if change is not None:
+                rule = account.rules.of(incident.rule, account.name, account.setup.labels)
+                self._tell(account, change, rule, None, None, now)
+
+    def _as_forced(self, account: WatchedAccount, change: Change, rule: Rule, risk: PoolRisk, now: Now) -> Change:
+        """A pool that is better because the exchange reduced it has not recovered."""
+        if change.resolution != "recovered":
+            return change
+        within_s = FORCED_MEMORY_S + rule.clear_for_s
+        kind = account.forced_kind(account.held_lately(risk.pool, now, within_s), now, within_s)
+        return change if kind is None else structs.replace(change, resolution=_REDUCED[kind])
+
+    def _tell(
+        self,
+        account: WatchedAccount,
+        change: Change,
+        rule: Rule,
+        before: PoolRisk | None,
+        risk: PoolRisk | None,
+        now: Now,
+    ) -> None:
+        pool = None if risk is None else risk.pool
+        if pool is not None:
+            account.unpublished.add(pool.id)  # its severity is part of what is published
+        ages, seq = self._reporter.ages(account, pool, now), self._reporter.seq(change)
+        self._reporter.emit(pool_story(account, change, rule, before, risk, ages, now, seq), now)

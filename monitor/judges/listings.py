@@ -1,0 +1,169 @@
+"""What the exchange makes of the contracts and assets that we hold: status, delivery, ADL queue, debts, brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from msgspec import structs
+
+from monitor.accounts import WatchedAccount
+from monitor.effects import Fact, Figures
+from monitor.events import ForcedKind, Now, PositionKey, Side
+from monitor.incidents import Change, Incident, IncidentKey, Resolution
+from monitor.names import slug
+from monitor.reporter import Reporter
+from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.pools import row_slug
+from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.terms import Terms
+from monitor.rules import Rule, Severity
+from monitor.telling import fact_story, figures
+
+RULES = ("contract_status", "adl_quantile", "auto_exchange", "bracket_changed")
+_MINUTE_MS = 60_000
+
+
+class ListingsJudge:
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._incidents = reporter.incidents
+
+    def judge(self, account: WatchedAccount, now: Now) -> None:
+        """Hold every position and debt against its rules; asked once a tick."""
+        held: set[IncidentKey] = set()
+        for risk in account.risks.values():
+            for symbol in dict.fromkeys(p.position.symbol for p in risk.positions):
+                held.add(self._status(account, risk.pool, symbol, now))
+                held.add(self._brackets(account, risk.pool, symbol, now))
+            for p in risk.positions:
+                held.add(self._quantile(account, risk.pool, p.position.key, now))
+            held |= {self._debt(account, risk, wallet.asset, now) for wallet in risk.pool.assets}
+        for incident in self._reporter.of(account.name, *RULES):
+            if incident.key not in held:
+                change = self._incidents.resolve(incident.key, self._ending(account, incident, now), None, now)
+                self._tell(account, None, change, incident.symbol, {}, now)
+
+    def _ending(self, account: WatchedAccount, incident: Incident, now: Now) -> Resolution:
+        """Why something is not held any more: it was delivered, the account's mode was switched, or it was closed."""
+        if incident.rule == "auto_exchange" and account.pools:
+            return "pool_replaced"
+        keys = frozenset(PositionKey(incident.symbol or "", side) for side in Side)
+        return "settled" if account.forced_kind(keys, now) is ForcedKind.SETTLEMENT else "position_closed"
+
+    def brackets_changed(self, account: WatchedAccount, before: Mapping[str, BracketTable], now: Now) -> None:
+        """Tell what new brackets do to our positions: before and after, at the same marks.
+
+        Args:
+            before: All tables as they were.
+        """
+        tables = account.book.tables
+        changed = {s for s in account.symbols if s in before and s in tables and before[s] != tables[s]}
+        changed = {s for s in changed if self._is_told(account, "bracket_changed", s)}
+        for pool in account.pools.values() if changed else ():
+            then = assess(pool, Terms(account.market.prices, before, account.market.rates))
+            risk = assess(pool, account.terms)
+            if then.missing or risk.missing:
+                continue
+            for symbol in sorted(changed & {p.symbol for p in pool.positions}):
+                worse = (risk.maintenance_margin or ZERO) > (then.maintenance_margin or ZERO)
+                key = IncidentKey(account.name, "bracket_changed", slug(symbol))
+                change = self._incidents.note(key, Severity.WARNING if worse else Severity.INFO, now)
+                facts: dict[str, Fact] = {
+                    "maintenance_margin_before": then.maintenance_margin,
+                    "maintenance_margin_after": risk.maintenance_margin,
+                }
+                self._tell(account, pool, change, symbol, facts, now, figures(then), figures(risk))
+
+    def _brackets(self, account: WatchedAccount, pool: Pool, symbol: str, now: Now) -> IncidentKey:
+        """Brackets that make no sense are a warning for as long as we hold the symbol."""
+        key = IncidentKey(account.name, "bracket_changed", slug(symbol))
+        fault = account.book.bracket_faults.get(symbol)
+        change: Change | None = None
+        if not self._is_told(account, key.rule, symbol):
+            change = self._incidents.resolve(key, "rule_changed", None, now)
+        elif fault is None:
+            if symbol in account.book.tables:  # else they have not been read yet, and nothing is known of them
+                change = self._incidents.resolve(key, "recovered", None, now)
+        elif key not in self._incidents.open or self._reporter.is_unconfirmed(key):
+            change = self._incidents.begin(key, Severity.WARNING, now)
+        self._tell(account, pool, change, symbol, {"reason": fault}, now)
+        return key
+
+    def _status(self, account: WatchedAccount, pool: Pool, symbol: str, now: Now) -> IncidentKey:
+        key = IncidentKey(account.name, "contract_status", slug(symbol))
+        contract = account.market.contracts.get(symbol)
+        if contract is not None:
+            left = None if contract.delivery_ms is None else contract.delivery_ms - account.market.exchange_ms(now)
+            seconds = None if left is None else max(ZERO, Decimal(left // _MINUTE_MS * 60))
+            if contract.status not in ("TRADING", ""):
+                seconds = ZERO
+            facts: dict[str, Fact] = {"status": contract.status, "delivery_at": contract.delivery_ms}
+            self._observe(account, pool, key, seconds, symbol, facts, now)
+        return key
+
+    def _quantile(self, account: WatchedAccount, pool: Pool, position: PositionKey, now: Now) -> IncidentKey:
+        key = IncidentKey(account.name, "adl_quantile", row_slug(position))
+        quantile = account.book.adl_quantile(position)
+        if quantile is not None:
+            risk = account.market.adl_risks.get(position.symbol)
+            at_least = Severity.WARNING if risk == "high" else Severity.OK
+            facts: dict[str, Fact] = {"quantile": quantile, "adl_risk": risk}
+            self._observe(account, pool, key, Decimal(quantile), position.symbol, facts, now, at_least)
+        return key
+
+    def _debt(self, account: WatchedAccount, risk: PoolRisk, asset: str, now: Now) -> IncidentKey:
+        """A debt is converted once it is past the asset's threshold; the lower of wallet and equity counts."""
+        key = IncidentKey(account.name, "auto_exchange", slug(asset))
+        terms = account.market.assets.get(asset)
+        purse = risk.purses.get(asset)  # None while an input of the pool is unknown
+        if purse is not None and terms is not None and terms.auto_exchange is not None:
+            debt = max(ZERO, -min(purse.wallet_balance, purse.equity))
+            part = debt / terms.auto_exchange if terms.auto_exchange else Decimal(1 if debt else 0)
+            facts: dict[str, Fact] = {"asset": asset, "debt": debt, "threshold": terms.auto_exchange}
+            self._observe(account, risk.pool, key, part, None, facts, now)
+        return key
+
+    def _observe(
+        self,
+        account: WatchedAccount,
+        pool: Pool,
+        key: IncidentKey,
+        value: Decimal | None,
+        symbol: str | None,
+        facts: dict[str, Fact],
+        now: Now,
+        at_least: Severity = Severity.OK,
+    ) -> None:
+        rule = self._rule(account, pool, key.rule, symbol)
+        trusted = self._reporter.ages(account, pool, now).freshness == "live"
+        change = self._incidents.observe(key, rule, value, now, trusted=trusted, at_least=at_least)
+        if change is None and self._reporter.is_unconfirmed(key):
+            change = self._reporter.retained(key, value)
+        self._tell(account, pool, change, symbol, facts, now)
+
+    def _rule(self, account: WatchedAccount, pool: Pool, name: str, symbol: str | None) -> Rule:
+        """A rule as it holds for one symbol of a pool, or for all of it."""
+        if symbol is None:
+            return account.rule(name, pool)
+        own = tuple(p for p in pool.positions if p.symbol == symbol)
+        return account.rule(name, structs.replace(pool, id=slug(symbol), positions=own))
+
+    def _is_told(self, account: WatchedAccount, name: str, symbol: str) -> bool:
+        return account.rules.of(name, account.name, account.setup.labels, [symbol]).enabled
+
+    def _tell(
+        self,
+        account: WatchedAccount,
+        pool: Pool | None,
+        change: Change | None,
+        symbol: str | None,
+        facts: dict[str, Fact],
+        now: Now,
+        before: Figures | None = None,
+        after: Figures | None = None,
+    ) -> None:
+        if change is not None:
+            ages, seq = self._reporter.ages(account, pool, now), self._reporter.seq(change)
+            story = fact_story(account, change, pool, symbol, facts, ages, now, seq, before, after)
+            self._reporter.emit(story, now)

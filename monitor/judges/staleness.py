@@ -1,0 +1,112 @@
+"""The rule `data_stale`: the age of what each link last said, and which pools that blinds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from decimal import Decimal
+
+from msgspec import structs
+
+from monitor.accounts import WatchedAccount
+from monitor.book import MarketBook
+from monitor.effects import INSTANCE, Blindness
+from monitor.events import LinkId, LinkReport, LinkState, Now
+from monitor.incidents import IncidentKey
+from monitor.reporter import Reporter
+from monitor.rules import DataStaleRule, Severity, Step
+from monitor.telling import blind_story
+
+RULE = "data_stale"
+
+
+class StalenessJudge:
+    """Holds every link against the rule.
+
+    Args:
+        accounts: Each is watched over a market link that it may share, a private link and a REST link.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        accounts: Mapping[str, WatchedAccount],
+        markets: Mapping[str, MarketBook],
+        now: Now,
+    ) -> None:
+        self._reporter = reporter
+        self._links = reporter.links
+        self._accounts = accounts
+        self._markets = markets
+        self._watched: dict[str, dict[str, float]] = defaultdict(dict)
+        self._carried: dict[LinkId, list[WatchedAccount]] = defaultdict(list)
+        for account in accounts.values():
+            for link in (account.setup.market_link, account.setup.private_link, account.setup.rest_link):
+                self._links.awaited(link, now.mono)
+                self._carried[link].append(account)
+
+    def watch(self, market: str, symbols: frozenset[str], now: Now) -> None:
+        """From now on a market link has to bring the marks of these symbols."""
+        known = self._watched[market]
+        self._watched[market] = {symbol: known.get(symbol, now.mono) for symbol in symbols}
+
+    def mute(self, event: LinkReport, now: Now) -> None:
+        """Tell of a stream that was open and kept something from us; it is opened anew at once, in another way."""
+        accounts = self._carried[event.link]
+        account = accounts[0]
+        if account.stale_rule.enabled:
+            key = IncidentKey(event.link.account, RULE, event.link.name)
+            change = self._reporter.incidents.note(key, Severity.WARNING, now)
+            blindness = Blindness(
+                event.link, 0.0, event.note, tuple(f"{a.name}/{i}" for a in accounts for i in a.pools)
+            )
+            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+            self._reporter.emit(blind_story(account, change, blindness, ages, now, seq), now)
+
+    def judge_all(self, now: Now) -> None:
+        for link in list(self._links.all):
+            self._judge(link, now)
+
+    def _judge(self, link: LinkId, now: Now) -> None:
+        """Hold the age of what a link says against the rule, with what it blinds."""
+        accounts = self._carried[link]
+        first = accounts[0]
+        rule = first.stale_rule
+        age = self._age(link, rule, now)
+        blinded = [(a, pool_id) for a in accounts for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
+        in_danger = link != first.setup.rest_link and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded)
+        if in_danger and age is not None:
+            clear = min([Decimal(str(rule.stale_after_s)) * Decimal("0.8"), *(s.clear for s in rule.steps)])
+            at_once = Step(Decimal(str(rule.stale_after_s)), clear, Severity.CRITICAL)
+            rule = structs.replace(rule, steps=(at_once,))
+        value = None if age is None else Decimal(str(round(age, 3)))
+        key = IncidentKey(link.account, RULE, link.name)
+        alive = self._links.all[link].state in (LinkState.LIVE, LinkState.IDLE)  # a restart alone makes nothing fresh
+        change = self._reporter.incidents.observe(key, rule, value, now, trusted=alive)
+        if change is None and self._reporter.is_unconfirmed(key):
+            change = self._reporter.retained(key, value)
+        if change is not None:
+            pools = tuple(f"{a.name}/{pool_id}" for a, pool_id in blinded)
+            blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
+            ages, seq = self._reporter.ages(first, None, now), self._reporter.seq(change)
+            self._reporter.emit(blind_story(first, change, blindness, ages, now, seq), now)
+
+    def _why_blind(self, link: LinkId, accounts: list[WatchedAccount]) -> str:
+        unread = accounts[0].unread.values() if link == accounts[0].setup.rest_link else ()
+        unknown = ", ".join(dict.fromkeys(what for missing in unread for what in missing))
+        return f"unknown: {unknown}" if unknown else self._links.all[link].note
+
+    def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
+        """Seconds since what this link says was true; None: it has nothing to say."""
+        age = self._links.age(link, now.mono)
+        if link.account != INSTANCE:
+            account = self._accounts[link.account]
+            if link == account.setup.rest_link:
+                return max(0.0, age - rule.rest_patience_s, account.unread_for(now))
+            return age
+        watched = self._watched[link.name]
+        if not watched:
+            return None if self._links.all[link].state is not LinkState.CONNECTING else age
+        market = self._markets[link.name]
+        ages = {s: market.stream_age(s, now.mono) for s in watched}
+        return max(now.mono - watched[s] if a is None else a for s, a in ages.items())

@@ -1,0 +1,54 @@
+"""Whether the daemon sees, and whether it has said so where it does not: for whoever watches the watcher."""
+
+from __future__ import annotations
+
+from monitor.core import Core
+from monitor.effects import INSTANCE
+from monitor.events import LinkId, LinkState, Now
+from monitor.rules import DataStaleRule, Severity
+
+DECLARED_WITHIN_S = 20.0
+"""A lost link must have been told of by then, else something hangs. The unit's WatchdogSec is 30 s from there on."""
+
+_FINE = (LinkState.LIVE, LinkState.IDLE)
+
+
+def declared_after_s(rule: DataStaleRule) -> float:
+    """Seconds after which a lost link opens an incident, at the latest."""
+    return max(float(min(step.at for step in rule.steps)), rule.stale_after_s) + rule.for_s
+
+
+def undeclared(core: Core, now: Now) -> list[LinkId]:
+    """Links that have been lost for longer than it may take to tell of it, while nothing has been told."""
+    told = {(i.account, i.subject) for i in core.incidents if i.rule == "data_stale"}
+    lost = [link for link, info in core.links.all.items() if info.state not in _FINE and link not in told]
+    return [link for link in lost if _quiet_s(core, link, now) > DECLARED_WITHIN_S]
+
+
+def blindness(core: Core) -> list[str]:
+    """Why what is published cannot be relied on; empty: it can."""
+    reasons = [f"{account.name}: positions unknown" for account in core.accounts.values() if not account.known]
+    for incident in core.incidents:
+        if incident.rule == "data_stale" and incident.severity >= Severity.WARNING:
+            reasons.append(f"{incident.account} {incident.subject}: no data")
+        if incident.rule == "store_unusable":
+            reasons.append("store unusable")
+    return reasons
+
+
+def _quiet_s(core: Core, link: LinkId, now: Now) -> float:
+    """For how long a link that is lost should have been told of as quiet; 0: nothing is to be told."""
+    age = core.links.age(link, now.mono)
+    if link.account != INSTANCE:
+        account = core.accounts.get(link.account)
+        if account is None or not account.stale_rule.enabled:
+            return 0.0
+        return age - account.stale_rule.rest_patience_s if link == account.setup.rest_link else age
+    accounts = [a for a in core.accounts.values() if a.setup.market == link.name]
+    if not accounts or not accounts[0].stale_rule.enabled:
+        return 0.0
+    market = accounts[0].market
+    ages = [market.stream_age(what, now.mono) for account in accounts for what in account.needed]
+    if not ages and core.links.all[link].state is not LinkState.CONNECTING:
+        return 0.0  # there is nothing that it should bring
+    return min(age, max((age if a is None else a for a in ages), default=age))

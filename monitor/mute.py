@@ -1,0 +1,104 @@
+"""Whether a private stream that is open, and answers pings, keeps silent about what it should tell.
+
+A quiet account is rightly silent, so silence proves nothing. A snapshot that shows a change does: the change came after
+the stream was opened, after everything that the stream has told, and some seconds later it is still owed.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec import Struct
+
+from monitor.events import AccountChanged, BalancesRead, PositionKey, PositionsRead
+
+ZERO = Decimal(0)
+_CLOCK_MS = 1_000
+"""How wrong the measured difference between the exchange's clock and ours may be."""
+_SNAPSHOT_LAG_MS = 2_000
+"""A snapshot that does not name a position speaks for the moment this long before it was asked for."""
+
+_Thing = str | PositionKey
+_Content = tuple[Decimal, ...]
+
+
+class _Owed(Struct):
+    """A change that only snapshots have shown.
+
+    Args:
+        since, seen: Monotonic seconds of the first and the latest snapshot that showed it.
+    """
+
+    content: _Content
+    at_ms: int
+    since: float
+    seen: float
+
+
+class MuteDetector:
+    """Holds what a stream has told since it was opened against what snapshots show. One for each opened stream.
+
+    Args:
+        after_s: How long the stream may owe a change.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._known: dict[_Thing, _Content] = {}
+        self._opened_ms: dict[type, int] = {}
+        self._told_ms = 0
+        self._owed: dict[_Thing, _Owed] = {}
+
+    @property
+    def suspects(self) -> bool:
+        """Whether the stream owes something, and a further snapshot would tell more."""
+        return bool(self._owed)
+
+    def pushed(self, event: AccountChanged) -> None:
+        """Take what the stream has told. What changed before that, it has told or was too old to be told."""
+        self._told_ms = max(self._told_ms, event.at_ms)
+        for balance in event.balances:
+            self._is_told(balance.asset, (balance.wallet_balance, balance.cross_wallet_balance))
+        for position in event.positions:
+            self._is_told(position.key, (position.quantity,))
+        self._owed = {thing: owed for thing, owed in self._owed.items() if owed.at_ms > self._told_ms}
+
+    def _is_told(self, thing: _Thing, content: _Content) -> None:
+        self._known[thing] = content
+        if thing in self._owed and self._owed[thing].content == content:
+            del self._owed[thing]
+
+    def read(self, event: BalancesRead | PositionsRead, now: float) -> None:
+        """Take a snapshot; the first of each kind is where the stream begins.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        rows: dict[_Thing, tuple[_Content, int]]
+        if isinstance(event, BalancesRead):
+            rows = {b.asset: ((b.wallet_balance, b.cross_wallet_balance), b.at_ms) for b in event.balances}
+        else:  # the quantity alone: the digits of other figures are not the same everywhere
+            rows = {p.key: ((p.quantity,), p.at_ms) for p, _ in event.rows}
+            closed = [t for t, (q, *_) in self._known.items() if isinstance(t, PositionKey) and q and t not in rows]
+            rows |= {thing: ((ZERO,), event.sent_ms - _SNAPSHOT_LAG_MS) for thing in closed}
+        if type(event) not in self._opened_ms:
+            self._opened_ms[type(event)] = event.sent_ms
+            self._known = {thing: content for thing, (content, _) in rows.items()} | self._known
+            return
+        told_ms = max(self._told_ms, self._opened_ms[type(event)] + _CLOCK_MS)
+        for thing, (content, at_ms) in rows.items():
+            owed = self._owed.get(thing)
+            if content == self._known.get(thing, (ZERO,) * len(content)):
+                self._owed.pop(thing, None)
+            elif owed is not None:
+                owed.content, owed.seen = content, now
+            elif at_ms > told_ms:
+                self._owed[thing] = _Owed(content, at_ms, now, now)
+
+    def verdict(self) -> str | None:
+        """Why the stream is mute; None: nothing proves it."""
+        for thing, owed in self._owed.items():
+            if owed.seen - owed.since >= self._after_s:
+                what = thing if isinstance(thing, str) else thing.symbol
+                return f"mute: a change of {what} was not told within {self._after_s:g} s"
+        return None

@@ -1,0 +1,52 @@
+"""How often each account is compared with the exchange, where many share the weight that one address may use."""
+
+from __future__ import annotations
+
+_LONGEST_S = 3600.0
+_LEAST_PART = 0.1
+"""Of the share; what endangered accounts must leave to the others."""
+
+
+class Pace:
+    """Hands out the time between two comparisons: endangered accounts keep the shortest, the others share what is left.
+
+    Args:
+        shortest_s: Time between two comparisons where there is weight enough.
+        weight_per_minute: What comparisons may use, all accounts together.
+    """
+
+    def __init__(self, shortest_s: float, weight_per_minute: float) -> None:
+        self._shortest_s = shortest_s
+        self._per_second = weight_per_minute / 60
+        self._weights: dict[str, int] = {}
+        self._endangered: set[str] = set()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is more than one account."""
+        return len(self._weights) > 1
+
+    def join(self, account: str, weight: int) -> None:
+        """Count an account in.
+
+        Args:
+            weight: Of one comparison.
+        """
+        self._weights[account] = weight
+
+    def endangered(self, account: str, is_endangered: bool) -> bool:
+        """Say whether an account is endangered. True: that is new."""
+        if is_endangered == (account in self._endangered):
+            return False
+        (self._endangered.add if is_endangered else self._endangered.discard)(account)
+        return True
+
+    def interval_s(self, account: str) -> float:
+        """Seconds between two comparisons of this account."""
+        hurried = sum(weight for name, weight in self._weights.items() if name in self._endangered)
+        at_ease = sum(self._weights.values()) - hurried
+        hurried_s = max(self._shortest_s, hurried / (self._per_second * (1 - _LEAST_PART if at_ease else 1)))
+        if account in self._endangered:
+            return min(hurried_s, _LONGEST_S)
+        left = self._per_second - hurried / hurried_s
+        return min(max(self._shortest_s, at_ease / left), _LONGEST_S)

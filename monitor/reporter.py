@@ -1,0 +1,112 @@
+"""The open incidents, and what follows from each change of one: a story, retained state, a row to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+
+from monitor.accounts import WatchedAccount
+from monitor.effects import Ages, Answered, Effect, IncidentOver, Save, Story
+from monitor.events import Acknowledge, Now, Silence
+from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
+from monitor.links import Links
+from monitor.publication import Published
+from monitor.risk.report import Pool
+from monitor.silences import Silences
+
+
+class Reporter:
+    """Tells the stories of all judges, and keeps the incidents that they belong to.
+
+    Args:
+        links: What they say of themselves decides how fresh a story is.
+        published: Whose summary is due because something was told.
+    """
+
+    def __init__(self, links: Links, published: Published) -> None:
+        self.links = links
+        self.incidents = Incidents()
+        self.effects: list[Effect] = []
+        self.silences = Silences()
+        self._published = published
+        self._seq = 0
+        self._unconfirmed: set[IncidentKey] = set()
+        self._kept_worst: dict[IncidentKey, Decimal | None] = {}
+
+    def restore(
+        self, rows: Iterable[bytes], now: Now, last_named_ms: int, is_watched: Callable[[IncidentKey], bool]
+    ) -> None:
+        """Take back what an earlier run kept; what nobody watches any more is emptied and forgotten."""
+        self.incidents.restore(list(rows), now, last_named_ms)
+        for key in [key for key in self.incidents.open if not is_watched(key)]:
+            del self.incidents.open[key]
+            self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
+        self._unconfirmed = set(self.incidents.open)
+
+    def of(self, account: str, *rules: str) -> list[Incident]:
+        """The open incidents of an account, of these rules."""
+        return [i for i in self.incidents if i.account == account and i.rule in rules]
+
+    def is_unconfirmed(self, key: IncidentKey) -> bool:
+        """Whether it is open since an earlier run, and nothing has been published of it in this one."""
+        return key in self._unconfirmed
+
+    def retained(self, key: IncidentKey, value: Decimal | None = None) -> Change:
+        """The state of an open incident, published again while nobody is told."""
+        return Change("retained", self.incidents.copy(key), value)
+
+    def ages(self, account: WatchedAccount, pool: Pool | None, now: Now) -> Ages:
+        return account.ages(pool, self.links, now)
+
+    def seq(self, change: Change) -> int:
+        """The number of the story that tells this change."""
+        self._seq += change.kind != "retained" and change.is_told
+        return self._seq
+
+    def emit(self, story: Story, now: Now) -> None:
+        """Tell a story, and keep the incident that it belongs to."""
+        change = story.change
+        incident = change.incident
+        if change.kind == "noted" and not change.is_told:
+            return
+        self._unconfirmed.discard(incident.key)
+        open_one = self.incidents.open.get(incident.key) if change.kind != "noted" else None
+        for one in (incident, open_one):
+            if one is not None:
+                one.title, one.text, one.symbol, one.side = story.title, story.text, story.symbol, story.side
+        self.effects.append(story)
+        if change.kind == "resolved":
+            self.effects += [IncidentOver(incident.key), Save("incident", "/".join(incident.key), None)]
+            self._kept_worst.pop(incident.key, None)
+        elif change.kind != "noted":
+            self.keep(incident, now)
+        self._published.summary_due.add(incident.account)
+
+    def acknowledge(self, event: Acknowledge, now: Now) -> None:
+        """Somebody has seen an incident: its retained state says so."""
+        change = self.incidents.acknowledge(event.incident_id, now)
+        known = change is not None
+        self.effects.append(Answered(f"{event.incident_id} {'acknowledged' if known else 'is not open'}", known))
+        if change is not None:
+            self.keep(self.incidents.open[change.incident.key], now)
+            self._unconfirmed.add(change.incident.key)  # its judge publishes it anew
+
+    def silence(self, event: Silence, now: Now) -> None:
+        """Keep back what somebody does not want to hear of for a while."""
+        name, row = self.silences.begin(event, now)
+        self.effects.append(Save("silence", name, row))
+        until = "over" if row is None else f"until {event.until_ms}"
+        self.effects.append(Answered(f"silence of {name} {until}", True))
+
+    def end_silences(self, now: Now) -> None:
+        self.effects += (Save("silence", name, None) for name in self.silences.over(now))
+
+    def keep(self, incident: Incident, now: Now) -> None:
+        self._kept_worst[incident.key] = incident.worst
+        self.effects.append(Save("incident", "/".join(incident.key), saved(incident, now)))
+
+    def keep_worst(self, now: Now) -> None:
+        """Keep the incidents whose worst value is another than the one that was kept."""
+        for incident in self.incidents:
+            if incident.worst is not None and incident.worst != self._kept_worst.get(incident.key):
+                self.keep(incident, now)

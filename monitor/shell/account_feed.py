@@ -1,0 +1,406 @@
+"""The truth of one account: its private stream, and snapshots over REST before, during and after it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from monitor.config import AccountConfig, LinksConfig
+from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute
+from monitor.events import (
+    AccountChanged,
+    BalancesRead,
+    ClockOffset,
+    Event,
+    Fill,
+    LinkId,
+    LinkReport,
+    LinkState,
+    PositionsRead,
+    StreamControl,
+    StreamExpired,
+)
+from monitor.forms import Forms
+from monitor.mute import MuteDetector
+from monitor.pace import Pace
+from monitor.shell.backoff import Backoff
+from monitor.shell.clock import now
+from monitor.shell.feed import Feed, Session
+from monitor.shell.inbox import Inbox
+from monitor.shell.rest import Answer, Rest
+from monitor.shell.tap import Tap
+from monitor.venues import VENUES, Request
+
+_NO_SUCH_KEY = -1125
+_CLOCK_REFUSED = -1021
+_SLOW_ANSWER_MS = 2_000
+_NOTICED_WITHIN_MS = 15_000
+"""A dead stream is noticed within this; what it may have missed began no earlier."""
+_KEEPALIVES_BEFORE_RENEWAL = 3
+_REMEMBERED = 256
+"""Events by which what comes twice, over two connections, is known; they overlap for a second or so."""
+
+
+class AccountFeed(Feed):
+    """One account, for as long as it is watched.
+
+    Args:
+        unseen_since_ms: Since when forced orders may have gone unseen, where an earlier run left incidents open.
+        pace: Says how often to compare with the exchange; shared by the accounts of one address.
+    """
+
+    def __init__(
+        self,
+        account: AccountConfig,
+        rest: Rest,
+        inbox: Inbox,
+        links: LinksConfig,
+        unseen_since_ms: int | None = None,
+        tap: Tap | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        venue = VENUES[account.venue]
+        super().__init__(LinkId(account.name, "private"), venue, account.market, rest, inbox, links, tap)
+        self.forms = Forms(links.private_forms or venue.private_forms)
+        self.private_url = account.hosts.private_url
+        self._pace = pace or Pace(links.reconcile_s, links.weight_per_minute / 2)
+        self._pace.join(account.name, sum(request.weight for request in venue.requests.reconcile))
+        self._endangered = False
+        self._rest_link = LinkId(account.name, "rest")
+        self._rest_live = False
+        self._sessions: set[PrivateSession] = set()
+        self._snapshot_wanted = asyncio.Event()
+        self._everything = False
+        self._begun = asyncio.Event()
+        self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
+        self._clock_known = False
+        self._unseen_since_ms = unseen_since_ms
+
+    @property
+    def endangered(self) -> bool:
+        """Whether a pool is so near to liquidation that this account goes before others."""
+        return self._endangered
+
+    @endangered.setter
+    def endangered(self, is_endangered: bool) -> None:
+        self._endangered = is_endangered
+        if self._pace.endangered(self.link.account, is_endangered) and is_endangered:
+            self._snapshot_wanted.set()
+
+    def resync(self) -> None:
+        """Ask the account's truth anew, soon."""
+        self._everything = True
+        self._snapshot_wanted.set()
+
+    async def run(self) -> None:
+        """Stream for ever; and ask over REST, whether there is a stream or not."""
+        async with asyncio.TaskGroup() as tasks:
+            name = self.link.account
+            tasks.create_task(self.keep(), name=f"private[{name}]")
+            await self._begun.wait()  # the first session reads everything itself
+            tasks.create_task(self._keep_alive(), name=f"keepalive[{name}]")
+            tasks.create_task(self._reconcile(), name=f"reconcile[{name}]")
+            tasks.create_task(self._keep_facts(), name=f"facts[{name}]")
+
+    # ---- sessions ----
+
+    def begin(self) -> PrivateSession:
+        return PrivateSession(self)
+
+    def opened(self, session: PrivateSession) -> None:
+        self._sessions.add(session)
+
+    def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
+        """A session has its snapshot: from here on it is the account's truth."""
+        self.inbox.put(truth)
+        self._unseen_since_ms = None
+        self.carries(session)
+        self._begun.set()
+
+    def closed(self, session: PrivateSession) -> None:
+        self._sessions.discard(session)
+        if not self._begun.is_set():  # without a stream there are still answers
+            self.resync()
+            self._begun.set()
+        if session.carried and not any(other.carried for other in self._sessions):
+            self._unseen_since_ms = now().wall_ms + self.rest.offset_ms - _NOTICED_WITHIN_MS
+
+    def fresh(self, events: Collection[Event]) -> list[Event]:
+        """Those among pushed events that no other connection has brought before."""
+        fresh = [event for event in events if event not in self._recent]
+        self._recent.extend(fresh)
+        return fresh
+
+    # ---- over REST, all the time ----
+
+    async def _keep_alive(self) -> None:
+        """Keep the stream's key alive. It is never deleted: other clients of the account share it."""
+        failures = 0
+        while True:
+            await asyncio.sleep(self.config.keepalive_s * random.uniform(0.85, 1.15))
+            if not self.live:
+                continue  # the next session asks for a key anyway
+            try:
+                answer = await self.ask(self.venue.requests.keep_stream)
+            except ExchangeError as exc:
+                if exc.code == _NO_SUCH_KEY:
+                    self._end_sessions(LinkDown("the listen key does not exist any more"))
+                    continue
+                failures += 1
+                self.log.warning("keepalive failed", account=self.link.account, count=failures, reason=str(exc))
+                if failures % _KEEPALIVES_BEFORE_RENEWAL == 0:
+                    self.remark("keepalive", f"the listen key was not extended {failures} times in a row: {exc}")
+                    for session in self._sessions:
+                        session.is_outlived()
+                continue
+            failures = 0
+            self.remark("keepalive")
+            with suppress(DecodeError):  # not every market names the key here
+                key = self.venue.stream_key(answer.body)
+                if any(session.key not in ("", key) for session in self._sessions):
+                    self._end_sessions(LinkDown("the listen key has been replaced"))
+
+    def _end_sessions(self, why: LinkDown) -> None:
+        for session in self._sessions:
+            session.ends(why)
+
+    async def _reconcile(self) -> None:
+        """Compare with the exchange on a schedule, and at once where the core asks for it."""
+        requests = self.venue.requests
+        backoff = Backoff(self.config.backoff_min_s, self.config.backoff_max_s)
+        refreshed = measured = time.monotonic()
+        part = random.random() if self._pace.is_shared else 1.0  # many accounts do not ask all at once
+        while True:
+            wait_s = self._pace.interval_s(self.link.account) * part
+            if any(session.detector.suspects for session in self._sessions):
+                wait_s = min(wait_s, self.config.mute_after_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._snapshot_wanted.wait()
+                    await asyncio.sleep(min(0.2, self.config.reconcile_s / 2))  # a burst of changes is one question
+            part = 1.0
+            everything = self._everything or time.monotonic() - refreshed >= self.config.refresh_s
+            self._snapshot_wanted.clear()
+            self._everything = False
+            try:
+                if time.monotonic() - measured >= self.config.clock_s or not self._clock_known:
+                    await self.measure_clock()
+                    measured = time.monotonic()
+                events = await self.snapshot(requests.account if everything else requests.reconcile)
+                self.inbox.put(events)
+                if everything:
+                    refreshed = time.monotonic()
+                backoff.reset()
+            except (ExchangeError, DecodeError) as exc:
+                self.log.warning("account not reconciled", account=self.link.account, reason=str(exc))
+                await backoff.wait()
+                self.resync()
+                continue
+            for session in self._sessions:
+                if session.carried:
+                    session.compare(events)
+
+    async def _keep_facts(self) -> None:
+        """What is good to know of the account, once in a while. No figure depends on it: where it fails, the REST link
+        is none the worse, and the snapshot stands."""
+        while True:
+            for request in self.venue.requests.account_facts:
+                try:
+                    self.inbox.put(self._read_answer(request, await self.rest.ask(request)))
+                except (ExchangeError, DecodeError) as exc:
+                    self.log.warning(
+                        "account fact not read", account=self.link.account, request=str(request), reason=str(exc)
+                    )
+            await asyncio.sleep(self.config.refresh_s)
+
+    # ---- questions ----
+
+    async def missed_orders(self) -> list[Event]:
+        """Forced orders of a time in which nobody was listening; without them a liquidation would look like a close."""
+        since_ms = self._unseen_since_ms
+        if since_ms is None:
+            return []
+        try:
+            events = await self.snapshot([self.venue.requests.forced])
+        except (ExchangeError, DecodeError) as exc:
+            self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
+            return []
+        return [event for event in events if isinstance(event, Fill) and event.at_ms >= since_ms]
+
+    async def snapshot(self, requests: Collection[Request]) -> list[Event]:
+        """The answers to these requests, as events. One that fails fails all: half a snapshot is none.
+
+        A position that changed after the balances were asked for has its PnL in neither; then they are asked again.
+        """
+        events: list[Event] = []
+        for request in requests:
+            events += await self._answer(request)
+        asked_ms = [e.sent_ms for e in events if isinstance(e, BalancesRead)]
+        changed_ms = max((p.at_ms for e in events if isinstance(e, PositionsRead) for p, _ in e.rows), default=0)
+        if asked_ms and changed_ms > min(asked_ms):
+            events += await self._answer(self.venue.requests.reconcile[0])
+        return events
+
+    async def _answer(self, request: Request) -> list[Event]:
+        return self._read_answer(request, await self.ask(request))
+
+    def _read_answer(self, request: Request, answer: Answer) -> list[Event]:
+        sent_ms = answer.sent_ms + self.rest.offset_ms
+        self.tapped_answer(request, answer, sent_ms)
+        return self.venue.decode_answer(request, answer.body, self.link.account, self.market, sent_ms)
+
+    async def measure_clock(self) -> None:
+        """Exchange time minus ours, from the middle of a question and its answer; one that took long says nothing."""
+        answer = await self.ask(self.venue.requests.time)
+        self.tapped_answer(self.venue.requests.time, answer, answer.sent_ms)
+        if answer.received_ms - answer.sent_ms > _SLOW_ANSWER_MS and self._clock_known:
+            return
+        server_ms = self.venue.server_time(answer.body)
+        self.rest.offset_ms = server_ms - (answer.sent_ms + answer.received_ms) // 2
+        self._clock_known = True
+        self.inbox.put([ClockOffset(self.market, self.rest.offset_ms)])
+
+    async def ask(self, request: Request) -> Answer:
+        """Ask, and report how the REST link fares."""
+        if self.rest.blocked_s:
+            self._rest_down(f"the exchange asks us to stay away for {self.rest.blocked_s:.0f} s")
+        try:
+            answer = await self.rest.ask(request, urgent=not self.live or self._endangered)
+        except ExchangeError as exc:
+            self._rest_down(str(exc))
+            if exc.code == _CLOCK_REFUSED:
+                self._clock_known = False
+            raise
+        if request.auth == "signed":  # what needs no key proves little
+            self._rest_live = True
+            self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, answer.weight_used))
+        return answer
+
+    def _rest_down(self, why: str) -> None:
+        if self._rest_live:
+            self._rest_live = False
+            self.say(LinkReport(self._rest_link, LinkState.DOWN, self._reconnects, None, why))
+
+
+class PrivateSession(Session):
+    """One connection of an account's private stream: live and proved with a pong and a snapshot taken after it opened.
+
+    Attributes:
+        key: Of the stream, a secret; empty until it is known.
+    """
+
+    def __init__(self, feed: AccountFeed) -> None:
+        super().__init__()
+        self.key = ""
+        self.detector = MuteDetector(feed.config.mute_after_s)
+        self._feed = feed
+        self._form = feed.forms.first
+        self._ends = asyncio.Event()
+        self._why_ended = LinkDown("ended")
+        self._buffer: list[tuple[bytes, list[Event]]] | None = []
+
+    async def run(self) -> None:
+        feed = self._feed
+        feed.report(LinkState.CONNECTING)
+        feed.opened(self)
+        try:
+            await feed.measure_clock()
+            self.key = feed.venue.stream_key((await feed.ask(feed.venue.requests.open_stream)).body)
+            url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
+            try:
+                async with feed.connection(url) as socket:
+                    await self._talk(socket, first)
+            except* (LinkDown, InvalidHandshake, ConnectionClosed):
+                if not self.carried:
+                    feed.forms.failed(self._form)  # others may come to life
+                raise
+        finally:
+            feed.closed(self)
+
+    async def _talk(self, socket: ClientConnection, first: str | None) -> None:
+        feed = self._feed
+        if first is not None:
+            await socket.send(first)
+        feed.report(LinkState.PROVING)
+        pong = await socket.ping()
+        try:
+            async with asyncio.timeout(feed.config.first_frame_s):
+                await pong
+        except TimeoutError:
+            raise LinkDown("open, but no pong") from None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(socket), name=f"read[{feed.link.account}]")
+            snapshot = await feed.snapshot(feed.venue.requests.account)
+            missed = await feed.missed_orders()
+            buffered, self._buffer = self._buffer or [], None
+            self.compare(snapshot)
+            feed.came_to_life(self, [*missed, *snapshot])
+            for raw, events in buffered:
+                self._pass_on(raw, events)
+            self.is_proved()
+            await self._ends.wait()
+            raise self._why_ended
+
+    async def _read(self, socket: ClientConnection) -> None:
+        feed = self._feed
+        while True:
+            raw = await socket.recv(decode=False)
+            bad_frames = feed.bad_frames
+            events = feed.decoded(feed.venue.decode_private, raw, feed.link.account)
+            if feed.bad_frames > bad_frames:
+                feed.resync()  # whatever it said, the exchange's answer will say it too
+            controls = [event for event in events if isinstance(event, StreamExpired | StreamControl)]
+            told = [event for event in events if event not in controls]
+            for event in told:
+                if isinstance(event, AccountChanged):
+                    self.detector.pushed(event)
+                    feed.forms.delivered(self._form)
+            shown = b"" if controls else raw.replace(self.key.encode(), b"listenKey")
+            if self._buffer is not None:
+                self._buffer.append((shown, told))  # while the snapshot is under way: it is applied after it
+            else:
+                self._pass_on(shown, told)
+            for control in controls:
+                self._obey(control)
+
+    def _pass_on(self, shown: bytes, events: Collection[Event]) -> None:
+        """Hand on what was pushed, unless another connection has done so.
+
+        Args:
+            shown: The frame without its secrets; empty: it holds nothing else.
+        """
+        fresh = self._feed.fresh(events)
+        self._feed.inbox.put(fresh)
+        if shown and (fresh or not events):
+            self._feed.tapped("private", shown)
+
+    def _obey(self, event: StreamExpired | StreamControl) -> None:
+        if isinstance(event, StreamControl):
+            raise LinkDown(event.note)
+        if event.key not in (None, self.key):
+            self._feed.log.info("the end of another stream's key, ignored", account=self._feed.link.account)
+            return
+        raise LinkDown("the exchange ended the stream: listen key expired")
+
+    def compare(self, snapshot: Collection[Event]) -> None:
+        """Hold a snapshot against what this stream has told. One that should have told more is mute, and ends."""
+        for event in snapshot:
+            if isinstance(event, BalancesRead | PositionsRead):
+                self.detector.read(event, time.monotonic())
+        verdict = self.detector.verdict()
+        if verdict is not None:
+            self._feed.forms.mute(self._form)
+            self.ends(LinkMute(verdict))
+
+    def ends(self, why: LinkDown) -> None:
+        """End soon, for this reason."""
+        if not self._ends.is_set():
+            self._why_ended = why
+            self._ends.set()

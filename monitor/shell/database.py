@@ -1,0 +1,342 @@
+"""The file of the store: opened by one daemon at a time, checked, migrated, written in whole batches, pruned.
+
+Used by one thread. Nothing that exists is destroyed: a file that is damaged, newer or another program's is left as it
+is, and so is what lies beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+from monitor.errors import StoreError
+from monitor.messages import Message
+from monitor.shell import chronicle, migrations
+from monitor.shell.clock import now
+from monitor.shell.owed import Found, Owed, Rows
+
+_DAY_MS = 86_400_000
+_CHUNK = 1_000
+"""Rows deleted at a time: pruning a year must not hold up an alert."""
+_WAL_BYTES = 4 * 1024 * 1024
+"""What the write-ahead log is cut back to once it has been carried over."""
+
+
+class Database:
+    """An open store file.
+
+    Args:
+        patience_s: How long somebody else may hold a lock on it, here and in every later call.
+
+    Raises:
+        StoreNewer: A later version has made it.
+        StoreError: It cannot be used; with the remedy.
+    """
+
+    def __init__(self, path: Path, patience_s: float) -> None:
+        self._path = path
+        self._lock: int | None = None
+        self._connection: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(_lock_path(path), patience_s)
+            version = _look(path, patience_s)
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            self._connection = connection = sqlite3.connect(path, isolation_level=None, timeout=patience_s)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            if version < migrations.VERSION:
+                if version:
+                    migrations.back_up(connection, path, version)
+                migrations.migrate(connection)
+            self._inode = _inode(path)
+            self._lock_inode = _inode(_lock_path(path))
+        except BaseException as exc:
+            self.close()
+            if isinstance(exc, StoreError) or not isinstance(exc, Exception):
+                raise
+            raise StoreError(_remedy(path, exc)) from exc
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still what the path leads to, and its lock too: either may be deleted or replaced."""
+        return _inode(self._path) == self._inode and _inode(_lock_path(self._path)) == self._lock_inode
+
+    def read(self) -> Found:
+        """What an earlier run has left.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        try:
+            return _read(self._open)
+        except sqlite3.Error as exc:
+            raise StoreError(_remedy(self._path, exc)) from exc
+
+    def write(self, owed: Owed) -> None:
+        """Write all that is owed, or nothing of it.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        connection = self._open
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                _write(connection, owed)
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as exc:
+            raise StoreError(_remedy(self._path, exc)) from exc
+
+    def prune(self, keep_days: int) -> bool:
+        """Delete some of what is too old: events that the broker has had for so long, and incidents that have ended.
+
+        Returns: Whether there is more of it.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        before_ms = now().wall_ms - keep_days * _DAY_MS
+        try:
+            events = self._open.execute(
+                f"DELETE FROM events WHERE n IN (SELECT n FROM events WHERE sent_ms < ? LIMIT {_CHUNK})", (before_ms,)
+            ).rowcount
+            incidents = self._open.execute(
+                "DELETE FROM incidents WHERE incident_id IN (SELECT incident_id FROM incidents i WHERE resolved_ms < ?"
+                f" AND NOT EXISTS (SELECT 1 FROM events e WHERE e.incident_id = i.incident_id) LIMIT {_CHUNK})",
+                (before_ms,),
+            ).rowcount
+            if events < _CHUNK and incidents < _CHUNK:
+                self._open.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                return False
+        except sqlite3.Error as exc:
+            raise StoreError(_remedy(self._path, exc)) from exc
+        return True
+
+    def close(self) -> None:
+        """Let go of the file and of its lock."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+
+def _read(connection: sqlite3.Connection) -> Found:
+    rows: Rows = {}
+    for kind, key, row in connection.execute("SELECT kind, key, row FROM kept"):
+        rows.setdefault(kind, {})[key] = row
+    unsent = tuple(
+        Message(topic, payload, False, 1, *names)
+        for topic, payload, *names in connection.execute(
+            "SELECT topic, payload, rank, event_id, incident_id, opened_ms, at_ms"
+            " FROM events WHERE sent_ms IS NULL ORDER BY n"
+        )
+    )
+    [last_named_ms] = connection.execute("SELECT max(opened_ms) FROM incidents").fetchone()
+    return Found(rows, unsent, last_named_ms or 0)
+
+
+def _write(connection: sqlite3.Connection, owed: Owed) -> None:
+    at_ms = now().wall_ms
+    for event in owed.events.values():
+        assert event.event_id is not None
+        assert event.incident_id is not None
+        new = connection.execute(
+            "INSERT OR IGNORE INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.event_id,
+                event.incident_id,
+                event.topic,
+                event.payload,
+                event.rank,
+                event.opened_ms,
+                event.at_ms,
+            ),
+        ).rowcount
+        if new:
+            chronicle.record(connection, event.incident_id, event.payload, event.rank, event.opened_ms, event.at_ms)
+    for (kind, key), row in owed.rows.items():
+        if row is not None:
+            connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (kind, key, row))
+            continue
+        connection.execute("DELETE FROM kept WHERE kind = ? AND key = ?", (kind, key))
+        if kind == "incident":
+            chronicle.end(connection, key, at_ms)
+    connection.executemany("UPDATE events SET sent_ms = ? WHERE event_id = ?", [(ms, e) for e, ms in owed.sent.items()])
+
+
+# ---- opening ----
+
+
+def glimpse(path: Path) -> Found | None:
+    """What an earlier run has left in a store that can be read but, on a full or read-only disk, not be written.
+
+    None: there is nothing, or it cannot be read, or another daemon has it.
+    """
+    lock = None
+    try:
+        with suppress(FileNotFoundError):  # no lock, and no way to make one: nobody else has it either
+            lock = _flock(os.open(_lock_path(path), os.O_RDONLY), _lock_path(path), 0)
+        if _look(path, 0.2) != migrations.VERSION:
+            return None
+        with closing(_connect_read_only(path, 0.2)) as connection:
+            return _read(connection)
+    except (StoreError, OSError, sqlite3.Error):
+        return None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def read_only(path: Path, patience_s: float = 5.0) -> sqlite3.Connection:
+    """A store to look into while a daemon may be writing; one of an earlier version is migrated in memory.
+
+    Raises:
+        StoreNewer: A later version has made it.
+        StoreError: There is none, or it cannot be read.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: there is no store yet; `marginwatch run` makes it")
+    try:
+        connection = _connect_read_only(path, patience_s)
+        version = migrations.version_of(connection, path)
+        if version == migrations.VERSION:
+            return connection
+        with closing(connection):
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            connection.backup(memory)
+        migrations.migrate(memory)
+        return memory
+    except sqlite3.Error as exc:
+        raise StoreError(_remedy(path, exc)) from exc
+
+
+def _connect_read_only(path: Path, patience_s: float) -> sqlite3.Connection:
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=patience_s)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if _size(_beside(path, "-wal")):
+            raise
+        # A folder that we may not write to, and nobody else is writing: it can be read as it lies there.
+        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, timeout=patience_s)
+    return connection
+
+
+def _look(path: Path, patience_s: float) -> int:
+    """The version of what is there, found without changing it; 0: nothing."""
+    if not _size(path):
+        if _size(_beside(path, "-wal")):
+            # SQLite would delete that log, and it may hold events that nobody has.
+            raise StoreError(
+                f"{path} is {'empty' if path.exists() else 'missing'}, but its log {path}-wal is not; put the store"
+                " back, or move both away"
+            )
+        return 0
+    with closing(_connect_read_only(path, patience_s)) as connection:
+        version = migrations.version_of(connection, path)
+        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise StoreError(_damaged(path, found))
+    return version
+
+
+def _locked(path: Path, patience_s: float) -> int:
+    """The lock that says that the store is in use; it ends with the process, however that ends."""
+    handle = _flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), path, patience_s)
+    with suppress(OSError):  # on a full disk: it is for people alone
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    return handle
+
+
+def _flock(handle: int, path: Path, patience_s: float) -> int:
+    """Lock an open file and return it, or close it."""
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() < give_up:  # the one before us may be about to end
+                time.sleep(0.05)
+                continue
+            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+            os.close(handle)
+            raise StoreError(
+                f"another marginwatch (process {holder or 'unknown'}) uses {path.with_suffix('')}; stop it, or give"
+                " each its own [store] path and [mqtt] prefix"
+            ) from None
+        except BaseException:
+            os.close(handle)
+            raise
+
+
+def _lock_path(path: Path) -> Path:
+    return _beside(path, ".lock")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _damaged(path: Path, what: str) -> str:
+    return (
+        f"{path} is damaged ({what}) and is left as it is; move it away with its -wal file, and a new one is begun"
+        " within a minute"
+    )
+
+
+def _remedy(path: Path, exc: Exception) -> str:
+    """What is wrong, and what would be right."""
+    if isinstance(exc, OSError):
+        advice = "make room on the disk" if exc.errno == errno.ENOSPC else "may this user write there?"
+        return f"{path}: {exc.strerror or exc}; {advice}"
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, str(exc))
+    known = {
+        sqlite3.SQLITE_FULL: "make room on the disk",
+        sqlite3.SQLITE_IOERR: "is the disk full, or broken?",
+        sqlite3.SQLITE_BUSY: "another program holds it; a copy is better made with `sqlite3 … .backup`",
+        sqlite3.SQLITE_READONLY: "may this user write there?",
+        sqlite3.SQLITE_CANTOPEN: "may this user write there, and is there room?",
+    }
+    return f"{path}: {exc}" + (f"; {known[code]}" if code in known else "")

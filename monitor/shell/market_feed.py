@@ -1,0 +1,281 @@
+"""Marks of one market: over streams, and over REST while no stream brings them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Collection
+from contextlib import suppress
+
+from websockets.asyncio.client import ClientConnection
+
+from monitor.cadence import Cadence
+from monitor.config import AccountConfig, LinksConfig
+from monitor.effects import INSTANCE
+from monitor.errors import ExchangeError, LinkDown
+from monitor.events import AssetRates, Event, LinkId, LinkState, MarkPrice
+from monitor.shell.backoff import Backoff
+from monitor.shell.feed import Feed, Session
+from monitor.shell.inbox import Inbox
+from monitor.shell.rest import Rest
+from monitor.shell.tap import Tap
+from monitor.venues import VENUES, Request
+
+_STREAMS_PER_FRAME = 200
+_MARK_EVERY_S = 1.0
+"""How often the streams that we subscribe are pushed."""
+
+
+class MarketFeed(Feed):
+    """The marks of one market, shared by every account on it, and with them what changes in its contracts and, where
+    wanted, the rates of collateral. Of marks only those of held symbols are subscribed."""
+
+    def __init__(
+        self,
+        name: str,
+        account: AccountConfig,
+        rest: Rest,
+        inbox: Inbox,
+        links: LinksConfig,
+        tap: Tap | None = None,
+    ) -> None:
+        super().__init__(LinkId(INSTANCE, name), VENUES[account.venue], name, rest, inbox, links, tap)
+        self.url = self.venue.market_url(account.hosts.market_url)
+        self.symbols: frozenset[str] = frozenset()
+        self.rates = False
+        self._sessions: set[MarketSession] = set()
+        self._wanted = asyncio.Event()
+        self._held = asyncio.Event()
+        self._failing: set[Request] = set()
+        self._seen: dict[str, float] = {}
+        self._latest: dict[str, MarkPrice] = {}
+        self._cadence = Cadence(_MARK_EVERY_S)
+        self._rates_seen = -math.inf
+
+    def watch(self, symbols: Collection[str], rates: bool = False) -> None:
+        """From now on carry the marks of these symbols, and the rates of collateral if wanted."""
+        self.symbols = frozenset(symbols)
+        self.rates = rates
+        for known in (self._seen, self._latest):
+            for symbol in known.keys() - self.symbols:
+                del known[symbol]
+        self._cadence.only(self.symbols)
+        for session in self._sessions:
+            session.changed.set()
+        self._wanted.set()
+        if self.symbols:
+            self._held.set()
+        else:
+            self._held.clear()
+
+    async def run(self) -> None:
+        """Stream for ever, and bridge over REST while the stream does not bring what it should."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(1, self.config.market_connections + 1):
+                tasks.create_task(self.keep(), name=f"stream[{self.link.name} {number}]")
+            tasks.create_task(self._keep_bridging(), name=f"bridge[{self.link.name}]")
+            c, requests = self.config, self.venue.requests
+            patience = {requests.contracts: c.backoff_max_s, **dict.fromkeys(requests.market_facts, c.refresh_s)}
+            for request, most_s in patience.items():
+                tasks.create_task(self._keep_fresh(request, most_s), name=f"refresh[{self.link.name} {request.path}]")
+
+    # ---- what sessions bring ----
+
+    def begin(self) -> MarketSession:
+        return MarketSession(self)
+
+    def opened(self, session: MarketSession) -> None:
+        self._sessions.add(session)
+
+    def closed(self, session: MarketSession) -> None:
+        self._sessions.discard(session)
+        self._wanted.set()
+
+    def carry(self, raw: bytes) -> list[MarkPrice]:
+        """Pass on what one frame says, unless another connection has brought it before. Gives the marks in it."""
+        events = self.decoded(self.venue.decode_market, raw, self.link.name, self.symbols)
+        marks = [event for event in events if isinstance(event, MarkPrice)]
+        fresh = [event for event in events if not self._is_known(event)]
+        if fresh or not events:
+            self.tapped("market", raw)
+        self.inbox.put(fresh)
+        arrived = time.monotonic()
+        self._seen.update((mark.symbol, arrived) for mark in marks)
+        if any(isinstance(event, AssetRates) for event in events):
+            self._rates_seen = arrived
+        return marks
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether it is a mark that has been passed on before; of each the first frame wins."""
+        if not isinstance(event, MarkPrice):
+            return False
+        known = self._latest.get(event.symbol)
+        if known is not None and (event == known or event.at_ms < known.at_ms):
+            return event == known  # an older one is not news, but it is the book that judges ages
+        self._latest[event.symbol] = event
+        if self._cadence.marked(event.symbol, event.at_ms):
+            self._tell_cadence()
+        return False
+
+    def _tell_cadence(self) -> None:
+        every_s = self._cadence.slow_s
+        if every_s is None:
+            self.remark("cadence")
+            self.log.info("marks come in time again", link=self.link.name)
+        else:
+            text = f"marks come every {every_s:.3g} s instead of {_MARK_EVERY_S:g} s"
+            self.remark("cadence", text)
+            self.log.warning("marks come slowly", link=self.link.name, every_s=round(every_s, 1), note=text)
+
+    def flowing(self) -> frozenset[str]:
+        """The symbols of which marks come, whichever connection brings them."""
+        since = time.monotonic() - self.config.first_frame_s
+        return frozenset(symbol for symbol in self.symbols if self._seen.get(symbol, -math.inf) >= since)
+
+    def lacks_rates(self, since: float) -> bool:
+        """Whether rates are wanted, and none has come since then (monotonic seconds)."""
+        return self.rates and self._rates_seen < since
+
+    # ---- over REST ----
+
+    async def _keep_bridging(self) -> None:
+        """Marks for as long as the stream does not bring them, and rates where they are wanted."""
+        requests = self.venue.requests
+        while True:
+            self._wanted.clear()
+            if self.symbols and not self.live:
+                await self._bridge(requests.marks)
+            late = math.inf if not self.live else time.monotonic() - self.config.first_frame_s
+            if self.symbols and requests.rates is not None and self.lacks_rates(late):
+                await self._bridge(requests.rates)  # a stream that brings marks may have lost that of the rates
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.config.bridge_s):
+                    await self._wanted.wait()
+                await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
+
+    async def _keep_fresh(self, request: Request, most_s: float) -> None:
+        """Ask once in a while, for as long as anything is held. Each request keeps its own time: none waits for another
+        that fails.
+
+        Args:
+            most_s: Longest wait after a failure; a host may lack a request of no consequence altogether.
+        """
+        patience = Backoff(self.config.bridge_s, most_s)
+        while True:
+            await self._held.wait()
+            if await self._bridge(request):
+                patience.reset()
+                await asyncio.sleep(self.config.refresh_s)
+            else:
+                await patience.wait()
+
+    async def _bridge(self, request: Request) -> bool:
+        try:
+            answer = await self.rest.ask(request)
+        except ExchangeError as exc:
+            if request not in self._failing:  # said once, not every few seconds of an outage
+                self._failing.add(request)
+                self.log.warning("market data not read", link=self.link.name, request=str(request), reason=str(exc))
+            return False
+        self._failing.discard(request)
+        self.tapped_answer(request, answer, answer.sent_ms)
+        events = self.decoded(self.venue.decode_answer, request, answer.body, INSTANCE, self.link.name, answer.sent_ms)
+        self.inbox.put(e for e in events if not isinstance(e, MarkPrice) or e.symbol in self.symbols)
+        return True
+
+
+class MarketSession(Session):
+    """One connection of a market link: live with its first mark, proved once it brings whatever flows at all.
+
+    What else a market stream carries proves nothing: collateral may be priced while no mark comes.
+    """
+
+    def __init__(self, feed: MarketFeed) -> None:
+        super().__init__()
+        self.changed = asyncio.Event()
+        self._feed = feed
+        self._seen: dict[str, float] = {}
+        self._request_id = 0
+
+    async def run(self) -> None:
+        feed = self._feed
+        feed.opened(self)
+        try:
+            while not feed.symbols:
+                feed.report(LinkState.IDLE)
+                self.changed.clear()
+                await self.changed.wait()
+            feed.report(LinkState.CONNECTING)
+            async with feed.connection(feed.url) as socket, asyncio.TaskGroup() as tasks:
+                feed.report(LinkState.PROVING)
+                tasks.create_task(self._subscribe(socket), name=f"subscribe[{feed.link.name}]")
+                await self._read(socket)
+        except* _NothingToWatch:
+            pass
+        finally:
+            feed.closed(self)
+
+    async def _subscribe(self, socket: ClientConnection) -> None:
+        """Keep the subscriptions of an open connection in step with what is held, and ask again for what is silent."""
+        feed = self._feed
+        have: tuple[str, ...] = ()
+        while True:
+            self.changed.clear()
+            marks, others = self._streams(feed.symbols), self._other_streams()
+            want = (*marks, *others)
+            await self._send(socket, True, _without(marks, have))
+            await self._send(socket, True, _without(others, have))  # for itself: should it be refused, marks are not
+            await self._send(socket, False, _without(have, want))
+            asked, have = time.monotonic(), want
+            try:
+                async with asyncio.timeout(feed.config.first_frame_s):
+                    await self.changed.wait()
+            except TimeoutError:  # an acknowledgement is no proof: a subscription may be lost while others flow
+                silent = [s for s in feed.symbols if self._seen.get(s, 0.0) < asked]
+                await self._send(socket, True, self._streams(silent))
+                if feed.lacks_rates(asked):
+                    await self._send(socket, True, feed.venue.rate_streams)
+            if not feed.symbols:
+                raise _NothingToWatch
+
+    def _other_streams(self) -> tuple[str, ...]:
+        venue = self._feed.venue
+        return (*venue.contract_streams, *(venue.rate_streams if self._feed.rates else ()))
+
+    def _streams(self, symbols: Collection[str]) -> tuple[str, ...]:
+        return self._feed.venue.mark_streams(symbols, self._feed.config.array_above) if symbols else ()
+
+    async def _send(self, socket: ClientConnection, add: bool, streams: tuple[str, ...]) -> None:
+        for i in range(0, len(streams), _STREAMS_PER_FRAME):
+            self._request_id += 1
+            part = streams[i : i + _STREAMS_PER_FRAME]
+            await socket.send(self._feed.venue.subscription(add, part, self._request_id))
+            await asyncio.sleep(0.25)  # the exchange cuts whoever sends more than ten a second
+
+    async def _read(self, socket: ClientConnection) -> None:
+        feed = self._feed
+        patience_s = feed.config.first_frame_s
+        while True:
+            try:
+                async with asyncio.timeout(patience_s):
+                    while not (marks := feed.carry(await socket.recv(decode=False))):
+                        pass
+            except TimeoutError:
+                if not feed.symbols:
+                    raise _NothingToWatch from None
+                feed.compress = feed.config.compression and not feed.compress  # a known cause of open, silent sockets
+                raise LinkDown(f"open, but no mark for {patience_s:g} s") from None
+            self._seen.update((mark.symbol, time.monotonic()) for mark in marks)
+            if not self.carried:
+                feed.carries(self)
+            if not self.proved.done() and feed.flowing() <= self._seen.keys():
+                self.is_proved()
+
+
+class _NothingToWatch(Exception):
+    """No symbol is held any more."""
+
+
+def _without(streams: Collection[str], others: Collection[str]) -> tuple[str, ...]:
+    return tuple(stream for stream in streams if stream not in others)

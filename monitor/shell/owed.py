@@ -1,0 +1,105 @@
+"""What the store owes the disk, and what it would need to write a lost file anew. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from msgspec import Struct
+
+from monitor.effects import Save
+from monitor.messages import Message
+
+Rows = dict[str, dict[str, bytes]]
+"""Kind → key → row."""
+
+
+class Batch(Struct, frozen=True):
+    """What one step wants kept."""
+
+    events: tuple[Message, ...]
+    saves: tuple[Save, ...]
+
+
+class Sent(Struct, frozen=True):
+    """The broker has this event."""
+
+    event_id: str
+    at_ms: int
+
+
+class Found(Struct, frozen=True):
+    """What an earlier run has left.
+
+    Args:
+        rows: What it kept for the next run.
+        unsent: Events that the broker does not have yet, in order.
+        last_named_ms: The latest time that an incident has been named after.
+    """
+
+    rows: Rows = {}
+    unsent: tuple[Message, ...] = ()
+    last_named_ms: int = 0
+
+
+class Owed:
+    """The latest of every row, every event that the broker does not have, and which of both the disk does not have.
+
+    While there is no disk it grows by what would be there anyhow: events that the broker does not have are in memory
+    until it has them. Events that it has and the disk does not are for `history` alone, and of those the oldest go.
+    """
+
+    MOST_SENT = 10_000
+
+    def __init__(self) -> None:
+        self.events: dict[str, Message] = {}
+        self.sent: dict[str, int] = {}
+        self.rows: dict[tuple[str, str], bytes | None] = {}
+        self.lost = 0
+        """Events that the broker has and the store will never have."""
+        self._unsent: dict[str, Message] = {}
+        self._rows: dict[tuple[str, str], bytes | None] = {}
+        self._sent_unwritten: deque[str] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.sent or self.rows)
+
+    def take(self, job: Batch | Sent) -> None:
+        """Something has to be on disk."""
+        if isinstance(job, Batch):
+            for event in job.events:
+                assert event.event_id is not None
+                self.events[event.event_id] = self._unsent[event.event_id] = event
+            for save in job.saves:
+                self.rows[save.table, save.key] = self._rows[save.table, save.key] = save.row
+            return
+        self.sent[job.event_id] = job.at_ms
+        self._unsent.pop(job.event_id, None)
+        if job.event_id in self.events:
+            self._sent_unwritten.append(job.event_id)
+            if len(self._sent_unwritten) > self.MOST_SENT:
+                oldest = self._sent_unwritten.popleft()
+                del self.events[oldest], self.sent[oldest]
+                self.lost += 1
+
+    def adopt(self, found: Found) -> Found:
+        """Take in what a file has. Returns the part of it that this run does not know: its own word stands."""
+        new_rows: Rows = {}
+        for kind, rows in found.rows.items():
+            for key, row in rows.items():
+                if (kind, key) not in self._rows:
+                    new_rows.setdefault(kind, {})[key] = self._rows[kind, key] = row
+        unsent = tuple(e for e in found.unsent if e.event_id not in self._unsent and e.event_id not in self.sent)
+        self._unsent.update((e.event_id or "", e) for e in unsent)
+        return Found(new_rows, unsent, found.last_named_ms)
+
+    def on_disk(self) -> None:
+        """All of it has been written."""
+        self.events.clear()
+        self.sent.clear()
+        self.rows.clear()
+        self._sent_unwritten.clear()
+
+    def file_lost(self) -> None:
+        """The disk has nothing any more: all that matters is owed again."""
+        self.events = {**self._unsent, **self.events}
+        self.rows = dict(self._rows)

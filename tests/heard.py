@@ -1,0 +1,74 @@
+"""What links put into their inbox, and running one beside a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import TypeVar
+
+from monitor.events import Event, LinkReport, LinkState, MarkPrice
+from monitor.shell.feed import Feed
+from monitor.shell.inbox import Inbox
+from monitor.shell.rest import Rest
+
+T = TypeVar("T")
+WAIT_S = 10.0
+
+
+class Heard:
+    """What the links have put into their inbox, in order.
+
+    Attributes:
+        seen: How often each mark has come, by symbol and price.
+    """
+
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+        self.events: list[Event] = []
+        self.seen: Counter[tuple[str, Decimal]] = Counter()
+
+    async def until(self, probe: Callable[[], object]) -> None:
+        """Take what comes until this is true."""
+        async with asyncio.timeout(WAIT_S):
+            while not probe():
+                taken = await self.inbox.take()
+                self.events += taken
+                self.seen.update((event.symbol, event.price) for event in taken if isinstance(event, MarkPrice))
+
+    async def first(self, kind: type[T]) -> T:
+        """The first event of this kind, by now or soon."""
+
+        def of_kind() -> list[T]:
+            return [event for event in self.events if isinstance(event, kind)]
+
+        await self.until(of_kind)
+        return of_kind()[0]
+
+    async def state(self, name: str, state: LinkState) -> LinkReport:
+        """The first report of this state of a link."""
+
+        def reports() -> list[LinkReport]:
+            told = [event for event in self.events if isinstance(event, LinkReport)]
+            return [report for report in told if (report.link.name, report.state) == (name, state)]
+
+        await self.until(reports)
+        return reports()[0]
+
+    def states(self, name: str) -> list[LinkState]:
+        return [e.state for e in self.events if isinstance(e, LinkReport) and e.link.name == name]
+
+
+@asynccontextmanager
+async def running(feed: Feed, rest: Rest) -> AsyncIterator[None]:
+    task = asyncio.create_task(feed.run())
+    try:
+        yield
+        assert not task.done(), task.exception()
+    finally:
+        feed.stop()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await rest.close()

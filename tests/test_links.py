@@ -1,0 +1,490 @@
+"""The links against the simulated exchange: changed as planned, doubled, slow, mute, and with their key taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from monitor.config import AccountConfig, LinksConfig, Secret
+from monitor.events import AccountChanged, LinkReport, LinkState, PositionsRead
+from monitor.pace import Pace
+from monitor.shell import logs, settings
+from monitor.shell.account_feed import AccountFeed
+from monitor.shell.daemon import Daemon
+from monitor.shell.market_feed import MarketFeed
+from monitor.shell.rest import Budget, Rest
+from monitor.shell.tap import Source
+from monitor.sim import Exchange
+from monitor.venues import Hosts
+from tests import stories
+from tests.heard import Heard, running
+from tests.rig import free_port, until, write_config
+
+D = Decimal
+SYMBOLS = {"BTCUSDT", "SOLUSDT"}
+LINKS = LinksConfig(
+    connect_timeout_s=2,
+    first_frame_s=2,
+    ping_interval_s=0.4,
+    ping_timeout_s=0.4,
+    close_timeout_s=0.2,
+    backoff_min_s=0.02,
+    backoff_max_s=0.1,
+    bridge_s=30,
+    reconcile_s=0.1,
+    rest_timeout_s=1,
+    weight_per_minute=100_000,
+    mute_after_s=0.3,
+)
+
+
+class Recorded:
+    """A tap that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str | None, Source, bytes, str | None]] = []
+
+    def heard(
+        self,
+        account: str | None,
+        venue: str,
+        source: Source,
+        raw: bytes,
+        *,
+        market: str = "",
+        request: str | None = None,
+        sent_ms: int | None = None,
+    ) -> None:
+        assert (venue, market, sent_ms is None) == ("binance-usdm", "market", source != "rest")
+        self.lines.append((account, source, raw, request))
+
+    def of(self, source: Source) -> list[tuple[str | None, bytes, str | None]]:
+        return [(account, raw, request) for account, known, raw, request in self.lines if known == source]
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    """What is logged."""
+    lines = io.StringIO()
+    logs.setup("json", "info", lines)
+    return lines
+
+
+def warnings(log: io.StringIO) -> list[str]:
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line["event"] for line in lines if line["level"] not in ("debug", "info")]
+
+
+def account(exchange: Exchange, name: str = "main") -> AccountConfig:
+    hosts = Hosts(exchange.url, f"{exchange.ws_url}/market", f"{exchange.ws_url}/private", exchange.url)
+    return AccountConfig(name, "binance-usdm", Secret("env", "K"), Secret("env", "S"), "custom", hosts, "market")
+
+
+@asynccontextmanager
+async def market(exchange: Exchange, tap: Recorded | None = None, **links: Any) -> AsyncIterator[Heard]:
+    """The market link of this exchange, live with both symbols."""
+    heard, setup = Heard(), account(exchange)
+    rest = Rest(setup.hosts, Budget(100_000), 2)
+    feed = MarketFeed("market", setup, rest, heard.inbox, structs.replace(LINKS, **links), tap)
+    feed.watch(SYMBOLS)
+    async with running(feed, rest):
+        await until(lambda: len(carrying(exchange)) == feed.config.market_connections, "all is subscribed")
+        exchange.pulse()
+        await heard.state("market", LinkState.LIVE)
+        yield heard
+
+
+def carrying(exchange: Exchange) -> list[Any]:
+    """Market connections on which both symbols are subscribed."""
+    wanted = {f"{symbol.lower()}@markPrice@1s" for symbol in SYMBOLS}
+    return [connection for connection in exchange.streams.on("market") if wanted <= connection.streams.keys()]
+
+
+@asynccontextmanager
+async def private(
+    exchange: Exchange,
+    name: str = "main",
+    tap: Recorded | None = None,
+    pace: Pace | None = None,
+    budget: Budget | None = None,
+    **links: Any,
+) -> AsyncIterator[tuple[AccountFeed, Heard]]:
+    """An account's link on this exchange, live."""
+    heard, setup = Heard(), account(exchange, name)
+    owner = exchange.accounts[name]
+    rest = Rest(setup.hosts, budget or Budget(100_000), 2, owner.api_key, owner.secret)
+    feed = AccountFeed(setup, rest, heard.inbox, structs.replace(LINKS, **links), tap=tap, pace=pace)
+    async with running(feed, rest):
+        await heard.state("private", LinkState.LIVE)
+        yield feed, heard
+
+
+class Ticks:
+    """Marks as the exchange makes them, each tick waited for before the next: one that is lost is missed for ever."""
+
+    def __init__(self, exchange: Exchange, heard: Heard) -> None:
+        self._exchange = exchange
+        self._heard = heard
+        self.count = 0
+        self.prices: set[Decimal] = set()
+
+    async def until(self, probe: Callable[[], object]) -> None:
+        while not probe():
+            self.count += 1
+            prices = {"BTCUSDT": D(60_000 + self.count), "SOLUSDT": D(200) + D(self.count) / 100}
+            self.prices.update(prices.values())
+            self._exchange.set_marks(prices)
+            self._exchange.pulse()
+            seen = self._heard.seen
+            await self._heard.until(lambda: all(seen[symbol, price] for symbol, price in prices.items()))  # noqa: B023
+
+
+# ---- planned changes ----
+
+
+async def test_planned_changes_of_the_market_stream_cost_no_tick(log: io.StringIO) -> None:
+    """The exchange cuts every connection at 24 hours; whoever waits for that is blind for a second a day."""
+    async with stories.exchange(tick_s=None) as exchange, market(exchange, connection_life_s=0.3) as heard:
+        begin = len(heard.events)
+        await Ticks(exchange, heard).until(lambda: exchange.counters["connected market"] >= 6)
+
+    assert set(heard.states("market")[heard.states("market").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+    reports = [event for event in heard.events[begin:] if isinstance(event, LinkReport)]
+    assert {report.reconnects for report in reports} <= {0}
+    assert warnings(log) == []
+
+
+async def test_planned_changes_of_the_private_stream_cost_no_event(log: io.StringIO) -> None:
+    """Nothing is lost, and nothing is told twice though both connections tell it."""
+    async with stories.exchange() as exchange, private(exchange, connection_life_s=0.3, reconcile_s=20) as (_, heard):
+        told = 0
+        while exchange.counters["connected private"] < 6:
+            told += 1
+            exchange.transfer("main", "USDT", "1")
+            await heard.until(lambda: len(amounts(heard)) >= told)  # noqa: B023
+
+    assert [amount - 12_000 for amount in amounts(heard)] == list(range(1, told + 1))
+    assert set(heard.states("private")[heard.states("private").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+    assert warnings(log) == []
+
+
+def amounts(heard: Heard) -> list[Decimal]:
+    """Wallet balances as the stream has told them."""
+    return [b.cross_wallet_balance for e in heard.events if isinstance(e, AccountChanged) for b in e.balances]
+
+
+async def test_a_planned_change_that_fails_leaves_the_connection_as_it_is(log: io.StringIO) -> None:
+    """The old connection has an hour to live, and the exchange may be refusing new ones for a minute."""
+    async with stories.exchange(tick_s=None) as exchange, market(exchange, connection_life_s=0.3) as heard:
+        ticks = Ticks(exchange, heard)
+        exchange.fault(refuse=True)
+        await ticks.until(lambda: log.getvalue().count("fresh connection failed") >= 2)
+        exchange.fault(refuse=False)
+        await ticks.until(lambda: "connection changed as planned" in log.getvalue())
+
+    assert set(heard.states("market")[heard.states("market").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+
+
+async def test_a_fresh_connection_that_lacks_a_symbol_does_not_replace_the_old_one(log: io.StringIO) -> None:
+    """A subscription may be acknowledged and lost; marks of one symbol prove nothing of the others."""
+    async with stories.exchange(tick_s=None) as exchange, market(exchange, connection_life_s=0.3) as heard:
+        [old] = exchange.streams.on("market")
+        ticks_beside = 0
+
+        def lacks_one() -> bool:
+            nonlocal ticks_beside
+            fresh = [connection for connection in exchange.streams.on("market") if connection is not old]
+            for connection in fresh:
+                connection.streams.pop("solusdt@markPrice@1s", None)
+            ticks_beside += any("btcusdt@markPrice@1s" in connection.streams for connection in fresh)
+            return ticks_beside >= 30
+
+        ticks = Ticks(exchange, heard)
+        await ticks.until(lacks_one)
+        assert old in exchange.streams.on("market")
+        await ticks.until(lambda: "connection changed as planned" in log.getvalue())
+
+    assert set(heard.states("market")[heard.states("market").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+
+
+async def test_a_fresh_private_stream_without_a_snapshot_does_not_replace_the_old_one(log: io.StringIO) -> None:
+    """While REST fails, what is open is all there is."""
+    async with stories.exchange() as exchange, private(exchange, connection_life_s=0.3, reconcile_s=20) as (_, heard):
+        exchange.fault(rest="503", rest_paths=["/fapi/v3/account"])
+        while log.getvalue().count("fresh connection failed") < 2:
+            known = len(amounts(heard))
+            exchange.transfer("main", "USDT", "1")
+            await heard.until(lambda: len(amounts(heard)) > known)  # noqa: B023
+        exchange.fault(rest="ok", rest_paths=[])
+        await until(lambda: "connection changed as planned" in log.getvalue(), "it is changed after all")
+
+    assert set(heard.states("private")[heard.states("private").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+
+
+# ---- two connections ----
+
+
+async def test_of_two_market_connections_one_may_die_without_costing_a_tick(log: io.StringIO) -> None:
+    """Both carry the same; whichever is first is passed on."""
+    async with (
+        stories.exchange(tick_s=None) as exchange,
+        market(exchange, market_connections=2) as heard,
+    ):
+        ticks = Ticks(exchange, heard)
+        for _ in range(4):
+            await ticks.until(lambda: len(carrying(exchange)) == 2)
+            enough = ticks.count + 20
+            await ticks.until(lambda: ticks.count >= enough)  # noqa: B023
+            carrying(exchange)[0].abort()
+            await ticks.until(lambda: "connection lost, the link goes on with another" in log.getvalue())
+            lived = list(heard.states("market"))
+            log.truncate(0)
+            log.seek(0)
+        assert set(lived[lived.index(LinkState.LIVE) :]) == {LinkState.LIVE}
+        told = {count for (_, price), count in heard.seen.items() if price in ticks.prices}
+        assert told == {1}, "of each the first that comes, and no other"
+        await ticks.until(lambda: len(carrying(exchange)) == 2)
+        exchange.drop("market")
+        down = await heard.state("market", LinkState.DOWN)
+
+    assert down.reconnects >= 5, "each loss, and the end of both, which come at once"
+
+
+# ---- how often marks come ----
+
+
+async def test_marks_that_come_every_three_seconds_are_told(log: io.StringIO) -> None:
+    """By the exchange's own times; the link is live all the same."""
+    async with stories.exchange(tick_s=None) as exchange, market(exchange) as heard:
+
+        async def every(step_ms: int, probe: Callable[[], bool]) -> None:
+            def later() -> bool:
+                exchange.clock.offset_ms += step_ms
+                return probe()
+
+            await Ticks(exchange, heard).until(later)
+
+        def note() -> str:
+            return [e for e in heard.events if isinstance(e, LinkReport) and e.state is LinkState.LIVE][-1].note
+
+        await every(1_000, lambda: len(heard.seen) > 20)
+        assert note() == ""
+        await every(3_000, lambda: bool(note()))
+        assert note() == "marks come every 3 s instead of 1 s"
+        await every(1_000, lambda: not note())
+
+    assert warnings(log) == ["marks come slowly"]
+    assert set(heard.states("market")[heard.states("market").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+
+
+# ---- a mute private stream ----
+
+
+async def changes_until(exchange: Exchange, heard: Heard, probe: Callable[[], object]) -> None:
+    """Transfers of a dollar, one for each thing that is heard, until this is true."""
+    while not probe():
+        exchange.transfer("main", "USDT", "1")
+        before = len(heard.events)
+        await heard.until(lambda: len(heard.events) > before)  # noqa: B023
+
+
+async def test_a_mute_stream_is_found_out_and_opened_in_another_way(log: io.StringIO) -> None:
+    """It is open, answers pings, and tells nothing: a snapshot proves what it owes."""
+    async with stories.exchange() as exchange:
+        exchange.fault(mute_forms=["B"])
+        async with private(exchange) as (_, heard):
+            begun = time.monotonic()
+            assert {c.form for c in exchange.streams.on("private")} == {"B"}
+            await changes_until(exchange, heard, lambda: LinkState.MUTE in heard.states("private"))
+            found_s = time.monotonic() - begun
+            mute = await heard.state("private", LinkState.MUTE)
+            await changes_until(exchange, heard, lambda: amounts(heard))
+            assert {c.form for c in exchange.streams.on("private")} == {"C"}
+            exchange.drop("private")
+            known = len(amounts(heard))
+            await changes_until(exchange, heard, lambda: len(amounts(heard)) > known)
+            assert {c.form for c in exchange.streams.on("private")} == {"C"}, (
+                "what has delivered stays the first choice"
+            )
+
+    assert mute.note == "mute: a change of USDT was not told within 0.3 s"
+    assert mute.mutes == 1
+    assert warnings(log)[0] == "link mute"
+    assert found_s < 5
+    assert exchange.counters["POST /fapi/v1/listenKey"] >= 3
+
+
+async def test_a_stream_that_turns_mute_is_found_out(log: io.StringIO) -> None:
+    """Even the form that has delivered is then the last to be tried."""
+    async with stories.exchange() as exchange, private(exchange) as (_, heard):
+        await changes_until(exchange, heard, lambda: amounts(heard))
+        exchange.fault(mute_private=True)
+        await changes_until(exchange, heard, lambda: heard.states("private").count(LinkState.MUTE) >= 2)
+        exchange.fault(mute_private=False)
+        known = len(amounts(heard))
+        await changes_until(exchange, heard, lambda: len(amounts(heard)) > known)
+
+    reports = [e for e in heard.events if isinstance(e, LinkReport) and e.link.name == "private"]
+    assert reports[-1].mutes >= 2
+    assert heard.states("private")[-1] is LinkState.LIVE
+
+
+@pytest.mark.parametrize("faults", [{}, {"stale_s": 0.5}, {"latency_s": 0.2}], ids=["well", "stale", "slow"])
+async def test_a_stream_that_tells_is_never_called_mute(faults: dict[str, float], log: io.StringIO) -> None:
+    """However late, or old, the answers are that it is compared with."""
+    async with stories.exchange() as exchange, private(exchange, mute_after_s=0.05) as (_, heard):
+        exchange.fault(**faults)
+        end = time.monotonic() + 2.5
+        await changes_until(exchange, heard, lambda: time.monotonic() > end)
+
+    assert warnings(log) == []
+    assert set(heard.states("private")[heard.states("private").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+
+
+async def test_a_quiet_account_is_never_called_mute(log: io.StringIO) -> None:
+    """Marks move, nothing else does."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=0.02, mute_after_s=0.05) as (_, heard):
+        read = Counter[type]()
+        while read[PositionsRead] < 60:
+            exchange.set_mark("BTCUSDT", str(60_000 + read[PositionsRead]))
+            await heard.until(lambda: read != kinds(heard))  # noqa: B023
+            read = kinds(heard)
+
+    assert set(heard.states("private")[heard.states("private").index(LinkState.LIVE) :]) == {LinkState.LIVE}
+    assert warnings(log) == []
+
+
+def kinds(heard: Heard) -> Counter[type]:
+    return Counter(type(event) for event in heard.events)
+
+
+# ---- the listen key ----
+
+
+async def test_a_key_that_cannot_be_extended_is_told_and_the_stream_opened_anew(log: io.StringIO) -> None:
+    """Its hour runs out; until then the old stream goes on telling."""
+    async with stories.exchange() as exchange, private(exchange, keepalive_s=0.05) as (_, heard):
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/listenKey"])
+        noted = [LinkState.LIVE, "the listen key was not extended 3 times in a row: HTTP 503"]
+        await heard.until(lambda: noted in [[r.state, r.note] for r in private_reports(heard)])
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: amounts(heard))
+        exchange.fault(rest="ok", rest_paths=[])
+        await heard.until(lambda: exchange.counters["connected private"] >= 2)
+        await heard.until(lambda: private_reports(heard)[-1].note == "")
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: len(amounts(heard)) == 2)
+
+    assert LinkState.DOWN not in heard.states("private")
+    assert warnings(log).count("keepalive failed") >= 3
+
+
+def private_reports(heard: Heard) -> list[LinkReport]:
+    return [e for e in heard.events if isinstance(e, LinkReport) and e.link.name == "private"]
+
+
+async def test_a_key_that_is_lost_unannounced_is_replaced(log: io.StringIO) -> None:
+    """The stream is then silent for ever, and open."""
+    async with stories.exchange() as exchange, private(exchange, keepalive_s=0.1, reconcile_s=20) as (_, heard):
+        exchange.listen_keys.stop(forget=True)
+        down = await heard.state("private", LinkState.DOWN)
+        await heard.until(lambda: heard.states("private")[-1] is LinkState.LIVE)
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: amounts(heard))
+
+    assert down.note == "the listen key does not exist any more"
+
+
+async def test_the_end_of_a_key_that_comes_twice_costs_one_connection() -> None:
+    """It has been seen exactly at the hour, and again a moment later."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (_, heard):
+        key = exchange.listen_keys.of("main")
+        assert exchange.expire_listen_key("main")
+        await heard.state("private", LinkState.DOWN)
+        await heard.until(lambda: heard.states("private")[-1] is LinkState.LIVE)
+        exchange.send_raw("private", json.dumps({"e": "listenKeyExpired", "E": 1, "listenKey": key}))
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: amounts(heard))
+
+    assert exchange.counters["connected private"] == 2
+    assert heard.states("private").count(LinkState.DOWN) == 1
+
+
+# ---- who is asked how often ----
+
+
+async def test_an_endangered_account_is_compared_before_others() -> None:
+    """Of what all may use, it takes what it needs."""
+    accounts = [stories.account("main"), stories.account("other")]
+    async with stories.exchange(*accounts) as exchange:
+        pace, budget = Pace(0.1, 6_600), Budget(100_000)  # 100 of 110 a second are one account's
+        async with (
+            private(exchange, "other", pace=pace, budget=budget) as (_, other),
+            private(exchange, "main", pace=pace, budget=budget) as (feed, heard),
+        ):
+            other.events += await other.inbox.take()
+            feed.endangered = True
+            before, other_before = kinds(heard)[PositionsRead], kinds(other)[PositionsRead]
+            await heard.until(lambda: kinds(heard)[PositionsRead] >= before + 20)
+            other.events += await other.inbox.take()
+
+    assert kinds(other)[PositionsRead] - other_before <= 6
+
+
+async def test_the_daemon_says_who_is_endangered(tmp_path: Path) -> None:
+    """By the same levels at which blindness is critical at once; with or without a broker."""
+    async with stories.exchange() as exchange:
+        config = settings.load(write_config(tmp_path / "d", exchange, free_port()))
+        daemon, stop = Daemon(config, settings.fetch(config)), asyncio.Event()
+        running = asyncio.create_task(daemon.run(stop))
+        await until(lambda: "main" in daemon._accounts and daemon._accounts["main"].live, "the link is live")
+        assert not daemon._accounts["main"].endangered
+        exchange.set_mark("BTCUSDT", "49100")
+        await until(lambda: daemon._accounts["main"].endangered, "it is endangered")
+        exchange.set_mark("BTCUSDT", "60000")
+        await until(lambda: not daemon._accounts["main"].endangered, "it is not any more")
+        stop.set()
+        await running
+
+
+# ---- whoever listens ----
+
+
+async def test_a_tap_hears_all_that_events_are_made_of_and_no_key() -> None:
+    """What it hears is written to files."""
+    tap = Recorded()
+    async with stories.exchange(tick_s=None) as exchange:
+        async with market(exchange, tap, market_connections=2) as heard:
+            await Ticks(exchange, heard).until(lambda: len(heard.seen) >= 10)
+        async with private(exchange, tap=tap, private_forms=("multi",), keepalive_s=0.05) as (_, account_heard):
+            key = exchange.listen_keys.of("main")
+            await account_heard.until(lambda: exchange.counters["PUT /fapi/v1/listenKey"] >= 2)
+            exchange.transfer("main", "USDT", "1")
+            await account_heard.until(lambda: amounts(account_heard))
+            exchange.expire_listen_key("main")
+            await account_heard.state("private", LinkState.DOWN)
+            renewed = exchange.listen_keys.of("main")
+
+    marks = [json.loads(raw) for account, raw, _ in tap.of("market") if b"markPriceUpdate" in raw]
+    assert len(marks) == len({(mark["data"]["s"], mark["data"]["p"]) for mark in marks}) >= 10
+    assert {account for account, _, _ in tap.of("market")} == {None}
+    assert any(b"ACCOUNT_UPDATE" in raw for account, raw, _ in tap.of("private") if account == "main")
+    asked = {request for _, _, request in tap.of("rest")}
+    assert {"GET /fapi/v3/account", "GET /fapi/v3/positionRisk", "GET /fapi/v1/exchangeInfo"} <= asked
+    assert not {request for request in asked if "listenKey" in str(request)}
+    states = [(account, json.loads(raw)["link"], json.loads(raw)["state"]) for account, raw, _ in tap.of("link")]
+    assert [s for s in states if s[1] == "market"][-1] == (None, "market", "live")
+    assert {("main", "rest", "live"), ("main", "private", "live"), ("main", "private", "down")} <= set(states)
+    for secret in (key, renewed, exchange.accounts["main"].api_key):
+        assert secret is None or not any(secret.encode() in raw for _, _, raw, _ in tap.lines)

@@ -1,0 +1,176 @@
+"""When a private stream is mute: proved by what it owes, and by nothing else."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from monitor.events import AccountChanged, Balance, BalancesRead, Position, PositionKey, PositionsRead, Side
+from monitor.mute import MuteDetector
+
+D = Decimal
+OPENED_MS = 1_000_000
+SOON_MS = OPENED_MS + 10_000
+BTC = PositionKey("BTCUSDT", Side.BOTH)
+
+
+def balances(amount: str, at_ms: int, sent_ms: int) -> BalancesRead:
+    return BalancesRead("main", (Balance("USDT", D(amount), D(amount), at_ms),), sent_ms)
+
+
+def position(quantity: str, at_ms: int, entry: str = "60000") -> Position:
+    return Position("BTCUSDT", Side.BOTH, D(quantity), D(entry), False, D(0), at_ms)
+
+
+def positions(sent_ms: int, *rows: Position) -> PositionsRead:
+    return PositionsRead("main", tuple((row, None) for row in rows), sent_ms)
+
+
+def told(at_ms: int, amount: str | None = None, *rows: Position) -> AccountChanged:
+    changed = () if amount is None else (Balance("USDT", D(amount), D(amount), at_ms),)
+    return AccountChanged("main", "ORDER", changed, rows, None, {}, at_ms, at_ms)
+
+
+def opened() -> MuteDetector:
+    """A stream opened just after 100 USDT and 1 BTC were last changed."""
+    detector = MuteDetector(5)
+    detector.read(balances("100", OPENED_MS - 60_000, OPENED_MS), 0)
+    detector.read(positions(OPENED_MS, position("1", OPENED_MS - 60_000)), 0)
+    return detector
+
+
+def test_a_change_that_is_still_owed_after_the_time_proves_it() -> None:
+    """The first snapshot that shows it may be faster than the stream; the second is not."""
+    detector = opened()
+    detector.read(balances("90", SOON_MS, SOON_MS + 100), 10)
+    assert (detector.suspects, detector.verdict()) == (True, None)
+
+    detector.read(balances("90", SOON_MS, SOON_MS + 5_100), 15)
+    assert detector.verdict() == "mute: a change of USDT was not told within 5 s"
+
+
+def test_what_is_told_in_time_is_not_owed() -> None:
+    """REST may well be ahead of the stream for a moment."""
+    detector = opened()
+    detector.read(balances("90", SOON_MS, SOON_MS + 100), 10)
+    detector.pushed(told(SOON_MS, "90"))
+    detector.read(balances("90", SOON_MS + 3, SOON_MS + 5_100), 15)
+
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_one_more_snapshot_is_needed_however_long_it_takes() -> None:
+    """A single answer may come from a copy that is wrong."""
+    detector = opened()
+    detector.read(positions(SOON_MS), 10)  # it is missing
+    assert detector.suspects
+
+    detector.read(positions(SOON_MS + 60_000, position("1", OPENED_MS - 60_000)), 70)
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_a_snapshot_older_than_the_stream_proves_nothing() -> None:
+    """A copy that lags shows what was before."""
+    detector = opened()
+    detector.pushed(told(SOON_MS, "90", position("2", SOON_MS)))
+    for now in (11, 20, 30):
+        detector.read(balances("100", OPENED_MS - 60_000, SOON_MS + 1_000), now)
+        detector.read(positions(SOON_MS + 1_000, position("1", OPENED_MS - 60_000)), now)
+
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_a_change_from_before_the_stream_opened_proves_nothing() -> None:
+    """The first snapshot came from a copy that lagged, and the change was never for this stream to tell."""
+    detector = opened()
+    for now in (10, 20):
+        detector.read(balances("90", OPENED_MS - 50, SOON_MS), now)
+
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_a_clock_that_is_measured_a_little_wrong_proves_nothing() -> None:
+    """When the stream opened is known by our clock, when the row changed by the exchange's."""
+    detector = opened()
+    for now in (10, 20):
+        detector.read(balances("90", OPENED_MS + 900, SOON_MS), now)
+
+    assert detector.verdict() is None
+
+
+def test_our_clock_is_of_no_consequence_to_rows_that_have_a_time() -> None:
+    """Event times and row times are both the exchange's."""
+    detector = opened()
+    day_ms = 86_400_000
+    for now in (10, 20):
+        detector.read(balances("90", SOON_MS, SOON_MS - day_ms), now)
+
+    assert detector.verdict() is not None
+
+
+def test_what_is_written_again_unchanged_proves_nothing() -> None:
+    """An exchange may touch a row without a change of money; nothing is pushed for that."""
+    detector = opened()
+    for now in (10, 20, 30):
+        detector.read(balances("100", SOON_MS + now, SOON_MS + now), now)
+        detector.read(positions(SOON_MS + now, position("1", SOON_MS + now, entry="60000.5")), now)
+
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_an_account_that_is_quiet_for_hours_is_never_called_mute() -> None:
+    """A healthy private stream is silent for as long as nothing changes."""
+    detector = opened()
+    for minute in range(24 * 60):
+        sent_ms = OPENED_MS + 60_000 * minute
+        detector.read(balances("100", OPENED_MS - 60_000, sent_ms), 60 * minute)
+        detector.read(positions(sent_ms, position("1", OPENED_MS - 60_000)), 60 * minute)
+        assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_a_row_first_seen_at_the_start_is_not_owed() -> None:
+    """It changed before anybody listened."""
+    detector = MuteDetector(5)
+    for now in (0, 10):
+        detector.read(balances("100", OPENED_MS - 10, OPENED_MS + 1_000 * now), now)
+
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_a_position_that_was_closed_unheard_proves_it() -> None:
+    """It is no longer named; that has no time of its own but the question's."""
+    detector = opened()
+    for now in (10, 16):
+        detector.read(positions(SOON_MS + 1_000 * now), now)
+
+    assert detector.verdict() == "mute: a change of BTCUSDT was not told within 5 s"
+
+
+def test_a_close_that_is_told_late_is_told() -> None:
+    """The event's time is that of the close, before the snapshot that no longer has the position."""
+    detector = opened()
+    detector.read(positions(SOON_MS + 5_000), 10)
+    detector.pushed(told(SOON_MS, None, position("0", SOON_MS)))
+    detector.read(positions(SOON_MS + 11_000), 16)
+
+    assert (detector.suspects, detector.verdict()) == (False, None)
+
+
+def test_a_position_that_was_opened_unheard_proves_it() -> None:
+    """At the start it was not there."""
+    detector = MuteDetector(5)
+    detector.read(positions(OPENED_MS), 0)
+    for now in (10, 16):
+        detector.read(positions(SOON_MS + 1_000 * now, position("1", SOON_MS)), now)
+
+    assert detector.verdict() is not None
+
+
+def test_a_stream_that_goes_on_telling_is_not_mute() -> None:
+    """What it told last is newer than the row: a detail is missing, and the stream is not."""
+    detector = opened()
+    detector.read(balances("90", SOON_MS, SOON_MS + 100), 10)
+    detector.pushed(told(SOON_MS + 2_000, None, position("2", SOON_MS + 2_000)))
+    detector.read(balances("90", SOON_MS, SOON_MS + 5_100), 16)
+
+    assert detector.verdict() is None
+    assert position("2", 0).key == BTC

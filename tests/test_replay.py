@@ -1,0 +1,373 @@
+"""Record and replay: what the daemon told live is told again from the file alone, byte for byte each time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.recording import Opening, Secrets
+from monitor.shell import settings
+from monitor.shell.clock import now
+from monitor.shell.daemon import Daemon
+from monitor.shell.recorder import SessionWriter, bundle_of
+from monitor.shell.sessions import check
+from monitor.sim import Exchange
+from tests import stories
+from tests.rig import RULES, Listener, Mosquitto, Table, agreement, until, watching, write_config
+
+SLOW: dict[str, Table] = {**RULES, "forced_order": {"settle_s": 1}}
+
+
+@asynccontextmanager
+async def recorded(config: Path, out: Path | None = None) -> AsyncIterator[None]:
+    """The daemon in this process, with somebody who writes down what its links hear."""
+    parsed = settings.load(config)
+    found = settings.fetch(parsed)
+    writer = None
+    if out is not None:
+        opening = Opening(now().wall_ms, instance=parsed.instance, setup=parsed.setup)
+        writer = SessionWriter(out, opening, Secrets(found.values()), pytest.fail)
+    stop = asyncio.Event()
+    running = asyncio.create_task(Daemon(parsed, found, tap=writer).run(stop), name="daemon")
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 15)
+        if writer is not None:
+            writer.close()
+
+
+def marginwatch(*args: object, hash_seed: str = "0") -> subprocess.CompletedProcess[bytes]:
+    """The command as a person calls it, in another process, with another order of everything that has none."""
+    return subprocess.run(
+        [sys.executable, "-m", "monitor", *map(str, args)],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "TZ": "Asia/Kolkata" if hash_seed != "0" else "UTC"},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def events(output: bytes) -> list[dict[str, Any]]:
+    """Bodies of the events among the messages of `replay --json`."""
+    messages = [json.loads(line) for line in output.splitlines()]
+    return [message["payload"] for message in messages if "/event/" in message["topic"]]
+
+
+def in_short(bodies: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [(e["account"], e["subject"], e["rule"], e["event"], e["severity"]) for e in bodies]
+
+
+async def whole_second() -> None:
+    """Until the wall clock has passed one: a replay lets time pass then, and what waits for time is told."""
+    since = math.floor(time.time())
+    await until(lambda: time.time() >= since + 1.1, "a whole second has passed")
+
+
+async def bad_day(exchange: Exchange, listener: Listener) -> None:
+    """Funding, margin, a crash that liquidates the isolated position, and the end of a listen key."""
+    await agreement(exchange, listener, "main")
+    await whole_second()
+    exchange.fund("BTCUSDT", "0.0001")
+    await listener.event("liquidation_price_moved", "noted")
+    await whole_second()
+    exchange.set_mark("SOLUSDT", "130")
+    await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+    await whole_second()
+    exchange.set_mark("SOLUSDT", "121")
+    await listener.event("margin_ratio", "opened", subject="isolated-solusdt")
+    await listener.event("liquidation_distance", "worsened", subject="isolated-solusdt", severity="critical")
+    await whole_second()
+    exchange.set_mark("SOLUSDT", "120")
+    await listener.event("forced_order", "opened")
+    await listener.event("forced_order", "resolved")
+    await until(lambda: not listener.under("main", "incident"), "no incident stands")
+    await whole_second()
+
+
+async def test_a_replay_tells_what_the_daemon_told_and_is_the_same_each_time(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A post-mortem that came out otherwise than the night itself would be worth nothing."""
+    session = tmp_path / "session.jsonl"
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=SLOW, links={"reconcile_s": 2})
+        async with recorded(config, session):
+            await bad_day(exchange, listener)
+            secrets = [exchange.accounts["main"].api_key, exchange.accounts["main"].secret, listen_key(exchange)]
+            exchange.expire_listen_key("main")
+            await until(lambda: was_down(session), "a new listen key is used")
+            secrets.append(listen_key(exchange))
+            await agreement(exchange, listener, "main")
+    told = sorted(listener.events(), key=lambda e: e["seq"])
+
+    first = marginwatch("replay", session, "--json")
+    again = marginwatch("replay", session, "--json", hash_seed="4711")
+
+    assert first.returncode == 0, first.stderr.decode()
+    assert first.stdout == again.stdout
+    assert in_short(events(first.stdout)) == in_short(told)
+    assert b" a second" in first.stderr
+    text = session.read_bytes()
+    assert len({*secrets}) == 4
+    assert [secret for secret in secrets if secret.encode() in text] == []
+    assert not re.search(rb"signature|X-MBX|listenKey\"\s*:\s*\"(?!REMOVED)", text)
+
+
+def listen_key(exchange: Exchange) -> str:
+    """The stream key that is in use."""
+    key = exchange.listen_keys.create("main")
+    assert len(key) == 64
+    return key
+
+
+def was_down(session: Path) -> bool:
+    """Whether the private link has died and come back."""
+    text = session.read_text("utf-8")
+    return '"state":"down"' in text and text.rindex('"link":"private","state":"live"') > text.rindex('"state":"down"')
+
+
+# ---- the flight recorder ----
+
+
+async def test_the_minutes_before_a_critical_incident_are_saved_and_tell_it_again(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Nobody records before the night in which it would have helped."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=SLOW, links={"reconcile_s": 2})
+        async with recorded(config):
+            await bad_day(exchange, listener)
+    told = sorted(listener.events(), key=lambda e: e["seq"])
+    critical = next(e for e in told if e["severity_rank"] >= 4)
+
+    bundle = bundle_of(tmp_path / "d" / "sessions", critical["incident_id"])
+    assert bundle is not None
+    again = events(marginwatch("replay", bundle, "--json").stdout)
+
+    assert in_short(again) == in_short(told)  # saved once more at the end, so that what followed is in it
+    assert check(bundle) == len(told)
+    assert bundle.stat().st_mode & 0o77 == 0
+
+    given = tmp_path / "bundle.jsonl"
+    asked = marginwatch("history", "--config", config, "--incident", critical["incident_id"], "--bundle", given)
+    assert (asked.returncode, given.read_bytes()) == (0, bundle.read_bytes()), asked.stderr.decode()
+    notice = next(e for e in told if e["peak_severity"] == "info")
+    none = marginwatch("history", "--config", config, "--incident", notice["incident_id"], "--bundle", given)
+    assert (none.returncode, b"never more than info" in none.stderr) == (1, True), none.stderr.decode()
+
+
+async def test_a_window_that_begins_later_starts_from_what_was_known(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """The newest answers and the open incidents stand before it: nothing is told anew, nothing is missing."""
+    async with stories.exchange() as exchange:
+        config = write_config(
+            tmp_path / "d", exchange, broker.port, rules=SLOW, links={"reconcile_s": 1}, recorder={"minutes": 0.05}
+        )
+        async with recorded(config):
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "53000")
+            await listener.event("liquidation_distance", "opened", subject="cross-usdt")
+            exchange.add_margin("main", "SOLUSDT", "100")
+            await listener.event("liquidation_price_moved", "noted")
+            known = time.time()
+            await until(lambda: time.time() > known + 5, "all of this has left the window")
+            await whole_second()
+            exchange.set_mark("SOLUSDT", "122")
+            worst = await listener.event("liquidation_distance", "opened", severity="critical")
+            await whole_second()
+            exchange.set_mark("SOLUSDT", "160")
+            await listener.event("liquidation_distance", "resolved", subject="isolated-solusdt")
+            await agreement(exchange, listener, "main")
+            await whole_second()
+            pools = {name: listener.retained(f"marginwatch/main/{name}") for name in listener.under("main")}
+    told = sorted(listener.events(), key=lambda e: e["seq"])
+
+    bundle = bundle_of(tmp_path / "d" / "sessions", worst["incident_id"])
+    assert bundle is not None
+    lines = bundle.read_text("utf-8").splitlines()
+    began = json.loads(lines[0])["at_ms"]
+    replayed = [json.loads(line) for line in marginwatch("replay", bundle, "--json").stdout.splitlines()]
+    last = {m["topic"].removeprefix("marginwatch/main/"): m["payload"] for m in replayed if m["retain"]}
+
+    late = told[told.index(worst) :]
+    assert began > known * 1000
+    assert len(json.loads(lines[0])["kept"]["incidents"]) == 1
+    assert in_short([m["payload"] for m in replayed if "/event/" in m["topic"]]) == in_short(late)
+    assert [m["topic"] for m in replayed if "data_stale" in m["topic"]] == []
+    for name in ("pool/cross-usdt", "pool/isolated-solusdt", "position/btcusdt", "position/solusdt"):
+        assert without_times(last[name]) == without_times(pools[name])
+
+
+def without_times(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key not in ("as_of", "exchange_liquidation_price")}
+
+
+async def test_a_full_disk_costs_a_log_line(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
+    """A recorder that took the daemon with it would be worse than none."""
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    async with stories.exchange() as exchange:
+        config = write_config(
+            tmp_path / "d", exchange, broker.port, rules=SLOW, recorder={"dir": str(tmp_path / "taken")}
+        )
+        async with watching(config) as log:
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("SOLUSDT", "121")
+            await listener.event("liquidation_distance", "opened", severity="critical")
+            await until(lambda: "session not saved" in log.getvalue(), "the log says so")
+            exchange.set_mark("SOLUSDT", "160")
+            await listener.event("liquidation_distance", "resolved")
+
+
+# ---- the commands ----
+
+
+async def test_record_writes_until_it_is_told_to_stop_or_killed(tmp_path: Path) -> None:
+    """What was recorded up to a crash is as good as any."""
+    session = tmp_path / "session.jsonl"
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, 1)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            session.unlink(missing_ok=True)
+            process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+                [sys.executable, "-m", "monitor", "record", "--config", str(config), "--out", str(session)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            await until(lambda: lasts_ms(session) > 2500, "two seconds of marks are written")
+            process.send_signal(number)
+            await until(lambda process=process: process.poll() is not None, "it has ended")  # type: ignore[misc]
+            out, err = process.communicate()
+            assert (out, process.returncode) == (b"", 0 if number is signal.SIGINT else -9), err.decode()
+            replayed = marginwatch("replay", session, "--json")
+            assert replayed.returncode == 0, replayed.stderr.decode()
+            assert b"marginwatch/main/pool/cross-usdt" in replayed.stdout
+    assert session.stat().st_mode & 0o77 == 0
+
+
+def lasts_ms(session: Path) -> int:
+    """From the first mark in a file to its last whole line."""
+    lines = session.read_bytes().split(b"\n")[:-1] if session.exists() else []
+    marks = [line for line in lines if b"markPriceUpdate" in line]
+    return json.loads(lines[-1])["at_ms"] - json.loads(marks[0])["at_ms"] if marks else 0
+
+
+def test_record_never_overwrites(tmp_path: Path) -> None:
+    """A night's recording is not lost to a repeated command."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[[account]]\nname = "main"\nvenue = "binance-usdm"\napi_key = "env:HOME"\nsecret = "env:HOME"\n', "utf-8"
+    )
+    (tmp_path / "night.jsonl").write_text("precious", "utf-8")
+
+    refused = marginwatch("record", "--config", config, "--out", tmp_path / "night.jsonl")
+
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert b"exists; give another name" in refused.stderr
+    assert (tmp_path / "night.jsonl").read_text("utf-8") == "precious"
+
+
+# ---- other rules ----
+
+
+async def test_a_rehearsal_shows_what_new_rules_tell_otherwise(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A level that is changed by guess is found wrong in the next crash; here it is found wrong in the last one."""
+    session = tmp_path / "session.jsonl"
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=SLOW, links={"reconcile_s": 2})
+        async with recorded(config, session):
+            await agreement(exchange, listener, "main")
+            await whole_second()
+            exchange.set_mark("BTCUSDT", "53000")  # 9.1 % from liquidation
+            await listener.event("liquidation_distance", "opened", severity="notice")
+            await whole_second()
+            exchange.set_mark("BTCUSDT", "50000")  # 3.6 %
+            await listener.event("liquidation_distance", "worsened", severity="warning")
+            await whole_second()
+        steps = [
+            {"at": 0.05, "clear": 0.06, "severity": "critical"},
+            {"at": 0.095, "clear": 0.12, "severity": "warning"},
+        ]
+        new = write_config(
+            tmp_path / "new", exchange, broker.port, rules={**SLOW, "liquidation_distance": {"steps": steps}}
+        )
+
+    alike = marginwatch("rehearse", session, "--config", config)
+    words = marginwatch("rehearse", session, "--config", new)
+    against = marginwatch("rehearse", session, "--config", config, "--old", new, "--json")
+    [opened, worsened] = [json.loads(line) for line in against.stdout.splitlines()]
+
+    assert (alike.returncode, alike.stdout) == (0, b""), alike.stderr.decode()
+    assert b"2 alike, 0 only old" in alike.stderr
+    assert words.stdout.decode().count("~ NOTICE opened → WARNING opened  liquidation_distance: main cross-usdt") == 1
+    assert words.stdout.decode().count("~ WARNING worsened → CRITICAL worsened") == 1
+    assert [(d["change"], d["old"]["severity"], d["new"]["severity"]) for d in (opened, worsened)] == [
+        ("changed", "warning", "notice"),
+        ("changed", "critical", "warning"),
+    ]
+
+
+async def test_both_markets_and_several_accounts_come_out_alike(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Inverse contracts, hedges and other margin assets: the last figures are those that were published live."""
+    session = tmp_path / "session.jsonl"
+    names = ("main", "coins")
+    async with stories.exchange(stories.account(), COINS) as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, names, rules=SLOW, links={"reconcile_s": 1})
+        async with recorded(config, session):
+            await agreement(exchange, listener, "main")
+            await until(lambda: "marginwatch/coins/pool/cross-btc" in listener.now, "the coin pool is published")
+            exchange.set_marks({"BTCUSDT": "57123.4", "BTCUSD_PERP": "57100.1"})
+            await agreement(exchange, listener, "main")
+            await whole_second()
+            await whole_second()
+            live = {name: listener.retained(f"marginwatch/{name}") for name in PUBLISHED}
+
+    replayed = [json.loads(row) for row in marginwatch("replay", session, "--json").stdout.splitlines()]
+    last = {m["topic"].removeprefix("marginwatch/"): m["payload"] for m in replayed if m["retain"]}
+
+    for name in PUBLISHED:
+        assert without_times(last[name]) == without_times(live[name])
+
+
+COINS = {
+    "name": "coins",
+    "market": "coinm",
+    "balances": {"BTC": "1"},
+    "position": [{"symbol": "BTCUSD_PERP", "quantity": "300", "entry_price": "60000"}],
+}
+PUBLISHED = ("main/pool/cross-usdt", "main/position/btcusdt", "coins/pool/cross-btc", "coins/position/btcusd5fperp")
+
+
+async def test_record_says_when_the_disk_is_full_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """Hours into a recording nobody watches the terminal; the exit status and the file have to tell."""
+    session = tmp_path / "session.jsonl"
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, 1)
+        command = f"ulimit -f 64; exec {sys.executable} -m monitor record --config {config} --out {session}"
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-c", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+
+    assert (process.returncode, out) == (1, b""), err.decode()
+    assert b"File too large; what it has until then can be replayed" in err
+    assert check(session) == 0
