@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 
+
+@lru_cache(maxsize=4096)  # every symbol is asked for again and again, and there are some hundreds
 def slug(name: str) -> str:
     """An exchange's name as a lower-case id of `[a-z0-9-]`, fit for a topic.
 
