@@ -232,6 +232,8 @@ class Listener:
         properties = {} if message.properties is None else message.properties.json()  # type: ignore[no-untyped-call]
         payload = message.payload
         assert isinstance(payload, bytes)
+        if "/cmd/" in str(message.topic):
+            return  # what somebody says to the daemon, not what it says
         heard = Heard(str(message.topic), payload, message.retain, message.qos, time.monotonic(), properties)
         self.heard.append(heard)
         is_event = "/event/" in heard.topic

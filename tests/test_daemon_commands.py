@@ -1,0 +1,130 @@
+"""Acknowledgements and silences through the real broker: obeyed where they are meant, and only there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+
+from monitor.sim import Exchange, Scenario
+from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
+
+ALWAYS: dict[str, dict[str, Any]] = {
+    "margin_ratio": {"repeat_s": {"critical": 1, "liquidation": 1}},
+    "liquidation_distance": {"enabled": False},
+    "liquidation_price_moved": {"enabled": False},
+}
+"""A critical pool is told again every second."""
+
+
+def exchange_of_one() -> Exchange:
+    """2.5 BTC at 92000 on 5182.40 USDT; 81.2 % at a mark of 90372.10."""
+    held = {"symbol": "BTCUSDT", "quantity": "2.5", "entry_price": "92000"}
+    main = {"name": "main", "api_key": "main-key", "secret": "main-secret", "balances": {"USDT": "5182.40"}}
+    exchange = Exchange(Scenario.from_dict({"account": [{**main, "position": [held]}]}), tick_s=0.1)
+    exchange.set_mark("BTCUSDT", "100000")
+    return exchange
+
+
+async def say(broker: Mosquitto, command: str, body: object, retain: bool = False) -> None:
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.publish(f"marginwatch/cmd/{command}", json.dumps(body), qos=1, retain=retain)
+
+
+async def repeats(listener: Listener, count: int) -> None:
+    have = len(listener.events("margin_ratio", event="repeated"))
+    await until(lambda: len(listener.events("margin_ratio", event="repeated")) >= have + count, "it is repeated")
+
+
+async def test_an_acknowledgement_ends_the_repeats_and_shows_on_the_retained_topic(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A command that is kept at the broker is not obeyed at the start: it was meant for another day."""
+    async with exchange_of_one() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=ALWAYS, cmd={"enabled": True})
+        await say(broker, "silence", {"account": "main", "for_s": 600}, retain=True)
+        async with watching(config) as log:
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "90372.10")
+            opened = await listener.event("margin_ratio", "opened")
+            await repeats(listener, 2)
+            await say(broker, "ack", "nonsense")
+            await until(lambda: "command refused" in log.getvalue(), "the log says what was wrong")
+
+            await say(broker, "ack", {"incident_id": opened["incident_id"]})
+            topic = "marginwatch/main/incident/margin_ratio/cross-usdt"
+            await until(lambda: "acknowledged_at" in listener.retained(topic), "it shows")
+            told = len(listener.events("margin_ratio"))
+            beats = exchange.counters["event ACCOUNT_UPDATE"]
+            exchange.transfer("main", "USDT", "0.01")  # the core has gone on since, for as long as three repeats
+            await until(lambda: exchange.counters["event ACCOUNT_UPDATE"] > beats, "an event has passed")
+            await _seconds_of_health(listener, 6)
+            assert len(listener.events("margin_ratio")) == told
+
+
+async def test_without_being_asked_for_commands_are_not_even_heard(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Whoever may publish on the broker must not be able to silence an alarm by default."""
+    async with exchange_of_one() as exchange:
+        async with watching(write_config(tmp_path / "d", exchange, broker.port, rules=ALWAYS)) as log:
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "90372.10")
+            await listener.event("margin_ratio", "opened")
+            await say(broker, "silence", {"account": "main", "for_s": 600})
+            await repeats(listener, 3)
+        assert "command" not in log.getvalue()
+
+
+async def test_the_command_line_silences_and_acknowledges(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """As a person does it: from the incident's id to a quiet phone."""
+    async with exchange_of_one() as exchange:
+        config = write_config(
+            tmp_path / "d", exchange, broker.port, rules=ALWAYS, cmd={"enabled": True, "unacked_s": 3600}
+        )
+        async with watching(config) as log:
+            await agreement(exchange, listener, "main")
+            silenced = await _marginwatch(config, "silence", "--rule", "margin_ratio", "--for", "1h")
+            await until(lambda: "silence of *.margin_ratio.* until" in log.getvalue(), "it is obeyed")
+            exchange.set_mark("BTCUSDT", "90372.10")
+            retained = await listener.state("marginwatch/main/incident/margin_ratio/cross-usdt")
+            over = await _marginwatch(config, "silence", "--rule", "margin_ratio", "--end")
+            opened = await listener.event("margin_ratio", "opened")
+            acked = await _marginwatch(config, "ack", opened["incident_id"])
+            await until(
+                lambda: "acknowledged_at" in listener.retained("marginwatch/main/incident/margin_ratio/cross-usdt"),
+                "it shows",
+            )
+            unknown = await _marginwatch(config, "silence", "--rule", "margin", "--for", "1h")
+
+    assert (silenced[0], over[0], acked[0]) == (0, 0, 0)
+    assert retained["incident_id"] == opened["incident_id"]
+    assert unknown[0] == 2
+    assert "known are margin_ratio" in unknown[1]
+
+
+async def _seconds_of_health(listener: Listener, count: int) -> None:
+    """Wait until so many healths (two a second) have been published."""
+    seen: set[str] = set()
+
+    def enough() -> bool:
+        seen.add(listener.retained("marginwatch/main/health")["as_of"])
+        return len(seen) > count
+
+    await until(enough, "time has passed")
+
+
+async def _marginwatch(config: Path, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "monitor", arguments[0], "--config", str(config), *arguments[1:]),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
