@@ -52,9 +52,12 @@ def quantity_to_reduce(
         return None
     unit = abs(position.notional) / quantity
     kept = _notional_with(table, allowed, abs(position.notional)) / unit
-    closed = min(quantity, _rounded_up(quantity - kept, step or TRANSFER_STEP))
-    left = (quantity - closed) * unit
-    return closed if table.maintenance_margin(left) <= allowed else None
+    lot = step or TRANSFER_STEP
+    closed = min(quantity, _rounded_up(quantity - kept, lot))
+    for enough in (closed, min(quantity, closed + lot)):  # a quotient's last digit may cost one lot more
+        if table.maintenance_margin((quantity - enough) * unit) <= allowed:
+            return enough
+    return None
 
 
 def _notional_with(table: BracketTable, maintenance_margin: Decimal, at_most: Decimal) -> Decimal:
