@@ -11,13 +11,16 @@ from monitor import __version__
 _WHAT_IF = """\
 what if: changes are made to the account before it is computed, always in the order of the list above: shocks,
 transfers, margin added, reductions, closes. Each may be given several times; within a kind the order given holds. What
-is left out: commission, slippage (parts are closed at the
-mark, shocked or not), and the exchange's own limits, such as the initial margin that must stay in a wallet.
+is left out: commission, slippage (parts are closed at the mark, shocked or not), and the exchange's own limits, such as
+the initial margin that must stay in a wallet.
 
-  marginwatch assess account.json --shock '*=-10%' --shock BTCUSDT=-5% --transfer -500 --reduce ETHUSDT:long=50%
+  marginwatch assess account.json
+  marginwatch assess account.json --shock '*=-10%' --shock BTCUSDT=-5% --transfer -500 --reduce ETHUSDT:short=50%
 
 Realized PnL goes to the cross wallet. A part of an isolated position takes its share of the isolated wallet there too,
 so the margin ratio of the rest falls only where a smaller position needs less margin per notional; margin added helps.
+
+Exit status: 0; 1 a figure is missing, or the file cannot be read; 2 an option that cannot be meant.
 """
 
 _HISTORY = """\
@@ -48,9 +51,10 @@ first steps:
   marginwatch init                write config.toml here, every key explained
   marginwatch check               find every mistake in it at once
   marginwatch run                 watch
+  mosquitto_sub -v -t 'marginwatch/+/event/#'     see what is told, in another terminal
 
 exit status: 0 well; 1 failure (check: something was found; assess: a figure is missing); 2 wrong usage; 78 the config
-cannot be used.
+cannot be used. `marginwatch COMMAND --help` tells more.
 """
 
 
@@ -147,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         parents=[config],
         help="the daemon",
-        description="Watch until told to stop (SIGINT or SIGTERM). SIGHUP reads the rules of the config anew.",
+        description="Watch until told to stop (SIGINT or SIGTERM). SIGHUP takes the rules of the config anew; all"
+        " else in it needs a restart.",
     )
     demo = commands.add_parser(
         "demo",
@@ -158,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument(
-        "--seconds", type=float, default=40, metavar="N", help="length of the story, 15 to 60 (default 40)"
+        "--seconds", type=float, default=40, metavar="N", help="about how long the story is, 15 to 60 (default 40)"
     )
     demo.add_argument("--json", action="store_true", help="print every MQTT message as a JSON line")
     demo.add_argument(
@@ -169,13 +174,15 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         parents=[config],
         help="find every mistake in the config at once",
-        description="Reads the config and fetches its secrets; reports every mistake with its remedy.",
+        description="Reads the config and fetches its secrets; reports every mistake with its remedy. It connects to"
+        " nothing: whether the exchange takes the key, and what the key permits, it does not tell.",
     )
     assess = commands.add_parser(
         "assess",
         help="the risk of a saved account, offline",
-        description="Computes margin ratio, liquidation prices and the rest from a JSON file with the exchange's own\n"
-        "REST answers: venue, account, positionRisk, leverageBracket, premiumIndex, …",
+        description="Computes margin ratios, liquidation prices and the rest from a JSON file with the exchange's own\n"
+        "REST answers, unchanged: venue, accountConfig, account, positionRisk, symbolConfig, leverageBracket,\n"
+        "premiumIndex, assetIndex, exchangeInfo. What is absent is derived, or named as missing.",
         epilog=_WHAT_IF,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -217,19 +224,21 @@ def _parser() -> argparse.ArgumentParser:
     ack = commands.add_parser(
         "ack",
         parents=[config],
-        help="say that you have seen an incident",
+        help="say that you have seen an incident: no repeats",
         description="Tells the running daemon, over MQTT, that somebody has seen an incident: it is not repeated any\n"
-        "more, unless it worsens. Needs [cmd] enabled = true.",
+        "more, unless it worsens. Needs [cmd] enabled = true. The daemon's log says what became of it.",
+        epilog="marginwatch ack main.cross-usdt.margin_ratio.1795248000412",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    ack.add_argument("incident_id", help="as in its topic, its events or `marginwatch history`")
+    ack.add_argument("incident_id", help="as in its topic, its events or `marginwatch history --json`")
     silence = commands.add_parser(
         "silence",
         parents=[config],
         help="hear nothing of a rule or subject for a while",
         description="Tells the running daemon, over MQTT, to keep back messages for a while. What still stands when\n"
         "the silence ends is told then. Never kept back: orders that the exchange sends, the opening of data_stale,\n"
-        "and a pool that is being liquidated. Needs [cmd] enabled = true.",
+        "and a pool that is being liquidated. At most 7 days. Needs [cmd] enabled = true. The daemon's log says what\n"
+        "became of it.",
         epilog="marginwatch silence --rule funding_forecast --for 2h\n"
         "marginwatch silence --account main --subject cross-usdt --for 30m\n"
         "marginwatch silence --rule funding_forecast --end",
@@ -264,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     record = commands.add_parser(
         "record",
         parents=[config],
-        help="write down what the exchange says",
+        help="write down what the exchange says, for replay and rehearse",
         description="Connects as the daemon does and writes every frame and answer into a session file, without keys\n"
         "and secrets, until it is told to stop (Ctrl-C). Publishes nothing. The file shows balances and positions.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -273,7 +282,8 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser(
         "replay",
         help="a recorded session once more, as fast as it goes",
-        description="Reads a session file and tells what is told because of it; the same file gives the same output.",
+        description="Reads a session file and prints every event that it leads to; the same file gives the same"
+        " output.",
     )
     replay.add_argument("session", metavar="FILE", help="as `marginwatch record` or a bundle of `history` wrote it")
     replay.add_argument("--config", metavar="PATH", help="take rules, labels and prefix from this config")
@@ -281,10 +291,12 @@ def _parser() -> argparse.ArgumentParser:
     rehearse = commands.add_parser(
         "rehearse",
         help="try other rules on a recorded session",
-        description="Reads a session file with the old rules and with new ones, and shows what is told otherwise.",
+        description="Reads a session file with the old rules and with new ones, and shows what is told otherwise:"
+        " + only with the new, - only with the old, ~ with another severity. Of the configs only rules and labels"
+        " count.",
     )
     rehearse.add_argument("session", metavar="FILE", help="a session file")
-    rehearse.add_argument("--config", required=True, metavar="NEW.toml", help="the config with the new rules")
+    rehearse.add_argument("--config", required=True, metavar="NEW.toml", help="a whole config, with the new rules")
     rehearse.add_argument(
         "--old", metavar="OLD.toml", help="the config with the old ones (default: those it was recorded with)"
     )

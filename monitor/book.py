@@ -114,15 +114,15 @@ class MarketBook:
         self.prices[event.symbol] = event.price
         return True
 
-    def apply_rates(self, event: AssetRates, now: Now) -> frozenset[str]:
+    def apply_rates(self, event: AssetRates, now: Now) -> tuple[str, ...]:
         """Take rates of collateral, unless later ones are known. Returns the assets of which the rate has changed."""
         here_ms = self.exchange_ms(now)
         at_ms = min(event.at_ms, here_ms + _AHEAD_MS)
         if at_ms < self._rates_at_ms:
-            return frozenset()
+            return ()
         self._rates_at_ms = at_ms
         true_at = now.mono - max(0, here_ms - event.at_ms) / 1000
-        changed = frozenset(a for a, rate in event.rates.items() if self.rates.get(a) != rate)
+        changed = tuple(a for a, rate in event.rates.items() if self.rates.get(a) != rate)  # in an order of its own
         self.rates.update(event.rates)
         for asset in event.rates:
             self._rated[rate_of(asset)] = true_at
@@ -136,6 +136,13 @@ class MarketBook:
             known.pop(what, None)
         for asset in [asset for asset in self.rates if rate_of(asset) == what]:
             del self.rates[asset]
+
+    def forget_rates(self) -> None:
+        """Nobody needs any rate any more, of whatever asset: they are not brought any longer."""
+        for known in (self._rated, self._streamed):
+            for what in [rate_of(asset) for asset in self.rates]:
+                known.pop(what, None)
+        self.rates.clear()
 
     def age(self, symbol: str, now: float) -> float | None:
         """Seconds since this mark was true: since it came, plus how late it came. None: there is none.

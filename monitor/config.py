@@ -264,6 +264,15 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
     Raises:
         ConfigError: With every mistake that was found.
     """
+    config, problems, _ = examine(documents)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], list[tuple[str, Secret]]]:
+    """What can be read of a config, every mistake in it, and every secret that it names with its key, of accounts that
+    are wrong otherwise too."""
     reader = _Reader()
     tables = list(documents)
     main_name, main = tables[0]
@@ -312,9 +321,7 @@ def parse(documents: Iterable[tuple[str, Table]]) -> Config:
         reader.wrong(main_name, "[mqtt] password", "is of no use without username")
     if (config.mqtt.tls_cert_file is None) != (config.mqtt.tls_key_file is None):
         reader.wrong(main_name, "[mqtt] tls_cert_file", "needs tls_key_file, and the other way round")
-    if reader.problems:
-        raise ConfigError(reader.problems)
-    return config
+    return config, reader.problems, [*secrets(config), *reader.secrets]
 
 
 # ---- kinds of values: each takes what TOML gave, and returns it or says what would be right ----
@@ -463,10 +470,12 @@ def _texts(value: Any) -> dict[str, str]:
 
 def _url(*schemes: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        if parts is None or parts.scheme not in schemes or not parts.netloc:
-            raise ValueError(f"must be an address beginning with {' or '.join(f'{s}://' for s in schemes)}")
-        return str(value).rstrip("/")
+        with suppress(ValueError):  # of a port that is none, or a host that no name service takes
+            parts = urlsplit(value) if isinstance(value, str) and not re.search(r"\s", value) else None
+            if parts is not None and parts.scheme in schemes and parts.hostname and parts.port != 0:
+                parts.hostname.encode("idna")
+                return str(value).rstrip("/")
+        raise ValueError(f"must be an address beginning with {' or '.join(f'{s}://' for s in schemes)}")
 
     return read
 
@@ -580,10 +589,11 @@ _LARGEST: Mapping[type[Rule], tuple[Decimal | None, str]] = {
 
 
 class _Reader:
-    """Reads tables, and collects what is wrong with them."""
+    """Reads tables, and collects what is wrong with them, and the secrets of accounts that are."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.secrets: list[tuple[str, Secret]] = []
 
     def wrong(self, file: str, key: str, what: str) -> None:
         self.problems.append(f"{file}: {key}: {what}")
@@ -626,7 +636,11 @@ def _account(
             if key not in row and key not in inherited:
                 remedy = "is missing" if key != "venue" else f"is missing; one of {', '.join(VENUES)}"
                 reader.wrong(file, f"{where}{key}", remedy)
+    for key in ("api_key", "secret"):
+        if key in values and "name" in values:
+            values[key] = Secret(values[key].kind, values[key].name.replace("{name}", values["name"]))
     if len(reader.problems) > before or any(key not in values for key in _NEEDED):
+        reader.secrets += [(where + key, values[key]) for key in ("api_key", "secret") if key in values]
         return None
     urls = {key: values.pop(key) for key in ("rest_url", "market_url", "private_url", "wallet_url") if key in values}
     environment = values.get("environment", "live")
@@ -640,8 +654,6 @@ def _account(
         addresses = Hosts(wallet_url=urls.pop("wallet_url", urls["rest_url"]), **urls)
     assert addresses is not None  # only `custom` has no addresses of its own
     addresses = structs.replace(addresses, **urls)
-    for key in ("api_key", "secret"):
-        values[key] = Secret(values[key].kind, values[key].name.replace("{name}", values["name"]))
     return AccountConfig(hosts=addresses, **values)
 
 

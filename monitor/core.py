@@ -64,6 +64,7 @@ from monitor.judges.notices import NoticesJudge
 from monitor.judges.staleness import StalenessJudge
 from monitor.links import Links
 from monitor.moves import KINDS, one_symbol
+from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
@@ -160,6 +161,10 @@ class Core:
 
     def _is_watched(self, key: IncidentKey) -> bool:
         """Whether this run watches what an incident of an earlier one is about."""
+        if key.rule not in self.setup.rules.rules:
+            return False  # of another version: nothing would ever end it
+        if key.rule == "clock_offset":
+            return any(key.subject == slug(a.setup.market) for a in self.accounts.values())
         if key.account == INSTANCE and key.rule != "data_stale":
             return True
         if key.rule == "data_stale":
@@ -194,7 +199,10 @@ class Core:
                 self._touched[name] = None
             self._dirty.clear()
             for account in [self.accounts[name] for name in self._moving]:
-                only_from = Severity.INFO if account.moves.due(now) else Severity.WARNING
+                is_due = account.moves.due(now)
+                if not is_due and account.name not in self._touched:
+                    continue  # nothing has changed that its prices follow from
+                only_from = Severity.INFO if is_due else Severity.WARNING
                 self._moved.tell(account, now, only_from=only_from)
                 self._touched[account.name] = None
                 if not account.moves.pending:
@@ -245,7 +253,7 @@ class Core:
         account = self.accounts[event.account]
         if event.quantity:
             account.moves.filled(event)
-        if event.forced is not None:
+        if event.forced is not None and not account.forced_orders.is_done(event):
             account.forced(PositionKey(event.symbol, event.side), event.forced, now)
             self._forced_orders.happened(account, event, event.forced, now)
 
@@ -363,7 +371,7 @@ class Core:
         market = account.setup.market
         for what in account.needed:
             self._holders[market, what] = {key: None for key in self._holders[market, what] if key[0] != account.name}
-        before = account.pools.keys()
+        before, needed = account.pools.keys(), account.needed
         account.rebuild(now)
         self._touched[account.name] = None
         for pool_id in before - account.pools.keys():
@@ -373,7 +381,8 @@ class Core:
         for pool in account.pools.values():
             for what in streamed(pool):
                 self._holders.setdefault((market, what), {})[account.name, pool.id] = None
-        self._watch(market, now)
+        if market not in self._watched or account.needed != needed:
+            self._watch(market, now)
         self.reporter.effects += publication.gone(account)
 
     def _watch(self, market: str, now: Now) -> None:
@@ -385,6 +394,8 @@ class Core:
             symbols = frozenset(symbol for a in accounts for symbol in a.symbols)
             for what in (before or frozenset()) - needed:
                 self.markets[market].forget(what)
+            if needed == symbols:
+                self.markets[market].forget_rates()
             self._watched[market] = needed
             self._staleness.watch(market, needed, now)
             self.reporter.effects.append(Watch(market, symbols, rates=needed != symbols))
@@ -407,6 +418,7 @@ class Core:
                 self._levels.end_vanished(account, now)
                 self._forced_orders.end(account, now)
         self._staleness.judge_all(now)
+        self._instance.judge(now)
         self.reporter.end_silences(now)
         self.reporter.keep_worst(now)
         self._daily.judge(self.accounts.values(), now)

@@ -177,6 +177,7 @@ class PositionState(Struct, frozen=True):
 
     Args:
         funding_payment: What the next funding will change the wallet by at the present mark and estimate (asset).
+        liquidation_price_after: Where it will be liquidated once all payments of the pool's next funding are made.
         liquidation_fee: Clearance fee, a fraction of the liquidated notional.
         adl_quantile: Place in the auto-deleveraging queue, 0 to 4; None: unknown.
     """
@@ -193,6 +194,7 @@ class PositionState(Struct, frozen=True):
     funding_rate: Decimal | None
     next_funding_ms: int | None
     funding_payment: Decimal | None
+    liquidation_price_after: Decimal | None
     exchange: ExchangeFigures | None
     ages: Ages
     as_of_ms: int
@@ -259,7 +261,7 @@ class Answered(Struct, frozen=True):
 class Save(Struct, frozen=True):
     """A row to keep for the next run; None: to be forgotten."""
 
-    table: Literal["incident", "baseline", "silence", "daily", "forced"]
+    table: Literal["incident", "baseline", "silence", "daily", "forced", "posted"]
     key: str
     row: bytes | None
 

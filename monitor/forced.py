@@ -12,6 +12,8 @@ from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey
 from monitor.rules import Severity
 
 _ZERO = Decimal(0)
+_CLEARED_BEFORE_S = 2.0
+"""An account event and the order that caused it come in either order, at most so far apart."""
 _CANCELLED_BEFORE_S = 10.0
 """Own orders are cancelled right before the exchange sends its own; older cancellations belong to another story."""
 
@@ -34,7 +36,7 @@ class ForcedReport(Struct):
     """What a forced order has done so far.
 
     Args:
-        is_long: Whether the position that it closes was long.
+        is_long: Whether the position that it closes was long; None: the order was announced before anything was known.
         quantity: Executed, positive (base asset, or contracts).
         average_price: Of the executions; None before the first.
         realized_pnl: Before commission (asset).
@@ -51,7 +53,7 @@ class ForcedReport(Struct):
 
     kind: ForcedKind
     key: PositionKey
-    is_long: bool
+    is_long: bool | None
     asset: str | None
     liquidation_price: Decimal | None
     bankruptcy_price: Decimal | None
@@ -77,6 +79,7 @@ class ForcedOrders:
         self._orders: set[tuple[str, int]] = set()
         self._done: dict[str, int] = {}
         self._cancelled: dict[str, tuple[float, set[int]]] = {}
+        self._cleared: dict[str, tuple[float, Decimal]] = {}
 
     def cancelled(self, event: OrdersCancelled, now: Now) -> None:
         """Count an own order that was cancelled because the account is being liquidated; it comes before or after."""
@@ -94,8 +97,11 @@ class ForcedOrders:
             self._done[order] = msgspec.json.decode(row, type=int)
 
     def is_done(self, fill: Fill) -> bool:
-        """Whether this order has been reported: after a gap the exchange lists it once more."""
-        return order_name(fill.symbol, fill.order_id) in self._done
+        """Whether this order has been reported: after a gap the exchange lists it once more.
+
+        An execution is news all the same: the order goes on after a pause.
+        """
+        return not fill.trade_id and order_name(fill.symbol, fill.order_id) in self._done
 
     def done(self, report: ForcedReport, now: Now) -> list[tuple[str, bytes]]:
         """Remember the orders of a report that is over. Returns their rows to keep."""
@@ -117,6 +123,8 @@ class ForcedOrders:
             return False
         at, orders = self._cancelled.get(report.key.symbol, (now.mono, set[int]()))
         report.orders_cancelled = len(orders) if now.mono - at <= _CANCELLED_BEFORE_S else 0
+        at, change = self._cleared.pop(report.asset or "", (now.mono, _ZERO))
+        report.clearance_fee -= change if now.mono - at <= _CLEARED_BEFORE_S else _ZERO
         self.running[report.key] = report
         return True
 
@@ -124,6 +132,8 @@ class ForcedOrders:
         """Add an execution; the same trade told twice counts once."""
         report = self.running[key]
         self._last[key] = now.mono
+        if report.is_long is None and fill.quantity:
+            report.is_long = fill.quantity < 0
         if (fill.symbol, fill.order_id) not in self._orders:
             self._orders.add((fill.symbol, fill.order_id))
             report.steps += 1
@@ -139,13 +149,18 @@ class ForcedOrders:
         report.commission += fill.commission if fill.commission_asset == report.asset else _ZERO
 
     def cleared(self, changes: dict[str, Decimal], now: Now) -> None:
-        """Add what INSURANCE_CLEAR took or gave; it names no symbol, so the latest forced order of the asset has it."""
+        """Add what INSURANCE_CLEAR took or gave; it names no symbol, so the latest forced order of the asset has it.
+
+        The account event may come before the order: then the order that comes next has it.
+        """
         for asset, change in changes.items():
             keys = [key for key, report in self.running.items() if report.asset == asset]
             if keys:
                 latest = max(keys, key=lambda key: self._last[key])
                 self.running[latest].clearance_fee -= change
                 self._last[latest] = now.mono
+            else:
+                self._cleared[asset] = (now.mono, change)
 
     def over(self, settle_s: float, now: Now) -> list[ForcedReport]:
         """Those of which nothing has been heard for a while; they are forgotten here."""

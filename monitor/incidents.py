@@ -49,6 +49,7 @@ class Incident(Struct):
     Args:
         incident_id: `<account>.<subject>.<rule>.<opened, unix ms>`.
         severity: Now; `peak` is the highest it has been.
+        step: What it was told by when it opened or last worsened; None: a fact, or of an earlier version.
         events: How many messages it has had; `event_id` of the last is `<incident_id>.<events>`.
         worst: The worst value so far.
         told_at: When it was last told.
@@ -83,6 +84,7 @@ class Incident(Struct):
     acked_ms: int | None = None
     called: bool = False
     continues: str | None = None
+    step: Step | None = None
     symbol: str | None = None
     side: str | None = None
     title: str = ""
@@ -162,11 +164,13 @@ class Incidents:
         if target is not Severity.OK:
             target = max(target, at_least)
         if incident is None:
-            return self._open(key, target, value, now, distance, continues) if target is not Severity.OK else None
+            if target is Severity.OK:
+                return None
+            return self._open(key, target, value, now, distance, continues, _step_for(rule, target))
         worse = value is not None and (incident.worst is None or _is_worse(rule, value, incident.worst))
         if worse:
             incident.worst = value
-        if target == incident.severity and incident.silent and worse:
+        if target == incident.severity and incident.silent and worse and not incident.hushed:
             return self._told(incident, "worsened", value, now, distance)
         if target > incident.severity:
             return self._worsen(incident, rule, target, value, now, distance, worse)
@@ -176,20 +180,30 @@ class Incidents:
             calmer = self._calmer(incident, rule, value, now)
             if calmer is Severity.OK:
                 judged = _step_for(rule, incident.severity) is not None
+                # Nothing has recovered that would still be told of by the level that it was told by.
+                judged = judged and (incident.step is None or incident.step.is_past_clear(value))
                 return self.resolve(key, "recovered" if judged else "rule_changed", value, now)
             if calmer < incident.severity:
                 for rank in range(calmer + 1, incident.severity + 1):
                     incident.left[rank] = now.mono
                 incident.severity = calmer
                 return self._told(incident, "improved", value, now, distance)
-        if incident.hushed and not self.is_hushed(key, "repeated", incident.severity, now):
+        if self.is_owed(key, now):
             return self._told(incident, "repeated" if incident.events else "opened", value, now, distance)
-        if self._is_unheard(incident, now):
+        # What a silence would keep back does not happen: it is due still when the silence ends.
+        if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
             incident.called = True
             return self._told(incident, "unacknowledged", value, now, distance)
-        if self._is_due(incident, rule, now, distance):
+        if self._is_due(incident, rule, now, distance) and not self.is_hushed(key, "repeated", incident.severity, now):
             return self._told(incident, "repeated", value, now, distance)
         return None
+
+    def is_owed(self, key: IncidentKey, now: Now) -> bool:
+        """Whether something of an open incident was kept back by a silence that is over."""
+        incident = self.open.get(key)
+        if incident is None or not incident.hushed:
+            return False
+        return not self.is_hushed(key, "repeated", incident.severity, now)
 
     def acknowledge(self, incident_id: str, now: Now) -> Change | None:
         """Somebody has seen it. None: no such incident is open."""
@@ -200,10 +214,16 @@ class Incidents:
         return None
 
     def begin(self, key: IncidentKey, severity: Severity, now: Now) -> Change:
-        """Open an incident that is a fact rather than a level; `resolve` ends it. One that is open stays as it is."""
-        if key in self.open:
-            return Change("retained", structs.replace(self.open[key]), None)
-        return self._open(key, severity, None, now, None)
+        """Open an incident that is a fact rather than a level; `resolve` ends it.
+
+        One that is open stays as it is, and is told where a silence that is over has kept it back.
+        """
+        incident = self.open.get(key)
+        if incident is None:
+            return self._open(key, severity, None, now, None)
+        if self.is_owed(key, now):
+            return self._told(incident, "repeated" if incident.events else "opened", None, now, None)
+        return Change("retained", structs.replace(incident), None)
 
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
         """End an incident, if there is one."""
@@ -262,7 +282,7 @@ class Incidents:
             self._last_opened[incident.key] = incident.opened_ms
 
     def _name(self, key: IncidentKey, now: Now) -> str:
-        opened_ms = max(now.wall_ms, self._last_opened.get(key, self._floor_ms) + 1)
+        opened_ms = max(now.wall_ms, self._last_opened.get(key, 0) + 1, self._floor_ms + 1)
         self._last_opened[key] = opened_ms
         return f"{key.account}.{key.subject}.{key.rule}.{opened_ms}"
 
@@ -285,6 +305,7 @@ class Incidents:
         now: Now,
         distance: Decimal | None,
         continues: str | None = None,
+        step: Step | None = None,
     ) -> Change:
         incident_id = self._name(key, now)
         incident = Incident(
@@ -296,6 +317,7 @@ class Incidents:
             worst=value,
             told_at=now.mono,
             continues=continues,
+            step=step,
         )
         self.open[key] = incident
         return self._told(incident, "opened", value, now, distance)
@@ -313,6 +335,7 @@ class Incidents:
         left = incident.left.get(target)
         back = left is not None and now.mono - left < rule.reenter_s and target <= incident.peak
         incident.severity = target
+        incident.step = _step_for(rule, target)
         incident.peak = max(incident.peak, target)
         incident.past_clear.clear()
         if back and not worse_than_ever:
@@ -364,6 +387,8 @@ class Incidents:
         if self.is_hushed(incident.key, kind, incident.severity, now):
             incident.hushed = True
             return Change("retained", structs.replace(incident), value)
+        if incident.hushed:
+            incident.serious_at = now.mono  # until now nobody could have acknowledged it
         incident.events += 1
         incident.told_at = now.mono
         incident.told_distance = distance

@@ -25,28 +25,39 @@ def undeclared(core: Core, now: Now) -> list[LinkId]:
     return [link for link in lost if _quiet_s(core, link, now) > DECLARED_WITHIN_S]
 
 
-def blindness(core: Core) -> list[str]:
-    """Why what is published cannot be relied on; empty: it can."""
+def blindness(core: Core, now: Now) -> list[str]:
+    """Why what is published cannot be relied on; empty: it can. Who has switched the rule `data_stale` off is not told
+    of a lost link, but it blinds all the same."""
     reasons = [f"{account.name}: positions unknown" for account in core.accounts.values() if not account.known]
     for incident in core.incidents:
         if incident.rule == "data_stale" and incident.severity >= Severity.WARNING:
             reasons.append(f"{incident.account} {incident.subject}: no data")
         if incident.rule == "store_unusable":
             reasons.append("store unusable")
+    for link, info in core.links.all.items():
+        if info.state not in _FINE and not _rule(core, link).enabled and _lost_s(core, link, now) > DECLARED_WITHIN_S:
+            reasons.append(f"{link.account} {link.name}: no data")
     return reasons
+
+
+def _rule(core: Core, link: LinkId) -> DataStaleRule:
+    """The rule that a link is held against; a market's is that of the first account on it."""
+    accounts = core.accounts.values()
+    return next(a for a in accounts if link.account == a.name or link == a.setup.market_link).stale_rule
 
 
 def _quiet_s(core: Core, link: LinkId, now: Now) -> float:
     """For how long a link that is lost should have been told of as quiet; 0: nothing is to be told."""
+    return _lost_s(core, link, now) if _rule(core, link).enabled else 0.0
+
+
+def _lost_s(core: Core, link: LinkId, now: Now) -> float:
+    """For how long a link has not brought what it should; 0: there is nothing."""
     age = core.links.age(link, now.mono)
     if link.account != INSTANCE:
-        account = core.accounts.get(link.account)
-        if account is None or not account.stale_rule.enabled:
-            return 0.0
-        return age - account.stale_rule.rest_patience_s if link == account.setup.rest_link else age
+        setup = core.accounts[link.account].setup
+        return age - _rule(core, link).rest_patience_s if link == setup.rest_link else age
     accounts = [a for a in core.accounts.values() if a.setup.market == link.name]
-    if not accounts or not accounts[0].stale_rule.enabled:
-        return 0.0
     market = accounts[0].market
     ages = [market.stream_age(what, now.mono) for account in accounts for what in account.needed]
     if not ages and core.links.all[link].state is not LinkState.CONNECTING:

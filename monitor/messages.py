@@ -388,6 +388,7 @@ class Messages:
                 "next_at": None if state.next_funding_ms is None else rfc3339(state.next_funding_ms),
                 "interval_hours": None if state.next_funding_ms is None else state.funding_interval_hours,
                 "payment": floored(state.funding_payment),
+                "liquidation_price_after": half_up(state.liquidation_price_after),
             },
             "adl_quantile": state.adl_quantile,
             "freshness": state.ages.freshness,

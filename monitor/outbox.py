@@ -148,9 +148,12 @@ class Outbox:
 
     def _next_event(self) -> Message | None:
         while self._heads:
-            _, _, line = heapq.heappop(self._heads)
+            rank, _, line = heapq.heappop(self._heads)
             waiting = self._events.get(line)
             if waiting is None or not waiting.messages:
+                continue
+            if -rank > waiting.ranks[0]:  # its worst has gone since: what is left takes its own place
+                self._queue(line)
                 continue
             first = waiting.messages[0]
             if first.event_id in self._released and first.event_id not in self._flying:

@@ -27,8 +27,9 @@ from monitor.events import Now, Position, PositionKey, Vitals
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
 from monitor.risk import contracts
+from monitor.risk.attribution import prices
 from monitor.risk.drift import Drift
-from monitor.risk.funding import payment
+from monitor.risk.funding import Forecast, after, payment
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
@@ -98,7 +99,7 @@ def due(
         by_account.setdefault(incident.account, []).append(incident)
     for account in accounts.values():
         own = by_account.get(account.name, [])
-        shared = [i for i in by_account.get(INSTANCE, []) if i.subject == account.setup.market]
+        shared = [i for i in by_account.get(INSTANCE, []) if i.subject in (account.setup.market, "store")]
         yield from _pools(account, own, links, published, now)
         ages = account.ages(None, links, now)
         if published.freshness(account.name, ages.freshness):
@@ -141,15 +142,25 @@ def _pools(
             continue
         published.summary_due.add(account.name)
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
-        yield pool_state(account, risk, severity, ages, now)
-        for position in risk.positions:
-            yield position_state(account, risk, position, ages, now)
+        yield from states(account, risk, severity, ages, now)
         account.published[pool_id] = frozenset(p.position.key for p in risk.positions)
     account.unpublished.clear()
 
 
-def pool_state(account: WatchedAccount, risk: PoolRisk, severity: Severity, ages: Ages, now: Now) -> PoolState:
-    """A pool as it is published, with what the next funding will change its wallet by."""
+def states(
+    account: WatchedAccount, risk: PoolRisk, severity: Severity, ages: Ages, now: Now
+) -> Iterator[PoolState | PositionState]:
+    """A pool and its positions as they are published, with what the next funding will do to them."""
+    coming = account.coming_funding(risk)
+    then = {} if coming is None else prices(after(risk, coming, account.terms))
+    yield _pool_state(account, risk, coming, severity, ages, now)
+    for position in risk.positions:
+        yield _position_state(account, risk, position, then.get(position.position.key), ages, now)
+
+
+def _pool_state(
+    account: WatchedAccount, risk: PoolRisk, coming: Forecast | None, severity: Severity, ages: Ages, now: Now
+) -> PoolState:
     return PoolState(
         account=account.setup,
         risk=risk,
@@ -157,14 +168,18 @@ def pool_state(account: WatchedAccount, risk: PoolRisk, severity: Severity, ages
         ages=ages,
         as_of_ms=now.wall_ms,
         ladder={move: ratio_after(risk, move, account.terms) for move in LADDER},
-        funding=account.coming_funding(risk),
+        funding=coming,
     )
 
 
-def position_state(
-    account: WatchedAccount, risk: PoolRisk, position: PositionRisk, ages: Ages, now: Now
+def _position_state(
+    account: WatchedAccount,
+    risk: PoolRisk,
+    position: PositionRisk,
+    price_after: Decimal | None,
+    ages: Ages,
+    now: Now,
 ) -> PositionState:
-    """A position as it is published."""
     row = position.position
     mark = account.market.marks.get(row.symbol)
     contract = account.market.contracts.get(row.symbol)
@@ -181,6 +196,7 @@ def position_state(
         funding_rate=None if mark is None else mark.funding_rate,
         next_funding_ms=None if mark is None else mark.next_funding_ms,
         funding_payment=_payment(account, row),
+        liquidation_price_after=price_after,
         exchange=account.book.figures.get(row.key),
         ages=ages,
         as_of_ms=now.wall_ms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from monitor.accounts import WatchedAccount
@@ -95,7 +96,7 @@ class Reporter:
         """Keep back what somebody does not want to hear of for a while."""
         name, row = self.silences.begin(event, now)
         self.effects.append(Save("silence", name, row))
-        until = "over" if row is None else f"until {event.until_ms}"
+        until = "over" if row is None else f"until {datetime.fromtimestamp(event.until_ms // 1000, UTC):%F %T} UTC"
         self.effects.append(Answered(f"silence of {name} {until}", True))
 
     def end_silences(self, now: Now) -> None:

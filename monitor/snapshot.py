@@ -31,7 +31,7 @@ from monitor.events import (
     Now,
     PositionsRead,
 )
-from monitor.publication import pool_state, position_state
+from monitor.publication import states
 from monitor.risk import EXACT
 from monitor.risk.scenario import LADDER
 from monitor.rules import RuleBook, Severity
@@ -142,8 +142,11 @@ def _assess(account: WatchedAccount, now: Now) -> Assessment:
     for pool_id in account.pools:
         _, risk = account.assess(pool_id)
         ages = Ages("stale" if risk.missing else "live", None, None)
-        pools.append(pool_state(account, risk, Severity.OK, ages, now))
-        positions += [position_state(account, risk, position, ages, now) for position in risk.positions]
+        for state in states(account, risk, Severity.OK, ages, now):
+            if isinstance(state, PoolState):
+                pools.append(state)
+            else:
+                positions.append(state)
         missing += [f"{pool_id}: {what} is unknown" for what in risk.missing]
     return Assessment(tuple(pools), tuple(positions), tuple(missing))
 

@@ -11,7 +11,7 @@ from monitor.accounts import WatchedAccount
 from monitor.effects import INSTANCE, Advice, Ages, Blindness, Driver, Fact, Figures, Story
 from monitor.events import Now, PositionKey
 from monitor.forced import ForcedReport
-from monitor.incidents import Change
+from monitor.incidents import FORCED, Change
 from monitor.moves import Telling
 from monitor.risk import collateral, contracts
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
@@ -19,7 +19,7 @@ from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import Rule, Severity
-from monitor.wording import worded
+from monitor.wording import amount, worded
 
 _TELLS_LEVEL = ("opened", "worsened", "repeated")
 
@@ -41,6 +41,8 @@ def pool_story(
         symbol, side = closest.position.symbol, side_word(closest.is_long)
     elif risk is not None and len(risk.pool.positions) == 1:
         symbol, side = risk.pool.positions[0].symbol, side_word(risk.pool.positions[0].quantity > 0)
+    if change.resolution in FORCED:  # whom the exchange acted on, not whom it has left
+        symbol, side = change.incident.symbol, change.incident.side
     mark = None if symbol is None else account.market.marks.get(symbol)
     fired = [step.at for step in rule.steps if step.severity <= change.incident.severity and step.fires(change.value)]
     story = Story(
@@ -102,7 +104,7 @@ def forced_story(
         )
     pool = next((r for r in account.risks.values() if any(p.key == report.key for p in r.pool.positions)), None)
     copy = structs.replace(report)
-    side = side_word(report.is_long)
+    side = None if report.is_long is None else side_word(report.is_long)
     return _with_words(
         Story(
             account.setup,
@@ -134,7 +136,9 @@ def margin_call_story(
     seen, _ = account.last_seen(key)
     pool = next((r for r in account.risks.values() if any(p.key == key for p in r.pool.positions)), None)
     side = None if seen is None else side_word(seen.is_long)
-    call = f"maintenance margin {maintenance_margin:f}, unrealized PnL {unrealized_pnl:f}"
+    asset = "" if pool is None or seen is None else f" {pool.pool.margin_asset(seen.position)}"
+    gain = f"{'−' if unrealized_pnl < 0 else '+'}{amount(abs(unrealized_pnl))}{asset}"
+    call = f"maintenance margin {amount(maintenance_margin)}{asset}, unrealized PnL {gain}"
     story = Story(account.setup, change, now.wall_ms, None, seq, key.symbol, side, after=figures(pool), ages=ages)
     words = f"{account.name}: the exchange calls for margin on {key.symbol}"
     return structs.replace(story, title=words, text=f"{words}: {call}.")

@@ -119,7 +119,7 @@ def _level(story: Story) -> tuple[str, str]:
 
 
 def _position(story: Story) -> str:
-    return f", {story.symbol} {story.side}" if story.symbol else ""
+    return f", {story.symbol} {story.side or ''}".rstrip() if story.symbol else ""
 
 
 def _against(story: Story) -> str:
@@ -148,7 +148,8 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
             cents = one.amount.quantize(step, rounding=ROUND_CEILING)
             parts.append(f"add {plain(cents)} {one.asset}")
         elif one.quantity is not None:
-            parts.append(f"reduce {plain(one.quantity)} {one.quantity_unit}")
+            unit = "contracts" if one.quantity_unit == "contract" and one.quantity != 1 else one.quantity_unit
+            parts.append(f"reduce {plain(one.quantity)} {unit}")
     if not parts:
         return []
     to_ratio = plain((advice[0].to_ratio * _HUNDRED).normalize())
@@ -201,7 +202,7 @@ def _forced(story: Story) -> tuple[str, str]:
     if "strategy_id" in story.facts:
         said = f"{story.account.name}: a trading bot on {story.symbol} was LIQUIDATED"
         return said, f"{said} (strategy {story.facts['strategy_id']})."
-    account, what = story.account.name, f"{story.symbol} {story.side}" if story.symbol else change.incident.subject
+    account, what = story.account.name, _position(story).removeprefix(", ") or change.incident.subject
     if report is None:
         word = _RESOLVED[change.resolution or "liquidated"]
         return f"{account}: {what} {word}", f"{account}: {what} {word} while we were away; see the exchange's history."
@@ -213,14 +214,15 @@ def _forced(story: Story) -> tuple[str, str]:
     if report.average_price is not None:
         beside = "" if report.bankruptcy_price is None else f" (bankruptcy price {price(report.bankruptcy_price)})"
         sentences.append(f"{plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
-        pnl = f"{'+' if report.realized_pnl > 0 else '−'}{amount(abs(report.realized_pnl))} {report.asset}"
+        asset = f" {report.asset}" if report.asset else ""
+        pnl = f"{'+' if report.realized_pnl > 0 else '−'}{amount(abs(report.realized_pnl))}{asset}"
         if report.steps > 1:
             sentences.append(f"It took {report.steps} orders.")
         if report.orders_cancelled:
             sentences.append(f"{report.orders_cancelled} of your orders cancelled.")
         fee = report.clearance_fee
-        paid = f", clearance fee {amount(fee)} {report.asset}" if fee > 0 else ""
-        covered = f", the insurance fund covered {amount(-fee)} {report.asset}" if fee < 0 else ""
+        paid = f", clearance fee {amount(fee)}{asset}" if fee > 0 else ""
+        covered = f", the insurance fund covered {amount(-fee)}{asset}" if fee < 0 else ""
         sentences.append(f"Realized PnL {pnl}{paid}{covered}.")
     sentences.append("Nothing is left." if not report.left else f"{plain(report.left)} is left.")
     return f"{account}: {what} {word}", " ".join(sentences)
@@ -241,8 +243,8 @@ def _forecast(story: Story) -> tuple[str, str]:
     """What the next funding would do."""
     where = f"{story.account.name} {story.change.incident.subject}"
     if story.change.kind == "resolved":
-        said = f"{where}: funding was charged, or less is expected of it"
-        return said, f"{where}: {_ended(story) or 'funding was charged, or less is expected of it'}."
+        over = _ended(story) or "funding was charged, or less is expected of it, or the pool is as bad without it"
+        return f"{where}: the warning of funding is over", f"{where}: {over}."
     paid, then = story.facts.get("payment"), story.after
     if not isinstance(paid, Decimal) or then is None or then.margin_ratio is None:
         said = f"{where}: the danger of funding is passing"

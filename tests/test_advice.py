@@ -51,7 +51,7 @@ def ratio_with(risk: PoolRisk, brackets: BracketTable, *, added: Decimal = ZERO,
 
 
 def test_the_documented_advice() -> None:
-    """DESIGN section 6: 178.38 USDT, or 0.346 BTC, back to 70 %."""
+    """178.38 USDT, or 0.346 BTC, back to 70 %: the example of the README."""
     brackets = table(("0", "0.004", "0"), ("300000", "0.005", "300"))
     risk = long_risk("5182.40", "2.5", "92000", "90372.10", brackets)
 

@@ -280,6 +280,7 @@ def test_a_mark_is_taken_from_the_premium_index_where_the_row_has_none() -> None
         "next_at": "2026-11-21T16:00:00.000Z",
         "interval_hours": None,
         "payment": "-22.59302500",
+        "liquidation_price_after": "90297.26627510",  # (230000 − 5182.40 + 22.593025) ÷ 2.49
     }
     assert run.pools["cross-usdt"]["as_of"] == "2026-11-21T08:00:00.500Z"
 

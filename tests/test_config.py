@@ -7,10 +7,12 @@ import sys
 import tomllib
 from datetime import UTC, time
 from decimal import Decimal
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from monitor.commands import check
 from monitor.config import Config, HeartbeatConfig, HiddenUrl, Secret, parse, secrets
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
@@ -25,6 +27,7 @@ from monitor.rules import (
     Severity,
     Step,
 )
+from monitor.shell import settings
 
 D = Decimal
 
@@ -116,6 +119,10 @@ def test_every_mistake_is_reported_at_once() -> None:
         ('[mqtt]\ntls = "yes"\n' + ACCOUNT, "[mqtt] tls: must be true or false"),
         ("account_defaults = 3\n[[account]]", "[account_defaults]: must be a table"),
         (ACCOUNT + 'rest_url = "wss://x"', "rest_url: must be an address beginning with http:// or https://"),
+        (ACCOUNT + 'market_url = "wss://x:99999"', "market_url: must be an address beginning with ws:// or wss://"),
+        (ACCOUNT + 'market_url = "wss://x:y"', "market_url: must be an address beginning with ws:// or wss://"),
+        (ACCOUNT + f'private_url = "wss://{"x" * 64}"', "private_url: must be an address beginning with ws://"),
+        (ACCOUNT + 'private_url = "wss://x y"', "private_url: must be an address beginning with ws://"),
         (ACCOUNT + "rules = 3", '[[account]] "main" rules: unknown key'),
         ("mqtt = 3\n" + ACCOUNT, "[mqtt]: must be a table"),
         ("[mqtt]\nport = true\n" + ACCOUNT, "[mqtt] port: must be a whole number"),
@@ -619,3 +626,37 @@ def test_a_loss_that_is_told_in_time_is_none() -> None:
 
     read(f"[rules.data_stale]\nsteps = {steps}\n{ACCOUNT}")
     read(f"[rules.data_stale]\nenabled = false\nstale_after_s = 90\n{ACCOUNT}")
+
+
+def test_check_finds_what_is_wrong_with_the_config_and_with_its_secrets_in_one_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an account that is wrong otherwise too; whoever mends one mistake should not be sent back for the next."""
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[[account]]\nname = "main"\nvenue = "binance"\napi_key = "file:/nowhere/{name}"\nsecret = "env:NOT_THERE"\n'
+        '[mqtt]\nprot = 1\nusername = "u"\npassword = "env:NOT_THERE_EITHER"\n',
+        "utf-8",
+    )
+
+    assert check.main(str(path)) == 1
+    found = capsys.readouterr()
+    said = found.out.splitlines()
+    assert [line.removeprefix(f"{path}: ").partition(":")[0] for line in said] == [
+        '[[account]] "main" venue',
+        "[mqtt] prot",
+        "[mqtt] password (env",
+        '[[account]] "main" api_key (file',
+        '[[account]] "main" secret (env',
+    ]
+    assert "/nowhere/main cannot be read" in said[3]
+    assert found.err == "5 to mend\n"
+
+
+def test_a_file_that_nests_without_end_is_a_mistake_of_the_config(tmp_path: Path) -> None:
+    """At SIGHUP anything but a `ConfigError` would be a reload that nobody hears of."""
+    path = tmp_path / "config.toml"
+    path.write_text("a = " + "[" * 100_000, "utf-8")
+
+    with pytest.raises(ConfigError, match="nested too deep"):
+        settings.load(path)

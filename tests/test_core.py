@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cProfile import Profile
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.core import Core, Setup
+from monitor.core import Core, Kept, Setup
 from monitor.effects import (
     AccountSetup,
     IncidentOver,
@@ -34,10 +35,12 @@ from monitor.events import (
     MarkPrice,
     PositionKey,
     Side,
+    StoreState,
     Tick,
 )
+from monitor.incidents import Incident, saved
 from monitor.rules import DEFAULTS, MarginRatioRule, RuleBook, Severity, Step
-from tests.watched import BTC, FLAT, MARKET, Watched, kinds, now_at, of_rule, row, told
+from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, kinds, now_at, of_rule, row, told
 
 D = Decimal
 
@@ -59,7 +62,7 @@ EXAMPLE = RuleBook(
 
 
 def test_the_documented_example_is_reproduced_to_the_last_figure() -> None:
-    """DESIGN section 6 is what others build on: from events to payload, digit by digit."""
+    """The example of the README is what others build on: from events to payload, digit by digit."""
     core = Watched(rules=EXAMPLE)
     core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     core.price("90385")
@@ -114,6 +117,42 @@ def test_a_tick_touches_only_the_pools_that_hold_the_symbol() -> None:
 
     after = {(a, p): risk for a in accounts for p, risk in accounts[a].risks.items()}
     assert {key for key in after if after[key] is not before[key]} == {("main", "cross-usdt")}
+
+
+def calls(core: Watched, function: str, *events: Event) -> int:
+    """How often a function is called in a step with these events."""
+    profile = Profile()
+    core.t += 1
+    profile.runcall(core.core.step, events, core.now)
+    return sum(entry.callcount for entry in profile.getstats() if getattr(entry.code, "co_name", None) == function)
+
+
+def funded(symbol: str, account: str) -> Watched:
+    """Two accounts, of which one has just been charged funding and waits for the rest of that instant."""
+    core = Watched("main", "other")
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.begin("1000", row(symbol, "1", "3000"), account="other")
+    core.step(core.mark("50000"), core.mark("3000", symbol), Tick())
+    core.step(core.changed("FUNDING_FEE", "999", symbol=symbol, account=account))
+    return core
+
+
+def test_what_waits_to_be_told_costs_nothing_while_nothing_of_it_moves() -> None:
+    """At a funding instant a thousand accounts wait at once; no mark of another symbol may pay for them."""
+    core = funded("ETHUSDT", "other")
+
+    assert calls(core, "moves", core.mark("50001")) == 0
+    assert calls(core, "moves", core.mark("3001", "ETHUSDT")) == 1
+    assert of_rule(core.tell(Tick(), after=20), "liquidation_price_moved")
+
+
+def test_an_account_event_that_needs_no_other_marks_looks_at_no_other_account() -> None:
+    """A thousand payments within a second must not be a million looks."""
+    core = funded("ETHUSDT", "other")
+
+    assert calls(core, "_watch", core.changed("FUNDING_FEE", "998", symbol="ETHUSDT", account="other")) == 0
+    at = core.now.wall_ms
+    assert calls(core, "_watch", core.changed("ORDER", "998", row("BTCUSDT", "1", "50000", at_ms=at), account="other"))
 
 
 def test_a_mark_of_a_symbol_that_nobody_holds_does_nothing() -> None:
@@ -661,3 +700,43 @@ def test_every_event_id_is_given_once(happened: list[tuple[str, int, float]]) ->
 
     assert len(ids) == len(set(ids))
     assert [s.seq for s in told(effects)] == list(range(1, len(ids) + 1))
+
+
+# ---- what an earlier run left of what is not there any more ----
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(("main", "margin_guess", "cross-usdt"), id="a rule of another version"),
+        pytest.param(("_instance", "clock_offset", "market-y"), id="the clock of a market that is not watched"),
+    ],
+)
+def test_an_incident_that_nothing_would_ever_end_is_emptied(key: tuple[str, str, str]) -> None:
+    """It would stand open, and count in every summary, for ever."""
+    account, rule, subject = key
+    incident = Incident(
+        f"{account}.{subject}.{rule}.{WALL_MS}",
+        account,
+        rule,
+        subject,
+        WALL_MS,
+        Severity.WARNING,
+        Severity.WARNING,
+        D(1),
+        0.0,
+    )
+    core = Watched(kept=Kept((saved(incident, now_at(0)),)))
+    effects = core.step(Tick())
+
+    assert [e.key for e in effects if isinstance(e, IncidentOver)] == [key]
+    assert told(effects) == []
+
+
+def test_a_store_that_cannot_be_used_is_in_every_summary() -> None:
+    """What stands open is never counted as none."""
+    core = safe()
+    effects = core.step(StoreState("disk full"), core.mark("60000"), Tick())
+    [summary] = [e for e in effects if isinstance(e, SummaryState)]
+
+    assert (summary.severity, summary.rules["store_unusable"].open) == (Severity.WARNING, 1)

@@ -249,6 +249,21 @@ async def test_the_process_says_offline_and_ends_with_0_when_told_to_stop(
     assert process.stderr == ""
 
 
+async def test_a_daemon_without_a_broker_stops_at_once(tmp_path: Path) -> None:
+    """It may be half a minute until the next try to connect; what was not sent lies in the store."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, free_port(), mqtt={"reconnect_max_s": 60})
+        with Process(config) as process:
+            await until(lambda: len(process.logged("broker not reached")) >= 7, "the next try is seconds away")
+            process.send(signal.SIGTERM)
+            begun = time.monotonic()
+            status = await process.ended()
+            took_s = time.monotonic() - begun
+
+    assert status == 0
+    assert took_s < 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 async def test_a_restart_tells_nothing_twice_and_forgets_nothing(
     number: signal.Signals, broker: Mosquitto, listener: Listener, tmp_path: Path

@@ -460,6 +460,17 @@ async def test_an_account_whose_stream_cannot_be_opened_is_read_all_the_same() -
     assert LinkState.LIVE not in heard.states("private")
 
 
+@pytest.mark.parametrize("answer", [{"listenkey": "SECRETKEY0123456789"}, {"listenKey": ""}])
+async def test_an_answer_without_a_readable_key_is_not_repeated(answer: Any) -> None:
+    """Why a link is down is published, and what is broken about the answer may be anything but the key in it."""
+    host = Host()
+    host.answers["/fapi/v1/listenKey"] = answer
+    async with private(host) as heard:
+        down = await heard.state("private", LinkState.DOWN)
+
+    assert down.note == "POST /fapi/v1/listenKey: the answer has no listen key that reads"
+
+
 async def test_whoever_shares_an_address_stays_away_with_the_one_that_was_told() -> None:
     """The ban is on the address, not on the account."""
     host = Host()

@@ -370,3 +370,86 @@ def test_a_hedge_broken_step_by_step_is_told_once() -> None:
 
     assert kinds(hedge(told)) == [("noted", "critical")]
     all_valid(core)
+
+
+# ---- whatever comes, and in whatever order ----
+
+
+def test_an_order_that_goes_on_after_its_report_is_told_again() -> None:
+    """A pause of some seconds ends the story of an order, not the order: what follows is news, and a loss."""
+    core = holding()
+    first = core.fill("BTCUSDT", "-1", "90200", forced=ForcedKind.LIQUIDATION)
+    core.step(first)
+    closed(core, "3300", "1.5")
+    stories = core.hold(6, "90400")
+    stories += core.tell(structs.replace(first, quantity=D("-1.5"), trade_id=2, at_ms=core.now.wall_ms))
+    closed(core, "807.40")
+    stories += core.hold(6, "90400")
+    stories += core.tell(structs.replace(first, quantity=D("-2.5"), trade_id=0))  # listed after a gap
+
+    assert [s.change.resolution or s.change.kind for s in forced(stories)] == [
+        "partly_liquidated",
+        "opened",
+        "liquidated",
+    ]
+    [*_, last] = forced(stories)
+    assert last.forced is not None
+    assert last.forced.quantity == D("1.5")
+
+
+@pytest.mark.parametrize("side", [Side.LONG, Side.SHORT])
+def test_an_order_announced_before_anything_is_known_is_told_of_the_right_leg(side: Side) -> None:
+    """The first frame has no quantity, but it names the leg."""
+    core = Watched()
+    core.connect()
+    announced = structs.replace(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION), side=side)
+    [opened] = forced(core.tell(announced))
+
+    assert opened.side == side.value
+    assert opened.title == f"main: the exchange LIQUIDATES BTCUSDT {side.value}"
+    all_valid(core)
+
+
+def test_of_a_position_that_nobody_knows_no_direction_is_claimed() -> None:
+    """In one-way mode the first frame says nothing of it; the first execution does."""
+    core = Watched()
+    core.connect()
+    [opened] = forced(core.tell(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION)))
+    core.step(core.fill("BTCUSDT", "-1", "90000", realized="-5", forced=ForcedKind.LIQUIDATION))
+    core.begin("800")
+    [resolved] = forced(core.hold(5, "90000"))
+
+    assert (opened.side, opened.title) == (None, "main: the exchange LIQUIDATES BTCUSDT")
+    assert resolved.side == "long"
+    assert "None" not in resolved.text
+    all_valid(core)
+
+
+def test_a_clearance_fee_that_comes_before_the_order_is_in_its_report() -> None:
+    """The account event may come first; one of another day has nothing to do with it."""
+    core = holding()
+    old = core.changed("INSURANCE_CLEAR", "5100")
+    old.changes["USDT"] = D("-1000")
+    core.step(old)
+    core.hold(9, "90400")
+    closed(core, "807.40")
+    clear = core.changed("INSURANCE_CLEAR", "725")
+    clear.changes["USDT"] = D("-82.4")
+    core.step(clear)
+    core.step(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION))
+    [resolved] = forced(core.hold(5, "90250"))
+
+    assert resolved.forced is not None
+    assert resolved.forced.clearance_fee == D("82.4")
+
+
+def test_a_broken_hedge_is_told_where_forced_orders_are_not() -> None:
+    """One rule that is switched off takes no other with it."""
+    off = structs.replace(DEFAULTS["forced_order"], enabled=False)
+    core = Watched(rules=RuleBook({**DEFAULTS, "forced_order": off}))
+    core.begin("5000", *LEGS.values())
+    core.price("90000")
+    told = core.tell(taken(core, "1"), left(core, Side.SHORT, "0")) + core.hold(5, "90000")
+
+    assert forced(told) == []
+    assert kinds(hedge(told)) == [("noted", "critical")]

@@ -12,19 +12,21 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from aiohttp import web
 
-from monitor.config import HeartbeatConfig, HiddenUrl, Secret
+from monitor.config import Config, HeartbeatConfig, HiddenUrl, Secret
+from monitor.errors import ConfigError
 from monitor.events import LinkState, Tick, Vitals
 from monitor.liveness import blindness, undeclared
 from monitor.messages import Identity, Message
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity, Step
-from monitor.shell import logs
+from monitor.shell import logs, settings
+from monitor.shell.database import read_only
 from monitor.shell.heartbeat import Heartbeat, Webhook, address, with_topic
 from monitor.shell.vitals import Pulse, rss_bytes
 from tests import stories
@@ -194,15 +196,18 @@ def test_a_hidden_address_shows_its_scheme_and_host_alone() -> None:
     assert [f"{hidden!r}", f"{HeartbeatConfig(url=hidden)!r}".count("pass")] == ["HiddenUrl(https://hc-ping.com/…)", 0]
 
 
-def test_a_secret_that_is_no_address_is_said_and_not_used(log: io.StringIO) -> None:
-    """The daemon watches all the same; and what was in the file is not repeated."""
-    secret = Secret("env", "PING")
+def test_a_secret_that_is_no_address_is_a_mistake_of_the_config() -> None:
+    """Found by `check`, not on the day that nobody is warned; and what was in the file is not repeated."""
+    config = Config((), heartbeat=HeartbeatConfig(url=Secret("env", "PING")))
 
-    assert address(secret, {secret: f"hc-ping.com/{SECRET}"}, "[heartbeat] url") is None
-    assert address(secret, {secret: f"https://hc-ping.com/{SECRET}"}, "[heartbeat] url") is not None
-    [line] = log.getvalue().splitlines()
-    assert json.loads(line)["key"] == "[heartbeat] url"
-    assert SECRET not in line
+    with pytest.raises(ConfigError) as caught:
+        settings.fetch(config, {"PING": f"hc-ping.com/{SECRET}"})
+    [problem] = caught.value.problems
+    found = settings.fetch(config, {"PING": f"https://hc-ping.com/{SECRET}"})
+
+    assert problem.startswith("[heartbeat] url (env:PING): must be an address beginning with https://")
+    assert SECRET not in problem
+    assert address(config.heartbeat.url, found) == HiddenUrl.of(f"https://hc-ping.com/{SECRET}")
 
 
 # ---- the webhook ----
@@ -353,6 +358,33 @@ def told_there(receiver: Receiver, rule: str, kind: str) -> list[dict[str, Any]]
     return [body for body in receiver.taken if (body.get("rule"), body["event"]) == (rule, kind)]
 
 
+def all_posted(store: Path) -> bool:
+    """Whether the store knows of every event from warning on that the webhook has it."""
+    with closing(read_only(store)) as connection:
+        rows = connection.execute("SELECT event_id FROM events WHERE sent_ms IS NULL AND rank >= 3").fetchall()
+        known = connection.execute("SELECT key FROM kept WHERE kind = 'posted'").fetchall()
+    return sorted(rows) == sorted(known) != []
+
+
+async def test_a_restart_while_the_broker_is_away_posts_nothing_again(receiver: Receiver, tmp_path: Path) -> None:
+    """A phone that rings twice for one event is soon not believed."""
+    heartbeat = {"webhook": receiver.url, "webhook_after_s": 0.1}
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, free_port(), heartbeat=heartbeat)
+        async with watching(config) as log:
+            await until(lambda: '"ready"' in log.getvalue(), "all is seen")
+            exchange.set_mark("BTCUSDT", "48240")
+            await until(lambda: told_there(receiver, "margin_ratio", "opened"), "the webhook has it")
+            store = tmp_path / "d" / "store.sqlite3"
+            await until(lambda: all_posted(store), "no answer of the webhook is under way")
+        async with watching(config):
+            exchange.set_mark("SOLUSDT", "120.7")
+            await until(lambda: len(told_there(receiver, "margin_ratio", "opened")) == 2, "what is new comes there")
+
+    posted = Counter(body["event_id"] for body in receiver.taken if "event_id" in body)
+    assert set(posted.values()) == {1}
+
+
 async def test_alerts_go_to_the_webhook_while_the_broker_is_dead_and_to_the_broker_afterwards(
     lasting_broker: Mosquitto, receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -501,7 +533,7 @@ def test_all_is_well_is_no_blindness() -> None:
     core.begin("12000", row("BTCUSDT", "1", "60000"))
     core.hold(3, "60000")
 
-    assert blindness(core.core) == []
+    assert blindness(core.core, core.now) == []
     assert undeclared(core.core, core.now) == []
 
 
@@ -511,11 +543,26 @@ def test_unknown_positions_and_quiet_links_are_blindness() -> None:
     core.begin("12000", row("BTCUSDT", "1", "60000"))
     core.hold(2, "60000")
     core.step(core.link("private", LinkState.DOWN))
-    unseen = blindness(core.core)
+    unseen = blindness(core.core, core.now)
     core.hold(70, "60000")
 
     assert unseen == ["spare: positions unknown"]
-    assert set(blindness(core.core)) == {"spare: positions unknown", "main private: no data"}
+    assert set(blindness(core.core, core.now)) == {"spare: positions unknown", "main private: no data"}
+
+
+def test_a_lost_link_is_blindness_though_nobody_wants_to_be_told_of_it() -> None:
+    """Who switches `data_stale` off hears nothing of a dead link; a ping that says all is well would be a lie."""
+    quiet = RuleBook({**DEFAULTS, "data_stale": DataStaleRule(enabled=False)}, {})
+    core = Watched(rules=quiet)
+    core.begin("12000", row("BTCUSDT", "1", "60000"))
+    core.hold(3, "60000")
+    seeing = blindness(core.core, core.now)
+    core.step(core.link("private", LinkState.DOWN))
+    core.hold(30, "60000")
+
+    assert seeing == []
+    assert blindness(core.core, core.now) == ["main private: no data"]
+    assert undeclared(core.core, core.now) == []
 
 
 @pytest.mark.parametrize("name", ["private", "rest", "market"])
@@ -534,7 +581,7 @@ def test_the_watchdog_is_content_with_a_loss_that_is_told_of(name: Literal["priv
         lost += undeclared(core.core, core.now)
 
     assert lost == []
-    assert blindness(core.core)
+    assert blindness(core.core, core.now)
 
 
 def test_the_watchdog_is_content_with_links_that_are_lost_one_after_another() -> None:
@@ -552,7 +599,7 @@ def test_the_watchdog_is_content_with_links_that_are_lost_one_after_another() ->
             lost += undeclared(core.core, core.now)
 
     assert lost == []
-    assert len(blindness(core.core)) > 20
+    assert len(blindness(core.core, core.now)) > 20
 
 
 def test_the_watchdog_starves_where_a_loss_is_not_told_of() -> None:

@@ -346,6 +346,22 @@ def test_a_rule_that_lost_the_step_has_changed_not_recovered() -> None:
     assert change.resolution == "rule_changed"
 
 
+def test_a_rule_whose_level_was_raised_has_changed_not_recovered() -> None:
+    """A ratio of 85 % is no recovery from the 80 % that it was told by; below the old level it is one."""
+    raised = MarginRatioRule(steps=(Step(D("0.95"), D("0.9"), Severity.WARNING),))
+    ends = []
+    for value in ("0.85", "0.3"):
+        watch = Watch()
+        watch.see(0, "0.85")
+        watch.rule = raised
+        watch.see(1, value)
+        change = watch.see(62, value)
+        assert change is not None
+        ends.append(change.resolution)
+
+    assert ends == ["rule_changed", "recovered"]
+
+
 def test_a_reopened_condition_is_a_new_incident() -> None:
     """Recovered is recovered; what comes after has a story and an id of its own."""
     watch = Watch()
@@ -396,6 +412,18 @@ def test_names_go_on_after_a_restart_with_the_clock_set_back() -> None:
 
     assert change is not None
     assert change.incident.opened_ms == 1_795_251_600_001
+
+
+def test_a_name_given_after_an_incident_opened_is_not_given_again_after_a_restart() -> None:
+    """With the clock set back, a fact told beside an open incident is named right after it."""
+    before = Incidents()
+    opened = before.observe(KEY, RATIO, D(1), now_at(0))
+    assert opened is not None
+    noted = before.note(KEY, Severity.WARNING, now_at(-3600))
+    later = Incidents()
+    later.restore([saved(opened.incident, now_at(0))], now_at(-3600), noted.incident.opened_ms)
+
+    assert later.note(KEY, Severity.WARNING, now_at(-3600)).incident.incident_id != noted.incident.incident_id
 
 
 # ---- restart ----

@@ -406,6 +406,21 @@ async def test_a_key_that_is_lost_unannounced_is_replaced(log: io.StringIO) -> N
     assert down.note == "the listen key does not exist any more"
 
 
+@pytest.mark.parametrize("form", ["query", "multi"])
+async def test_a_frame_that_misreads_is_logged_without_its_key(form: str, log: io.StringIO) -> None:
+    """Whoever has the key hears all that the account does; with several accounts to a stream each frame names it."""
+    async with stories.exchange() as exchange, private(exchange, private_forms=(form,)) as (_, heard):
+        await heard.state("private", LinkState.LIVE)
+        key = exchange.listen_keys.of("main")
+        assert key is not None
+        exchange.send_raw("private", f'{{"stream":"{key}","data":{{"e":"ACCOUNT_UPDATE","E":"x"}}}}')
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: amounts(heard))
+
+    assert "frame dropped" in warnings(log)
+    assert key not in log.getvalue()
+
+
 async def test_the_end_of_a_key_that_comes_twice_costs_one_connection() -> None:
     """It has been seen exactly at the hour, and again a moment later."""
     async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (_, heard):

@@ -370,6 +370,24 @@ def test_a_debt_is_over_once_it_is_small_for_a_minute(paid: bool) -> None:
     all_valid(core)
 
 
+def test_a_debt_that_is_paid_to_the_last_digit_is_over_and_not_moved_elsewhere() -> None:
+    """The exchange converts to exactly nothing; without a position of its own the asset leaves the pool."""
+    core = multi_assets("0")
+    owing(core, "-60")
+    position = row("BTCUSDC", "0.01", "60000", asset="USDC")
+    core.step(
+        ContractsRead(MARKET, {"BTCUSDC": structs.replace(contract("BTCUSDC"), margin_asset="USDC")}, TERMS),
+        BracketsRead("main", {"BTCUSDC": BTC}),
+        AssetRates(MARKET, {"USDC": AssetRate(D(1), D(1))}, core.now.wall_ms),
+        PositionsRead("main", ((structs.replace(position, at_ms=core.now.wall_ms), None),), core.now.wall_ms + 9000),
+    )
+    held = owing(core, "-60")
+    [ended] = owing(core, "0")
+
+    assert (held, ended.change.resolution) == ([], "recovered")
+    all_valid(core)
+
+
 def test_an_account_that_is_no_longer_in_multi_assets_mode_owes_nothing() -> None:
     """The debt stands in that asset's own pool from now on."""
     core = multi_assets("0")

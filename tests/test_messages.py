@@ -252,7 +252,7 @@ def test_a_story_about_a_link_is_published_under_no_account() -> None:
 
 
 def test_a_moved_price_carries_its_causes() -> None:
-    """DESIGN section 6, as it is written there."""
+    """The funding of the documented account: 22.60 USDT, and what it moved, to the last digit."""
     core = Watched()
     core.begin("5205.00", row("BTCUSDT", "2.5", "92000"))
     core.price("90400")

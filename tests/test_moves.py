@@ -40,7 +40,7 @@ def rules(**keys: object) -> RuleBook:
 
 
 def long_btc(wallet: str = "5205.00", rule_book: RuleBook | None = None) -> Watched:
-    """One cross long of 2.5 BTC at 92000, as in DESIGN section 6; its mark is 90400."""
+    """One cross long of 2.5 BTC at 92000, the account of the documented examples; its mark is 90400."""
     core = Watched(rules=rule_book)
     core.begin(wallet, row("BTCUSDT", "2.5", "92000"))
     core.price("90400")

@@ -13,6 +13,7 @@ from fractions import Fraction
 import msgspec
 import pytest
 
+from monitor.book import MarketBook
 from monitor.effects import Effect, PoolState, Resync, Story, Watch
 from monitor.events import (
     AccountChanged,
@@ -28,6 +29,7 @@ from monitor.events import (
     Contract,
     ContractsRead,
     Event,
+    Now,
     Position,
     PositionsRead,
     Side,
@@ -376,6 +378,22 @@ def test_rates_from_the_far_future_do_not_bar_all_that_follow() -> None:
     core.seconds(5)
 
     assert core.pool().risk.margin_balance == 300
+
+
+def test_the_rates_that_changed_come_in_the_order_of_the_frame() -> None:
+    """What follows from them must be the same on every run of a replay."""
+    rates = {f"A{i}": AssetRate(D(1), D(1)) for i in range(50)}
+
+    assert MarketBook().apply_rates(AssetRates(MARKET, rates, 1), Now(0, 1)) == tuple(rates)
+
+
+def test_a_rate_of_before_the_mode_was_left_does_not_speak_for_what_is_held_now() -> None:
+    """The frames name every asset; once they are not asked for any more, none of them is known."""
+    core = watched()
+    core.step(AssetRates(MARKET, {"SOL": AssetRate(D(100), D(100))}, core.now.wall_ms))
+    switched(core, multi_assets=False)
+
+    assert "SOL" not in core.core.markets[MARKET].rates
 
 
 def test_rates_of_long_ago_do_not_speak_for_a_pool_that_is_opened_anew() -> None:

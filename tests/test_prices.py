@@ -116,7 +116,7 @@ LEVELS = {
         (4, "0.02", "0.025"),
     ],
 }
-"""Rank, where it fires, past where it is over: DESIGN 5."""
+"""Rank, where it fires, past where it is over: the documented defaults."""
 
 WORDS = ("ok", "info", "notice", "warning", "critical", "liquidation")
 

@@ -514,7 +514,7 @@ def test_every_kind_of_pool_is_valid(runs: dict[str, Run]) -> None:
     }
     assert run.last("hedge/position/btcusdt-long")["liquidation"]["above"] is not None
     assert run.last("one-way/position/ethusdc")["entry_price"] == "3000.12345678"
-    nothing = {"rate": None, "next_at": None, "interval_hours": None, "payment": None}
+    nothing = {"rate": None, "next_at": None, "interval_hours": None, "payment": None, "liquidation_price_after": None}
     assert run.last("one-way/position/1000pepeusdt")["funding"] == nothing
 
 

@@ -11,15 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.core import Core, Setup
-from monitor.effects import IncidentOver, Story
+from monitor.effects import IncidentOver, Save, Story
 from monitor.errors import CommandError
-from monitor.events import Acknowledge, ForcedKind, LinkState, Silence, Tick
+from monitor.events import Acknowledge, Bracket, ForcedKind, LinkState, Silence, StoreState, Tick
 from monitor.rules import RuleBook
 from monitor.steering import parse
 from tests.schemas import validate
 from tests.watched import WALL_MS, Watched, kinds, of_rule, row, told
 
 D = Decimal
+
+JUMPING = (Bracket(1, D(0), D("0.01"), D(0)), Bracket(2, D(1000), D("0.02"), D(0)))
+"""Brackets that do not join up."""
 
 # ---- reading ----
 
@@ -221,3 +224,58 @@ def test_a_silence_is_about_what_it_names_alone() -> None:
     core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     core.step(silence(core, 1000, rule="margin_ratio", account="other"))
     assert ratio(told(core.step(core.mark("90372.10"), Tick()))) == [("opened", "critical")]
+
+
+def test_a_silence_is_quiet_on_the_disk_and_on_the_retained_topics_too() -> None:
+    """What would be repeated is kept back once, not anew with every mark; it is due when the silence ends."""
+    core = in_danger()
+    core.step(silence(core, 2000, rule="margin_ratio"))
+    effects = [e for _ in range(1000) for e in core.step(core.mark("90372.10"), Tick())]
+    assert not [m for m in core.sent(effects) if "/incident/margin_ratio/" in m.topic]
+    assert not [e for e in effects if isinstance(e, Save) and e.key == "main/margin_ratio/cross-usdt"]
+
+    core.step(Silence(0, rule="margin_ratio"))
+    assert ratio(core.price("90372.10")) == [("repeated", "critical")]
+
+
+def test_a_silence_does_not_use_up_the_louder_call() -> None:
+    """Who asked for quiet for an hour has not acknowledged what stands then."""
+    core = in_danger(unacked_s=120)
+    core.step(silence(core, 600, rule="margin_ratio"))
+    stories = core.hold(590, "90372.10")
+    assert ratio(stories) == []
+    assert ("unacknowledged", "liquidation") in ratio(core.hold(150, "90372.10"))
+
+
+def test_a_fact_that_a_silence_kept_back_is_told_when_it_ends() -> None:
+    """Brackets that make no sense are no level that is crossed again."""
+    core = Watched()
+    core.step(silence(core, 30, rule="bracket_changed"))
+    core.begin("9000", row("BTCUSDT", "1", "60000"), brackets={"BTCUSDT": JUMPING})
+    early = core.hold(20, "60000")
+    late = core.hold(30, "60000")
+
+    assert (of_rule(early, "bracket_changed"), kinds(of_rule(late, "bracket_changed"))) == ([], [("opened", "warning")])
+
+
+def test_a_broken_store_that_a_silence_kept_back_is_told_when_it_ends() -> None:
+    """Nobody says again that the store cannot be used."""
+    core = in_danger()
+    core.step(silence(core, 30, rule="store_unusable"), StoreState("disk full"))
+    early = core.hold(20, "90372.10")
+    [late] = of_rule(core.hold(30, "90372.10"), "store_unusable")
+
+    assert of_rule(early, "store_unusable") == []
+    assert (late.change.kind, late.facts["reason"]) == ("opened", "disk full")
+
+
+def test_an_acknowledged_forced_order_is_seen_on_its_retained_topic() -> None:
+    """It is the one that somebody most wants to know was seen."""
+    core = in_danger()
+    [opened] = of_rule(core.tell(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION)), "forced_order")
+    core.step(Acknowledge(opened.change.incident.incident_id))
+    effects = core.step(core.mark("90372.10"), Tick())
+
+    [message] = [m for m in core.sent(effects) if "/incident/forced_order/" in m.topic]
+    validate(message.topic, message.payload)
+    assert "acknowledged_at" in json.loads(message.payload)

@@ -70,7 +70,7 @@ def crisis() -> tuple[Watched, Story]:
 
 
 def test_an_alert_says_what_where_how_near_and_what_to_do() -> None:
-    """The sentence of DESIGN section 6, word by word."""
+    """The sentence of the README's example, word by word."""
     _, story = crisis()
 
     assert story.title == "main: margin ratio 81.2 %, 0.09 % from liquidation"

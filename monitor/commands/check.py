@@ -14,12 +14,12 @@ from monitor.shell import settings
 def main(config_path: str | None) -> int:
     try:
         path = settings.find(config_path)
-        config = settings.load(path)
+        config, problems = settings.examine(path)
     except ConfigError as exc:
         return _report(list(exc.problems))
-    problems = _secrets(config) + _files(config)
+    problems += [f"{path}: {problem}" for problem in _files(config)]
     if problems:
-        return _report([f"{path}: {problem}" for problem in problems])
+        return _report(problems)
     names = ", ".join(f"{account.name} ({account.venue}, {account.environment})" for account in config.accounts)
     print(f"{path}: all is well. Accounts: {names}. Broker: {config.mqtt.host}:{config.mqtt.port}.")
     return 0
@@ -30,14 +30,6 @@ def _report(problems: list[str]) -> int:
         print(problem)
     print(f"{len(problems)} to mend", file=sys.stderr)
     return 1
-
-
-def _secrets(config: Config) -> list[str]:
-    try:
-        settings.fetch(config)
-    except ConfigError as exc:
-        return list(exc.problems)
-    return []
 
 
 def _files(config: Config) -> list[str]:

@@ -42,7 +42,7 @@ def main(seconds: float, as_json: bool, scenario: str) -> int:
 
         import monitor.sim  # noqa: F401
     except ImportError as exc:
-        print(f"marginwatch demo needs {exc.name}: pip install 'marginwatch[demo]'", file=sys.stderr)
+        print(f"marginwatch demo needs {exc.name}: in the checkout, pip install '.[demo]'", file=sys.stderr)
         return 1
     logs.setup("json", "critical", sys.stderr)
     return asyncio.run(_demo(STORIES[scenario], seconds, as_json))
@@ -108,6 +108,7 @@ def _config(story: Story, exchange: Exchange, port: int, folder: Path, beat: flo
                     "instance": "demo",
                     "mqtt": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1"},
                     "store": {"path": str(folder / "marginwatch.sqlite3")},
+                    "summary": {"enabled": False},  # a demo at eight would tell of more than its story
                     "links": {
                         "tick_s": _exact(min(1.0, beat)),
                         "first_frame_s": _exact(2 * beat),

@@ -19,6 +19,7 @@ from monitor.recording import Opening, Secrets
 from monitor.shell import logs, settings
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.clock import now
+from monitor.shell.feed import ended
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.recorder import SessionWriter
@@ -99,14 +100,12 @@ class _Listener:
         finally:
             for feed in feeds:
                 feed.stop()
-            for task in (stopping, *parts):
-                task.cancel()
-            ended = await asyncio.gather(*parts, return_exceptions=True)
+            await ended(stopping, *parts)
             for rest in self._rests:
                 await rest.close()
-        for error in ended:
-            if isinstance(error, Exception):  # a bug; a cancelled task is none
-                raise error
+        for part in parts:
+            if not part.cancelled():
+                part.result()  # what ends by itself has failed: a bug
 
     async def _tick(self) -> None:
         while True:

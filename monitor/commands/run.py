@@ -6,12 +6,16 @@ import asyncio
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from monitor.commands import complain
 from monitor.config import Config
 from monitor.errors import ConfigError
 from monitor.shell import logs, settings
 from monitor.shell.daemon import Daemon
+
+_AT_START = tuple(name for name in Config.__struct_fields__ if name != "rules")
+"""All that is read once."""
 
 
 def main(config_path: str | None) -> int:
@@ -36,6 +40,7 @@ async def _run(path: Path, config: Config, daemon: Daemon) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, path, config, daemon)
+    loop.set_exception_handler(_unexpected)
     with suppress(asyncio.CancelledError):
         await daemon.run(stop)
 
@@ -49,9 +54,11 @@ def _reload(path: Path, running: Config, daemon: Daemon) -> None:
         log.error("config not reloaded, the old one stays in force", problems=exc.problems)
         return
     daemon.take_rules(config.rules)
-    others = [
-        name
-        for name in ("accounts", "mqtt", "links", "store", "log", "recorder")
-        if getattr(config, name) != getattr(running, name)
-    ]
+    others = [name for name in _AT_START if getattr(config, name) != getattr(running, name)]
     log.info("rules reloaded", path=str(path), restart_needed_for=others)
+
+
+def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback that failed is in the log; what else the loop remarks on concerns connections that are given up."""
+    if "handle" in context:
+        logs.logger().error("callback failed", exc_info=context.get("exception"))

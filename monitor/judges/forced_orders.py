@@ -27,7 +27,8 @@ class ForcedOrdersJudge:
     def happened(self, account: WatchedAccount, event: Fill, kind: ForcedKind, now: Now) -> None:
         """Tell of a forced order at its first frame, whatever that is, and add up what follows."""
         rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
-        if not rule.enabled or account.forced_orders.is_done(event):
+        hedge_rule = account.rules.of("hedge_broken", account.name, account.setup.labels, [event.symbol])
+        if not (rule.enabled or hedge_rule.enabled) or account.forced_orders.is_done(event):
             return
         key = PositionKey(event.symbol, event.side)
         seen, bankruptcy = account.last_seen(key)
@@ -37,7 +38,7 @@ class ForcedOrdersJudge:
         report = ForcedReport(
             kind=kind,
             key=key,
-            is_long=event.quantity < 0 if seen is None else seen.is_long,
+            is_long=_is_long(account, event) if seen is None else seen.is_long,
             asset=asset,
             liquidation_price=None if seen is None else seen.liquidation_price,
             bankruptcy_price=bankruptcy,
@@ -46,7 +47,7 @@ class ForcedOrdersJudge:
         )
         first = account.forced_orders.begin(report, now)
         account.forced_orders.filled(key, event, now)
-        if first:
+        if first and rule.enabled:
             change = self._incidents.begin(IncidentKey(account.name, RULE, row_slug(key)), SEVERITIES[kind], now)
             self._tell(account, change, account.forced_orders.running[key], now)
 
@@ -80,10 +81,12 @@ class ForcedOrdersJudge:
             rows = account.forced_orders.done(report, now)
             self._reporter.effects += (Save("forced", f"{account.name}/{name}", row) for name, row in rows)
         account.forced_orders.forget()
-        running = {row_slug(key) for key in account.forced_orders.running}
+        running = {row_slug(key): report for key, report in account.forced_orders.running.items()}
         for incident in self._reporter.of(account.name, RULE):
             if incident.subject not in running:
                 self._resolve(account, incident.key, None, now)
+            elif self._reporter.is_unconfirmed(incident.key):
+                self._tell(account, self._reporter.retained(incident.key), running[incident.subject], now)
 
     def _judge_hedge(self, account: WatchedAccount, report: ForcedReport, now: Now) -> None:
         """Tell of a hedge of which a forced order has left one leg alone, or much less than there was."""
@@ -111,6 +114,8 @@ class ForcedOrdersJudge:
     def _resolve(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
         still = {row_slug(p.key): p for p in account.book.positions()}
         how: Resolution = "partly_liquidated" if key.subject in still else "liquidated"
+        if key not in self._incidents.open:
+            return  # the rule was switched off when it began; it was followed for the hedge alone
         severity = self._incidents.open[key].severity  # each kind has its own, which outlives a restart
         if severity is not SEVERITIES[ForcedKind.LIQUIDATION]:
             how = "adl" if severity is SEVERITIES[ForcedKind.ADL] else "settled"
@@ -121,3 +126,13 @@ class ForcedOrdersJudge:
     def _tell(self, account: WatchedAccount, change: Change, report: ForcedReport | None, now: Now) -> None:
         ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
         self._reporter.emit(forced_story(account, change, report, ages, now, seq), now)
+
+
+def _is_long(account: WatchedAccount, event: Fill) -> bool | None:
+    """Which way a position that we have not valued yet was held, before its forced order; None: it cannot be told."""
+    if event.side is not Side.BOTH:
+        return event.side is Side.LONG
+    held = account.book.quantity(PositionKey(event.symbol, event.side))
+    if held:
+        return held > 0
+    return event.quantity < 0 if event.quantity else None

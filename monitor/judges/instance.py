@@ -15,6 +15,7 @@ from monitor.rules import Severity
 from monitor.telling import instance_story
 
 RULES = ("clock_offset", "store_unusable")
+_STORE = IncidentKey(INSTANCE, "store_unusable", "store")
 
 
 class InstanceJudge:
@@ -22,6 +23,7 @@ class InstanceJudge:
         self._reporter = reporter
         self._incidents = reporter.incidents
         self._accounts = accounts
+        self._broken: str | None = None
 
     def clock(self, event: ClockOffset, now: Now) -> None:
         """A wrong clock invents no staleness here, but the times that we print, and other programs, go by it."""
@@ -36,7 +38,8 @@ class InstanceJudge:
     def store(self, event: StoreState, now: Now) -> None:
         """What cannot be kept would be told twice, or never, after a restart."""
         account = next(iter(self._accounts.values()))
-        key = IncidentKey(INSTANCE, "store_unusable", "store")
+        key = _STORE
+        self._broken = event.reason
         change: Change | None = None
         if event.reason is None:
             change = self._incidents.resolve(key, "recovered", None, now)
@@ -45,6 +48,12 @@ class InstanceJudge:
         ):
             change = self._incidents.begin(key, Severity.WARNING, now)
         self._tell(account, change, {"reason": event.reason}, now)
+
+    def judge(self, now: Now) -> None:
+        """Tell what a silence has kept back; asked once a tick, since the store does not repeat that it is broken."""
+        if self._broken is not None and self._incidents.is_owed(_STORE, now):
+            change = self._incidents.begin(_STORE, Severity.WARNING, now)
+            self._tell(next(iter(self._accounts.values())), change, {"reason": self._broken}, now)
 
     def _first(self, market: str) -> WatchedAccount:
         return next(a for a in self._accounts.values() if a.setup.market == market)

@@ -47,7 +47,8 @@ class ListingsJudge:
     def _ending(self, account: WatchedAccount, incident: Incident, now: Now) -> Resolution:
         """Why something is not held any more: it was delivered, the account's mode was switched, or it was closed."""
         if incident.rule == "auto_exchange" and account.pools:
-            return "pool_replaced"
+            # An asset of which nothing is left or owed is no collateral any more: the debt was paid, or converted.
+            return "recovered" if any(pool.assets for pool in account.pools.values()) else "pool_replaced"
         keys = frozenset(PositionKey(incident.symbol or "", side) for side in Side)
         return "settled" if account.forced_kind(keys, now) is ForcedKind.SETTLEMENT else "position_closed"
 
@@ -85,7 +86,11 @@ class ListingsJudge:
         elif fault is None:
             if symbol in account.book.tables:  # else they have not been read yet, and nothing is known of them
                 change = self._incidents.resolve(key, "recovered", None, now)
-        elif key not in self._incidents.open or self._reporter.is_unconfirmed(key):
+        elif (
+            key not in self._incidents.open
+            or self._reporter.is_unconfirmed(key)
+            or self._incidents.is_owed(key, now)  # a silence has kept it back
+        ):
             change = self._incidents.begin(key, Severity.WARNING, now)
         self._tell(account, pool, change, symbol, {"reason": fault}, now)
         return key

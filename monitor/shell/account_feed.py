@@ -44,6 +44,8 @@ _SLOW_ANSWER_MS = 2_000
 _NOTICED_WITHIN_MS = 15_000
 """A dead stream is noticed within this; what it may have missed began no earlier."""
 _KEEPALIVES_BEFORE_RENEWAL = 3
+_SHOWN_KEY = "listenKey"
+"""Stands for a stream's own key wherever a frame could be shown: in the log, or in a recording."""
 _REMEMBERED = 256
 """Events by which what comes twice, over two connections, is known; they overlap for a second or so."""
 
@@ -256,6 +258,15 @@ class AccountFeed(Feed):
         self.tapped_answer(request, answer, sent_ms)
         return self.venue.decode_answer(request, answer.body, self.link.account, self.market, sent_ms)
 
+    async def stream_key(self) -> str:
+        """The key of the private stream, a secret."""
+        request = self.venue.requests.open_stream
+        answer = await self.ask(request)
+        with suppress(DecodeError):  # its words would carry what did read, to the log and the broker
+            if key := self.venue.stream_key(answer.body):
+                return key
+        raise LinkDown(f"{request}: the answer has no listen key that reads")
+
     async def measure_clock(self) -> None:
         """Exchange time minus ours, from the middle of a question and its answer; one that took long says nothing."""
         answer = await self.ask(self.venue.requests.time)
@@ -312,7 +323,7 @@ class PrivateSession(Session):
         feed.opened(self)
         try:
             await feed.measure_clock()
-            self.key = feed.venue.stream_key((await feed.ask(feed.venue.requests.open_stream)).body)
+            self.key = await feed.stream_key()
             url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
             try:
                 async with feed.connection(url) as socket:
@@ -353,6 +364,7 @@ class PrivateSession(Session):
         while True:
             raw = await socket.recv(decode=False)
             bad_frames = feed.bad_frames
+            raw = raw.replace(self.key.encode(), _SHOWN_KEY.encode())  # what misreads is logged
             events = feed.decoded(feed.venue.decode_private, raw, feed.link.account)
             if feed.bad_frames > bad_frames:
                 feed.resync()  # whatever it said, the exchange's answer will say it too
@@ -362,7 +374,7 @@ class PrivateSession(Session):
                 if isinstance(event, AccountChanged):
                     self.detector.pushed(event)
                     feed.forms.delivered(self._form)
-            shown = b"" if controls else raw.replace(self.key.encode(), b"listenKey")
+            shown = b"" if controls else raw
             if self._buffer is not None:
                 self._buffer.append((shown, told))  # while the snapshot is under way: it is applied after it
             else:
@@ -384,7 +396,7 @@ class PrivateSession(Session):
     def _obey(self, event: StreamExpired | StreamControl) -> None:
         if isinstance(event, StreamControl):
             raise LinkDown(event.note)
-        if event.key not in (None, self.key):
+        if event.key not in (None, _SHOWN_KEY):
             self._feed.log.info("the end of another stream's key, ignored", account=self._feed.link.account)
             return
         raise LinkDown("the exchange ended the stream: listen key expired")

@@ -17,7 +17,11 @@ class Backoff:
     def reset(self) -> None:
         self._tries = 0
 
-    async def wait(self) -> None:
+    def next_s(self) -> float:
+        """How long to wait this time."""
         ceiling = min(self._high_s, self._low_s * 2 ** min(self._tries, 20))
         self._tries += 1
-        await asyncio.sleep(random.uniform(ceiling / 2, ceiling))
+        return random.uniform(ceiling / 2, ceiling)
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self.next_s())

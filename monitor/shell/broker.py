@@ -65,6 +65,7 @@ class Broker:
         self._log = logs.logger()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
         self._ghosts_wanted = True
         self._since = 0.0
@@ -80,6 +81,7 @@ class Broker:
     def stop(self) -> None:
         """Send what can be sent, say `offline`, and end."""
         self._stopping = True
+        self._stopped.set()
         self._wake.set()
 
     async def run(self) -> None:
@@ -101,8 +103,9 @@ class Broker:
                 if not self.connected and len(self._versions) > 1:
                     self._versions.reverse()  # the other version, next time
             self.connected = False
-            if not self._stopping:
-                await backoff.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next_s()):
+                    await self._stopped.wait()
 
     async def _session(self, version: str, backoff: Backoff) -> None:
         async with self._client(version) as client:

@@ -71,13 +71,23 @@ class Daemon:
         self._inbox = Inbox()
         self._outbox = Outbox()
         store = config.store
-        self._store = Store(settings.store_path(config), store.keep_days, self._kept, self._store_is, self._found_late)
+        self._store = Store(
+            settings.store_path(config),
+            store.keep_days,
+            self._guarded(self._kept),
+            self._guarded(self._store_is),
+            self._guarded(self._found_late),
+        )
+        self._callback_failed = asyncio.Event()
+        self._failure: Exception | None = None
         self._pulse = Pulse()
         self._recorder: FlightRecorder | None = None
         self._heartbeat: Heartbeat | None = None
         self._webhook: Webhook | None = None
+        self._posted_ids: set[str] = set()
         self._away_since: float | None = None
         self._undeclared: list[LinkId] = []
+        self._begun = False
         self._ready = False
         self._swept = False
         self._rests: list[Rest] = []
@@ -87,7 +97,9 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. An unexpected exception ends everything: systemd starts us anew."""
         started = now()
-        found = await self._store.open()
+        found = await self._open_store(stop)
+        if found is None:
+            return
         identity = Identity(
             prefix=self._config.mqtt.prefix,
             instance=self._config.instance or socket.gethostname(),
@@ -113,14 +125,15 @@ class Daemon:
         self._outbox.release(found.unsent)
         self._away_since = started.mono
         self._make_heartbeat(identity)
-        if self._webhook is not None:
-            self._webhook.put(found.unsent)
+        self._post(found)
         self._make_feeds()
+        self._begun = True
         self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
                 parts = [("pump", self._pump()), ("tick", self._tick()), ("pulse", self._pulse.run())]
+                parts += [("callbacks", self._callbacks())]
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
                 parts += [("webhook", self._webhook.run())] if self._webhook is not None else []
                 parts += [(f"feed[{name}]", feed.run()) for name, feed in {**self._markets, **self._accounts}.items()]
@@ -149,12 +162,25 @@ class Daemon:
 
     # ---- parts ----
 
+    async def _open_store(self, stop: asyncio.Event) -> Found | None:
+        """What an earlier run has left; None: we were told to stop while a slow disk had not answered yet."""
+        opening = asyncio.create_task(self._store.open(), name="store")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        is_open = opening.done()
+        await ended(opening, stopping)
+        if is_open:
+            return opening.result()
+        await self._store.close()
+        self._log.info("stopped before it began")
+        return None
+
     def _make_heartbeat(self, identity: Identity) -> None:
         config = self._config.heartbeat
-        url = address(config.url, self._found, "[heartbeat] url")
-        webhook = address(config.webhook, self._found, "[heartbeat] webhook")
+        url = address(config.url, self._found)
+        webhook = address(config.webhook, self._found)
         self._heartbeat = None if url is None else Heartbeat(url, config.every_s)
-        self._webhook = None if webhook is None else Webhook(webhook, config, identity)
+        self._webhook = None if webhook is None else Webhook(webhook, config, identity, self._posted)
 
     def _make_recorder(self, identity: Identity, kept: Kept) -> None:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
@@ -198,6 +224,24 @@ class Daemon:
             self._stop_feeds()
             self._broker.stop()
             raise
+
+    def _guarded(self, function: Callable[..., None]) -> Callable[..., None]:
+        """What the store calls back is as much a part of us: where it fails, an event may never be released."""
+
+        def call(*args: Any) -> None:
+            try:
+                function(*args)
+            except Exception as exc:
+                self._failure = self._failure or exc
+                self._callback_failed.set()
+
+        return call
+
+    async def _callbacks(self) -> None:
+        """Fail with whatever fails in a callback."""
+        await self._callback_failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
     def _stop_feeds(self) -> None:
         for feed in (*self._markets.values(), *self._accounts.values()):
@@ -250,20 +294,39 @@ class Daemon:
 
     def _found_late(self, found: Found) -> None:
         """A store that could not be opened before: what an earlier run has left there is ours after all."""
+        if not self._begun:  # given up on a moment ago, and we are about to begin without it
+            asyncio.get_running_loop().call_soon(self._guarded(self._found_late), found)
+            return
         self._log.warning(
             "store opened late", unsent_events=len(found.unsent), kept={k: len(v) for k, v in found.rows.items()}
         )
         self._core.take_over(_as_kept(found), now())
         self._outbox.put(found.unsent)
         self._outbox.release(found.unsent)
-        if self._webhook is not None:
-            self._webhook.put(found.unsent)
+        self._post(found)
         self._broker.wake()
+
+    def _post(self, found: Found) -> None:
+        """Let the webhook have what an earlier run could not send, but for what that run has posted."""
+        posted = found.rows.get("posted", {})
+        self._posted_ids |= posted.keys()
+        if self._webhook is not None:
+            for event_id in posted:
+                self._webhook.sent(event_id)
+            self._webhook.put(found.unsent)
+
+    def _posted(self, event_id: str) -> None:
+        """The webhook has an event that the broker has not; that must outlive us, or it would be posted again."""
+        self._posted_ids.add(event_id)
+        self._store.keep(Batch((), (Save("posted", event_id, b"{}"),)))
 
     def _sent(self, message: Message) -> None:
         self._away_since = None
         if message.event_id is not None:
             self._store.sent(message.event_id, now().wall_ms)
+            if message.event_id in self._posted_ids:
+                self._posted_ids.discard(message.event_id)
+                self._store.keep(Batch((), (Save("posted", message.event_id, None),)))
             if self._webhook is not None:
                 self._webhook.sent(message.event_id)
         if self._on_sent is not None:
@@ -311,7 +374,7 @@ class Daemon:
             self._notifier.status(self._status())
             if self._heartbeat is not None:
                 away = ["broker away"] if away_s >= self._config.heartbeat.webhook_after_s else []
-                self._heartbeat.ticked([*blindness(self._core), *away])
+                self._heartbeat.ticked([*blindness(self._core, here), *away])
             if not self._swept and self._broker.knows_ghosts:
                 self._sweep()
 
@@ -332,6 +395,8 @@ class Daemon:
 
     def _is_settled(self) -> bool:
         """Whether every link is proved, or its blindness has been told."""
+        if not any(account.stale_rule.enabled for account in self._core.accounts.values()):
+            return True  # nobody wants to be told, so there is nothing to wait for
         stale = {(i.account, i.subject) for i in self._core.incidents if i.rule == "data_stale"}
         needed = {a.setup.market for a in self._core.accounts.values() if a.symbols}  # idle is not enough for these
         return all(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -97,13 +97,21 @@ class Webhook:
     Args:
         url: Where to.
         identity: Of this daemon, for the notice that the broker is away.
+        on_posted: Called with the id of each event that the other side has taken.
     """
 
-    def __init__(self, url: HiddenUrl, config: HeartbeatConfig, identity: Identity) -> None:
+    def __init__(
+        self,
+        url: HiddenUrl,
+        config: HeartbeatConfig,
+        identity: Identity,
+        on_posted: Callable[[str], None] = lambda event_id: None,
+    ) -> None:
         self._url = url
         self._after_s = config.webhook_after_s
         self._from = Severity[config.webhook_from.upper()]
         self._identity = identity
+        self._on_posted = on_posted
         self._log = logs.logger()
         self._waiting: dict[str, Message] = {}
         self._refused: dict[str, int] = {}
@@ -126,7 +134,7 @@ class Webhook:
         self._wake.set()
 
     def sent(self, event_id: str) -> None:
-        """The broker has this event."""
+        """The broker has this event, or the other side has."""
         self._waiting.pop(event_id, None)
         self._refused.pop(event_id, None)
         self._done[event_id] = None
@@ -158,6 +166,7 @@ class Webhook:
                             self._announced = self._is_away
                         else:
                             self.sent(event_id)
+                            self._on_posted(event_id)
                     else:
                         await backoff.wait()
 
@@ -234,15 +243,9 @@ class Webhook:
         self._refused = {event_id: times for event_id, times in self._refused.items() if event_id in kept}
 
 
-def address(url: Secret | HiddenUrl | None, found: dict[Secret, str], key: str) -> HiddenUrl | None:
-    """The address that a key of the config gives or names; one that is none is logged, and not used."""
-    if not isinstance(url, Secret):
-        return url
-    try:
-        return HiddenUrl.of(found[url])
-    except ValueError as exc:
-        logs.logger().error("heartbeat misconfigured, it is off", key=key, secret=str(url), reason=str(exc))
-        return None
+def address(url: Secret | HiddenUrl | None, found: dict[Secret, str]) -> HiddenUrl | None:
+    """The address that a key of the config gives or names."""
+    return HiddenUrl.of(found[url]) if isinstance(url, Secret) else url
 
 
 def with_topic(event: Message) -> bytes:

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -14,6 +15,23 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals may hold a secret
 )
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+class _Sink:
+    """Where lines go. A full disk, or a reader that has gone, costs lines and nothing else: alerts go on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        with suppress(AttributeError):  # a terminal without these letters
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def setup(format: Literal["auto", "json", "text"] = "auto", level: str = "info", stream: Any = None) -> None:
@@ -34,7 +52,7 @@ def setup(format: Literal["auto", "json", "text"] = "auto", level: str = "info",
             *([_with_priority] if journald else []),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Sink(stream))),
         cache_logger_on_first_use=False,
     )
     # The libraries' own words are of no use to who runs the daemon; what matters of them we log ourselves.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from monitor.config import STORE_NAME, Config, Secret, parse, secrets
+from monitor.config import STORE_NAME, Config, HiddenUrl, Secret, parse, secrets
+from monitor.config import examine as config_examine
 from monitor.errors import ConfigError
 
 SESSIONS = "sessions"
@@ -40,6 +41,21 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: With every mistake that was found.
     """
+    return parse(_documents(path))
+
+
+def examine(path: Path) -> tuple[Config, list[str]]:
+    """What can be read of a config, and every mistake in it and in the secrets that it names.
+
+    Raises:
+        ConfigError: A file of it cannot be read at all.
+    """
+    config, problems, named = config_examine(_documents(path))
+    _, more = _fetch_all(named, os.environ, config.credentials_dir)
+    return config, [*problems, *(f"{path}: {problem}" for problem in more)]
+
+
+def _documents(path: Path) -> list[tuple[str, dict[str, Any]]]:
     main = _toml(path)
     documents = [(str(path), main)]
     patterns = main.get("include", [])
@@ -53,7 +69,7 @@ def load(path: Path) -> Config:
                 [f'{path}: include: "{pattern}" must be a pattern below {path.parent}, such as "accounts.d/*.toml"']
             ) from None
         documents += [(str(file), _toml(file)) for file in found]
-    return parse(documents)
+    return documents
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -65,8 +81,10 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from None
     except UnicodeDecodeError as exc:
         raise ConfigError([f"{path}: is not UTF-8 at byte {exc.start}"]) from None
-    except tomllib.TOMLDecodeError as exc:
+    except ValueError as exc:  # TOMLDecodeError, and a whole number of thousands of digits
         raise ConfigError([f"{path}: is not TOML: {exc}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is not TOML that anybody wrote: nested too deep"]) from None
 
 
 def store_path(config: Config, environ: Mapping[str, str] | None = None) -> Path:
@@ -89,19 +107,28 @@ def fetch(config: Config, environ: Mapping[str, str] | None = None) -> dict[Secr
     """Every secret that the config names.
 
     Raises:
-        ConfigError: With every one that is missing, empty, or readable by others.
+        ConfigError: With every one that is missing, empty, readable by others, or no address where it must be one.
     """
     environ = os.environ if environ is None else environ
-    found: dict[Secret, str] = {}
-    problems = []
-    for key, secret in secrets(config):
-        try:
-            found[secret] = _fetch(secret, environ, config.credentials_dir)
-        except ValueError as exc:
-            problems.append(f"{key} ({secret}): {exc}")
+    found, problems = _fetch_all(secrets(config), environ, config.credentials_dir)
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _fetch_all(
+    named: Iterable[tuple[str, Secret]], environ: Mapping[str, str], credentials_dir: str | None
+) -> tuple[dict[Secret, str], list[str]]:
+    found: dict[Secret, str] = {}
+    problems = []
+    for key, secret in named:
+        try:
+            found[secret] = _fetch(secret, environ, credentials_dir)
+            if key.startswith("[heartbeat]"):
+                HiddenUrl.of(found[secret])
+        except ValueError as exc:
+            problems.append(f"{key} ({secret}): {exc}")
+    return found, problems
 
 
 def fetch_one(config: Config, secret: Secret) -> str:

@@ -73,6 +73,7 @@ class Store:
         self._handed = 0
         self._answered = 0
         self._gone_on: set[int] = set()
+        self._closing = False
         self._told: str | None = ""
         self._told_at = 0.0
         # of the thread
@@ -114,6 +115,7 @@ class Store:
 
     async def close(self) -> None:
         """Write what is handed over, then close."""
+        self._closing = True
         if self._thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join, 5)
@@ -152,7 +154,7 @@ class Store:
         """What was found goes to whoever opens us, or to whoever has gone on without."""
         if not opened.done():
             opened.set_result(found)
-        elif found.rows or found.unsent:
+        elif (found.rows or found.unsent) and not self._closing:
             self._on_found(found)
 
     # ---- the thread ----
