@@ -1,0 +1,222 @@
+"""Making each fault, and which links it blinds while it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.sim import Exchange
+from tests.chaos.process import DaemonProcess
+from tests.chaos.proxy import Proxy
+from tests.chaos.wallclock import WallClock
+from tests.rig import Mosquitto
+
+MARKET = "_instance/market-binance-usdm-custom"
+PRIVATE = frozenset({"main/private", "other/private"})
+REST = frozenset({"main/rest", "other/rest"})
+ALL = frozenset({MARKET}) | PRIVATE | REST
+
+BLINDS: dict[str, frozenset[str]] = {
+    "market-half-open": frozenset({MARKET}),
+    "market-mute": frozenset({MARKET}),
+    "private-half-open": PRIVATE,
+    "rest-503": REST,
+    "rest-cut": REST,
+    "exchange-killed": ALL,
+    "exchange-replaced": ALL,
+    "exchange-net-cut": ALL,
+    "exchange-net-frozen": ALL,
+}
+"""Fault → links that bring nothing at all while it lasts. The others heal by themselves, or let something through."""
+
+JUMP_S = 600.0
+
+
+@dataclass
+class Stage:
+    """Everything that faults are done to."""
+
+    exchange: Exchange
+    to_exchange: Proxy
+    broker: Mosquitto
+    to_broker: Proxy
+    daemon: DaemonProcess
+    clock: WallClock
+    broker_kills: list[float]
+
+
+def making(stage: Stage, name: str) -> AbstractAsyncContextManager[None]:
+    """A fault that lasts for as long as it is entered."""
+    return _MAKERS[name](stage)
+
+
+Maker = Callable[[Stage], AbstractAsyncContextManager[None]]
+
+
+def _switch(**switches: Any) -> Maker:
+    """Switches of the exchange, thrown back afterwards."""
+    off = {"rest": "ok"}
+
+    @asynccontextmanager
+    async def switched(stage: Stage) -> AsyncIterator[None]:
+        stage.exchange.fault(**switches)
+        yield
+        stage.exchange.fault(**{name: off.get(name) or type(value)() for name, value in switches.items()})
+
+    return switched
+
+
+def _once(act: Callable[[Stage], object]) -> Maker:
+    """What is done in a moment."""
+
+    @asynccontextmanager
+    async def done(stage: Stage) -> AsyncIterator[None]:
+        act(stage)
+        yield
+
+    return done
+
+
+def _garbage(route: str) -> Callable[[Stage], None]:
+    def send(stage: Stage) -> None:
+        for kind in ("text", "types", "binary", "big"):
+            stage.exchange.send_garbage(route, kind)
+
+    return send
+
+
+def _expire(stage: Stage) -> None:
+    for account in stage.exchange.accounts:
+        stage.exchange.expire_listen_key(account)
+
+
+@asynccontextmanager
+async def _limited(stage: Stage) -> AsyncIterator[None]:
+    """429 has no Retry-After: whoever gets it stays away until the minute is over. So it comes late in a minute, or as
+    what follows it, a ban of a second."""
+    stage.exchange.rest.weights.ban_s = 0
+    stage.exchange.fault(rest="429" if time.time() % 60 > 54 else "418")
+    yield
+    stage.exchange.fault(rest="ok")
+
+
+@asynccontextmanager
+async def _banned(stage: Stage) -> AsyncIterator[None]:
+    stage.exchange.rest.weights.ban_s = 0
+    stage.exchange.fault(rest="418")
+    yield
+    stage.exchange.fault(rest="ok")
+
+
+def _killed(keep_listen_keys: bool) -> Maker:
+    @asynccontextmanager
+    async def killed(stage: Stage) -> AsyncIterator[None]:
+        await stage.exchange.kill(keep_listen_keys)
+        yield
+        await stage.exchange.start()
+
+    return killed
+
+
+def _net(proxy: Callable[[Stage], Proxy], kind: str) -> Maker:
+    @asynccontextmanager
+    async def disturbed(stage: Stage) -> AsyncIterator[None]:
+        net = proxy(stage)
+        match kind:
+            case "cut":
+                net.refusing = True
+                await net.cut()
+            case "frozen":
+                net.freeze()
+            case "slow":
+                net.delay_s = 0.3
+            case "half-open":
+                net.half_open()
+        yield
+        net.mend()
+
+    return disturbed
+
+
+@asynccontextmanager
+async def _broker_killed(stage: Stage) -> AsyncIterator[None]:
+    stage.broker_kills.append(time.monotonic())
+    stage.broker.kill()
+    yield
+    await stage.broker.start()
+
+
+@asynccontextmanager
+async def _broker_frozen(stage: Stage) -> AsyncIterator[None]:
+    stage.broker.freeze()
+    yield
+    stage.broker.thaw()
+
+
+@asynccontextmanager
+async def _daemon_killed(stage: Stage) -> AsyncIterator[None]:
+    await stage.daemon.kill()
+    await asyncio.sleep(0)
+    yield
+    await stage.daemon.start()
+
+
+@asynccontextmanager
+async def _daemon_stopped(stage: Stage) -> AsyncIterator[None]:
+    await stage.daemon.stop()
+    yield
+    await stage.daemon.start()
+
+
+@asynccontextmanager
+async def _daemon_frozen(stage: Stage) -> AsyncIterator[None]:
+    stage.daemon.freeze()
+    yield
+    stage.daemon.thaw()
+
+
+def _jump(offset_s: float) -> Maker:
+    @asynccontextmanager
+    async def jumped(stage: Stage) -> AsyncIterator[None]:
+        stage.clock.jump(offset_s)
+        yield
+        stage.clock.jump(0)
+
+    return jumped
+
+
+_MAKERS: dict[str, Maker] = {
+    "market-dropped": _once(lambda stage: stage.exchange.drop("market")),
+    "market-half-open": _switch(half_open_market=True),
+    "market-mute": _switch(mute_market=True),
+    "garbage-market": _once(_garbage("market")),
+    "private-dropped": _once(lambda stage: stage.exchange.drop("private")),
+    "private-half-open": _switch(half_open_private=True),
+    "private-mute": _switch(mute_private=True),
+    "private-wrong-form": _switch(mute_forms=["B", "C"]),
+    "listen-key-expired": _once(_expire),
+    "garbage-private": _once(_garbage("private")),
+    "events-swapped": _switch(swap_next=True),
+    "event-doubled": _switch(duplicate_next=True),
+    "rest-503": _switch(rest="503"),
+    "rest-cut": _switch(rest="abort"),
+    "rest-418": _banned,
+    "rest-429": _limited,
+    "rest-stale": _switch(stale_s=3.0),
+    "rest-slow": _switch(latency_s=0.4),
+    "exchange-killed": _killed(keep_listen_keys=True),
+    "exchange-replaced": _killed(keep_listen_keys=False),
+    "broker-killed": _broker_killed,
+    "broker-frozen": _broker_frozen,
+    "daemon-killed": _daemon_killed,
+    "daemon-stopped": _daemon_stopped,
+    "daemon-frozen": _daemon_frozen,
+    "clock-ahead": _jump(JUMP_S),
+    "clock-back": _jump(-JUMP_S),
+    **{f"exchange-net-{k}": _net(lambda s: s.to_exchange, k) for k in ("cut", "frozen", "slow", "half-open")},
+    **{f"broker-net-{k}": _net(lambda s: s.to_broker, k) for k in ("cut", "frozen", "slow", "half-open")},
+}

@@ -1,0 +1,104 @@
+"""kill -9 at random moments of a burst of incidents: nothing is lost and nothing is told twice, with a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from monitor.sim import Exchange, Scenario
+from tests.rig import Listener, Mosquitto, Process, until, write_config
+
+KILLS = int(os.environ.get("MARGINWATCH_KILLS", "20"))
+SEED = int(os.environ.get("MARGINWATCH_SEED", "1"))
+SYMBOLS = [f"K{n:02}USDT" for n in range(20)]
+RULES = ("liquidation_distance", "margin_ratio")
+PLACES = len(SYMBOLS) * len(RULES)
+CALM, DANGER = "100", "80.6"
+"""Each position: 10 bought at 100 with 200 of margin, rate 0.005 (a table of one's own): liquidated at 800 / 9.95 =
+80.40; in danger the ratio is 4.03 / 6."""
+
+
+def exchange() -> Exchange:
+    """Twenty isolated positions, so that one tick opens or ends forty incidents."""
+    symbols = [{"symbol": name, "mark": CALM, "brackets": [[20, "50000", "0.005"]]} for name in SYMBOLS]
+    account = {
+        "name": "main",
+        "balances": {"USDT": "1000"},
+        "settings": {name: {"margin_type": "ISOLATED", "leverage": 5} for name in SYMBOLS},
+        "position": [
+            {"symbol": name, "quantity": "10", "entry_price": "100", "isolated_wallet": "200"} for name in SYMBOLS
+        ],
+    }
+    made = Exchange(Scenario.from_dict({"symbol": symbols, "account": [account]}), tick_s=0.2)
+    made.rest.weights.limit = 1_000_000
+    return made
+
+
+def counted(listener: Listener, kind: str) -> Counter[str]:
+    """Rule and subject → how often an event of this kind was told, each event_id once."""
+    return Counter(f"{e['rule']}/{e['subject']}" for e in listener.events(event=kind) if e["rule"] in RULES)
+
+
+def everywhere(listener: Listener, kind: str, times: int) -> bool:
+    told = counted(listener, kind)
+    return len(told) == PLACES and min(told.values()) >= times
+
+
+async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_told_twice(
+    lasting_broker: Mosquitto, tmp_path: Path
+) -> None:
+    """A crash comes when there is most to tell; an alert that it loses, or repeats at each start, is worth little."""
+    random = Random(SEED)
+    took_s = 0.0
+    in_the_midst = 0
+    async with exchange() as market, Listener(lasting_broker.port) as listener:
+        config = write_config(tmp_path / "d", market, lasting_broker.port)
+        process = Process(config).__enter__()
+        try:
+            await until(lambda: len(listener.under("main", "position")) == len(SYMBOLS), "all is watched")
+            for turn in range(KILLS + 2):  # the first two show how long a burst takes
+                kind, price = ("opened", DANGER) if turn % 2 == 0 else ("resolved", CALM)
+                begun = time.monotonic()
+                market.set_marks(dict.fromkeys(SYMBOLS, price))
+                market.pulse()
+                if turn >= 2:
+                    await asyncio.sleep(random.uniform(0, took_s))
+                    process.send(signal.SIGKILL)
+                    await process.ended()
+                    in_the_midst += 0 < counted(listener, kind).total() - turn // 2 * PLACES < PLACES
+                    process = Process(config).__enter__()
+                times = turn // 2 + 1
+                await until(partial(everywhere, listener, kind, times), f"{kind} {times} times everywhere")
+                if turn < 2:
+                    took_s = max(took_s, (time.monotonic() - begun) * 1.2)
+            await until(lambda: not listener.under("main", "incident"), "no incident stands")
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+        finally:
+            process.__exit__()
+
+    assert in_the_midst > 0, "no kill came between the first event of a burst and the last: nothing was tested"
+    dangers = (KILLS + 2) // 2
+    for rule in RULES:
+        for symbol in SYMBOLS:
+            subject = f"isolated-{symbol.lower()}"
+            assert stories(listener, rule, subject) == [("opened", "resolved")] * dangers, (rule, subject)
+    with sqlite3.connect(tmp_path / "d" / "store.sqlite3") as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert store.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchall() == [(0,)]
+
+
+def stories(listener: Listener, rule: str, subject: str) -> list[tuple[str, ...]]:
+    """What was told of each incident, in order of their opening: its kinds in order of `n`, without gaps."""
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for event in listener.events(rule, subject=subject):
+        found[event["incident_id"]].append((int(event["event_id"].rpartition(".")[2]), event["event"]))
+    assert all(sorted(n for n, _ in story) == list(range(1, len(story) + 1)) for story in found.values())
+    return [tuple(kind for _, kind in sorted(story)) for story in found.values()]

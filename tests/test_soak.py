@@ -1,0 +1,149 @@
+"""A day in a minute: rotations, fundings, expired keys, reconnects. Memory stays flat, and nothing is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import os
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+
+from monitor.sim import Exchange
+from tests import stories
+from tests.chaos.process import DaemonProcess
+from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
+
+SOAK_S = float(os.environ.get("MARGINWATCH_SOAK_S", "60"))
+LIFE_S = 2.0
+"""Of a connection, before it is renewed; in a day each is renewed once, here many times."""
+DAY = {"connection_life_s": LIFE_S, "keepalive_s": 1, "refresh_s": 2, "clock_s": 2, "reconcile_s": 0.4}
+GROWTH_BYTES = 6 * 2**20
+"""What a process may gain from the middle of the soak to its end: caches that fill, an allocator that keeps pages."""
+
+
+class Vital:
+    """What a process holds, read from outside."""
+
+    def __init__(self, pid: int) -> None:
+        self._proc = Path(f"/proc/{pid}")
+
+    def resident_bytes(self) -> int:
+        return int((self._proc / "statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def descriptors(self) -> int:
+        return len(list((self._proc / "fd").iterdir()))
+
+    def threads(self) -> int:
+        return len(list((self._proc / "task").iterdir()))
+
+
+async def a_day(exchange: Exchange, seconds: float, seen: Callable[[], None]) -> int:
+    """Everything that happens in a day, and fifty reconnects, in so many seconds. Returns how often it was cut."""
+    random = Random(1)
+    begun = time.monotonic()
+    cuts = turn = 0
+    while (passed := time.monotonic() - begun) < seconds:
+        turn += 1
+        if turn % 8 == 0:
+            exchange.drop(random.choice(("market", "private")))
+            cuts += 1
+        if turn % 60 == 0:
+            exchange.expire_listen_key("main")
+        if turn % 100 == 30:
+            exchange.fund("BTCUSDT", Decimal("0.0001") * (1 if turn % 200 == 30 else -1))
+        if turn % 40 == 0:
+            exchange.set_mark("BTCUSDT", "53000" if turn % 80 == 0 else "60000")
+        exchange.set_mark("SOLUSDT", str(150 + turn % 5))
+        seen()
+        await asyncio.sleep(min(0.1, seconds - passed))
+    return cuts
+
+
+async def test_a_day_in_a_minute_leaves_memory_flat_and_nothing_open(lasting_broker: Mosquitto, tmp_path: Path) -> None:
+    """Fine for two weeks and then silent is how monitors die that leak a task, a socket or a key."""
+    async with stories.exchange() as exchange, Listener(lasting_broker.port) as listener:
+        config = write_config(tmp_path / "d", exchange, lasting_broker.port, links=DAY)
+        daemon = DaemonProcess(config, {})
+        await daemon.start()
+        try:
+            await agreement(exchange, listener, "main")
+            vital = Vital(daemon.pid)
+            memory: list[int] = []
+            most_descriptors = 0
+
+            def look() -> None:
+                nonlocal most_descriptors
+                memory.append(vital.resident_bytes())
+                most_descriptors = max(most_descriptors, vital.descriptors())
+
+            before = vital.descriptors()
+            cuts = await a_day(exchange, SOAK_S, look)
+            exchange.set_mark("BTCUSDT", "60000")
+            await agreement(exchange, listener, "main")
+            await until(lambda: vital.descriptors() <= before + 3, "what was open for a change is closed", 30)
+            threads = vital.threads()
+            reconnects = sum(
+                link["reconnects"]
+                for topic in ("marginwatch/main/health", "marginwatch/_instance/health")
+                for link in listener.retained(topic)["links"].values()
+            )
+            assert await daemon.stop() == 0
+            assert daemon.stderr == ""
+        finally:
+            await daemon.end()
+
+    half = len(memory) // 2
+    growth = max(memory[-half // 4 :]) - max(memory[half - half // 4 : half])
+    print(f"{cuts} cuts, {reconnects} reconnects, {memory[0] >> 20} MB at first, {memory[-1] >> 20} MB at last")
+    print(f"{before} descriptors at first, {most_descriptors} at most, {threads} threads")
+    assert growth < GROWTH_BYTES, [size >> 10 for size in memory[:: max(1, len(memory) // 20)]]
+    assert most_descriptors < before + 20
+    assert threads < 12
+    assert cuts >= SOAK_S * 0.8
+    assert listener.events("data_stale") == []
+    assert {e["event"] for e in listener.events("liquidation_distance")} == {"opened", "resolved"}
+
+
+async def test_no_task_is_left_behind_by_fifty_reconnects(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Keepalive loops that live on after their connection have been reported of another library."""
+    async with stories.exchange() as exchange:
+        watched = watching(write_config(tmp_path / "d", exchange, broker.port, links=DAY))
+        async with watched as log:
+            await agreement(exchange, listener, "main")
+            names = daemons_tasks()
+            for cut in range(50):
+                lives = log.getvalue().count('"link live"')
+                exchange.drop("private" if cut % 2 else "market")
+                await until(partial_count(log, lives), "it is live again")
+            await agreement(exchange, listener, "main")
+            await until(lambda: daemons_tasks() == names, f"{names} run as before, not {daemons_tasks()}")
+        gc.collect()
+
+
+def partial_count(log: io.StringIO, lives: int) -> Callable[[], bool]:
+    return lambda: log.getvalue().count('"link live"') > lives
+
+
+def daemons_tasks() -> list[str]:
+    """Names of the lasting tasks of the daemon in this loop: those that come and go with a message are left out."""
+    lasting = (
+        "private",
+        "keepalive",
+        "reconcile",
+        "facts",
+        "pump",
+        "tick",
+        "pulse",
+        "feed",
+        "stream",
+        "bridge",
+        "refresh",
+        "read",
+    )
+    return sorted(t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith(lasting))
