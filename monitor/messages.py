@@ -9,13 +9,24 @@ and shares are numbers. `docs/schemas/` holds a JSON Schema for each payload.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from monitor.digits import (
+    EIGHT,
+    alarming,
+    ceiled,
+    floored,
+    fraction,
+    half_up,
+    margin_balance,
+    plain,
+    rfc3339,
+    truncated,
+)
 from monitor.effects import (
     Advice,
     Ages,
@@ -35,19 +46,16 @@ from monitor.events import Vitals
 from monitor.forced import ForcedReport
 from monitor.incidents import IncidentKey
 from monitor.moves import PoolMove
-from monitor.risk import EXACT
 from monitor.risk.attribution import Cause, share
 from monitor.risk.drift import Drift
 from monitor.risk.margin import RATIO_CAP
 from monitor.risk.pools import row_slug
 from monitor.rules import RuleBook, Severity
 from monitor.telling import side_word
-from monitor.wording import plain
 
 SCHEMAS = ("event", "incident", "info", "summary", "health", "pool", "position")
 """Every JSON payload's name; its `schema` is `marginwatch.<name>/1`."""
 
-_EIGHT = Decimal("0.00000001")
 
 Payload = dict[str, Any]
 
@@ -258,7 +266,7 @@ class Messages:
         if rule == "liquidation_distance":
             return {"distance": self.distance(worst)}
         if rule == "drift":
-            return {} if worst is None else {"drift": _fraction(worst)}
+            return {} if worst is None else {"drift": fraction(worst)}
         return {"age_s": float(worst)} if rule == "data_stale" and worst is not None else {}
 
     def _advice(self, advice: Advice) -> Payload:
@@ -452,11 +460,11 @@ class Messages:
 
     def ratio(self, value: Decimal | None) -> float | None:
         """A margin ratio, rounded up, unless that would lift it over a level."""
-        return None if value is None else float(_alarming(min(value, RATIO_CAP), self._ratio_levels, ROUND_CEILING))
+        return None if value is None else float(alarming(min(value, RATIO_CAP), self._ratio_levels, ROUND_CEILING))
 
     def distance(self, value: Decimal | None) -> float | None:
         """A distance, rounded down, unless that would drop it onto a level."""
-        return None if value is None else float(_alarming(value, self._distance_levels, ROUND_FLOOR))
+        return None if value is None else float(alarming(value, self._distance_levels, ROUND_FLOOR))
 
 
 VALID_FOR_S = 90
@@ -478,63 +486,11 @@ _MAKE: Mapping[type, Callable[[Messages, Any], list[Message]]] = {
 }
 
 
-def rfc3339(at_ms: int) -> str:
-    """Unix milliseconds as RFC 3339 in UTC with milliseconds."""
-    at = datetime.fromtimestamp(at_ms // 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
-
-
-def truncated(value: Decimal | None) -> str | None:
-    """To 8 decimals toward zero, as the exchange prints PnL, notional and maintenance margin."""
-    return _printed(value, ROUND_DOWN)
-
-
-def half_up(value: Decimal | None) -> str | None:
-    """To 8 decimals half-up, as the exchange prints liquidation prices."""
-    return _printed(value, ROUND_HALF_UP)
-
-
-def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | None) -> str | None:
-    """The sum of the two as printed, which is what the exchange prints."""
-    if wallet_balance is None or unrealized_pnl is None:
-        return None
-    cut = unrealized_pnl.quantize(_EIGHT, rounding=ROUND_DOWN, context=EXACT)
-    return truncated(EXACT.add(wallet_balance, cut))
-
-
-def floored(value: Decimal | None) -> str | None:
-    return _printed(value, ROUND_FLOOR)
-
-
-def ceiled(value: Decimal | None) -> str | None:
-    return _printed(value, ROUND_CEILING)
-
-
-def _printed(value: Decimal | None, rounding: str) -> str | None:
-    if value is None:
-        return None
-    rounded = value.quantize(_EIGHT, rounding=rounding, context=EXACT)
-    return plain(rounded if rounded else abs(rounded))  # no minus before zero
-
-
-def _alarming(value: Decimal, levels: Iterable[Decimal], rounding: str) -> Decimal:
-    rounded = value.quantize(_EIGHT, rounding=rounding, context=EXACT)
-    low, high = min(value, rounded), max(value, rounded)
-    if rounded != value and any(low <= level <= high for level in levels):
-        other = ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING
-        rounded = value.quantize(_EIGHT, rounding=other, context=EXACT)
-    return rounded
-
-
-def _fraction(value: Decimal) -> float:
-    return float(value.quantize(_EIGHT, rounding=ROUND_CEILING, context=EXACT))
-
-
 def _drift(found: Drift) -> Payload:
     return {
-        "liquidation_price": None if found.liquidation_price is None else _fraction(found.liquidation_price),
-        "maintenance_margin": None if found.maintenance_margin is None else _fraction(found.maintenance_margin),
-        "unrealized_pnl": _fraction(found.unrealized_pnl),
+        "liquidation_price": None if found.liquidation_price is None else fraction(found.liquidation_price),
+        "maintenance_margin": None if found.maintenance_margin is None else fraction(found.maintenance_margin),
+        "unrealized_pnl": fraction(found.unrealized_pnl),
     }
 
 
@@ -565,7 +521,7 @@ def _cause(cause: Cause, move: PoolMove) -> Payload:
         "amount": truncated(cause.amount),
         "asset": cause.asset or move.pool.asset,
         "moved": half_up(cause.moved),
-        "share": None if part is None else float(part.quantize(_EIGHT, rounding=ROUND_HALF_UP)),
+        "share": None if part is None else float(part.quantize(EIGHT, rounding=ROUND_HALF_UP)),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
+from monitor.digits import plain
 from monitor.effects import INSTANCE, Advice, Story
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
@@ -84,11 +85,6 @@ def amount(value: Decimal) -> str:
     """Money, to the cent where that says anything, away from zero."""
     step = Decimal("0.01") if abs(value) >= 1 else Decimal("0.00000001")
     return plain(value.quantize(step, rounding=ROUND_HALF_UP))
-
-
-def plain(value: Decimal) -> str:
-    """All digits in plain notation, never `1E+3`."""
-    return f"{value:f}"
 
 
 def _level(story: Story) -> tuple[str, str]:

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from monitor.commands import check
-from monitor.config import Config, HeartbeatConfig, HiddenUrl, Secret, parse, secrets
+from monitor.config import Config, HeartbeatConfig, parse, secrets
+from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
 from monitor.rules import (

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import ClientSession, web
 from msgspec import structs
 
-from monitor.config import AccountConfig, LinksConfig, Secret
+from monitor.config import AccountConfig, LinksConfig
+from monitor.config_values import Secret
 from monitor.errors import ExchangeError, LinkDown
 from monitor.events import (
     AdlQuantilesRead,

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
-from monitor.config import Config, HeartbeatConfig, HiddenUrl, Secret
+from monitor.config import Config, HeartbeatConfig
+from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ConfigError
 from monitor.events import LinkState, Tick, Vitals
 from monitor.liveness import blindness, undeclared

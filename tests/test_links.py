@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from monitor.config import AccountConfig, LinksConfig, Secret
+from monitor.config import AccountConfig, LinksConfig
+from monitor.config_values import Secret
 from monitor.events import AccountChanged, LinkReport, LinkState, PositionsRead
 from monitor.pace import Pace
 from monitor.shell import logs, settings

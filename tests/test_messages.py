@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.digits import ceiled, floored, half_up, plain, rfc3339, truncated
 from monitor.effects import IncidentOver, PoolGone, PoolState, PositionGone, PositionState, Story
 from monitor.events import ExchangeFigures, LinkState, PositionKey, PositionsRead, Side, Tick
 from monitor.incidents import IncidentKey
-from monitor.messages import Identity, Message, Messages, ceiled, floored, half_up, rfc3339, truncated
+from monitor.messages import Identity, Message, Messages
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, Match, RuleBook, Severity, Step
-from monitor.wording import plain
 from tests.watched import FLAT, Watched, of_rule, row
 
 D = Decimal

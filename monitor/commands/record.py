@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from monitor.commands import complain
-from monitor.config import Config, Secret
+from monitor.config import Config
+from monitor.config_values import Secret
 from monitor.core import Core
 from monitor.effects import Resync, Watch
 from monitor.errors import ConfigError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from monitor.accounts import WatchedAccount
+from monitor.digits import plain
 from monitor.effects import Fact, Save
 from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey, Side, StrategyEnded
 from monitor.forced import SEVERITIES, ForcedReport
@@ -14,7 +15,6 @@ from monitor.reporter import Reporter
 from monitor.risk.pools import row_slug
 from monitor.rules import ForcedOrderRule, HedgeBrokenRule, Severity
 from monitor.telling import fact_story, forced_story
-from monitor.wording import plain
 
 RULE = "forced_order"
 

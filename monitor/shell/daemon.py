@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from monitor import __version__, steering
-from monitor.config import AccountConfig, Config, Secret
+from monitor.config import AccountConfig, Config
+from monitor.config_values import Secret
 from monitor.core import Core, Kept
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError

@@ -10,8 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from monitor.config import STORE_NAME, Config, HiddenUrl, Secret, parse, secrets
+from monitor.config import STORE_NAME, Config, parse, secrets
 from monitor.config import examine as config_examine
+from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ConfigError
 
 SESSIONS = "sessions"

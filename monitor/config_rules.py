@@ -1,0 +1,153 @@
+"""The rules of a config: built-in ones of which only the keys named change, and overrides for some subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+from msgspec import structs
+
+from monitor.config_values import Kinds, Reader, as_amount, as_flag, as_fraction, as_one_of, as_seconds, as_text
+from monitor.liveness import DECLARED_WITHIN_S, declared_after_s
+from monitor.rules import (
+    DEFAULTS,
+    AdlQuantileRule,
+    ClockOffsetRule,
+    ContractStatusRule,
+    DataStaleRule,
+    FactRule,
+    Match,
+    Rule,
+    RuleBook,
+    Severity,
+    Step,
+)
+
+_MATCH: Kinds = {"account": as_text, "symbol": as_text, "min_notional": as_amount}
+_RULE_KINDS: Mapping[Any, Callable[[Any], Any]] = {bool: as_flag, float: as_seconds(0), Decimal: as_fraction}
+_HOLDS = ("for_s", "clear_for_s", "reenter_s", "repeat_s")
+"""Keys of a rule that mean something where it has levels."""
+_LARGEST: Mapping[type[Rule], tuple[Decimal | None, str]] = {
+    AdlQuantileRule: (Decimal(4), "places in the queue, 0 to 4"),
+    ClockOffsetRule: (None, "milliseconds"),
+    ContractStatusRule: (None, "seconds"),
+    DataStaleRule: (None, "seconds"),
+}
+"""The largest value that a rule may measure (None: there is none), and what it measures; others measure fractions."""
+
+
+def read_rules(reader: Reader, file: str, tables: Any) -> RuleBook:
+    if not isinstance(tables, Mapping):
+        reader.wrong(file, "rules", "must be written [rules.<name>]")
+        return RuleBook()
+    rules, matches = dict(DEFAULTS), {}
+    for name, table in tables.items():
+        default = DEFAULTS.get(name)
+        if default is None:
+            near = get_close_matches(name, DEFAULTS, 1, 0.5)
+            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(DEFAULTS)}"
+            reader.wrong(file, f"[rules.{name}]", f"unknown rule; {hint}")
+            continue
+        where = f"[rules.{name}] "
+        body = {key: value for key, value in table.items() if key != "match"} if isinstance(table, Mapping) else table
+        rule = structs.replace(default, **_rule_values(reader, file, where, body, default))
+        rules[name] = rule
+        rows = table.get("match", []) if isinstance(table, Mapping) else []
+        if not isinstance(rows, list):
+            reader.wrong(file, f"{where}match", f"must be written [[rules.{name}.match]]")
+            continue
+        matches[name] = tuple(
+            _match(reader, file, f"[[rules.{name}.match]] number {i} ", row, rule) for i, row in enumerate(rows, 1)
+        )
+    return RuleBook(rules, matches)
+
+
+def _match(reader: Reader, file: str, where: str, row: Any, rule: Rule) -> Match:
+    if not isinstance(row, Mapping):
+        reader.wrong(file, where.strip(), "must be a table")
+        return Match(rule)
+    labels = {key: value for key, value in row.items() if key.startswith("label.")}
+    if isinstance(row.get("label"), Mapping):
+        labels |= {f"label.{key}": value for key, value in row["label"].items()}
+    for key, value in labels.items():
+        if not isinstance(value, str):
+            reader.wrong(file, f"{where}{key}", "must be a text in quotes")
+    conditions = {key: row[key] for key in _MATCH if key in row}
+    rest = {k: v for k, v in row.items() if k not in _MATCH and k != "label" and not k.startswith("label.")}
+    if not conditions and not labels:
+        reader.wrong(file, where.strip(), "names nothing to match; give account, label.<name>, symbol or min_notional")
+    return Match(
+        structs.replace(rule, **_rule_values(reader, file, where, rest, rule, _MATCH)),
+        labels={key.removeprefix("label."): str(value) for key, value in labels.items()},
+        **reader.table(file, where, conditions, _MATCH),
+    )
+
+
+def _rule_values(
+    reader: Reader, file: str, where: str, table: Any, rule: Rule, beside: Kinds = MappingProxyType({})
+) -> dict[str, Any]:
+    """Keys of a rule; `beside` are those that may stand there too, to name them where a key is misspelt."""
+    hints = get_type_hints(type(rule))
+    kinds: dict[str, Callable[[Any], Any]] = {
+        name: _RULE_KINDS[hint] for name, hint in hints.items() if hint in _RULE_KINDS
+    }
+    kinds["repeat_s"] = lambda value: {**rule.repeat_s, **_repeats(value)}  # a severity not named keeps its time
+    if isinstance(rule, FactRule):
+        kinds = {name: kind for name, kind in kinds.items() if name not in _HOLDS}
+    if rule.steps:
+        rising = rule.steps[0].clear < rule.steps[0].at
+        largest, what = _LARGEST.get(type(rule), (Decimal(1), "fractions, 0.8 for 80 %"))
+        kinds["steps"] = lambda value: _steps(value, rising, largest, what)
+    return reader.table(file, where, table, {**beside, **kinds})
+
+
+def _repeats(value: Any) -> dict[str, float]:
+    words = [s.word for s in Severity if s is not Severity.OK]
+    if not isinstance(value, Mapping) or not all(key in words for key in value):
+        raise ValueError(f"must be a table of seconds by severity ({', '.join(words)})")
+    return {key: as_seconds(1)(seconds) for key, seconds in value.items()}
+
+
+def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tuple[Step, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError('must be a list such as [{at = 0.8, clear = 0.7, severity = "warning"}]')
+    steps = []
+    for row in value:
+        if not isinstance(row, Mapping) or set(row) != {"at", "clear", "severity"}:
+            raise ValueError("each step needs at, clear and severity, and nothing else")
+        word = as_one_of(*(s.word for s in Severity if s is not Severity.OK))(row["severity"])
+        step = Step(as_amount(row["at"]), as_amount(row["clear"]), Severity[word.upper()])
+        if largest is not None and max(step.at, step.clear) > largest:
+            raise ValueError(f"levels are {what}: {max(step.at, step.clear)} would never be reached")
+        if step.at == step.clear:
+            raise ValueError(f"at and clear are both {step.at}; clear must lie on the safe side of at")
+        steps.append(step)
+    steps.sort(key=lambda step: step.severity)
+    if any((step.clear < step.at) != rising for step in steps):
+        where = "below at: this is worse the higher it is" if rising else "above at: this is worse the lower it is"
+        raise ValueError(f"clear must lie {where}")
+    levels = [step.at for step in steps]
+    if len({step.severity for step in steps}) < len(steps) or levels != sorted(set(levels), reverse=not rising):
+        raise ValueError("each severity may have one step, and a higher severity needs a more alarming at")
+    return tuple(steps)
+
+
+def check_promptness(reader: Reader, file: str, rules: RuleBook) -> None:
+    """A link that is lost must be told of soon: an undeclared loss looks to the service's watchdog like a hang."""
+    overrides = enumerate(rules.matches.get("data_stale", ()), 1)
+    named = [("[rules.data_stale]", rules.rules["data_stale"])]
+    named += [(f"[[rules.data_stale.match]] number {number}", match.rule) for number, match in overrides]
+    for where, rule in named:
+        assert isinstance(rule, DataStaleRule)
+        takes_s = declared_after_s(rule)
+        if rule.enabled and takes_s > DECLARED_WITHIN_S:
+            reader.wrong(
+                file,
+                where,
+                f"a lost link would be told of after {takes_s:g} s (first step or stale_after_s, plus for_s); it must"
+                f" be within {DECLARED_WITHIN_S:g} s, or the systemd watchdog takes the silence for a hang:"
+                f" add a first step at {DECLARED_WITHIN_S:g} or less, such as a notice",
+            )

@@ -1,0 +1,72 @@
+"""Digits: how a figure is printed, in one place.
+
+What the exchange also prints is printed as the exchange does; what only we derive, to 8 decimals toward the more
+alarming side, and never across a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+
+from monitor.risk import EXACT
+
+EIGHT = Decimal("0.00000001")
+
+
+def plain(value: Decimal) -> str:
+    """All digits in plain notation, never `1E+3`."""
+    return f"{value:f}"
+
+
+def rfc3339(at_ms: int) -> str:
+    """Unix milliseconds as RFC 3339 in UTC with milliseconds."""
+    at = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def truncated(value: Decimal | None) -> str | None:
+    """To 8 decimals toward zero, as the exchange prints PnL, notional and maintenance margin."""
+    return _printed(value, ROUND_DOWN)
+
+
+def half_up(value: Decimal | None) -> str | None:
+    """To 8 decimals half-up, as the exchange prints liquidation prices."""
+    return _printed(value, ROUND_HALF_UP)
+
+
+def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | None) -> str | None:
+    """The sum of the two as printed, which is what the exchange prints."""
+    if wallet_balance is None or unrealized_pnl is None:
+        return None
+    cut = unrealized_pnl.quantize(EIGHT, rounding=ROUND_DOWN, context=EXACT)
+    return truncated(EXACT.add(wallet_balance, cut))
+
+
+def floored(value: Decimal | None) -> str | None:
+    return _printed(value, ROUND_FLOOR)
+
+
+def ceiled(value: Decimal | None) -> str | None:
+    return _printed(value, ROUND_CEILING)
+
+
+def _printed(value: Decimal | None, rounding: str) -> str | None:
+    if value is None:
+        return None
+    rounded = value.quantize(EIGHT, rounding=rounding, context=EXACT)
+    return plain(rounded if rounded else abs(rounded))  # no minus before zero
+
+
+def alarming(value: Decimal, levels: Iterable[Decimal], rounding: str) -> Decimal:
+    rounded = value.quantize(EIGHT, rounding=rounding, context=EXACT)
+    low, high = min(value, rounded), max(value, rounded)
+    if rounded != value and any(low <= level <= high for level in levels):
+        other = ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING
+        rounded = value.quantize(EIGHT, rounding=other, context=EXACT)
+    return rounded
+
+
+def fraction(value: Decimal) -> float:
+    return float(value.quantize(EIGHT, rounding=ROUND_CEILING, context=EXACT))
