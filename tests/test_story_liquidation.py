@@ -123,7 +123,7 @@ async def test_a_liquidation_in_steps_is_one_story_from_the_margin_call_to_its_e
         await listener.state("marginwatch/main/summary", severity="ok")
 
     assert (call["severity"], call["symbol"], call["side"]) == ("warning", "BTCUSDT", "long")
-    assert "maintenance margin 30850.000000, unrealized PnL -1500.000000" in call["text"]
+    assert "maintenance margin 30850.00 USDT, unrealized PnL −1500.00 USDT" in call["text"]
     assert told(listener, "margin_ratio") == [
         ("opened", "warning"),
         ("worsened", "liquidation"),
