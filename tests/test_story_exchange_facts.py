@@ -264,5 +264,5 @@ async def test_a_margin_call_is_passed_on_once_for_each_position(
     assert len(listener.events("exchange_margin_call")) == len(calls) == 2
     assert {(e["event"], e["severity"]) for e in calls.values()} == {("noted", "warning")}
     assert "maintenance margin 192.96 USDT, unrealized PnL −11760.00 USDT" in calls["btcusdt"]["text"]
-    assert "maintenance margin 60.350000, unrealized PnL -2930.000000" in calls["solusdt"]["text"]
+    assert "maintenance margin 60.35 USDT, unrealized PnL −2930.00 USDT" in calls["solusdt"]["text"]
     assert not any("exchange_margin_call" in topic for topic in listener.now)
