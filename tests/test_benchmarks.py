@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,20 @@ def test_each_frame_crosses_the_same_levels_in_both(shape: scene.Shape) -> None:
 
     assert not watch.faults
     assert [crossing for crossing in script.crossings if crossing[0] > 0]  # not only those that were there at first
+
+
+def test_a_broker_that_is_away_is_measured_with_all_its_events_waiting() -> None:
+    """The figure would say nothing if what waits had been dropped, or delivered, on the way."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.away", "--quick"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"ratio ([0-9.]+); still waiting ([0-9,]+)", done.stdout)
+    assert found is not None, done.stdout
+    assert float(found[1]) > 0
+    assert int(found[2].replace(",", "")) >= 10_000
