@@ -39,7 +39,7 @@ from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
-from monitor.shell.rest import Budget, Rest
+from monitor.shell.rest import Budget, Rest, _error
 from monitor.venues import VENUES, Hosts
 from tests.heard import Heard, running
 
@@ -491,3 +491,15 @@ async def test_whoever_shares_an_address_stays_away_with_the_one_that_was_told()
 
     assert 6 < other.blocked_s <= 7
     assert "/fapi/v3/positionRisk" not in host.asked
+
+
+def test_how_long_to_stay_away_goes_by_the_exchanges_own_clock() -> None:
+    """Ours may be ten minutes wrong: to stay away for so long would be to be blind for so long."""
+    headers = {"Date": "Sat, 21 Nov 2020 08:00:50 GMT"}
+    until_ms = 1_605_945_650_000 + 90_000
+    banned = f'{{"code":-1003,"msg":"Way too many requests; IP banned until {until_ms}."}}'.encode()
+
+    assert _error(429, b"{}", headers).retry_after_s == 11  # a second into the next minute
+    assert _error(418, banned, headers).retry_after_s == 90
+    assert _error(418, banned, {**headers, "Retry-After": "7"}).retry_after_s == 7
+    assert _error(429, b"{}", {"Date": "nonsense"}).retry_after_s is not None

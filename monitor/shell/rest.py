@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -177,12 +180,12 @@ def _client_class() -> Any:
             used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
             if response.status == 200:
                 return Answer(body, int(used) if used.isdigit() else None)
-            raise _error(response.status, body, response.headers.get("Retry-After", ""))
+            raise _error(response.status, body, response.headers)
 
     return Client
 
 
-def _error(status: int, body: bytes, retry_after: str) -> ExchangeError:
+def _error(status: int, body: bytes, headers: Mapping[str, str]) -> ExchangeError:
     """An error answer. Its body may be an HTML page, of which nothing is worth repeating."""
     code, message = None, f"HTTP {status}"
     try:
@@ -191,15 +194,21 @@ def _error(status: int, body: bytes, retry_after: str) -> ExchangeError:
         message = f"HTTP {status}, code {code}: {str(said.get('msg', ''))[:200]}"
     except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
         pass
-    wait = _stay_away(message, retry_after) if status in (418, 429) else None
+    wait = _stay_away(message, headers) if status in (418, 429) else None
     return ExchangeError(message, status=status, code=code if isinstance(code, int) else None, retry_after_s=wait)
 
 
-def _stay_away(message: str, retry_after: str) -> float:
-    """Seconds to ask nothing: what the header or the text says, else until the exchange's next minute begins."""
+def _stay_away(message: str, headers: Mapping[str, str]) -> float:
+    """Seconds to ask nothing: what the header or the text says, else until the exchange's next minute begins.
+
+    By the exchange's own clock, which is in the answer: ours may be wrong by minutes.
+    """
+    retry_after = headers.get("Retry-After", "")
     if retry_after.isdigit():
         return float(retry_after)
     here = time.time()
+    with suppress(ValueError, TypeError):
+        here = parsedate_to_datetime(headers.get("Date", "")).timestamp()
     banned = _BANNED_UNTIL.search(message)
     if banned is not None:
         return max(1.0, int(banned[1]) / 1000 - here)
