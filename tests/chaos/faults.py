@@ -96,12 +96,17 @@ def _expire(stage: Stage) -> None:
 
 @asynccontextmanager
 async def _limited(stage: Stage) -> AsyncIterator[None]:
-    """429 has no Retry-After: whoever gets it stays away until the minute is over. So it comes late in a minute, or as
-    what follows it, a ban of a second."""
+    """429 has no Retry-After: whoever gets it stays away until the minute is over. So it comes late in a minute and ends
+    with it, or comes as what follows it, a ban of a second."""
     stage.exchange.rest.weights.ban_s = 0
-    stage.exchange.fault(rest="429" if time.time() % 60 > 54 else "418")
-    yield
-    stage.exchange.fault(rest="ok")
+    into = time.time() % 60
+    stage.exchange.fault(rest="429" if 54 < into < 59 else "418")
+    then = asyncio.get_running_loop().call_later(59.5 - into, lambda: stage.exchange.fault(rest="418"))
+    try:
+        yield
+    finally:
+        then.cancel()
+        stage.exchange.fault(rest="ok")
 
 
 @asynccontextmanager
