@@ -96,8 +96,8 @@ def _expire(stage: Stage) -> None:
 
 @asynccontextmanager
 async def _limited(stage: Stage) -> AsyncIterator[None]:
-    """429 has no Retry-After: whoever gets it stays away until the minute is over. So it comes late in a minute and ends
-    with it, or comes as what follows it, a ban of a second."""
+    """429 has no Retry-After: whoever gets it stays away until the minute is over. So it comes late in a minute and
+    ends with it, or comes as what follows it, a ban of a second."""
     stage.exchange.rest.weights.ban_s = 0
     into = time.time() % 60
     stage.exchange.fault(rest="429" if 54 < into < 59 else "418")
