@@ -56,6 +56,10 @@ class Reporter:
         """The state of an open incident, published again while nobody is told."""
         return Change("retained", self.incidents.copy(key), value)
 
+    def or_retained(self, change: Change | None, key: IncidentKey, value: Decimal | None = None) -> Change | None:
+        """A change; where there is none, the state of an incident of which nothing has been published in this run."""
+        return self.retained(key, value) if change is None and self.is_unconfirmed(key) else change
+
     def ages(self, account: WatchedAccount, pool: Pool | None, now: Now) -> Ages:
         return account.ages(pool, self.links, now)
 

@@ -38,8 +38,8 @@ class FundingJudge:
         trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
         by_rank = structs.replace(rule, steps=_STEPS)
         change = self._reporter.incidents.observe(key, by_rank, Decimal(severity), now, trusted=trusted)
-        if change is None and trusted and self._reporter.is_unconfirmed(key):
-            change = self._reporter.retained(key)
+        if trusted:
+            change = self._reporter.or_retained(change, key)
         if change is not None:
             ages, seq = self._reporter.ages(account, risk.pool, now), self._reporter.seq(change)
             self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now, seq), now)

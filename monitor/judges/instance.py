@@ -31,8 +31,7 @@ class InstanceJudge:
         rule = account.rules.of("clock_offset")
         key = IncidentKey(INSTANCE, "clock_offset", slug(event.market))
         change = self._incidents.observe(key, rule, abs(Decimal(event.offset_ms)), now)
-        if change is None and self._reporter.is_unconfirmed(key):
-            change = self._reporter.retained(key)
+        change = self._reporter.or_retained(change, key)
         self._tell(account, change, {"offset_ms": event.offset_ms}, now)
 
     def store(self, event: StoreState, now: Now) -> None:

@@ -71,8 +71,7 @@ class LevelsJudge:
             rule = account.rule("drift", account.pools[pool_id])
             key = IncidentKey(account.name, "drift", pool_id)
             change = self._incidents.observe(key, rule, found.worst, now)
-            if change is None and self._reporter.is_unconfirmed(key):
-                change = self._reporter.retained(key, found.worst)
+            change = self._reporter.or_retained(change, key, found.worst)
             if change is not None:
                 self._tell(account, change, rule, None, account.risks.get(pool_id), now)
 

@@ -143,8 +143,7 @@ class ListingsJudge:
         rule = self._rule(account, pool, key.rule, symbol)
         trusted = self._reporter.ages(account, pool, now).freshness == "live"
         change = self._incidents.observe(key, rule, value, now, trusted=trusted, at_least=at_least)
-        if change is None and self._reporter.is_unconfirmed(key):
-            change = self._reporter.retained(key, value)
+        change = self._reporter.or_retained(change, key, value)
         self._tell(account, pool, change, symbol, facts, now)
 
     def _rule(self, account: WatchedAccount, pool: Pool, name: str, symbol: str | None) -> Rule:

@@ -83,8 +83,7 @@ class StalenessJudge:
         key = IncidentKey(link.account, RULE, link.name)
         alive = self._links.all[link].state in (LinkState.LIVE, LinkState.IDLE)  # a restart alone makes nothing fresh
         change = self._reporter.incidents.observe(key, rule, value, now, trusted=alive)
-        if change is None and self._reporter.is_unconfirmed(key):
-            change = self._reporter.retained(key, value)
+        change = self._reporter.or_retained(change, key, value)
         if change is not None:
             pools = tuple(f"{a.name}/{pool_id}" for a, pool_id in blinded)
             blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
