@@ -32,6 +32,7 @@ LAYERS = (
     {"commands.demo_scenarios"},
     {"commands"},
     {"shell.daemon"},
+    {"shell.feeds"},
     {"shell.market_feed", "shell.account_feed", "shell.broker", "shell.store"},
     {"shell.feed"},
     {"shell.heartbeat"},

@@ -18,13 +18,11 @@ from monitor.errors import ConfigError
 from monitor.events import Tick
 from monitor.recording import Opening, Secrets
 from monitor.shell import logs, settings
-from monitor.shell.account_feed import AccountFeed
 from monitor.shell.clock import now
 from monitor.shell.feed import ended
+from monitor.shell.feeds import Feeds
 from monitor.shell.inbox import Inbox
-from monitor.shell.market_feed import MarketFeed
 from monitor.shell.recorder import SessionWriter
-from monitor.shell.rest import Budget, Rest
 
 
 def main(config_path: str | None, out: str) -> int:
@@ -75,35 +73,18 @@ class _Listener:
         self._inbox = Inbox()
         self._core = Core(config.setup, now())
         self._tick_s = config.links.tick_s
-        self._rests: list[Rest] = []
-        self._markets: dict[str, MarketFeed] = {}
-        self._accounts: dict[str, AccountFeed] = {}
-        budgets: dict[str, Budget] = {}
-        for account in config.accounts:
-            budget = budgets.setdefault(account.hosts.rest_url, Budget(config.links.weight_per_minute))
-            public = Rest(account.hosts, budget, config.links.rest_timeout_s)
-            own = Rest(
-                account.hosts, budget, config.links.rest_timeout_s, found[account.api_key], found[account.secret]
-            )
-            self._rests += [public, own]
-            if account.market not in self._markets:
-                market = MarketFeed(account.market, account, public, self._inbox, config.links, tap=writer)
-                self._markets[account.market] = market
-            self._accounts[account.name] = AccountFeed(account, own, self._inbox, config.links, tap=writer)
+        self._feeds = Feeds(config, found, self._inbox, writer)
 
     async def run(self, stop: asyncio.Event) -> None:
-        feeds = (*self._markets.values(), *self._accounts.values())
-        parts = [asyncio.create_task(feed.run(), name=f"feed[{feed.link.name}]") for feed in feeds]
+        parts = [asyncio.create_task(feed.run(), name=f"feed[{feed.link.name}]") for feed in self._feeds.all]
         parts += [asyncio.create_task(self._pump(), name="pump"), asyncio.create_task(self._tick(), name="tick")]
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for feed in feeds:
-                feed.stop()
+            self._feeds.stop()
             await ended(stopping, *parts)
-            for rest in self._rests:
-                await rest.close()
+            await self._feeds.close()
         for part in parts:
             if not part.cancelled():
                 part.result()  # what ends by itself has failed: a bug
@@ -117,6 +98,6 @@ class _Listener:
         while True:
             for effect in self._core.step(await self._inbox.take(), now()):
                 if isinstance(effect, Watch):
-                    self._markets[effect.market].watch(effect.symbols, effect.rates)
+                    self._feeds.markets[effect.market].watch(effect.symbols, effect.rates)
                 elif isinstance(effect, Resync):
-                    self._accounts[effect.account].resync()
+                    self._feeds.accounts[effect.account].resync()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from monitor import __version__, steering
-from monitor.config import AccountConfig, Config
+from monitor.config import Config
 from monitor.config_values import Secret
 from monitor.core import Core, Kept
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
@@ -25,7 +25,6 @@ from monitor.events import LinkId, LinkState, Now, StoreState, Tick
 from monitor.liveness import blindness, undeclared
 from monitor.messages import Identity, Message, Messages
 from monitor.outbox import Outbox
-from monitor.pace import Pace
 from monitor.recording import Opening, Secrets
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs, settings
@@ -33,12 +32,12 @@ from monitor.shell.account_feed import AccountFeed
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
 from monitor.shell.feed import ended
+from monitor.shell.feeds import Feeds
 from monitor.shell.heartbeat import Heartbeat, Webhook, address
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.owed import Batch, Found
 from monitor.shell.recorder import FlightRecorder, Taps
-from monitor.shell.rest import Budget, Rest
 from monitor.shell.store import Store
 from monitor.shell.systemd import Notifier
 from monitor.shell.tap import Tap
@@ -91,7 +90,7 @@ class Daemon:
         self._begun = False
         self._ready = False
         self._swept = False
-        self._rests: list[Rest] = []
+        self._feeds: Feeds | None = None
         self._markets: dict[str, MarketFeed] = {}
         self._accounts: dict[str, AccountFeed] = {}
 
@@ -147,8 +146,8 @@ class Daemon:
                 await asyncio.wait([broker], timeout=8)
                 await ended(broker)
         finally:
-            for rest in self._rests:
-                await rest.close()
+            if self._feeds is not None:
+                await self._feeds.close()
             if self._recorder is not None:
                 await self._recorder.close()
             await self._store.close()
@@ -193,27 +192,11 @@ class Daemon:
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
     def _make_feeds(self) -> None:
-        links = self._config.links
-        budgets: dict[str, Budget] = {}
-        paces: dict[str, Pace] = {}
-        for account in self._config.accounts:
-            # The exchange counts what one address asks of both its futures markets together.
-            host = account.hosts.rest_url if account.environment == "custom" else account.environment
-            budget = budgets.setdefault(host, Budget(links.weight_per_minute))
-            pace = paces.setdefault(host, Pace(links.reconcile_s, links.weight_per_minute / 2))
-            if account.market not in self._markets:
-                rest = self._rest(account, budget)
-                self._markets[account.market] = MarketFeed(account.market, account, rest, self._inbox, links, self._tap)
-            rest = self._rest(account, budget, self._found[account.api_key], self._found[account.secret])
-            opened = [i.opened_ms for i in self._core.incidents if i.account == account.name]
-            self._accounts[account.name] = AccountFeed(
-                account, rest, self._inbox, links, min(opened, default=None), self._tap, pace
-            )
-
-    def _rest(self, account: AccountConfig, budget: Budget, key: str = "", secret: str = "") -> Rest:
-        rest = Rest(account.hosts, budget, self._config.links.rest_timeout_s, key, secret)
-        self._rests.append(rest)
-        return rest
+        opened: dict[str, int] = {}
+        for incident in self._core.incidents:
+            opened[incident.account] = min(incident.opened_ms, opened.get(incident.account, incident.opened_ms))
+        self._feeds = Feeds(self._config, self._found, self._inbox, self._tap, opened)
+        self._markets, self._accounts = self._feeds.markets, self._feeds.accounts
 
     # ---- tasks ----
 
@@ -245,8 +228,8 @@ class Daemon:
         raise self._failure
 
     def _stop_feeds(self) -> None:
-        for feed in (*self._markets.values(), *self._accounts.values()):
-            feed.stop()
+        if self._feeds is not None:
+            self._feeds.stop()
 
     async def _tick(self) -> None:
         while True:
