@@ -22,6 +22,7 @@ from monitor.config_values import (
     as_anything,
     as_flag,
     as_forms,
+    as_host,
     as_minutes,
     as_name,
     as_one_of,
@@ -318,7 +319,7 @@ _ACCOUNT: Kinds = {
     "wallet_url": as_url("http", "https"),
 }
 _MQTT: Kinds = {
-    "host": as_text,
+    "host": as_host,
     "port": as_whole(1, 65_535),
     "username": as_text,
     "password": as_secret,

@@ -81,6 +81,13 @@ def as_prefix(value: Any) -> str:
     return value
 
 
+def as_host(value: Any) -> str:
+    name = as_text(value)
+    if re.search(r"[\s/@]", name) or (name.count(":") == 1):  # an IPv6 address has more of them
+        raise ValueError('must be a name or an address alone, such as "localhost"; the port is a key of its own')
+    return name
+
+
 def as_flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from monitor.commands import check
 from monitor.config import Config, HeartbeatConfig, parse, secrets
 from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ConfigError
@@ -117,6 +116,8 @@ def test_every_mistake_is_reported_at_once() -> None:
         (ACCOUNT.replace('name = "main"\n', ""), "[[account]] number 1 name: is missing"),
         (ACCOUNT + 'environment = "tesnet"', 'must be one of live, testnet, demo, custom; did you mean "testnet"?'),
         (ACCOUNT + "labels = {desk = 3}", "labels: must be a table of texts"),
+        ('[mqtt]\nhost = "mqtt://broker"\n' + ACCOUNT, "[mqtt] host: must be a name or an address alone"),
+        ('[mqtt]\nhost = "broker:1883"\n' + ACCOUNT, "[mqtt] host: must be a name or an address alone"),
         ('[mqtt]\ntls = "yes"\n' + ACCOUNT, "[mqtt] tls: must be true or false"),
         ("account_defaults = 3\n[[account]]", "[account_defaults]: must be a table"),
         (ACCOUNT + 'rest_url = "wss://x"', "rest_url: must be an address beginning with http:// or https://"),
@@ -627,31 +628,6 @@ def test_a_loss_that_is_told_in_time_is_none() -> None:
 
     read(f"[rules.data_stale]\nsteps = {steps}\n{ACCOUNT}")
     read(f"[rules.data_stale]\nenabled = false\nstale_after_s = 90\n{ACCOUNT}")
-
-
-def test_check_finds_what_is_wrong_with_the_config_and_with_its_secrets_in_one_go(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Of an account that is wrong otherwise too; whoever mends one mistake should not be sent back for the next."""
-    path = tmp_path / "config.toml"
-    path.write_text(
-        '[[account]]\nname = "main"\nvenue = "binance"\napi_key = "file:/nowhere/{name}"\nsecret = "env:NOT_THERE"\n'
-        '[mqtt]\nprot = 1\nusername = "u"\npassword = "env:NOT_THERE_EITHER"\n',
-        "utf-8",
-    )
-
-    assert check.main(str(path)) == 1
-    found = capsys.readouterr()
-    said = found.out.splitlines()
-    assert [line.removeprefix(f"{path}: ").partition(":")[0] for line in said] == [
-        '[[account]] "main" venue',
-        "[mqtt] prot",
-        "[mqtt] password (env",
-        '[[account]] "main" api_key (file',
-        '[[account]] "main" secret (env',
-    ]
-    assert "/nowhere/main cannot be read" in said[3]
-    assert found.err == "5 to mend\n"
 
 
 def test_a_file_that_nests_without_end_is_a_mistake_of_the_config(tmp_path: Path) -> None:

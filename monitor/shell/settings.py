@@ -45,15 +45,15 @@ def load(path: Path) -> Config:
     return parse(_documents(path))
 
 
-def examine(path: Path) -> tuple[Config, list[str]]:
-    """What can be read of a config, and every mistake in it and in the secrets that it names.
+def examine(path: Path) -> tuple[Config, list[str], dict[Secret, str]]:
+    """What can be read of a config, every mistake in it and in the secrets that it names, and those that were found.
 
     Raises:
         ConfigError: A file of it cannot be read at all.
     """
     config, problems, named = config_examine(_documents(path))
-    _, more = _fetch_all(named, os.environ, config.credentials_dir)
-    return config, [*problems, *(f"{path}: {problem}" for problem in more)]
+    found, more = _fetch_all(named, os.environ, config.credentials_dir)
+    return config, [*problems, *(f"{path}: {problem}" for problem in more)], found
 
 
 def _documents(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -178,6 +178,8 @@ def _usable(value: str) -> str:
     value = value.strip()
     if not value:
         raise ValueError("is empty")
+    if value.startswith("-----BEGIN"):
+        raise ValueError("is an RSA or Ed25519 key; make an API key that the exchange generates (HMAC), read-only")
     if not value.isascii() or not value.isprintable() or len(value.split()) != 1:
         raise ValueError("has spaces, line breaks or characters that no key has")
     return value
