@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write a commented config",
         description="Writes config.toml with every key, its default, unit and use; never overwrites.",
     )
-    init.add_argument("--systemd", action="store_true", help="write marginwatch.service too")
+    init.add_argument("--systemd", action="store_true", help="write the units of the service too")
     init.add_argument("--directory", default=".", metavar="DIR", help="where to (default: here)")
     return parser
 

@@ -24,8 +24,9 @@ from monitor.shell.database import read_only
 from monitor.shell.recorder import bundle_of
 from monitor.shell.sessions import check
 
-_SERVICE_FOLDER = Path("/var/lib/marginwatch")
-"""Where the daemon keeps its store under systemd; from a shell nobody tells us."""
+_CONFIGS = Path("/etc/marginwatch")
+_STATES = Path("/var/lib")
+"""Where the units have configs, and keep stores; from a shell nobody tells us."""
 _HEAD = ("OPENED (UTC)", "LASTED", "ACCOUNT", "SUBJECT", "RULE", "PEAK", "ENDED", "WHAT")
 
 
@@ -39,15 +40,17 @@ def main(
         bundle: Where to copy the session that was saved as the incident became critical.
     """
     try:
-        config = settings.load(settings.find(config_path))
+        path = settings.find(config_path)
+        config = settings.load(path)
     except ConfigError as exc:
         return complain(exc)
     try:
-        with closing(read_only(_store(config))) as connection:
+        store = _store(config, path)
+        with closing(read_only(store)) as connection:
             if incident is not None:
                 status = _one(connection, incident, as_json)
                 if bundle is not None and status == 0:
-                    return _bundle(connection, config, incident, Path(bundle))
+                    return _bundle(connection, config, store, incident, Path(bundle))
                 return status
             return _many(connection, since_s, as_json)
     except (StoreError, sqlite3.Error) as exc:
@@ -55,9 +58,10 @@ def main(
         return 1
 
 
-def _store(config: Config) -> Path:
+def _store(config: Config, config_path: Path) -> Path:
     path = settings.store_path(config)
-    service = _SERVICE_FOLDER / STORE_NAME
+    folder = config_path.absolute().parent
+    service = _STATES / (f"marginwatch-{folder.name}" if folder.parent == _CONFIGS else "marginwatch") / STORE_NAME
     if config.store.path == STORE_NAME and not path.exists() and service.exists():
         return service
     return path
@@ -180,11 +184,11 @@ def _body(event: EventRow) -> dict[str, Any]:
 # ---- with the inputs that produced it ----
 
 
-def _bundle(connection: sqlite3.Connection, config: Config, name: str, out: Path) -> int:
+def _bundle(connection: sqlite3.Connection, config: Config, store: Path, name: str, out: Path) -> int:
     """Copy the session that was saved for an incident, once it is clear that it replays; else say why not."""
     row = chronicle.find(connection, name)
     assert row is not None
-    folder = settings.sessions_folder(config) if config.recorder.dir else _store(config).parent / settings.SESSIONS
+    folder = settings.sessions_folder(config) if config.recorder.dir else store.parent / settings.SESSIONS
     saved = bundle_of(folder, row.incident_id)
     if saved is None:
         print(f"no bundle: {_why_not_saved(config, row, folder)}", file=sys.stderr)

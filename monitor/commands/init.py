@@ -1,4 +1,4 @@
-"""`marginwatch init`: a commented config, and the service unit."""
+"""`marginwatch init`: a commented config, and the units of the service."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from pathlib import Path
 
 import monitor
 
-_UNIT = "marginwatch.service"
+_UNITS = ("marginwatch.service", "marginwatch@.service")
+_NEXT = "Next: set your account and broker in {config}, then run `marginwatch check`."
+_NEXT_SERVICE = """\
+Then, as a service (`marginwatch@NAME` for one of several, with its files in /etc/marginwatch/NAME):
+  sudo install -D -m 644 {config} /etc/marginwatch/config.toml
+  sudo cp {units} /etc/systemd/system/
+  sudo systemctl daemon-reload
+  sudo systemctl enable --now marginwatch
+Its secrets are files in /etc/marginwatch (chmod 600), named in the unit."""
 
 
 def main(directory: str, systemd: bool) -> int:
     folder = Path(directory)
     wanted = [("config.example.toml", folder / "config.toml")]
     if systemd:
-        wanted.append((_UNIT, folder / _UNIT))
+        wanted += [(unit, folder / unit) for unit in _UNITS]
     missing = [(name, target) for name, target in wanted if not target.exists()]
     for _, target in wanted:
         if target.exists():
@@ -28,7 +36,10 @@ def main(directory: str, systemd: bool) -> int:
         print(f"{target} written")
     if not missing:
         return 1
-    print("Next: set your account and broker in it, then run `marginwatch check`.")
+    config = wanted[0][1]
+    print(_NEXT.format(config=config))
+    if systemd:
+        print(_NEXT_SERVICE.format(config=config, units=" ".join(str(target) for _, target in wanted[1:])))
     return 0
 
 
