@@ -16,6 +16,7 @@ from monitor.config_rules import check_promptness, read_rules
 from monitor.config_values import (
     HiddenUrl,
     Kinds,
+    Listen,
     Reader,
     Secret,
     Table,
@@ -23,6 +24,8 @@ from monitor.config_values import (
     as_flag,
     as_forms,
     as_host,
+    as_hosts,
+    as_listen,
     as_minutes,
     as_name,
     as_one_of,
@@ -186,6 +189,20 @@ class RecorderConfig(Struct, frozen=True):
     keep: int = 20
 
 
+class HttpConfig(Struct, frozen=True):
+    """The HTTP server of the daemon.
+
+    Args:
+        listen: None: there is none.
+        token: What a caller has to present; None: nothing, which is possible on loopback alone.
+        hosts: Names besides loopback's own by which callers without a token may address us.
+    """
+
+    listen: Listen | None = None
+    token: Secret | None = None
+    hosts: tuple[str, ...] = ()
+
+
 class LogConfig(Struct, frozen=True):
     format: Literal["auto", "json", "text"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -207,6 +224,7 @@ class Config(Struct, frozen=True):
     cmd: CmdConfig = CmdConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     summary: SummaryConfig = SummaryConfig()
+    http: HttpConfig = HttpConfig()
     rules: RuleBook = RuleBook()
     instance: str | None = None
     credentials_dir: str | None = None
@@ -271,6 +289,7 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
         cmd=_section(reader, main_name, top, "cmd", CmdConfig, _CMD),
         heartbeat=_section(reader, main_name, top, "heartbeat", HeartbeatConfig, _HEARTBEAT),
         summary=_section(reader, main_name, top, "summary", SummaryConfig, _SUMMARY),
+        http=_section(reader, main_name, top, "http", HttpConfig, _HTTP),
         rules=read_rules(reader, main_name, top.get("rules", {})),
         instance=top.get("instance"),
         credentials_dir=reader.table(main_name, "[credentials] ", top.get("credentials", {}), _CREDENTIALS).get("dir"),
@@ -286,6 +305,9 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
         reader.wrong(main_name, "[mqtt] password", "is of no use without username")
     if (config.mqtt.tls_cert_file is None) != (config.mqtt.tls_key_file is None):
         reader.wrong(main_name, "[mqtt] tls_cert_file", "needs tls_key_file, and the other way round")
+    if config.http.listen is not None and not config.http.listen.is_loopback and "token" not in top.get("http", {}):
+        remedy = f"is missing; {config.http.listen} can be reached from outside, and shows what you hold. Name a secret"
+        reader.wrong(main_name, "[http] token", f"{remedy}, such as credential:http_token, or listen on 127.0.0.1")
     return config, reader.problems, [*secrets(config), *reader.secrets]
 
 
@@ -303,6 +325,7 @@ _TOP: Kinds = {
     "cmd": as_anything,
     "heartbeat": as_anything,
     "summary": as_anything,
+    "http": as_anything,
     "credentials": as_anything,
     "rules": as_anything,
 }
@@ -372,6 +395,7 @@ _HEARTBEAT: Kinds = {
     "webhook_from": as_one_of(*(s.word for s in Severity if s is not Severity.OK)),
 }
 _SUMMARY: Kinds = {"enabled": as_flag, "at": as_time_of_day, "timezone": as_timezone}
+_HTTP: Kinds = {"listen": as_listen, "token": as_secret, "hosts": as_hosts}
 _RECORDER: Kinds = {"enabled": as_flag, "dir": as_text, "minutes": as_minutes, "keep": as_whole(1, 1000)}
 _CREDENTIALS: Kinds = {"dir": as_text}
 _NEEDED = ("name", "venue", "api_key", "secret")
@@ -435,6 +459,8 @@ def secrets(config: Config) -> Iterable[tuple[str, Secret]]:
     """Every secret that the config names, with its key, for messages."""
     if config.mqtt.password is not None:
         yield "[mqtt] password", config.mqtt.password
+    if config.http.token is not None:
+        yield "[http] token", config.http.token
     for key in ("url", "webhook"):
         address = getattr(config.heartbeat, key)
         if isinstance(address, Secret):

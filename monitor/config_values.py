@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, time, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -61,6 +62,23 @@ class HiddenUrl(Struct, frozen=True):
             if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in text:
                 return HiddenUrl(text)
         raise ValueError("must be an address beginning with https:// (or http:// in your own network)")
+
+
+class Listen(Struct, frozen=True):
+    """Where a server listens: an address of this machine and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody outside this machine can reach it; of a name we cannot know, but for `localhost`."""
+        with suppress(ValueError):
+            return ip_address(self.host).is_loopback
+        return self.host == "localhost"
 
 
 def as_text(value: Any) -> str:
@@ -221,6 +239,20 @@ def as_url(*schemes: str) -> Callable[[Any], str]:
         raise ValueError(f"must be an address beginning with {' or '.join(f'{s}://' for s in schemes)}")
 
     return read
+
+
+def as_listen(value: Any) -> Listen:
+    with suppress(ValueError):  # of a port that is none
+        parts = urlsplit(f"//{value}") if isinstance(value, str) and not re.search(r"[\s/?#@]", value) else None
+        if parts is not None and parts.hostname and parts.port:
+            return Listen(parts.hostname, parts.port)
+    raise ValueError('must be an address and a port, such as "127.0.0.1:8787"')
+
+
+def as_hosts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and re.fullmatch(r"[^\s/:@]+", v) for v in value):
+        raise ValueError('must be a list of names without port, such as ["risk.example.org"]')
+    return tuple(name.lower() for name in value)
 
 
 def as_anything(value: Any) -> Any:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec import Struct
+
 from monitor.core import Core
 from monitor.effects import INSTANCE
 from monitor.events import LinkId, LinkState, Now
@@ -10,7 +14,64 @@ from monitor.rules import DataStaleRule, Severity
 DECLARED_WITHIN_S = 20.0
 """A lost link must have been told of by then, else something hangs. The unit's WatchdogSec is 30 s from there on."""
 
+STUCK_AFTER_S = 10.0
+"""Ticks come each second or so: when none has gone through the core for so long, something hangs."""
+
 _FINE = (LinkState.LIVE, LinkState.IDLE)
+
+
+class Standing(Struct, frozen=True):
+    """What the daemon knows of itself, beside the core.
+
+    Args:
+        tick_age_s: Time since a tick has gone all the way through the core (seconds).
+        is_settled: Whether every link has been proved, or its blindness told.
+        broker_away_s: For how long the broker has taken nothing (seconds); 0: it is there.
+        is_broker_missed: Whether that is long enough to count.
+    """
+
+    tick_age_s: float
+    is_settled: bool
+    broker_away_s: float
+    is_broker_missed: bool
+
+
+def health(core: Core, standing: Standing, now: Now) -> dict[str, Any]:
+    """Whether the daemon works, by what systemd's watchdog goes by: `ok`, or `stuck` and to be started anew.
+
+    It tells nothing of accounts: anybody may ask.
+    """
+    reasons = _stuck(standing)
+    if undeclared(core, now):
+        reasons.append("a lost link has not been told of")
+    return {"status": "stuck" if reasons else "ok", "reasons": reasons, "tick_age_s": round(standing.tick_age_s, 3)}
+
+
+def readiness(core: Core, standing: Standing, now: Now) -> dict[str, Any]:
+    """Whether what is published can be relied on, by what the heartbeat goes by.
+
+    `ready`, or `starting`, `blind`, `stuck`. A link that is told of as stale blinds all the same.
+    """
+    blind = blindness(core, now)
+    if standing.is_broker_missed:
+        blind.append("broker away")
+    stuck = _stuck(standing)
+    waits = [] if standing.is_settled else ["not every link has been proved yet, or told of as stale"]
+    status = "stuck" if stuck else "starting" if waits else "blind" if blind else "ready"
+    links = [
+        {"account": link.account, "link": link.name, "state": info.state.value, "age_s": round(age, 3)}
+        for link, info, age in ((link, info, core.links.age(link, now.mono)) for link, info in core.links.all.items())
+    ]
+    return {
+        "status": status,
+        "reasons": [*stuck, *waits, *blind],
+        "links": links,
+        "broker_away_s": round(standing.broker_away_s, 3),
+    }
+
+
+def _stuck(standing: Standing) -> list[str]:
+    return ["no tick has gone through the core"] if standing.tick_age_s > STUCK_AFTER_S else []
 
 
 def declared_after_s(rule: DataStaleRule) -> float:

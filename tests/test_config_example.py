@@ -41,6 +41,7 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
     assert shown.log == account.log
     assert (shown.recorder.enabled, shown.recorder.minutes, shown.recorder.keep) == (True, 5, 20)
     assert shown.summary == account.summary
+    assert shown.http.hosts == account.http.hosts
     assert structs.replace(shown.heartbeat, url=None, webhook=None) == account.heartbeat
     assert shown.summary_every_s == account.summary_every_s
     assert dict(shown.rules.rules) == dict(DEFAULTS)
@@ -57,6 +58,7 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
         ("cmd", config._CMD),
         ("heartbeat", config._HEARTBEAT),
         ("summary", config._SUMMARY),
+        ("http", config._HTTP),
         ("credentials", config._CREDENTIALS),
     ],
 )

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monitor import __version__, steering
 from monitor.config import Config
@@ -22,7 +22,7 @@ from monitor.core import Core, Kept
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
 from monitor.events import LinkId, LinkState, Now, StoreState, Tick
-from monitor.liveness import blindness, undeclared
+from monitor.liveness import Standing, blindness, health, readiness, undeclared
 from monitor.messages import Identity, Message, Messages
 from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
@@ -34,6 +34,7 @@ from monitor.shell.clock import now
 from monitor.shell.feed import ended
 from monitor.shell.feeds import Feeds
 from monitor.shell.heartbeat import Heartbeat, Webhook, address
+from monitor.shell.hub import Hub
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.owed import Batch, Found
@@ -42,6 +43,11 @@ from monitor.shell.store import Store
 from monitor.shell.systemd import Notifier
 from monitor.shell.tap import Tap
 from monitor.shell.vitals import Pulse
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from monitor.shell.http import HttpServer, Route
 
 _LOUD = {Severity.WARNING: "warning", Severity.CRITICAL: "error", Severity.LIQUIDATION: "error"}
 
@@ -84,9 +90,12 @@ class Daemon:
         self._recorder: FlightRecorder | None = None
         self._heartbeat: Heartbeat | None = None
         self._webhook: Webhook | None = None
+        self._http: HttpServer | None = None
+        self._hub: Hub | None = None
         self._posted_ids: set[str] = set()
         self._away_since: float | None = None
         self._undeclared: list[LinkId] = []
+        self._ticked_at = 0.0
         self._begun = False
         self._ready = False
         self._swept = False
@@ -121,7 +130,9 @@ class Daemon:
             on_sent=self._sent,
             on_command=self._command if self._config.cmd.enabled else None,
         )
-        self._outbox.put([self._messages.info((a.name, a.venue) for a in self._config.accounts), *found.unsent])
+        self._ticked_at = started.mono
+        self._make_http()
+        self._publish([self._messages.info((a.name, a.venue) for a in self._config.accounts), *found.unsent])
         self._outbox.release(found.unsent)
         self._away_since = started.mono
         self._make_heartbeat(identity)
@@ -136,6 +147,7 @@ class Daemon:
                 parts += [("callbacks", self._callbacks())]
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
                 parts += [("webhook", self._webhook.run())] if self._webhook is not None else []
+                parts += [("http", self._http.run())] if self._http is not None else []
                 parts += [(f"feed[{name}]", feed.run()) for name, feed in {**self._markets, **self._accounts}.items()]
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
                 await stop.wait()
@@ -181,6 +193,15 @@ class Daemon:
         webhook = address(config.webhook, self._found)
         self._heartbeat = None if url is None else Heartbeat(url, config.every_s)
         self._webhook = None if webhook is None else Webhook(webhook, config, identity, self._posted)
+
+    def _make_http(self) -> None:
+        config = self._config.http
+        if config.listen is not None:
+            from monitor.shell.http import HttpServer  # a web server, for who wants one
+
+            self._hub = Hub()
+            token = None if config.token is None else self._found[config.token]
+            self._http = HttpServer(config, token, self._routes())
 
     def _make_recorder(self, identity: Identity, kept: Kept) -> None:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
@@ -248,7 +269,7 @@ class Daemon:
         messages = [message for effect in effects for message in self._messages.of(effect)]
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         events = tuple(message for message in messages if message.event_id is not None)
-        self._outbox.put(messages)
+        self._publish(messages)
         if self._recorder is not None:
             self._recorder.happened(effects)
         if events or saves:
@@ -264,6 +285,12 @@ class Daemon:
                 self._tell(effect)
         if messages:
             self._broker.wake()
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        """On its way to the broker, and to whoever reads along here."""
+        self._outbox.put(messages)
+        if self._hub is not None:
+            self._hub.put(messages)
 
     def _kept(self, batch: Batch, error: StoreError | None) -> None:
         """A batch is on disk, or cannot be for now: either way its events may go out."""
@@ -285,7 +312,7 @@ class Daemon:
             "store opened late", unsent_events=len(found.unsent), kept={k: len(v) for k, v in found.rows.items()}
         )
         self._core.take_over(_as_kept(found), now())
-        self._outbox.put(found.unsent)
+        self._publish(found.unsent)
         self._outbox.release(found.unsent)
         self._post(found)
         self._broker.wake()
@@ -338,11 +365,33 @@ class Daemon:
             text=story.text,
         )
 
+    # ---- over HTTP ----
+
+    def _routes(self) -> list[Route]:
+        from monitor.shell.http import Route, as_json
+
+        async def healthz(request: web.Request) -> web.Response:
+            here = now()
+            said = health(self._core, self._standing(here), here)
+            return as_json(said, 200 if said["status"] == "ok" else 503)
+
+        async def readyz(request: web.Request) -> web.Response:
+            here = now()
+            said = readiness(self._core, self._standing(here), here)
+            return as_json(said, 200 if said["status"] == "ready" else 503)
+
+        return [Route("/healthz", healthz, is_open=True), Route("/readyz", readyz)]
+
+    def _standing(self, here: Now) -> Standing:
+        away_s = self._broker_away_s(here)
+        return Standing(here.mono - self._ticked_at, self._ready, away_s, self._is_missed(away_s))
+
     # ---- once a tick ----
 
     def _ticked(self) -> None:
         """The tick has gone all the way through the core: say so to whoever watches us."""
         here = now()
+        self._ticked_at = here.mono
         self._feed_watchdog(here)
         away_s = self._broker_away_s(here)
         if self._webhook is not None:
@@ -357,7 +406,7 @@ class Daemon:
         if self._ready:
             self._notifier.status(self._status())
             if self._heartbeat is not None:
-                away = ["broker away"] if away_s >= self._config.heartbeat.webhook_after_s else []
+                away = ["broker away"] if self._is_missed(away_s) else []
                 self._heartbeat.ticked([*blindness(self._core, here), *away])
             if not self._swept and self._broker.knows_ghosts:
                 self._sweep()
@@ -376,6 +425,10 @@ class Daemon:
         if self._away_since is None and not self._broker.connected:
             self._away_since = here.mono
         return 0.0 if self._away_since is None else here.mono - self._away_since
+
+    def _is_missed(self, broker_away_s: float) -> bool:
+        """Whether the broker has been away for long enough to count."""
+        return broker_away_s >= self._config.heartbeat.webhook_after_s
 
     def _is_settled(self) -> bool:
         """Whether every link is proved, or its blindness has been told."""
@@ -402,7 +455,7 @@ class Daemon:
             if not any(topic.startswith(f"{self._config.mqtt.prefix}/{name}/") for name in unknown)
         ]
         self._swept = not unknown
-        self._outbox.put(Message(topic, b"", True, 1) for topic in ghosts)
+        self._publish([Message(topic, b"", True, 1) for topic in ghosts])
         self._broker.seen.difference_update(ghosts)
         if ghosts:
             self._log.info("ghost topics removed", topics=ghosts)

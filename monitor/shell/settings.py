@@ -18,6 +18,9 @@ from monitor.errors import ConfigError
 SESSIONS = "sessions"
 """Folder of saved sessions, beside the store."""
 
+_TOKEN_LENGTH = 16
+"""A shorter token could be found by trying."""
+
 PLACES = (Path("config.toml"), Path("/etc/marginwatch/config.toml"))
 
 
@@ -127,6 +130,8 @@ def _fetch_all(
             found[secret] = _fetch(secret, environ, credentials_dir)
             if key.startswith("[heartbeat]"):
                 HiddenUrl.of(found[secret])
+            if key == "[http] token" and len(found[secret]) < _TOKEN_LENGTH:
+                raise ValueError(f"has less than {_TOKEN_LENGTH} characters; `openssl rand -hex 16` makes a good one")
         except ValueError as exc:
             problems.append(f"{key} ({secret}): {exc}")
     return found, problems
