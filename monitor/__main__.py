@@ -151,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         parents=[config],
         help="the daemon",
-        description="Watch until told to stop (SIGINT or SIGTERM). SIGHUP takes the rules of the config anew; all"
-        " else in it needs a restart.",
+        description="Watch until told to stop (SIGINT or SIGTERM). SIGHUP takes the rules and the log level of"
+        " the config anew; all else in it needs a restart.",
     )
     demo = commands.add_parser(
         "demo",

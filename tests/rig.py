@@ -442,10 +442,15 @@ async def watching(config: Path) -> AsyncIterator[io.StringIO]:
 
 
 class Process:
-    """`monitor run` as a process of its own. Its output lies in files."""
+    """`monitor run` as a process of its own. Its output lies in files.
 
-    def __init__(self, config: Path) -> None:
+    Args:
+        environment: Variables besides our own.
+    """
+
+    def __init__(self, config: Path, environment: Mapping[str, str] | None = None) -> None:
         self._config = config
+        self._environment = {**os.environ, **(environment or {})}
         self._files = (config.parent / "stdout.log", config.parent / "stderr.log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -453,7 +458,7 @@ class Process:
         out, err = (path.open("ab") for path in self._files)
         with out, err:
             command = [sys.executable, "-m", "monitor", "run", "--config", str(self._config)]
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env=self._environment)
         return self
 
     def __exit__(self, *exc: object) -> None:

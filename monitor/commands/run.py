@@ -14,7 +14,7 @@ from monitor.errors import ConfigError
 from monitor.shell import logs, settings
 from monitor.shell.daemon import Daemon
 
-_AT_START = tuple(name for name in Config.__struct_fields__ if name != "rules")
+_AT_START = tuple(name for name in Config.__struct_fields__ if name not in ("rules", "log"))
 """All that is read once."""
 
 
@@ -46,13 +46,14 @@ async def _run(path: Path, config: Config, daemon: Daemon) -> None:
 
 
 def _reload(path: Path, running: Config, daemon: Daemon) -> None:
-    """Take the rules of the config as it is now; on a mistake keep the old ones and say so."""
+    """Take rules and log of the config as it is now; on a mistake keep the old ones and say so."""
     log = logs.logger()
     try:
         config = settings.load(path)
     except ConfigError as exc:
         log.error("config not reloaded, the old one stays in force", problems=exc.problems)
         return
+    logs.setup(config.log.format, config.log.level)
     daemon.take_rules(config.rules)
     others = [name for name in _AT_START if getattr(config, name) != getattr(running, name)]
     log.info("rules reloaded", path=str(path), restart_needed_for=others)

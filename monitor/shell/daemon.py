@@ -15,6 +15,8 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from monitor import __version__, steering
 from monitor.config import Config
 from monitor.config_values import Secret
@@ -167,6 +169,9 @@ class Daemon:
 
     def take_rules(self, rules: RuleBook) -> None:
         """Judge by these rules from now on."""
+        self._config = structs.replace(self._config, rules=rules)
+        if not self._begun:
+            return  # they are taken with the config, once a slow disk has answered
         self._core.take_rules(rules)
         self._messages.take_rules(rules)
         if self._recorder is not None:
@@ -401,13 +406,14 @@ class Daemon:
             self._accounts[name].endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         if not self._ready and self._is_settled():
             self._ready = True
-            self._notifier.ready()
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
+        blind = blindness(self._core, here)
+        self._notifier.status(self._status([*blind, *(["broker away"] if away_s else [])]))
         if self._ready:
-            self._notifier.status(self._status())
+            self._notifier.ready()
             if self._heartbeat is not None:
                 away = ["broker away"] if self._is_missed(away_s) else []
-                self._heartbeat.ticked([*blindness(self._core, here), *away])
+                self._heartbeat.ticked([*blind, *away])
             if not self._swept and self._broker.knows_ghosts:
                 self._sweep()
 
@@ -461,11 +467,13 @@ class Daemon:
             self._log.info("ghost topics removed", topics=ghosts)
             self._broker.wake()
 
-    def _status(self) -> str:
+    def _status(self, troubles: Sequence[str]) -> str:
+        """A line for `systemctl status`: what cannot be relied on, then the figures."""
         risks = [risk for account in self._core.accounts.values() for risk in account.risks.values()]
         worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
-        ratio = "no positions" if worst is None else f"worst margin ratio {worst:.1%}"
-        return f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"
+        ratio = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
+        figures = f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"
+        return "; ".join([*troubles, figures])
 
 
 def _as_kept(found: Found) -> Kept:

@@ -162,7 +162,10 @@ def _fetch(secret: Secret, environ: Mapping[str, str], credentials_dir: str | No
         raise ValueError(
             "credentials exist under systemd only (LoadCredential=); from a shell give their folder: [credentials] dir"
         )
-    return _usable(_private_text(Path(folder) / secret.name))
+    value = _private_text(Path(folder) / secret.name)
+    if not value.strip():
+        raise ValueError("is empty; it belongs into the file that LoadCredential= of the unit names")
+    return _usable(value)
 
 
 def _private_text(path: Path) -> str:

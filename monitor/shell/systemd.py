@@ -18,9 +18,12 @@ class Notifier:
         pid = os.environ.get("WATCHDOG_PID")
         mine = pid is None or pid == str(os.getpid())
         self.watched = bool(os.environ.get("WATCHDOG_USEC")) and mine
+        self._is_ready = False
 
     def ready(self) -> None:
-        self._say("READY=1")
+        """Say so once; to be called again and again, for a service manager that is busy takes nothing."""
+        if not self._is_ready:
+            self._is_ready = self._say("READY=1")
 
     def status(self, text: str) -> None:
         self._say(f"STATUS={text}")
@@ -32,11 +35,13 @@ class Notifier:
     def stopping(self) -> None:
         self._say("STOPPING=1")
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str) -> bool:
+        """Whether it was taken; a service manager that does not listen is no reason to stop watching."""
         if not self._address:
-            return
+            return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
                 channel.sendto(line.encode(), self._address)
+                return True
         except OSError:
-            pass  # a service manager that does not listen is no reason to stop watching
+            return False

@@ -1,0 +1,288 @@
+"""The daemon as systemd knows it: a real process, a real notify socket, real signals.
+
+`test_machine.py` has the same under a real systemd, with the unit as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests import stories
+from tests.rig import Listener, Mosquitto, Process, agreement, free_port, private_file, until, write_config
+
+
+class Manager:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._address = str(folder / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self._address)
+        self._socket.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._socket, self._take)
+        self.said: list[str] = []
+        """Everything so far, in order."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"NOTIFY_SOCKET": self._address, "WATCHDOG_USEC": "30000000"}
+
+    def _take(self) -> None:
+        self.said.append(self._socket.recv(4096).decode())
+
+    @property
+    def status(self) -> str:
+        """What `systemctl status` would show now."""
+        lines = [line.removeprefix("STATUS=") for line in self.said if line.startswith("STATUS=")]
+        return lines[-1] if lines else ""
+
+    @property
+    def fed(self) -> int:
+        """How often the watchdog has been fed."""
+        return self.said.count("WATCHDOG=1")
+
+    async def fed_on(self, times: int = 5) -> None:
+        before = self.fed
+        await until(lambda: self.fed >= before + times, "the watchdog is fed")
+
+    async def ready(self) -> None:
+        await until(lambda: "READY=1" in self.said, f"it is ready; said {self.said[-5:]}")
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
+    listening = Manager(tmp_path / "run")
+    yield listening
+    listening.close()
+
+
+# ---- ready ----
+
+
+async def test_ready_is_said_once_every_link_is_proved_and_stopping_when_it_ends(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """What systemd starts after us may rely on us; and an update is a stop that takes seconds."""
+    async with stories.exchange() as exchange:
+        with Process(write_config(tmp_path / "d", exchange, broker.port), manager.environment) as process:
+            await manager.ready()
+            links = {line["link"] for line in process.logged() if line["event"] == "link live"}
+            await agreement(exchange, listener, "main")
+            await until(lambda: manager.status.startswith("2 pools"), "its status has figures")
+            await manager.fed_on()
+            said = manager.status
+            process.send(signal.SIGTERM)
+            begun = time.monotonic()
+            status = await process.ended()
+            took_s = time.monotonic() - begun
+            await until(lambda: listener.now.get("marginwatch/status") == b"offline", "offline is said")
+
+    assert {"private", "market-binance-usdm-custom"} <= links
+    assert said == "2 pools, worst margin ratio 2.4%, 0 incidents open"
+    assert (manager.said.count("READY=1"), manager.said.count("STOPPING=1")) == (1, 1)
+    assert (status, took_s < 5) == (0, True)
+
+
+async def test_with_a_dead_exchange_ready_is_said_once_the_blindness_is_told(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """An exchange in maintenance must be neither a start that fails nor a start that pretends; and no restart loop."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        await exchange.kill()
+        with Process(config, manager.environment) as process:
+            await listener.event("data_stale", "opened", subject="private")
+            await manager.ready()
+            before = manager.status
+            await manager.fed_on(40)  # two seconds of an exchange that refuses everybody
+            assert manager.said.count("READY=1") == 1
+            await exchange.start()
+            await agreement(exchange, listener, "main")
+            await listener.event("data_stale", "resolved", subject="private")
+            await until(lambda: manager.status == "2 pools, worst margin ratio 2.4%, 0 incidents open", "all is well")
+            pids = [line for line in process.logged("started")]
+
+    opened = [n for n, line in enumerate(process.logged()) if line["event"] == "incident opened"]
+    [ready] = [n for n, line in enumerate(process.logged()) if line["event"] == "ready"]
+    assert before.startswith("main: positions unknown; main private: no data; ")
+    assert "no positions" not in before
+    assert opened[0] < ready
+    assert len(pids) == 1
+
+
+@pytest.mark.parametrize("is_dead", [False, True], ids=["exchange alive", "exchange dead"])
+async def test_a_dead_broker_keeps_it_neither_from_being_ready_nor_from_living(
+    is_dead: bool, tmp_path: Path, manager: Manager
+) -> None:
+    """A restart brings no broker back; what is to be told waits in the store, and systemd's status says so."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, free_port())
+        if is_dead:
+            await exchange.kill()
+        with Process(config, manager.environment) as process:
+            await manager.ready()
+            await manager.fed_on(40)
+            await until(lambda: "broker away; " in manager.status, "the status says that nobody is told")
+            started = process.logged("started")
+
+    assert len(started) == 1
+    assert ("positions unknown" in manager.status) == is_dead
+
+
+# ---- the watchdog ----
+
+
+async def test_the_watchdog_starves_while_the_core_hangs(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """Its loop is held up for real: whoever reads its log does not read, and the pipe between them is full."""
+    config_folder = tmp_path / "d"
+    async with stories.exchange() as exchange:
+        config = write_config(config_folder, exchange, broker.port)
+        with _reader(config_folder / "stdout.log") as log, Process(config, manager.environment):
+            await manager.ready()
+            await agreement(exchange, listener, "main")
+            await manager.fed_on()
+            _fill(config_folder / "stdout.log")
+            await manager.fed_on()  # nothing is logged while all is well
+            exchange.set_mark("BTCUSDT", "50000")  # an incident: one line, which nobody takes
+            silent_since = await _silence(manager)
+            fed = manager.fed
+            assert time.monotonic() - silent_since > 1.5
+            _drain(log)
+            await manager.fed_on()
+            assert manager.fed > fed
+            await listener.event("liquidation_distance", "opened")
+
+
+async def _silence(manager: Manager) -> float:
+    """When the watchdog was fed for the last time, once that is 30 ticks ago."""
+    fed, since = manager.fed, time.monotonic()
+
+    def silent() -> bool:
+        nonlocal fed, since
+        if manager.fed != fed:
+            fed, since = manager.fed, time.monotonic()
+        return time.monotonic() - since > 1.6
+
+    await until(silent, "the watchdog is not fed any more")
+    return since
+
+
+@contextmanager
+def _reader(fifo: Path) -> Iterator[int]:
+    """Somebody who holds the other end of this file."""
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    yield end
+    os.close(end)
+
+
+def _fill(fifo: Path) -> None:
+    writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    for chunk in (b"\n" * 4096, b"\n"):
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, chunk)
+    os.close(writer)
+
+
+def _drain(end: int) -> None:
+    with suppress(BlockingIOError):
+        while os.read(end, 65536):
+            pass
+
+
+# ---- reload ----
+
+
+async def test_sighup_takes_rules_and_log_level_and_keeps_both_where_the_config_is_wrong(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """A typo in a reload at night must not leave an account unwatched, nor pass unseen."""
+    quiet = {"liquidation_distance": {"enabled": False}}
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=quiet)
+        with Process(config, manager.environment) as process:
+            await manager.ready()
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "53000")  # 9 % away
+            await agreement(exchange, listener, "main")
+
+            config.write_text(config.read_text("utf-8").replace("[mqtt]\n", "[mqtt]\nprot = 1\n"), "utf-8")
+            process.send(signal.SIGHUP)
+            await until(lambda: process.logged("config not reloaded, the old one stays in force"), "it is refused")
+            [refused] = process.logged("config not reloaded, the old one stays in force")
+            await manager.fed_on()
+            before = listener.told()
+
+            other = write_config(tmp_path / "e", exchange, broker.port)
+            _rewrite(config, other, level="error")
+            process.send(signal.SIGHUP)
+            await listener.event("liquidation_distance", "opened", subject="cross-usdt")
+            unheard = process.logged("incident opened")
+
+            _rewrite(config, other, level="info")
+            process.send(signal.SIGHUP)
+            await until(lambda: process.logged("rules reloaded"), "the log speaks again")
+            [reloaded] = process.logged("rules reloaded")
+            exchange.set_mark("BTCUSDT", "50500")
+            await listener.event("liquidation_distance", "worsened", subject="cross-usdt")
+            await until(lambda: process.logged("incident worsened"), "what is told is logged")
+            process.send(signal.SIGTERM)
+            status = await process.ended()
+
+    assert before == []
+    assert refused["problems"] == [f'{config}: [mqtt] prot: unknown key; did you mean "port"?']
+    assert reloaded["restart_needed_for"] == []
+    assert (unheard, status) == ([], 0)
+
+
+def _rewrite(config: Path, source: Path, level: str) -> None:
+    """The config of another folder in place of this one, with its store and at this log level."""
+    text = source.read_text("utf-8").replace("[log]\n", f'[log]\nlevel = "{level}"\n')
+    config.write_text(text.replace(str(source.parent), str(config.parent)), "utf-8")
+
+
+# ---- credentials ----
+
+
+async def test_credentials_are_read_from_the_folder_that_systemd_names(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """With the config's own [credentials] dir for a shell beside it, which systemd's folder comes before."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, credentials={"dir": str(tmp_path / "elsewhere")})
+        text = config.read_text("utf-8")
+        for name in ("key", "secret"):
+            named = tmp_path / "d" / f"main.{name}"
+            private_file(folder / f"binance_{name}", named.read_text("utf-8") + "\n")
+            text = text.replace(f"file:{named}", f"credential:binance_{name}")
+            named.unlink()
+        config.write_text(text, "utf-8")
+        environment = {**manager.environment, "CREDENTIALS_DIRECTORY": str(folder)}
+        with Process(config, environment):
+            await manager.ready()
+            await agreement(exchange, listener, "main")
+        private_file(folder / "binance_key", "\n")
+        with Process(config, environment) as process:
+            status = await process.ended()
+
+    assert status == 78
+    assert "(credential:binance_key): is empty; it belongs into the file that LoadCredential= of" in process.stderr
