@@ -36,6 +36,27 @@ Events are kept for [store] keep_days after the broker has them. Exit status: 0;
 or no store that can be read; 78 the config cannot be used.
 """
 
+_STATUS = """\
+exit status, as Nagios, Icinga, Zabbix and others read it:
+  0 ok        accounts are watched, and nothing above a notice is open
+  1 warning   an incident of severity warning is open
+  2 critical  a worse one is open; or blind: an input is old or unknown; or dead: the daemon is offline, an account
+              has no state, or its state is older than it says it is good for
+  3 unknown   cannot tell: wrong usage, the config cannot be used, the broker cannot be reached, or the daemon's clock
+              is more than 10 s ahead of this machine's, so that no age means anything
+
+Ages are told by this machine's clock. Where it is ahead of the daemon's, a state may be called dead too early.
+
+  marginwatch status --config /etc/marginwatch/config.toml
+  marginwatch status --account main --json | jq .text
+
+After the | stand margin ratio and distance to liquidation as fractions, and the age of the state, of each account; U
+where that is unknown or too old.
+"""
+
+_CANNOT_TELL = 3
+"""Exit status of status and watch for what they cannot tell."""
+
 _SCENARIOS = {
     "crash": "a margin ratio goes bad and recovers, with margin added, funding paid, and a feed that goes silent",
     "funding": "a payment is forecast, charged, and told with its cause and what it did; the interval is changed",
@@ -54,13 +75,19 @@ first steps:
   mosquitto_sub -v -t 'marginwatch/+/event/#'     see what is told, in another terminal
 
 exit status: 0 well; 1 failure (check: something was found; assess: a figure is missing); 2 wrong usage; 78 the config
-cannot be used. `marginwatch COMMAND --help` tells more.
+cannot be used. status and watch have their own. `marginwatch COMMAND --help` tells more.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status."""
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = _parser().parse_args(words)
+    except SystemExit as exc:
+        if exc.code == 2 and words[:1] in (["status"], ["watch"]):
+            return _CANNOT_TELL
+        raise
     try:
         return int(_run(args))
     except KeyboardInterrupt:
@@ -109,6 +136,10 @@ def _run(args: argparse.Namespace) -> int:
         from monitor.commands import rehearse
 
         return rehearse.main(args.session, args.config, args.old, args.json)
+    if args.command == "status":
+        from monitor.commands import status
+
+        return status.main(args.config, args.account, args.timeout, args.json)
     if args.command in ("ack", "silence"):
         from monitor.commands import steer
 
@@ -131,6 +162,16 @@ def _duration(text: str) -> float:
         return length
     except (ValueError, KeyError):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 30m, 2h or 1d") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+        if not 0 < seconds <= 3600:  # nor nan
+            raise ValueError(text)
+        return seconds
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,6 +261,21 @@ def _parser() -> argparse.ArgumentParser:
     assess.add_argument(
         "--close", action="append", default=[], metavar="SYMBOL[:SIDE]", help="close all of a position at its mark"
     )
+
+    status = commands.add_parser(
+        "status",
+        parents=[config],
+        help="how it stands, in one line with an exit status",
+        description="Asks the broker what the running daemon has last said of itself and of each account. Prints one\n"
+        "line. Needs no key of an exchange: of the config only [mqtt] and the names of the accounts are used.",
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    status.add_argument("--account", metavar="NAME", help="of this account alone, with what belongs to no account")
+    status.add_argument(
+        "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="answer within so many (default 5)"
+    )
+    status.add_argument("--json", action="store_true", help="print it as one JSON line")
 
     ack = commands.add_parser(
         "ack",

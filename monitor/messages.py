@@ -88,6 +88,36 @@ class Message(Struct, frozen=True):
         return incident_id.rpartition(".")[0] or incident_id
 
 
+class Place(Struct, frozen=True):
+    """What a retained topic stands for.
+
+    Args:
+        kind: `status`, `info`, `summary`, `health`, `pool`, `position` or `incident`.
+        account: Whose; empty for `status` and `info`.
+        name: Which of them: a pool, a position, or the rule and subject of an incident; else empty.
+    """
+
+    kind: str
+    account: str = ""
+    name: str = ""
+
+
+def place(prefix: str, topic: str) -> Place | None:
+    """What a topic stands for; None: it is no retained topic of ours."""
+    if not topic.startswith(f"{prefix}/"):
+        return None
+    match topic.removeprefix(f"{prefix}/").split("/"):
+        case [("status" | "info") as kind]:
+            return Place(kind)
+        case [account, ("summary" | "health") as kind]:
+            return Place(kind, account)
+        case [account, ("pool" | "position") as kind, name]:
+            return Place(kind, account, name)
+        case [account, "incident", rule, subject]:
+            return Place("incident", account, f"{rule}/{subject}")
+    return None
+
+
 class Identity(Struct, frozen=True):
     """Who publishes.
 

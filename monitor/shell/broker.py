@@ -6,6 +6,7 @@ A new client object per connection, under the same client id, so that an old ses
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 import time
@@ -266,20 +267,36 @@ class Broker:
         return not self._ghosts_wanted
 
 
-async def say(config: MqttConfig, password: str | None, topic: str, payload: bytes) -> None:
-    """Publish one message as somebody of no further importance.
+def visitor(config: MqttConfig, password: str | None, purpose: str) -> aiomqtt.Client:
+    """A connection of somebody of no further importance: under a name of its own, and leaving nothing behind.
 
     Raises:
-        MqttError, OSError: The broker was not reached, or did not take it.
+        OSError: A file of its TLS cannot be used.
     """
-    async with aiomqtt.Client(
+    version = "3.1.1" if config.protocol == "auto" else config.protocol  # of which every broker knows the former
+    client = aiomqtt.Client(
         config.host,
         config.port,
         username=config.username,
         password=password,
+        identifier=f"marginwatch-{purpose}-{secrets.token_hex(4)}",
+        protocol=_VERSIONS[version],
         timeout=config.timeout_s,
+        keepalive=int(config.keepalive_s),
         tls_context=_tls(config) if config.tls else None,
-    ) as client:
+        socket_options=_NODELAY,
+    )
+    client._client.connect_timeout = config.timeout_s
+    return client
+
+
+async def say(config: MqttConfig, password: str | None, topic: str, payload: bytes) -> None:
+    """Publish one message.
+
+    Raises:
+        MqttError, OSError: The broker was not reached, or did not take it.
+    """
+    async with visitor(config, password, "say") as client:
         await client.publish(topic, payload, qos=1)
 
 

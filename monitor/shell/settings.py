@@ -149,6 +149,15 @@ def fetch_one(config: Config, secret: Secret) -> str:
         raise ConfigError([f"{secret}: {exc}"]) from None
 
 
+def mqtt_password(config: Config) -> str | None:
+    """The password of [mqtt]; None: it has none.
+
+    Raises:
+        ConfigError: It is missing, empty, or readable by others.
+    """
+    return None if config.mqtt.password is None else fetch_one(config, config.mqtt.password)
+
+
 def _fetch(secret: Secret, environ: Mapping[str, str], credentials_dir: str | None) -> str:
     if secret.kind == "env":
         value = environ.get(secret.name)
