@@ -23,6 +23,27 @@ so the margin ratio of the rest falls only where a smaller position needs less m
 Exit status: 0; 1 a figure is missing, or the file cannot be read; 2 an option that cannot be meant.
 """
 
+_CHECK = """\
+--online looks at this machine's clock, at REST, and for each account at its key (is it valid, may it trade or withdraw,
+is it bound to addresses), its private stream, and the first mark of the market stream; then at the broker: login, MQTT
+version, a message under the prefix and back, retained messages, another daemon under the prefix. It changes nothing at
+the exchange, and may be run beside the daemon.
+
+A key that may trade or withdraw is an error: marginwatch only reads. Where that is meant, the account says
+accept_trading_key = true. Where nothing says what a key may do (testnets), that is unknown, and no error.
+
+--test-alert publishes <prefix>/<account>/event/<severity>/margin_ratio with "test": true and a title that begins with
+TEST: what wakes your phone on a real one must wake it now.
+
+  marginwatch check
+  marginwatch check --online
+  marginwatch check --online --test-alert
+  marginwatch check --test-alert warning
+
+Lines begin with ok, note (good to know, or unknown), warning (works, could be better) or error. Exit status: 0; 1 with
+any error.
+"""
+
 _HISTORY = """\
 columns: LASTED is up to now where it is open; PEAK is the highest severity it was told with; ENDED is how: open,
 recovered, position_closed, partly_liquidated, liquidated, adl, settled, pool_replaced, rule_changed, noted (a single
@@ -70,7 +91,7 @@ _EPILOG = """\
 first steps:
   marginwatch demo                a simulated exchange, a broker and the real daemon, for a minute; needs no keys
   marginwatch init                write config.toml here, every key explained
-  marginwatch check               find every mistake in it at once
+  marginwatch check --online      find every mistake in it at once, in your key, links and broker too
   marginwatch run                 watch
   mosquitto_sub -v -t 'marginwatch/+/event/#'     see what is told, in another terminal
 
@@ -106,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.command == "check":
         from monitor.commands import check
 
-        return check.main(args.config)
+        return check.main(args.config, args.online, args.test_alert)
     if args.command == "assess":
         from monitor.commands import assess
 
@@ -211,12 +232,23 @@ def _parser() -> argparse.ArgumentParser:
         "--scenario", default="crash", choices=_SCENARIOS, metavar="NAME", help="which story, see below (default crash)"
     )
 
-    commands.add_parser(
+    check = commands.add_parser(
         "check",
         parents=[config],
-        help="find every mistake in the config at once",
-        description="Reads the config and fetches its secrets; reports every mistake with its remedy. It connects to"
-        " nothing: whether the exchange takes the key, and what the key permits, it does not tell.",
+        help="find every mistake at once: in the config, and online in keys, links and broker",
+        description="Reads the config and fetches its secrets; reports every mistake with its remedy. Without options\n"
+        "it connects to nothing.",
+        epilog=_CHECK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("--online", action="store_true", help="ask the exchange and the broker, too")
+    check.add_argument(
+        "--test-alert",
+        nargs="?",
+        const="critical",
+        choices=("info", "notice", "warning", "critical", "liquidation"),
+        metavar="SEVERITY",
+        help="publish a test alert, to see it arrive: info to liquidation (default critical)",
     )
     assess = commands.add_parser(
         "assess",

@@ -85,6 +85,7 @@ class AccountConfig(Struct, frozen=True):
     hosts: Hosts = Hosts("", "", "", "")
     market: str = ""
     labels: dict[str, str] = {}
+    accept_trading_key: bool = False
 
 
 class LinksConfig(Struct, frozen=True):
@@ -233,7 +234,7 @@ class Config(Struct, frozen=True):
     @property
     def setup(self) -> Setup:
         """What the core has to know of it."""
-        accounts = tuple(AccountSetup(a.name, a.venue, a.market, a.labels) for a in self.accounts)
+        accounts = tuple(AccountSetup(a.name, a.venue, a.market, a.labels, a.accept_trading_key) for a in self.accounts)
         unacked_s = self.cmd.unacked_s if self.cmd.enabled else None
         return Setup(accounts, self.rules, self.links.dispute_s, self.summary_every_s, unacked_s, self.summary.daily)
 
@@ -336,6 +337,7 @@ _ACCOUNT: Kinds = {
     "api_key": as_secret,
     "secret": as_secret,
     "labels": as_texts,
+    "accept_trading_key": as_flag,
     "rest_url": as_url("http", "https"),
     "market_url": as_url("ws", "wss"),
     "private_url": as_url("ws", "wss"),

@@ -31,12 +31,14 @@ class AccountSetup(Struct, frozen=True):
 
     Args:
         market: Name of the market link that it shares with others of its venue and environment.
+        accept_trading_key: Whether a key that may do more than read is meant to.
     """
 
     name: str
     venue: str
     market: str
     labels: dict[str, str] = {}
+    accept_trading_key: bool = False
 
     @property
     def market_link(self) -> LinkId:
@@ -125,6 +127,7 @@ class Story(Struct, frozen=True):
         exchange_ms: When the exchange said what caused it.
         seq: Counts the stories of this run.
         clear: Level past which the present severity ends.
+        is_test: Nothing has happened: it is told to see whether it arrives.
     """
 
     account: AccountSetup
@@ -145,6 +148,7 @@ class Story(Struct, frozen=True):
     blindness: Blindness | None = None
     forced: ForcedReport | None = None
     facts: dict[str, Fact] = {}
+    is_test: bool = False
     title: str = ""
     text: str = ""
 

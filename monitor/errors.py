@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 
 class MarginwatchError(Exception):
@@ -25,6 +26,10 @@ class DecodeError(MarginwatchError):
     """Bytes of the exchange that do not read. Raised by venues; the feed drops that frame, counts and logs it."""
 
 
+Fault = Literal["answer", "dns", "tls", "refused", "timeout", "connection"]
+"""Why there was no good answer; `answer`: there was one, and it was an error."""
+
+
 class ExchangeError(MarginwatchError):
     """A REST request that failed. Raised by `shell/rest.py` without URL, signature or key; the feed backs off.
 
@@ -33,6 +38,7 @@ class ExchangeError(MarginwatchError):
         status: HTTP status, None where there was no answer.
         code: Binance's own error code, None where the body had none (an HTML page, say).
         retry_after_s: How long the exchange asks us to stay away, None where it says nothing.
+        fault: Where it failed.
     """
 
     def __init__(
@@ -42,8 +48,10 @@ class ExchangeError(MarginwatchError):
         status: int | None = None,
         code: int | None = None,
         retry_after_s: float | None = None,
+        fault: Fault = "answer",
     ) -> None:
         super().__init__(message)
+        self.fault = fault
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s

@@ -417,6 +417,34 @@ class AdlQuantilesRead(Struct, frozen=True):
     quantiles: dict[PositionKey, int]
 
 
+class KeyPermissionsRead(Struct, frozen=True):
+    """What an account's key may do, beside reading.
+
+    Args:
+        trades: Permissions to trade, by the exchange's names.
+        moves_money: Permissions to withdraw or transfer, likewise.
+        ip_restricted: Whether it works from named addresses alone.
+        portfolio_margin: Whether it may trade in a portfolio margin account.
+    """
+
+    account: str
+    trades: tuple[str, ...]
+    moves_money: tuple[str, ...]
+    ip_restricted: bool
+    portfolio_margin: bool
+
+
+class ExchangeStatusRead(Struct, frozen=True):
+    """How the exchange says it fares itself.
+
+    Args:
+        trouble: Its word for what is the matter, such as `system_maintenance`; None: nothing is.
+    """
+
+    market: str
+    trouble: str | None
+
+
 class ContractsRead(Struct, frozen=True):
     """Every contract of a market.
 
@@ -526,6 +554,8 @@ Event = (
     | MarginTypesRead
     | BracketsRead
     | AdlQuantilesRead
+    | KeyPermissionsRead
+    | ExchangeStatusRead
     | ContractsRead
     | LinkReport
     | ClockOffset

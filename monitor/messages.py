@@ -246,7 +246,7 @@ class Messages:
             "worst": self._worst(story),
             "advice": [self._advice(advice) for advice in story.advice],
             "data": self._data(story),
-            "test": False,
+            "test": story.is_test,
         }
         if incident.continues is not None:
             payload["continues"] = incident.continues
@@ -291,6 +291,8 @@ class Messages:
 
     def _worst(self, story: Story) -> Payload:
         rule, worst = story.change.incident.rule, story.change.incident.worst
+        if story.is_test:
+            return {}
         if rule == "margin_ratio":
             return {"margin_ratio": self.ratio(worst)}
         if rule == "liquidation_distance":

@@ -285,7 +285,7 @@ def requests_by_name(venue: str) -> Mapping[str, Request]:
     # fmt: off
     found = [
         r.time, r.contracts, r.marks, *r.account, *r.reconcile, r.forced, r.open_stream, r.keep_stream,
-        *r.market_facts, *r.account_facts,
+        *r.market_facts, *r.account_facts, *([] if r.status is None else [r.status]),
     ]
     # fmt: on
     return {str(request): request for request in (*found, *([] if r.rates is None else [r.rates]))}

@@ -407,7 +407,7 @@ def test_what_a_start_costs_of_the_budget() -> None:
     def weight(venue: Venue) -> int:
         r = venue.requests
         start = (r.time, r.contracts, r.marks, *r.account, r.open_stream, *r.market_facts, *r.account_facts)
-        return sum(request.weight for request in start)
+        return sum(r.weight for r in start if not r.path.startswith("/sapi/"))  # another host, another budget
 
     assert weight(USDM) == 41
     assert weight(COINM) <= 41

@@ -1,23 +1,77 @@
-"""`marginwatch check`: every mistake of a config at once, each with its remedy."""
+"""`marginwatch check`: every mistake at once, each with its remedy: in the config, and online in all it leads to."""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+
+from monitor import __version__, trial
+from monitor.config import Config
+from monitor.config_values import Secret
 from monitor.errors import ConfigError
-from monitor.shell import offline, settings
+from monitor.messages import Identity, Message, Messages
+from monitor.rules import Severity
+from monitor.shell import logs, offline, settings
+from monitor.shell.clock import now
 from monitor.shell.findings import Finding, Findings
 
 
-def main(config_path: str | None) -> int:
+def main(config_path: str | None, online: bool = False, test_alert: str | None = None) -> int:
+    """Check.
+
+    Args:
+        online: Ask exchange and broker, too.
+        test_alert: Publish a test alert of this severity. None: none.
+    """
     found = Findings()
     try:
         path = settings.find(config_path)
-        config, problems, secrets = settings.examine(path)
+        config, problems, fetched = settings.examine(path)
     except ConfigError as exc:
         found.take(Finding("error", problem) for problem in exc.problems)
         return found.sum_up()
     found.take(Finding("error", problem) for problem in problems)
-    found.take(offline.findings(path, config, secrets))
+    found.take(offline.findings(path, config, fetched))
     if not found.count["error"]:
         names = ", ".join(f"{account.name} ({account.venue}, {account.environment})" for account in config.accounts)
         found.take([Finding("ok", f"{path}: accounts {names}; broker {config.mqtt.host}:{config.mqtt.port}")])
+    if online or test_alert is not None:
+        if problems:
+            found.take([Finding("note", "exchange and broker were not asked: mend the config first")])
+        else:
+            logs.setup("text", "critical", sys.stderr)  # what the links would log is told here, with its remedy
+            asyncio.run(_ask(config, fetched, found, online, test_alert))
     return found.sum_up()
+
+
+async def _ask(
+    config: Config, fetched: Mapping[Secret, str], found: Findings, online: bool, test_alert: str | None
+) -> None:
+    if online:
+        from monitor.shell.probe_exchange import probe  # brings the exchange's library, which takes a while
+
+        await probe(config, fetched, found)
+    from monitor.shell.probe_broker import publish_alert, reach, round_trip
+
+    mqtt, instance = config.mqtt, config.instance or socket.gethostname()
+    password = None if mqtt.password is None else fetched[mqtt.password]
+    found.waits_for("broker")
+    version, finding = await reach(mqtt, password)
+    found.take([finding])
+    if version is None:
+        return
+    found.take(await round_trip(mqtt, password, version, instance))
+    if test_alert is not None:
+        alert = _alert(config, instance, Severity[test_alert.upper()])
+        found.take(await publish_alert(mqtt, password, version, alert))
+
+
+def _alert(config: Config, instance: str, severity: Severity) -> Message:
+    """A test alert of the first account."""
+    at = now()
+    identity = Identity(config.mqtt.prefix, instance, __version__, secrets.token_hex(8), at.wall_ms)
+    [message] = Messages(identity, config.rules).of(trial.story(config.setup.accounts[0], severity, at))
+    return message

@@ -71,6 +71,7 @@ class AccountFeed(Feed):
         venue = VENUES[account.venue]
         super().__init__(LinkId(account.name, "private"), venue, account.market, rest, inbox, links, tap)
         self.forms = Forms(links.private_forms or venue.private_forms)
+        self.rest_url = account.hosts.rest_url
         self.private_url = account.hosts.private_url
         self._pace = pace or Pace(links.reconcile_s, links.weight_per_minute / 2)
         self._pace.join(account.name, sum(request.weight for request in venue.requests.reconcile))

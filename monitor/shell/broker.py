@@ -149,7 +149,7 @@ class Broker:
             clean_session=None if version == "5" else True,
             timeout=c.timeout_s,
             keepalive=int(c.keepalive_s),
-            tls_context=_tls(c) if c.tls else None,
+            tls_context=tls_context(c) if c.tls else None,
             socket_options=_NODELAY,
             max_inflight_messages=c.inflight + 8,
         )
@@ -209,24 +209,8 @@ class Broker:
         self._on_sent(message)
 
     async def _publish(self, client: aiomqtt.Client, message: Message, version: str) -> None:
-        properties = self._properties(message) if version == "5" else None
+        properties = properties_of(message, self._outbox.is_superseded(message)) if version == "5" else None
         await client.publish(message.topic, message.payload, message.qos, message.retain, properties)
-
-    def _properties(self, message: Message) -> Properties | None:
-        """MQTT 5: what kind of payload it is, and for an event how late it comes and whether a newer one follows."""
-        if not message.payload.startswith(b"{"):
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ContentType = "application/json"
-        if message.event_id is not None:
-            user = [("event_id", message.event_id)]
-            delayed_ms = now().wall_ms - message.at_ms
-            if delayed_ms >= 1000:
-                user.append(("delayed_ms", str(delayed_ms)))
-            if self._outbox.is_superseded(message):
-                user.append(("superseded", "true"))
-            properties.UserProperty = user
-        return properties
 
     async def _receive(self, client: aiomqtt.Client, version: str) -> None:
         """Notice a lost connection at once, and an old session's will that speaks over us."""
@@ -267,6 +251,23 @@ class Broker:
         return not self._ghosts_wanted
 
 
+def properties_of(message: Message, is_superseded: bool = False) -> Properties | None:
+    """MQTT 5: what kind of payload it is, and for an event how late it comes and whether a newer one follows."""
+    if not message.payload.startswith(b"{"):
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = "application/json"
+    if message.event_id is not None:
+        user = [("event_id", message.event_id)]
+        delayed_ms = now().wall_ms - message.at_ms
+        if delayed_ms >= 1000:
+            user.append(("delayed_ms", str(delayed_ms)))
+        if is_superseded:
+            user.append(("superseded", "true"))
+        properties.UserProperty = user
+    return properties
+
+
 def visitor(config: MqttConfig, password: str | None, purpose: str) -> aiomqtt.Client:
     """A connection of somebody of no further importance: under a name of its own, and leaving nothing behind.
 
@@ -283,7 +284,7 @@ def visitor(config: MqttConfig, password: str | None, purpose: str) -> aiomqtt.C
         protocol=_VERSIONS[version],
         timeout=config.timeout_s,
         keepalive=int(config.keepalive_s),
-        tls_context=_tls(config) if config.tls else None,
+        tls_context=tls_context(config) if config.tls else None,
         socket_options=_NODELAY,
     )
     client._client.connect_timeout = config.timeout_s
@@ -300,7 +301,7 @@ async def say(config: MqttConfig, password: str | None, topic: str, payload: byt
         await client.publish(topic, payload, qos=1)
 
 
-def _tls(config: MqttConfig) -> ssl.SSLContext:
+def tls_context(config: MqttConfig) -> ssl.SSLContext:
     """TLS as configured.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
@@ -294,6 +294,8 @@ def _reason(exc: BaseException) -> str:
     """Why a session ended, in one line that holds no address."""
     if isinstance(exc, LinkDown | ExchangeError | DecodeError):
         return str(exc)
+    if isinstance(exc, InvalidStatus):
+        return f"HTTP {exc.response.status_code} instead of a stream"
     if isinstance(exc, ConnectionClosed):
         frame = exc.rcvd or exc.sent
         return "connection lost" if frame is None else f"connection closed: {frame.code} {frame.reason}".strip()

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from monitor.errors import ExchangeError
+from monitor.shell.causes import fault_of
 from monitor.shell.clock import now
 from monitor.venues import Hosts, Request
 
@@ -115,10 +116,12 @@ class Rest:
         Raises:
             ExchangeError: There was no answer, or it was an error.
         """
-        await self._budget.take(request.weight, urgent)
+        of_wallet = request.path.startswith("/sapi/")
+        if not of_wallet:  # another host, with a budget of its own that we never come near
+            await self._budget.take(request.weight, urgent)
         client = self._client or self._connect()
         client.timestamp_offset = self.offset_ms
-        base = self._hosts.wallet_url if request.path.startswith("/sapi/") else self._hosts.rest_url
+        base = self._hosts.wallet_url if of_wallet else self._hosts.rest_url
         sent_ms = now().wall_ms
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -126,22 +129,23 @@ class Rest:
                     request.method.lower(), base + request.path, request.auth == "signed", data={}
                 )
         except ExchangeError as exc:
-            if exc.retry_after_s is not None:
+            if exc.retry_after_s is not None and not of_wallet:
                 self._budget.blocked(exc.retry_after_s)
             if exc.status is None or exc.status >= 500:
                 await self._failed()
             raise
         except TimeoutError:
             await self._failed()
-            raise ExchangeError(f"{request}: no answer within {self._timeout_s:g} s") from None
+            raise ExchangeError(f"{request}: no answer within {self._timeout_s:g} s", fault="timeout") from None
         except OSError as exc:  # aiohttp's connection errors are OSErrors; their text has host and port alone
             await self._failed()
-            raise ExchangeError(f"{request}: {type(exc).__name__}: {exc.strerror or 'connection failed'}") from None
+            why = f"{request}: {type(exc).__name__}: {exc.strerror or 'connection failed'}"
+            raise ExchangeError(why, fault=fault_of(exc)) from None
         except Exception as exc:
             await self._failed()
-            raise ExchangeError(f"{request}: {type(exc).__name__}") from None
+            raise ExchangeError(f"{request}: {type(exc).__name__}", fault="connection") from None
         self._failures = 0
-        if answer.weight_used is not None:
+        if answer.weight_used is not None and not of_wallet:
             self._budget.counted(answer.weight_used)
         return structs.replace(answer, sent_ms=sent_ms, received_ms=now().wall_ms)
 

@@ -32,6 +32,7 @@ COMMANDS = (
     "set_multi_assets",
     "set_position_mode",
     "set_permissions",
+    "set_system_status",
     "set_adl",
     "set_adl_risk",
     "set_insurance",

@@ -225,6 +225,10 @@ class Desk(Engine):
             owner.permissions = {**owner.permissions, **permissions}
         self.changed()
 
+    def set_system_status(self, status: int = 0, msg: str = "normal") -> None:
+        """What the exchange says of itself: 0 normal, 1 system_maintenance."""
+        self.system_status = {"status": status, "msg": msg}
+
     def set_adl(self, account: str, symbol: str, quantile: int) -> None:
         """Place in the auto-deleveraging queue, 0–4."""
         owner = self.account(account)

@@ -38,6 +38,7 @@ class Engine:
             raise ValueError("each account has a name of its own, and on each market a key of its own")
         for account in self.accounts.values():
             multiassets.check(account, self.market)
+        self.system_status: Row = {"status": 0, "msg": "normal"}
         self.settlements: list[Row] = []
         self.insurance: dict[str, Decimal] = {asset: INSURANCE for asset in ("USDT", "USDC")}
         self.random = random.Random(scenario.seed)

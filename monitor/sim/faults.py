@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 URL_FORMS = ("A", "B", "C", "D")
-REST_MODES = ("ok", "abort", "503", "429", "418")
+REST_MODES = ("ok", "abort", "503", "429", "418", "401", "403", "451")
 FUNDING_POSITIONS = ("absent", "empty")
 FLOOR_KEYS = ("qtyFloor", "qtylFloor")
 HOSTS = ("fstream", "dstream")
@@ -25,7 +25,8 @@ class Faults:
         mute_symbols: Symbols whose marks, or as BTCUSD asset indexes, are missing from every stream.
         half_open_market, half_open_private: Open sockets neither read nor write: no frame, no pong, no close.
         refuse: Every new request and handshake is cut off.
-        rest: "ok"; "abort" cuts the connection; "503" answers HTML; "429", "418" answer -1003.
+        rest: "ok"; "abort" cuts the connection; "503" and "403" (a firewall) answer HTML; "429", "418" answer -1003,
+            "401" -2015 as to a key that is refused, "451" as to a country that is not served.
         rest_paths: The paths that `rest` and `latency_s` mean; empty: all.
         latency_s: Seconds each REST answer waits.
         stale_s: Account answers show the book as it was this many seconds ago, at the marks of now.

@@ -19,7 +19,15 @@ from monitor.sim.weights import Weights
 
 API_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 SIGNATURE = re.compile(r"(?:^|&)signature=([^&]*)")
-UNAVAILABLE = "<html><head><title>503</title></head><body><h1>503 Service Temporarily Unavailable</h1></body></html>"
+PAGES = {
+    "503": "<html><head><title>503</title></head><body><h1>503 Service Temporarily Unavailable</h1></body></html>",
+    "403": "<html><head><title>403</title></head><body><h1>403 Forbidden</h1></body></html>",
+}
+NOT_PERMITTED = "Invalid API-key, IP, or permissions for action."
+REFUSALS = {
+    "401": (-2015, NOT_PERMITTED),
+    "451": (0, "Service unavailable from a restricted location."),
+}
 
 
 class Rest:
@@ -43,6 +51,7 @@ class Rest:
             **UsdmEndpoints(*limits).table(),
             **CoinmEndpoints(*limits).table(),
             ("GET", "/sapi/v1/account/apiRestrictions"): restrictions,
+            ("GET", "/sapi/v1/system/status"): Endpoint(lambda a, p: self._engine.system_status, 0, "none"),
         }
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -57,8 +66,11 @@ class Rest:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response(status=500)  # goes nowhere: the connection is cut
-            if faults.rest == "503":
-                return web.Response(status=503, text=UNAVAILABLE, content_type="text/html")
+            if faults.rest in PAGES:
+                return web.Response(status=int(faults.rest), text=PAGES[faults.rest], content_type="text/html")
+            if faults.rest in REFUSALS:
+                code, message = REFUSALS[faults.rest]
+                return self._reply(int(faults.rest), {"code": code, "msg": message})
             if faults.rest in ("429", "418"):
                 return self._limited(int(faults.rest), self.weights.ban_s)
         raw_query = request.raw_path.partition("?")[2]
@@ -106,7 +118,7 @@ class Rest:
             raise ApiError(401, -2014, "API-key format invalid.")
         account = self._owner(key, request.path)
         if account is None or not account.permissions.get("enableReading", True):
-            raise ApiError(401, -2015, "Invalid API-key, IP, or permissions for action.")
+            raise ApiError(401, -2015, NOT_PERMITTED)
         if endpoint.security == "key":
             return account
         for name in ("timestamp", "signature"):

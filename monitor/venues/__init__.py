@@ -63,6 +63,10 @@ class Venue(Protocol):
         """Exchange time in Unix milliseconds out of the answer to `requests.time`."""
         ...
 
+    def remedy(self, status: int | None, code: int | None) -> str:
+        """What a person can do about an error answer, by its HTTP status and the exchange's code; empty: nothing."""
+        ...
+
     def decode_market(self, raw: bytes, market: str, wanted: Collection[str] | None) -> list[Event]:
         """Read one frame of the market stream; marks of symbols not wanted are skipped (None: all are wanted).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monitor.venues import binance, binance_market
+from monitor.venues import binance, binance_market, binance_wallet
 from monitor.venues.binance_venue import Binance, Reader
 from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
 
@@ -70,7 +70,9 @@ class BinanceCoinm(Binance):
             open_stream=_OPEN_STREAM,
             keep_stream=_KEEP_STREAM,
             market_facts=(_FUNDING_TERMS,),
-            account_facts=(_ADL_QUANTILES,),
+            account_facts=(_ADL_QUANTILES, binance_wallet.PERMISSIONS),
+            permissions=binance_wallet.PERMISSIONS,
+            status=binance_wallet.STATUS,
         )
 
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
@@ -84,4 +86,6 @@ class BinanceCoinm(Binance):
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
             _FUNDING_TERMS: lambda answer: binance_market.funding_terms_read(answer, market),
+            binance_wallet.PERMISSIONS: lambda answer: binance_wallet.permissions_read(answer, account),
+            binance_wallet.STATUS: lambda answer: binance_wallet.status_read(answer, market),
         }

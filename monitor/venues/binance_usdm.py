@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from monitor.events import AccountModeRead, Event
-from monitor.venues import binance, binance_market
+from monitor.venues import binance, binance_market, binance_wallet
 from monitor.venues.binance_venue import Binance, Reader
 from monitor.venues.wire import Hosts, PrivateForm, Request, Requests, flag
 
@@ -82,7 +82,9 @@ class BinanceUsdm(Binance):
             keep_stream=_KEEP_STREAM,
             rates=_RATES,
             market_facts=(_FUNDING_TERMS, _ADL_RISKS, _INSURANCE_FUND),
-            account_facts=(_ADL_QUANTILES,),
+            account_facts=(_ADL_QUANTILES, binance_wallet.PERMISSIONS),
+            permissions=binance_wallet.PERMISSIONS,
+            status=binance_wallet.STATUS,
         )
 
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
@@ -100,6 +102,8 @@ class BinanceUsdm(Binance):
             _ADL_RISKS: lambda answer: binance_market.adl_risks_read(answer, market),
             _INSURANCE_FUND: lambda answer: binance_market.insurance_fund_read(answer, market),
             _FUNDING_TERMS: lambda answer: binance_market.funding_terms_read(answer, market),
+            binance_wallet.PERMISSIONS: lambda answer: binance_wallet.permissions_read(answer, account),
+            binance_wallet.STATUS: lambda answer: binance_wallet.status_read(answer, market),
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from monitor.errors import DecodeError
 from monitor.events import Event
-from monitor.venues import binance, binance_market
+from monitor.venues import binance, binance_market, binance_remedies
 from monitor.venues.wire import Hosts, PrivateForm, Request, Requests, integer, one_line, parse
 
 Reader = Callable[[Any], Iterable[Event]]
@@ -67,6 +67,9 @@ class Binance(ABC):
 
     def server_time(self, body: bytes) -> int:
         return int(_read(lambda: [integer(parse(body)["serverTime"])], body)[0])
+
+    def remedy(self, status: int | None, code: int | None) -> str:
+        return binance_remedies.remedy(status, code)
 
     def decode_market(self, raw: bytes, market: str, wanted: Collection[str] | None) -> list[Event]:
         """Read one frame of the market stream; an acknowledgement or an event of no use here gives [].

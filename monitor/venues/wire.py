@@ -58,6 +58,8 @@ class Requests(Struct, frozen=True):
         rates: What assets are worth as collateral, for as long as no stream brings it. None: no such thing here.
         market_facts: Once in a while per market, each for itself: what is good to know, and no figure depends on.
         account_facts: Once in a while per account, likewise.
+        permissions: What the key may do, one of `account_facts`. None: it cannot be read here.
+        status: How the exchange says it fares. None: it does not.
     """
 
     time: Request
@@ -71,6 +73,8 @@ class Requests(Struct, frozen=True):
     rates: Request | None = None
     market_facts: tuple[Request, ...] = ()
     account_facts: tuple[Request, ...] = ()
+    permissions: Request | None = None
+    status: Request | None = None
 
 
 def number(text: str) -> Decimal:
