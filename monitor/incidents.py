@@ -54,6 +54,7 @@ class Incident(Struct):
         worst: The worst value so far.
         told_at: When it was last told.
         told_distance: The subject's distance to liquidation then.
+        opened_at: When it opened; None: kept by a version that did not say.
         serious_at: When it opened, or last worsened.
         past_clear: Severity rank → since when the value has been past that step's clear level.
         left: Severity rank → when that severity was last left.
@@ -75,6 +76,7 @@ class Incident(Struct):
     worst: Decimal | None
     told_at: float
     told_distance: Decimal | None = None
+    opened_at: float | None = None
     serious_at: float = 0.0
     events: int = 0
     past_clear: dict[int, float] = {}
@@ -104,6 +106,7 @@ class Change(Struct, frozen=True):
 
     Args:
         is_told: False: a silence keeps it back.
+        lasted_s: Of `resolved`, seconds since it opened, whatever the wall clock did meanwhile.
     """
 
     kind: Kind
@@ -111,6 +114,7 @@ class Change(Struct, frozen=True):
     value: Decimal | None
     resolution: Resolution | None = None
     is_told: bool = True
+    lasted_s: float = 0.0
 
     @property
     def severity(self) -> Severity:
@@ -234,7 +238,9 @@ class Incidents:
         told = incident.events > 0 or how in FORCED  # whoever has heard of it hears how it ended
         incident.severity = Severity.OK
         incident.events += told
-        return Change("resolved", structs.replace(incident), value, how, is_told=told)
+        since = incident.opened_at
+        lasted_s = max(0.0, (now.wall_ms - incident.opened_ms) / 1000) if since is None else now.mono - since
+        return Change("resolved", structs.replace(incident), value, how, is_told=told, lasted_s=lasted_s)
 
     def copy(self, key: IncidentKey) -> Incident:
         """An open incident as it is now."""
@@ -275,6 +281,7 @@ class Incidents:
             ago = max(0.0, (now.wall_ms - kept.wall_ms) / 1000)
             shift = now.mono - ago - kept.mono
             incident.told_at += shift
+            incident.opened_at = None if incident.opened_at is None else incident.opened_at + shift
             incident.serious_at += shift
             incident.left = {rank: at + shift for rank, at in incident.left.items()}
             incident.past_clear = {}
@@ -316,6 +323,7 @@ class Incidents:
             peak=severity,
             worst=value,
             told_at=now.mono,
+            opened_at=now.mono,
             continues=continues,
             step=step,
         )

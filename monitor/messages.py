@@ -254,7 +254,7 @@ class Messages:
             payload["acknowledged_at"] = rfc3339(incident.acked_ms)
         if change.resolution is not None:
             payload["resolution"] = change.resolution
-            payload["duration_s"] = max(0.0, round((story.at_ms - incident.opened_ms) / 1000, 3))
+            payload["duration_s"] = round(change.lasted_s, 3)
         if story.moves:
             payload["cause"] = [_cause(cause, story.moves[0]) for cause in story.moves[0].move.causes]
             payload["also"] = [_also(move) for move in story.moves[1:]]

@@ -127,7 +127,7 @@ def _against(story: Story) -> str:
 
 
 def _lasted(story: Story) -> str:
-    seconds = (story.at_ms - story.change.incident.opened_ms) / 1000
+    seconds = story.change.lasted_s
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

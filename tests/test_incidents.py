@@ -429,6 +429,25 @@ def test_a_name_given_after_an_incident_opened_is_not_given_again_after_a_restar
 # ---- restart ----
 
 
+def test_how_long_it_lasted_is_what_passed_whatever_the_clock_did() -> None:
+    """Set back by ten minutes while an incident is open, once within one life of the process and once between two."""
+    opened = Incidents()
+    opened.observe(KEY, RATIO, D(1), now_at(0))
+    later = Now(now_at(90).mono, now_at(90 - 600).wall_ms)
+    ended = opened.resolve(KEY, "recovered", D(0), later)
+    assert ended is not None
+    assert ended.lasted_s == 90
+
+    first = Incidents()
+    change = first.observe(KEY, RATIO, D(1), now_at(0))
+    assert change is not None
+    second = Incidents()
+    second.restore([saved(change.incident, now_at(60))], Now(5, now_at(60 - 600).wall_ms), 0)
+    ended = second.resolve(KEY, "recovered", D(0), Now(12, now_at(67 - 600).wall_ms))
+    assert ended is not None
+    assert ended.lasted_s == 67
+
+
 def restarted(watch: Watch, down_at: float, up_at: float) -> Watch:
     """Another process takes over: its monotonic clock begins anew, at zero when the wall clock says `up_at`."""
     rows = [saved(incident, now_at(down_at)) for incident in watch.incidents]

@@ -367,7 +367,8 @@ def bundle_of(folder: Path, incident_id: str) -> Path | None:
 
 def _remove_old(folder: Path, keep: int) -> None:
     found = sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in found[keep:]:
+    half_written = folder.glob("*.tmp")  # by a process that was killed: the one thread that writes is here
+    for path in (*found[keep:], *half_written):
         path.unlink()
 
 
