@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.rig import MOSQUITTO, Listener, Mosquitto
+
+settings.register_profile("marginwatch", deadline=None)  # a busy machine is no fault; test_fuzz has bounds of its own
+settings.load_profile("marginwatch")
 
 
 def needs_mosquitto() -> None:

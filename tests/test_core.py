@@ -683,7 +683,7 @@ def play(happened: list[tuple[str, int, float]]) -> tuple[list[Any], list[Any]]:
 
 
 @given(streams())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_same_events_in_the_same_order_give_the_same_effects(happened: list[tuple[str, int, float]]) -> None:
     """A replay is a loop; and whatever comes in whatever order, nothing breaks and every body encodes."""
     first, second = play(happened), play(happened)
@@ -692,7 +692,7 @@ def test_the_same_events_in_the_same_order_give_the_same_effects(happened: list[
 
 
 @given(streams())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_event_id_is_given_once(happened: list[tuple[str, int, float]]) -> None:
     """The broker, the store and every consumer know an event by its id."""
     effects, _ = play(happened)

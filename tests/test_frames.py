@@ -734,21 +734,21 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @given(mutilated())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_a_mutilated_body_raises_nothing_but_a_decode_error(raw: bytes) -> None:
     """Wrong types, missing keys, absurd numbers: the feed drops that frame and goes on."""
     survives(raw)
 
 
 @given(damaged())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_body_raises_nothing_but_a_decode_error(raw: bytes) -> None:
     """A cut connection, a proxy's rewriting, bytes that are no text."""
     survives(raw)
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(b"")
 @example(b"\xff\xfe")
 @example(b'"\xed\xa0\x80"')

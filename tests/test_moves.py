@@ -450,7 +450,7 @@ def happenings(draw: st.DrawFn) -> list[tuple[str, str, Decimal, Decimal]]:
 
 
 @given(happenings())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_moved_sums_to_the_change_to_the_last_digit(happened: list[tuple[str, str, Decimal, Decimal]]) -> None:
     """However causes mix, what is told adds up, and each telling begins where the one before ended."""
     core = Watched()

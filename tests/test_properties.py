@@ -151,7 +151,7 @@ def cases(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Case:
 
 
 @given(cases())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_at_the_liquidation_price_the_ratio_is_one_and_nowhere_nearer(case: Case) -> None:
     """Of every symbol, on both sides of its mark: the price is the first at which the exchange would act.
 
@@ -171,7 +171,7 @@ def test_at_the_liquidation_price_the_ratio_is_one_and_nowhere_nearer(case: Case
 
 
 @given(cases())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_market_distance_is_the_first_uniform_move_that_liquidates(case: Case) -> None:
     """The same where all marks move alike, which no single price tells."""
     with localcontext(EXACT):
@@ -186,7 +186,7 @@ def test_the_market_distance_is_the_first_uniform_move_that_liquidates(case: Cas
 
 
 @given(cases())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_distance_of_a_pool_is_the_smallest_that_there_is(case: Case) -> None:
     """An alarm goes by this one number."""
     with localcontext(EXACT):
@@ -201,7 +201,7 @@ def test_the_distance_of_a_pool_is_the_smallest_that_there_is(case: Case) -> Non
 
 
 @given(cases(), st.integers(-900, 3000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_step_of_the_ladder_is_the_ratio_at_the_moved_marks(case: Case, mille: int) -> None:
     """What is published of a fall of 10 % is what will be published once it has come."""
     with localcontext(EXACT):
@@ -212,7 +212,7 @@ def test_a_step_of_the_ladder_is_the_ratio_at_the_moved_marks(case: Case, mille:
 
 
 @given(cases(), st.lists(st.integers(-30, 30), min_size=3, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_forecast_is_the_pool_once_its_funding_is_paid(case: Case, rates: list[int]) -> None:
     """Every payment in its own asset: what is paid out of a debt costs the ask rate."""
     with localcontext(EXACT):
@@ -238,7 +238,7 @@ _TARGETS = st.integers(1, 99).map(lambda n: D(n) / 100)
 
 
 @given(cases(), _TARGETS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_advised_margin_reaches_the_target_and_a_last_digit_less_does_not(case: Case, target: Decimal) -> None:
     """In whichever asset it is added: debts are paid off first, then it counts at the bid rate."""
     with localcontext(EXACT):
@@ -259,7 +259,7 @@ def test_the_advised_margin_reaches_the_target_and_a_last_digit_less_does_not(ca
 
 
 @given(cases(), _TARGETS, st.sampled_from([D("0.001"), D("0.1"), D(1), None]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_advised_reduction_reaches_the_target_and_a_lot_less_does_not(
     case: Case, target: Decimal, step: Decimal | None
 ) -> None:
@@ -324,7 +324,7 @@ def _same_risk(ours: PoolRisk, theirs: PoolRisk, money: Decimal, prices: Decimal
 
 
 @given(cases(), _FACTORS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_account_so_many_times_as_large_has_the_same_prices_and_ratios(case: Case, by: Decimal) -> None:
     """Quantities, wallets and brackets alike: what is money scales, what is a fraction or a price does not."""
     with localcontext(EXACT):
@@ -339,7 +339,7 @@ def test_an_account_so_many_times_as_large_has_the_same_prices_and_ratios(case: 
 
 
 @given(cases(("linear", "isolated", "shared")), _FACTORS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_another_unit_of_money_changes_nothing_but_the_unit(case: Case, by: Decimal) -> None:
     """Prices, wallets and brackets in cents instead of dollars."""
     with localcontext(EXACT):
@@ -355,7 +355,7 @@ def test_another_unit_of_money_changes_nothing_but_the_unit(case: Case, by: Deci
 
 
 @given(cases(("shared",)), _FACTORS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_rates_in_another_currency_change_nothing_but_the_sums(case: Case, by: Decimal) -> None:
     """What all assets are valued in is in no ratio and no price."""
     with localcontext(EXACT):
@@ -365,7 +365,7 @@ def test_rates_in_another_currency_change_nothing_but_the_sums(case: Case, by: D
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_position_split_over_both_legs_of_a_hedge(data: st.DataObject) -> None:
     """Half of it long, half of it short: both legs together have one liquidation price, and each its own bracket.
 
@@ -525,7 +525,7 @@ class Trader:
 
 
 @given(_HAPPENINGS, st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_causes_sum_to_the_move_and_each_story_begins_where_the_last_one_ended(
     happened: list[tuple[str, str, str, Decimal, Decimal]], multi_assets: bool
 ) -> None:

@@ -86,7 +86,7 @@ def same(ours: Decimal | None, theirs: Fraction | None) -> bool:
 
 
 @given(pools())
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_risk_agrees_with_the_reference(case: tuple[Pool, dict[str, Decimal], dict[str, BracketTable]]) -> None:
     """A mistake in the arithmetic would have to be made twice, in two ways, to go unseen."""
     pool, marks, brackets = case
@@ -163,7 +163,7 @@ def as_shared(pool: Pool, terms: Terms) -> ref.RefShared:
 
 
 @given(shared_pools())
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_risk_with_several_assets_agrees_with_the_reference(case: tuple[Pool, Terms]) -> None:
     """Rates bend the balance where an asset comes to be owed; the two solve that in different ways."""
     pool, terms = case
