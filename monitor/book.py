@@ -91,6 +91,10 @@ class MarketBook:
         """The exchange's clock as far as it has been measured, in Unix milliseconds."""
         return now.wall_ms if self._ahead_ms is None else int(now.mono * 1000 + self._ahead_ms)
 
+    def clock_offset_ms(self, now: Now) -> int | None:
+        """The exchange's clock minus ours; None: it has not been measured."""
+        return None if self._ahead_ms is None else self.exchange_ms(now) - now.wall_ms
+
     def funding(self, symbol: str) -> tuple[Decimal | None, int | None]:
         """Rate and time of a symbol's next funding; None: it has none, or it is unknown."""
         mark = self.marks.get(symbol)

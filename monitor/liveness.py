@@ -28,12 +28,21 @@ class Standing(Struct, frozen=True):
         is_settled: Whether every link has been proved, or its blindness told.
         broker_away_s: For how long the broker has taken nothing (seconds); 0: it is there.
         is_broker_missed: Whether that is long enough to count.
+        waiting_messages: What the broker does not have yet; `waiting_events`: the events among them.
+        oldest_event_age_s: Age of the oldest of these (seconds); 0: there is none.
+        is_heartbeat_heard: Whether the last ping was answered; None: none has been sent.
     """
 
     tick_age_s: float
     is_settled: bool
     broker_away_s: float
     is_broker_missed: bool
+    is_broker_connected: bool
+    waiting_messages: int
+    waiting_events: int
+    oldest_event_age_s: float
+    is_store_usable: bool
+    is_heartbeat_heard: bool | None
 
 
 def health(core: Core, standing: Standing, now: Now) -> dict[str, Any]:

@@ -140,6 +140,11 @@ class Outbox:
     def waiting_events(self) -> int:
         return sum(len(line.messages) for line in self._events.values())
 
+    @property
+    def oldest_event_ms(self) -> int | None:
+        """When the oldest event that waits has happened; None: none waits."""
+        return min((line.messages[0].at_ms for line in self._events.values() if line.messages), default=None)
+
     def _queue(self, line: str) -> None:
         """Let an incident's first event compete, with the rank of the worst that waits behind it."""
         waiting = self._events.get(line)

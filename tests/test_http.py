@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from monitor.config import HttpConfig, parse
 from monitor.config_values import Listen, Secret
@@ -398,18 +399,32 @@ async def test_health_and_readiness_of_a_daemon_that_sees_and_of_one_that_is_bli
         await eventually(lambda: said("/readyz", 200, "ready"), "it sees again")
 
 
+WELL = Standing(
+    tick_age_s=1.2,
+    is_settled=True,
+    broker_away_s=0,
+    is_broker_missed=False,
+    is_broker_connected=True,
+    waiting_messages=0,
+    waiting_events=0,
+    oldest_event_age_s=0,
+    is_store_usable=True,
+    is_heartbeat_heard=None,
+)
+
+
 def test_a_core_without_ticks_is_stuck_and_ready_for_nothing() -> None:
     """The loop may turn and answer while the watching hangs: that is what a liveness probe is for."""
     core = Watched()
     core.begin("12000", row("BTCUSDT", "1", "60000"))
     core.hold(2, "60000")
 
-    assert health(core.core, Standing(1.2, True, 0, False), core.now)["status"] == "ok"
-    assert readiness(core.core, Standing(1.2, True, 0, False), core.now)["status"] == "ready"
-    assert readiness(core.core, Standing(1.2, False, 0, False), core.now)["status"] == "starting"
-    assert readiness(core.core, Standing(1.2, True, 31, True), core.now)["reasons"] == ["broker away"]
-    assert health(core.core, Standing(10.1, True, 0, False), core.now)["status"] == "stuck"
-    assert readiness(core.core, Standing(10.1, True, 0, False), core.now)["status"] == "stuck"
+    assert health(core.core, WELL, core.now)["status"] == "ok"
+    assert readiness(core.core, WELL, core.now)["status"] == "ready"
+    assert readiness(core.core, structs.replace(WELL, is_settled=False), core.now)["status"] == "starting"
+    assert readiness(core.core, structs.replace(WELL, is_broker_missed=True), core.now)["reasons"] == ["broker away"]
+    assert health(core.core, structs.replace(WELL, tick_age_s=10.1), core.now)["status"] == "stuck"
+    assert readiness(core.core, structs.replace(WELL, tick_age_s=10.1), core.now)["status"] == "stuck"
 
 
 def test_health_names_nobody() -> None:
@@ -419,7 +434,7 @@ def test_health_names_nobody() -> None:
     core.begin("12000", row("BTCUSDT", "1", "60000"))
     core.step(core.link("private", LinkState.DOWN), Tick())
     core.hold(30, "60000")
-    said = health(core.core, Standing(1, True, 0, False), core.now)
+    said = health(core.core, WELL, core.now)
 
     assert said["status"] == "stuck"
     assert "main" not in json.dumps(said)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from monitor.core import Core, Kept
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
 from monitor.events import LinkId, LinkState, Now, StoreState, Tick
-from monitor.liveness import Standing, blindness, health, readiness, undeclared
+from monitor.liveness import Standing, blindness, undeclared
 from monitor.messages import Identity, Message, Messages
 from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
@@ -45,11 +46,10 @@ from monitor.shell.store import Store
 from monitor.shell.systemd import Notifier
 from monitor.shell.tap import Tap
 from monitor.shell.vitals import Pulse
+from monitor.tally import Tally
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
-    from monitor.shell.http import HttpServer, Route
+    from monitor.shell.http import HttpServer
 
 _LOUD = {Severity.WARNING: "warning", Severity.CRITICAL: "error", Severity.LIQUIDATION: "error"}
 
@@ -88,7 +88,8 @@ class Daemon:
         )
         self._callback_failed = asyncio.Event()
         self._failure: Exception | None = None
-        self._pulse = Pulse()
+        self._tally = Tally()
+        self._pulse = Pulse(self._tally.loop_delays.observe)
         self._recorder: FlightRecorder | None = None
         self._heartbeat: Heartbeat | None = None
         self._webhook: Webhook | None = None
@@ -98,6 +99,7 @@ class Daemon:
         self._away_since: float | None = None
         self._undeclared: list[LinkId] = []
         self._ticked_at = 0.0
+        self._store_works = False
         self._begun = False
         self._ready = False
         self._swept = False
@@ -202,11 +204,13 @@ class Daemon:
     def _make_http(self) -> None:
         config = self._config.http
         if config.listen is not None:
-            from monitor.shell.http import HttpServer  # a web server, for who wants one
+            from monitor.shell.endpoints import Endpoints  # these weigh something, and few ask for them
+            from monitor.shell.http import HttpServer
 
             self._hub = Hub()
             token = None if config.token is None else self._found[config.token]
-            self._http = HttpServer(config, token, self._routes())
+            endpoints = Endpoints(self._core, self._tally, self._standing)
+            self._http = HttpServer(config, token, endpoints.routes())
 
     def _make_recorder(self, identity: Identity, kept: Kept) -> None:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
@@ -267,6 +271,9 @@ class Daemon:
             events = await self._inbox.take()
             effects = self._core.step(events, now())
             self._carry_out(effects)
+            if self._inbox.marks:
+                self._tally.marks += self._inbox.marks
+                self._tally.decisions.observe(time.monotonic() - self._inbox.arrived)
             if any(isinstance(event, Tick) for event in events):
                 self._ticked()
 
@@ -277,6 +284,7 @@ class Daemon:
         self._publish(messages)
         if self._recorder is not None:
             self._recorder.happened(effects)
+        self._tally.caused((event.event_id for event in events), self._inbox.arrived)
         if events or saves:
             self._store.keep(Batch(events, saves))
         for effect in effects:
@@ -306,6 +314,7 @@ class Daemon:
 
     def _store_is(self, reason: str | None) -> None:
         """The store cannot be used, or can again: that is told like all else that goes wrong."""
+        self._store_works = reason is None
         self._inbox.put([StoreState(reason)])
 
     def _found_late(self, found: Found) -> None:
@@ -339,7 +348,9 @@ class Daemon:
     def _sent(self, message: Message) -> None:
         self._away_since = None
         if message.event_id is not None:
-            self._store.sent(message.event_id, now().wall_ms)
+            here = now()
+            self._tally.acknowledged(message.event_id, here.mono)
+            self._store.sent(message.event_id, here.wall_ms)
             if message.event_id in self._posted_ids:
                 self._posted_ids.discard(message.event_id)
                 self._store.keep(Batch((), (Save("posted", message.event_id, None),)))
@@ -358,6 +369,7 @@ class Daemon:
     def _tell(self, story: Story) -> None:
         """One log line per thing told."""
         incident = story.change.incident
+        self._tally.events[story.change.severity, incident.rule] += 1
         say = getattr(self._log, _LOUD.get(story.change.severity, "info"))
         say(
             f"incident {story.change.kind}",
@@ -372,24 +384,21 @@ class Daemon:
 
     # ---- over HTTP ----
 
-    def _routes(self) -> list[Route]:
-        from monitor.shell.http import Route, as_json
-
-        async def healthz(request: web.Request) -> web.Response:
-            here = now()
-            said = health(self._core, self._standing(here), here)
-            return as_json(said, 200 if said["status"] == "ok" else 503)
-
-        async def readyz(request: web.Request) -> web.Response:
-            here = now()
-            said = readiness(self._core, self._standing(here), here)
-            return as_json(said, 200 if said["status"] == "ready" else 503)
-
-        return [Route("/healthz", healthz, is_open=True), Route("/readyz", readyz)]
-
     def _standing(self, here: Now) -> Standing:
         away_s = self._broker_away_s(here)
-        return Standing(here.mono - self._ticked_at, self._ready, away_s, self._is_missed(away_s))
+        oldest_ms = self._outbox.oldest_event_ms
+        return Standing(
+            tick_age_s=here.mono - self._ticked_at,
+            is_settled=self._ready,
+            broker_away_s=away_s,
+            is_broker_missed=self._is_missed(away_s),
+            is_broker_connected=self._broker.connected,
+            waiting_messages=self._outbox.waiting,
+            waiting_events=self._outbox.waiting_events,
+            oldest_event_age_s=0.0 if oldest_ms is None else max(0.0, (here.wall_ms - oldest_ms) / 1000),
+            is_store_usable=self._store_works,
+            is_heartbeat_heard=None if self._heartbeat is None else self._heartbeat.is_heard,
+        )
 
     # ---- once a tick ----
 

@@ -48,7 +48,8 @@ class Heartbeat:
         self._log = logs.logger()
         self._tick = asyncio.Event()
         self._reasons: tuple[str, ...] = ()
-        self._failing = False
+        self.is_heard: bool | None = None
+        """Whether the last ping was answered; None: none has been sent."""
 
     def ticked(self, reasons: Iterable[str]) -> None:
         """A tick has gone through the core; reasons: why we are blind, none if we are not."""
@@ -82,11 +83,11 @@ class Heartbeat:
                     error = f"answered {answer.status}"
         except Exception as exc:  # whatever it is: the risk loop must not end with it
             error = _why(exc)
-        if error is not None and not self._failing:
+        if error is not None and self.is_heard is not False:
             self._log.warning("heartbeat not sent", to=str(self._url), reason=error)
-        if error is None and self._failing:
+        if error is None and self.is_heard is False:
             self._log.info("heartbeat sent again", to=str(self._url))
-        self._failing = error is not None
+        self.is_heard = error is None
         return error is None
 
 

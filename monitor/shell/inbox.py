@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 from monitor.events import Event, MarkPrice
@@ -17,6 +18,11 @@ class Inbox:
         self._marks: dict[tuple[str, str], MarkPrice] = {}
         self._events: list[Event] = []
         self._filled = asyncio.Event()
+        self._filled_at = 0.0
+        self.arrived = 0.0
+        """When the first of what was last taken came (monotonic seconds)."""
+        self.marks = 0
+        """How many marks were in it."""
 
     def put(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -26,13 +32,15 @@ class Inbox:
                     self._marks[event.market, event.symbol] = event
             else:
                 self._events.append(event)
-        if self._events or self._marks:
+        if (self._events or self._marks) and not self._filled.is_set():
+            self._filled_at = time.monotonic()
             self._filled.set()
 
     async def take(self) -> list[Event]:
         """Wait until something has happened, and take all of it: account events first, then marks."""
         await self._filled.wait()
         self._filled.clear()
+        self.arrived, self.marks = self._filled_at, len(self._marks)
         events = [*self._events, *self._marks.values()]
         self._events.clear()
         self._marks.clear()

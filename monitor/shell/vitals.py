@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from monitor.events import Vitals
@@ -14,9 +15,14 @@ _STATM = Path("/proc/self/statm")
 
 
 class Pulse:
-    """Measures how late the event loop comes to what is due, by setting itself a timer ten times a second."""
+    """Measures how late the event loop comes to what is due, by setting itself a timer ten times a second.
 
-    def __init__(self) -> None:
+    Args:
+        on_lag: Called with each lag (seconds).
+    """
+
+    def __init__(self, on_lag: Callable[[float], None] = lambda lag_s: None) -> None:
+        self._on_lag = on_lag
         self._started = time.monotonic()
         self._due = self._started
         self._lag_s = 0.0
@@ -26,7 +32,9 @@ class Pulse:
         while True:
             self._due = time.monotonic() + _SAMPLE_S
             await asyncio.sleep(_SAMPLE_S)
-            self._lag_s = max(self._lag_s, time.monotonic() - self._due)
+            lag_s = max(0.0, time.monotonic() - self._due)
+            self._lag_s = max(self._lag_s, lag_s)
+            self._on_lag(lag_s)
 
     def take(self) -> Vitals:
         """The vitals now, with the longest lag since they were last taken."""
