@@ -20,7 +20,7 @@ STUCK_AFTER_S = 10.0
 _FINE = (LinkState.LIVE, LinkState.IDLE)
 
 
-class Standing(Struct, frozen=True):
+class DaemonState(Struct, frozen=True):
     """What the daemon knows of itself, beside the core.
 
     Args:
@@ -45,27 +45,27 @@ class Standing(Struct, frozen=True):
     is_heartbeat_heard: bool | None
 
 
-def health(core: Core, standing: Standing, now: Now) -> dict[str, Any]:
+def health(core: Core, daemon: DaemonState, now: Now) -> dict[str, Any]:
     """Whether the daemon works, by what systemd's watchdog goes by: `ok`, or `stuck` and to be started anew.
 
     It tells nothing of accounts: anybody may ask.
     """
-    reasons = _stuck(standing)
+    reasons = _stuck(daemon)
     if undeclared(core, now):
         reasons.append("a lost link has not been told of")
-    return {"status": "stuck" if reasons else "ok", "reasons": reasons, "tick_age_s": round(standing.tick_age_s, 3)}
+    return {"status": "stuck" if reasons else "ok", "reasons": reasons, "tick_age_s": round(daemon.tick_age_s, 3)}
 
 
-def readiness(core: Core, standing: Standing, now: Now) -> dict[str, Any]:
+def readiness(core: Core, daemon: DaemonState, now: Now) -> dict[str, Any]:
     """Whether what is published can be relied on, by what the heartbeat goes by.
 
     `ready`, or `starting`, `blind`, `stuck`. A link that is told of as stale blinds all the same.
     """
     blind = blindness(core, now)
-    if standing.is_broker_missed:
+    if daemon.is_broker_missed:
         blind.append("broker away")
-    stuck = _stuck(standing)
-    waits = [] if standing.is_settled else ["not every link has been proved yet, or told of as stale"]
+    stuck = _stuck(daemon)
+    waits = [] if daemon.is_settled else ["not every link has been proved yet, or told of as stale"]
     status = "stuck" if stuck else "starting" if waits else "blind" if blind else "ready"
     links = [
         {"account": link.account, "link": link.name, "state": info.state.value, "age_s": round(age, 3)}
@@ -75,12 +75,12 @@ def readiness(core: Core, standing: Standing, now: Now) -> dict[str, Any]:
         "status": status,
         "reasons": [*stuck, *waits, *blind],
         "links": links,
-        "broker_away_s": round(standing.broker_away_s, 3),
+        "broker_away_s": round(daemon.broker_away_s, 3),
     }
 
 
-def _stuck(standing: Standing) -> list[str]:
-    return ["no tick has gone through the core"] if standing.tick_age_s > STUCK_AFTER_S else []
+def _stuck(daemon: DaemonState) -> list[str]:
+    return ["no tick has gone through the core"] if daemon.tick_age_s > STUCK_AFTER_S else []
 
 
 def declared_after_s(rule: DataStaleRule) -> float:

@@ -18,7 +18,7 @@ from monitor.accounts import WatchedAccount
 from monitor.core import Core
 from monitor.effects import INSTANCE
 from monitor.events import LinkId, LinkState, Now
-from monitor.liveness import Standing, blindness
+from monitor.liveness import DaemonState, blindness
 from monitor.risk import EXACT
 from monitor.risk.report import PoolRisk, PositionRisk
 from monitor.rules import Severity
@@ -193,7 +193,7 @@ class Metrics:
             for figure in drift.__struct_fields__:
                 self._put("drift_ratio", (*name, pool_id, figure), getattr(drift, figure))
 
-    def take_instance(self, core: Core, standing: Standing, tally: Tally, version: str, now: Now) -> None:
+    def take_instance(self, core: Core, daemon: DaemonState, tally: Tally, version: str, now: Now) -> None:
         """What accounts share, all incidents, and the daemon itself."""
         for link in sorted({account.setup.market_link for account in core.accounts.values()}):
             self._take_link(core, link, now)
@@ -215,15 +215,15 @@ class Metrics:
         self._durations("tick_to_decision_seconds", tally.decisions)
         self._durations("tick_to_publish_seconds", tally.publications)
         self._durations("loop_delay_seconds", tally.loop_delays)
-        self._put("core_tick_age_seconds", (), standing.tick_age_s)
-        self._put("blind", (), bool(blindness(core, now)) or not standing.is_settled)
-        self._put("broker_connected", (), standing.is_broker_connected)
-        self._put("broker_away_seconds", (), standing.broker_away_s)
-        self._put("outbox_messages", (), standing.waiting_messages)
-        self._put("outbox_events", (), standing.waiting_events)
-        self._put("outbox_oldest_event_age_seconds", (), standing.oldest_event_age_s)
-        self._put("store_usable", (), standing.is_store_usable)
-        self._put("heartbeat_heard", (), standing.is_heartbeat_heard)
+        self._put("core_tick_age_seconds", (), daemon.tick_age_s)
+        self._put("blind", (), bool(blindness(core, now)) or not daemon.is_settled)
+        self._put("broker_connected", (), daemon.is_broker_connected)
+        self._put("broker_away_seconds", (), daemon.broker_away_s)
+        self._put("outbox_messages", (), daemon.waiting_messages)
+        self._put("outbox_events", (), daemon.waiting_events)
+        self._put("outbox_oldest_event_age_seconds", (), daemon.oldest_event_age_s)
+        self._put("store_usable", (), daemon.is_store_usable)
+        self._put("heartbeat_heard", (), daemon.is_heartbeat_heard)
         self._put("build_info", (version,), 1)
 
     def take_process(self, rss_bytes: int | None, cpu_s: float, started_ms: int) -> None:

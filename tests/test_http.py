@@ -22,7 +22,7 @@ from monitor.config import HttpConfig, parse
 from monitor.config_values import Listen, Secret
 from monitor.errors import ConfigError
 from monitor.events import LinkState, Tick
-from monitor.liveness import Standing, health, readiness
+from monitor.liveness import DaemonState, health, readiness
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity, Step
 from monitor.shell import logs, settings
 from monitor.shell.http import HttpServer, Route, as_json
@@ -399,7 +399,7 @@ async def test_health_and_readiness_of_a_daemon_that_sees_and_of_one_that_is_bli
         await eventually(lambda: said("/readyz", 200, "ready"), "it sees again")
 
 
-WELL = Standing(
+WELL = DaemonState(
     tick_age_s=1.2,
     is_settled=True,
     broker_away_s=0,

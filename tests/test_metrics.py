@@ -44,11 +44,11 @@ def names(series: Iterable[tuple[str, object]]) -> set[str]:
     return {name for name, _ in series}
 
 
-def taken(core: Watched, tally: Tally | None = None, **standing: object) -> Series:
+def taken(core: Watched, tally: Tally | None = None, **daemon: object) -> Series:
     metrics = Metrics()
     for account in core.core.accounts.values():
         metrics.take_account(core.core, account, core.now)
-    metrics.take_instance(core.core, structs.replace(WELL, **standing), tally or Tally(), "1.2.3", core.now)
+    metrics.take_instance(core.core, structs.replace(WELL, **daemon), tally or Tally(), "1.2.3", core.now)
     return read(metrics.text())
 
 

@@ -25,7 +25,7 @@ from monitor.core import Core, Kept
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
 from monitor.events import LinkId, LinkState, Now, StoreState, Tick
-from monitor.liveness import Standing, blindness, undeclared
+from monitor.liveness import DaemonState, blindness, undeclared
 from monitor.messages import Identity, Message, Messages
 from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
@@ -209,7 +209,7 @@ class Daemon:
 
             self._hub = Hub()
             token = None if config.token is None else self._found[config.token]
-            endpoints = Endpoints(self._core, self._tally, self._standing)
+            endpoints = Endpoints(self._core, self._tally, self._state)
             self._http = HttpServer(config, token, endpoints.routes())
 
     def _make_recorder(self, identity: Identity, kept: Kept) -> None:
@@ -384,10 +384,10 @@ class Daemon:
 
     # ---- over HTTP ----
 
-    def _standing(self, here: Now) -> Standing:
+    def _state(self, here: Now) -> DaemonState:
         away_s = self._broker_away_s(here)
         oldest_ms = self._outbox.oldest_event_ms
-        return Standing(
+        return DaemonState(
             tick_age_s=here.mono - self._ticked_at,
             is_settled=self._ready,
             broker_away_s=away_s,

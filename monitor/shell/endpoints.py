@@ -11,7 +11,7 @@ from aiohttp import web
 from monitor import __version__
 from monitor.core import Core
 from monitor.events import Now
-from monitor.liveness import Standing, health, readiness
+from monitor.liveness import DaemonState, health, readiness
 from monitor.metrics import Metrics
 from monitor.shell.clock import now
 from monitor.shell.http import Route, as_json
@@ -28,13 +28,13 @@ class Endpoints:
     """Answers from the core as it is when it is asked.
 
     Args:
-        standing: Asked each time.
+        state: Asked each time.
     """
 
-    def __init__(self, core: Core, tally: Tally, standing: Callable[[Now], Standing]) -> None:
+    def __init__(self, core: Core, tally: Tally, state: Callable[[Now], DaemonState]) -> None:
         self._core = core
         self._tally = tally
-        self._standing = standing
+        self._state = state
         self._started_ms = now().wall_ms
         self._scraping = asyncio.Lock()
         self._scraped, self._scraped_at = "", float("-inf")
@@ -48,12 +48,12 @@ class Endpoints:
 
     async def _healthz(self, request: web.Request) -> web.Response:
         here = now()
-        said = health(self._core, self._standing(here), here)
+        said = health(self._core, self._state(here), here)
         return as_json(said, 200 if said["status"] == "ok" else 503)
 
     async def _readyz(self, request: web.Request) -> web.Response:
         here = now()
-        said = readiness(self._core, self._standing(here), here)
+        said = readiness(self._core, self._state(here), here)
         return as_json(said, 200 if said["status"] == "ready" else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -70,6 +70,6 @@ class Endpoints:
             if number % _ACCOUNTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         here = now()
-        metrics.take_instance(self._core, self._standing(here), self._tally, __version__, here)
+        metrics.take_instance(self._core, self._state(here), self._tally, __version__, here)
         metrics.take_process(rss_bytes(), time.process_time(), self._started_ms)
         return metrics.text()
