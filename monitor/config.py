@@ -74,6 +74,8 @@ class MqttConfig(Struct, frozen=True):
     timeout_s: float = 5
     reconnect_max_s: float = 30
     inflight: int = 32
+    discovery: bool = False
+    discovery_prefix: str = "homeassistant"
 
 
 class AccountConfig(Struct, frozen=True):
@@ -360,6 +362,8 @@ _MQTT: Kinds = {
     "timeout_s": as_seconds(0.1, 600),
     "reconnect_max_s": as_seconds(0.1, 3600),
     "inflight": as_whole(1, 1000),
+    "discovery": as_flag,
+    "discovery_prefix": as_prefix,
 }
 _LINKS: Kinds = {
     "tick_s": as_seconds(0.01, 5),

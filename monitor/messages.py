@@ -46,6 +46,7 @@ from monitor.events import Vitals
 from monitor.forced import ForcedReport
 from monitor.incidents import IncidentKey
 from monitor.moves import PoolMove
+from monitor.names import slug
 from monitor.risk.attribution import Cause, share
 from monitor.risk.drift import Drift
 from monitor.risk.margin import RATIO_CAP
@@ -67,6 +68,7 @@ class Message(Struct, frozen=True):
         rank: Severity rank: of two that wait, the higher goes first.
         event_id: Set for events alone: they are kept until the broker has them.
         incident_id: Events of one incident keep their order.
+        can_wait: It is a state that goes only when nothing else waits.
         opened_ms: What the incident is named after.
         at_ms: When it happened.
     """
@@ -80,6 +82,7 @@ class Message(Struct, frozen=True):
     incident_id: str | None = None
     opened_ms: int = 0
     at_ms: int = 0
+    can_wait: bool = False
 
     @property
     def line(self) -> str:
@@ -124,6 +127,7 @@ class Identity(Struct, frozen=True):
     Args:
         instance: Name of this daemon, in every payload.
         boot_id: Of this run; `seq` counts within it.
+        discovery_prefix: Below which Home Assistant looks for configs.
     """
 
     prefix: str
@@ -131,6 +135,7 @@ class Identity(Struct, frozen=True):
     version: str
     boot_id: str
     started_ms: int
+    discovery_prefix: str = "homeassistant"
 
 
 class Messages:
@@ -151,6 +156,16 @@ class Messages:
     def status_topic(self) -> str:
         return f"{self._id.prefix}/status"
 
+    def summary_topic(self, account: str) -> str:
+        return f"{self._id.prefix}/{account}/summary"
+
+    def health_topic(self, account: str) -> str:
+        return f"{self._id.prefix}/{account}/health"
+
+    def events_filter(self, account: str) -> str:
+        """All events of an account."""
+        return f"{self._id.prefix}/{account}/event/#"
+
     def incident_topic(self, key: IncidentKey) -> str:
         return f"{self._id.prefix}/{key.account}/incident/{key.rule}/{key.subject}"
 
@@ -159,6 +174,13 @@ class Messages:
 
     def position_topic(self, account: str, row: str) -> str:
         return f"{self._id.prefix}/{account}/position/{row}"
+
+    def node(self, account: str) -> str:
+        """How an account's device is called at Home Assistant."""
+        return f"{_node_prefix(self._id.prefix)}{account}"
+
+    def discovery_topic(self, component: str, account: str, object_id: str) -> str:
+        return f"{self._id.discovery_prefix}/{component}/{self.node(account)}/{object_id}/config"
 
     # ---- effects ----
 
@@ -328,7 +350,7 @@ class Messages:
         return data
 
     def _incident_over(self, effect: IncidentOver) -> list[Message]:
-        return [_emptied(self.incident_topic(effect.key))]
+        return [emptied(self.incident_topic(effect.key))]
 
     def _pool(self, state: PoolState) -> list[Message]:
         return [self._retained(self.pool_topic(state.account.name, state.risk.pool.id), self.pool(state), qos=0)]
@@ -436,10 +458,10 @@ class Messages:
         }
 
     def _pool_gone(self, effect: PoolGone) -> list[Message]:
-        return [_emptied(self.pool_topic(effect.account, effect.pool))]
+        return [emptied(self.pool_topic(effect.account, effect.pool))]
 
     def _position_gone(self, effect: PositionGone) -> list[Message]:
-        return [_emptied(self.position_topic(effect.account, row_slug(effect.key)))]
+        return [emptied(self.position_topic(effect.account, row_slug(effect.key)))]
 
     def _summary(self, state: SummaryState) -> list[Message]:
         payload = {
@@ -459,7 +481,7 @@ class Messages:
             "as_of": rfc3339(state.as_of_ms),
             "valid_for_s": VALID_FOR_S,
         }
-        return [self._retained(f"{self._id.prefix}/{state.account.name}/summary", payload)]
+        return [self._retained(self.summary_topic(state.account.name), payload)]
 
     def _health(self, state: HealthState) -> list[Message]:
         payload = {
@@ -483,7 +505,7 @@ class Messages:
             "as_of": rfc3339(state.as_of_ms),
             "valid_for_s": VALID_FOR_S,
         }
-        return [self._retained(f"{self._id.prefix}/{state.account}/health", payload)]
+        return [self._retained(self.health_topic(state.account), payload)]
 
     def _retained(self, topic: str, payload: Payload, severity: Severity = Severity.OK, qos: int = 1) -> Message:
         return Message(topic, msgspec.json.encode(payload), True, qos, severity)
@@ -595,5 +617,36 @@ def _pool_reason(missing: tuple[str, ...], positions: bool) -> str | None:
     return None if positions else "no_positions"
 
 
-def _emptied(topic: str) -> Message:
-    return Message(topic, b"", retain=True, qos=1)
+def emptied(topic: str, can_wait: bool = False) -> Message:
+    """There is nothing at this topic any more."""
+    return Message(topic, b"", retain=True, qos=1, can_wait=can_wait)
+
+
+# ---- topics that are listened to ----
+
+
+def birth_topic(discovery_prefix: str) -> str:
+    """Where Home Assistant says that it has started."""
+    return f"{discovery_prefix}/status"
+
+
+def retained_filters(prefix: str, discovery_prefix: str) -> tuple[str, str]:
+    """Everything of ours that may be retained, and what is others'."""
+    return f"{prefix}/#", f"{discovery_prefix}/+/+/+/config"
+
+
+def retained_by(topic: str, prefix: str, discovery_prefix: str) -> str | None:
+    """The account of which a retained topic tells; None: of none, or it is not ours."""
+    found = place(prefix, topic)
+    if found is not None:
+        return found.account
+    head, _, rest = topic.partition(f"{discovery_prefix}/")
+    parts = rest.split("/")
+    node = _node_prefix(prefix)
+    is_ours = not head and len(parts) == 4 and parts[1].startswith(node) and parts[3] == "config"
+    return parts[1].removeprefix(node) if is_ours else None
+
+
+def _node_prefix(prefix: str) -> str:
+    """A slug has no underscore, so that one prefix is never the beginning of another."""
+    return f"{slug(prefix)}_"

@@ -2,6 +2,7 @@
 
 Pure: it decides what is sent next; `shell/broker.py` sends. A topic is either a state or an event, never both. After
 an outage the states go first, then events, the most severe first; the events of one rule and subject keep their order.
+What can wait goes when nothing else does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Iterable
 from itertools import count
 
 from monitor.messages import Message
+
+_MOST_PATIENT = 8
+"""How much of what can wait may be under way at once: an event that comes next finds room."""
 
 
 class _Line:
@@ -57,6 +61,7 @@ class Outbox:
     def __init__(self) -> None:
         self.states: dict[str, Message] = {}
         self._due: dict[str, None] = {}
+        self._patient: dict[str, None] = {}
         self._events: dict[str, _Line] = {}
         self._released: set[str] = set()
         self._heads: list[tuple[int, int, str]] = []
@@ -69,7 +74,7 @@ class Outbox:
         for message in messages:
             if message.event_id is None or message.incident_id is None:
                 self.states[message.topic] = message
-                self._due[message.topic] = None
+                (self._patient if message.can_wait else self._due)[message.topic] = None
             else:
                 self._events.setdefault(message.line, _Line()).append(message)
 
@@ -92,16 +97,21 @@ class Outbox:
             if message.incident_id is not None:
                 self._queue(message.line)
         self._flying.clear()
-        self._due = dict.fromkeys(self.states)
+        self._due = {topic: None for topic, message in self.states.items() if not message.can_wait}
+        self.renew()
         self._catching_up = True
+
+    def renew(self) -> None:
+        """Say all that can wait anew."""
+        self._patient = {topic: None for topic, message in self.states.items() if message.can_wait}
 
     def take(self) -> Message | None:
         """The next message to send; None: nothing waits that could be sent now."""
         message = None
         if self._catching_up:
-            message = self._next_state()
+            message = self._next_state(self._due)
             self._catching_up = message is not None
-        message = message or self._next_event() or self._next_state()
+        message = message or self._next_event() or self._next_state(self._due) or self._next_patient()
         if message is not None:
             self._flying[message.event_id or message.topic] = message
         return message
@@ -113,6 +123,7 @@ class Outbox:
             if not message.payload and self.states.get(message.topic) is message:
                 del self.states[message.topic]
                 self._due.pop(message.topic, None)
+                self._patient.pop(message.topic, None)
             return
         self._released.discard(message.event_id)
         waiting = self._events.get(message.line)
@@ -134,7 +145,8 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Events and states that the broker does not have yet."""
-        return self.waiting_events + len(self._due) + sum(m.event_id is None for m in self._flying.values())
+        due = len(self._due) + len(self._patient)
+        return self.waiting_events + due + sum(m.event_id is None for m in self._flying.values())
 
     @property
     def waiting_events(self) -> int:
@@ -165,9 +177,14 @@ class Outbox:
                 return first
         return None
 
-    def _next_state(self) -> Message | None:
-        for topic in self._due:
+    def _next_state(self, due: dict[str, None]) -> Message | None:
+        for topic in due:
             if topic not in self._flying:  # of one topic, one at a time: an older state never overtakes
-                del self._due[topic]
+                del due[topic]
                 return self.states[topic]
         return None
+
+    def _next_patient(self) -> Message | None:
+        if not self._patient or sum(message.can_wait for message in self._flying.values()) >= _MOST_PATIENT:
+            return None
+        return self._next_state(self._patient)

@@ -45,6 +45,7 @@ class Published:
         self.health_due: set[str] = set()
         self._summary_at: dict[str, float] = {}
         self._health_at: dict[str, float] = {}
+        self._pool_at: dict[tuple[str, str], float] = {}
         self._freshness: dict[str, str] = {}
         self.facts: dict[tuple[str, str], Mapping[PositionKey, object]] = {}
         self._vitals: Vitals | None = None
@@ -55,6 +56,14 @@ class Published:
 
     def takes_health(self, account: str, now: Now) -> bool:
         return _is_due(account, self.health_due, self._health_at, self.every_s, now)
+
+    def takes_pool(self, account: str, pool_id: str, is_new: bool, now: Now) -> bool:
+        """Whether a pool is due: it is new or changed, or was last published long ago."""
+        key = account, pool_id
+        if not is_new and now.mono - self._pool_at.get(key, -self.every_s) < self.every_s:
+            return False
+        self._pool_at[key] = now.mono
+        return True
 
     def take_vitals(self, vitals: Vitals) -> None:
         """How the daemon fares now."""
@@ -138,9 +147,11 @@ def _pools(
         facts = {p.key: _facts(account, p) for p in risk.pool.positions}
         is_new = published.facts.get((account.name, pool_id), facts) != facts
         published.facts[account.name, pool_id] = facts
-        if pool_id not in account.unpublished and not flipped and not is_new:
+        is_new = is_new or flipped or pool_id in account.unpublished
+        if not published.takes_pool(account.name, pool_id, is_new, now):
             continue
-        published.summary_due.add(account.name)
+        if is_new:
+            published.summary_due.add(account.name)
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
         yield from states(account, risk, severity, ages, now)
         account.published[pool_id] = frozenset(p.position.key for p in risk.positions)

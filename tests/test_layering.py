@@ -47,7 +47,7 @@ LAYERS = (
     {"config_rules"},
     {"config_values"},
     {"standing"},
-    {"snapshot", "outbox", "board", "metrics", "steering", "replaying", "retained"},
+    {"snapshot", "outbox", "board", "metrics", "steering", "replaying", "retained", "discovery"},
     {"messages", "liveness", "recording", "tally"},
     {"core"},
     {

@@ -10,7 +10,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 
 from monitor.config import MqttConfig
 from monitor.errors import innermost
-from monitor.messages import Message
+from monitor.messages import Message, birth_topic, retained_by, retained_filters
 from monitor.outbox import Outbox
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
@@ -73,7 +73,7 @@ class Broker:
         self._window = config.inflight
         self.connected = False
         self.seen: set[str] = set()
-        """Retained topics that were found under our prefix when we first connected."""
+        """Retained topics of ours that were found when we first connected."""
 
     def wake(self) -> None:
         """Something was put into the outbox."""
@@ -213,9 +213,12 @@ class Broker:
         await client.publish(message.topic, message.payload, message.qos, message.retain, properties)
 
     async def _receive(self, client: aiomqtt.Client, version: str) -> None:
-        """Notice a lost connection at once, and an old session's will that speaks over us."""
+        """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
         commands = f"{self._config.prefix}/cmd/"
+        birth = birth_topic(self._config.discovery_prefix)
         await client.subscribe(self._online.topic, qos=1)
+        if self._config.discovery:
+            await client.subscribe(birth, qos=1)
         if self._on_command is not None:
             await client.subscribe(f"{commands}+", qos=1)
         async for message in client.messages:
@@ -227,24 +230,26 @@ class Broker:
                 # One that is kept at the broker would be obeyed again and again, long after it was meant.
                 if self._on_command is not None and not message.retain and isinstance(message.payload, bytes):
                     self._on_command(topic.removeprefix(commands), message.payload)
-            elif message.retain and message.payload:
+            elif topic == birth:
+                if message.payload == b"online" and not message.retain:  # a retained one comes when we connect
+                    self._outbox.renew()
+                    self.wake()
+            elif message.retain and message.payload and self.account_of(topic) is not None:
                 self.seen.add(topic)
 
     async def _look_for_ghosts(self, client: aiomqtt.Client) -> None:
-        """Learn which retained topics an earlier run has left under our prefix."""
-        everything = f"{self._config.prefix}/#"
-        await client.subscribe(everything, qos=0)
+        """Learn which retained topics of ours an earlier run has left, under our prefix and at Home Assistant's."""
+        filters = retained_filters(self._config.prefix, self._config.discovery_prefix)
+        for each in filters:
+            await client.subscribe(each, qos=0)
         await asyncio.sleep(_GHOST_WINDOW_S)
-        await client.unsubscribe(everything)
+        for each in filters:
+            await client.unsubscribe(each)
         self._ghosts_wanted = False
 
-    def ghosts(self, alive: Collection[str]) -> list[str]:
-        """Retained topics of pools, positions and incidents found at the start that nobody of ours stands for."""
-        kinds = ("pool", "position", "incident", "summary", "health")
-        depth = self._config.prefix.count("/") + 2
-        return [
-            t for t in sorted(self.seen) if t not in alive and t.count("/") >= depth and t.split("/")[depth] in kinds
-        ]
+    def account_of(self, topic: str) -> str | None:
+        """The account of which a retained topic tells; None: of none, or it is not ours."""
+        return retained_by(topic, self._config.prefix, self._config.discovery_prefix)
 
     @property
     def knows_ghosts(self) -> bool:

@@ -22,11 +22,12 @@ from monitor import __version__, steering
 from monitor.config import Config
 from monitor.config_values import Secret
 from monitor.core import Core, Kept
+from monitor.discovery import Discovery
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
 from monitor.events import LinkId, LinkState, Now, StoreState, Tick
 from monitor.liveness import DaemonState, blindness, undeclared
-from monitor.messages import Identity, Message, Messages
+from monitor.messages import Identity, Message, Messages, emptied
 from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
 from monitor.rules import RuleBook, Severity
@@ -90,6 +91,7 @@ class Daemon:
         self._failure: Exception | None = None
         self._tally = Tally()
         self._pulse = Pulse(self._tally.loop_delays.observe)
+        self._discovery: Discovery | None = None
         self._recorder: FlightRecorder | None = None
         self._heartbeat: Heartbeat | None = None
         self._webhook: Webhook | None = None
@@ -119,8 +121,13 @@ class Daemon:
             version=__version__,
             boot_id=secrets.token_hex(8),
             started_ms=started.wall_ms,
+            discovery_prefix=self._config.mqtt.discovery_prefix,
         )
         self._messages = Messages(identity, self._config.rules)
+        if self._config.mqtt.discovery:
+            setup = self._config.setup
+            self._discovery = Discovery(identity, self._messages, setup.accounts, setup.rules)
+            self._outbox.put(self._discovery.standing())
         kept = _as_kept(found)
         self._core = Core(self._config.setup, started, kept)
         self._make_recorder(identity, kept)
@@ -176,6 +183,9 @@ class Daemon:
             return  # they are taken with the config, once a slow disk has answered
         self._core.take_rules(rules)
         self._messages.take_rules(rules)
+        if self._discovery is not None:
+            self._outbox.put(self._discovery.take_rules(rules))
+            self._broker.wake()
         if self._recorder is not None:
             self._recorder.take_rules(rules)
 
@@ -282,6 +292,8 @@ class Daemon:
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         events = tuple(message for message in messages if message.event_id is not None)
         self._publish(messages)
+        if self._discovery is not None:
+            self._outbox.put(message for effect in effects for message in self._discovery.of(effect))
         if self._recorder is not None:
             self._recorder.happened(effects)
         self._tally.caused((event.event_id for event in events), self._inbox.arrived)
@@ -464,13 +476,9 @@ class Daemon:
         unknown = {a.name for a in self._core.accounts.values() if not a.known}
         alive = {self._messages.incident_topic(incident.key) for incident in self._core.incidents}
         alive |= set(self._outbox.states)
-        ghosts = [
-            topic
-            for topic in self._broker.ghosts(alive)
-            if not any(topic.startswith(f"{self._config.mqtt.prefix}/{name}/") for name in unknown)
-        ]
+        ghosts = [topic for topic in sorted(self._broker.seen - alive) if self._broker.account_of(topic) not in unknown]
         self._swept = not unknown
-        self._publish([Message(topic, b"", True, 1) for topic in ghosts])
+        self._outbox.put(emptied(topic) for topic in ghosts)  # who reads along here has never seen them
         self._broker.seen.difference_update(ghosts)
         if ghosts:
             self._log.info("ghost topics removed", topics=ghosts)
