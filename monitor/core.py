@@ -383,7 +383,7 @@ class Core:
                 self._holders.setdefault((market, what), {})[account.name, pool.id] = None
         if market not in self._watched or account.needed != needed:
             self._watch(market, now)
-        self.reporter.effects += publication.gone(account)
+        self.reporter.effects += publication.gone(account, self.published)
 
     def _watch(self, market: str, now: Now) -> None:
         """Say what the market link has to bring, where that has changed."""

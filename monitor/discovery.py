@@ -169,22 +169,20 @@ class Discovery:
             "entity_category": "diagnostic",
         }
         yield _Entity("binary_sensor", "alive", alive)
-        vitals = f"{_GUARD}{{% set of = value_json.heartbeat %}}{{{{ %s if of else None }}}}{_END}"
-        lag = {
-            "name": "Event loop lag",
-            **self._state(health, vitals % "of.loop_lag_ms"),
-            **_measurement("ms", 0, device_class="duration"),
-            "entity_category": "diagnostic",
-        }
-        yield _Entity("sensor", "loop_lag", lag)
-        memory = {
-            "name": "Memory",
-            **self._state(health, vitals % "of.rss_bytes"),
-            **_measurement("B", 0, device_class="data_size"),
-            "entity_category": "diagnostic",
-        }
-        yield _Entity("sensor", "memory", memory)
+        yield self._vital("loop_lag", "Event loop lag", "loop_lag_ms", _measurement("ms", 0, device_class="duration"))
+        yield self._vital("memory", "Memory", "rss_bytes", _measurement("B", 0, device_class="data_size"))
         yield self._events(INSTANCE)
+
+    def _vital(self, object_id: str, name: str, key: str, measurement: Config) -> _Entity:
+        """How the daemon fares."""
+        template = _value(f"None if value_json.heartbeat is none else value_json.heartbeat.{key}")
+        config = {
+            "name": name,
+            **self._state(self._messages.health_topic(INSTANCE), template),
+            **measurement,
+            "entity_category": "diagnostic",
+        }
+        return _Entity("sensor", object_id, config)
 
     def _of_account(self, account: str) -> Iterator[_Entity]:
         summary = self._messages.summary_topic(account)

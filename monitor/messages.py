@@ -639,7 +639,7 @@ def retained_by(topic: str, prefix: str, discovery_prefix: str) -> str | None:
     """The account of which a retained topic tells; None: of none, or it is not ours."""
     found = place(prefix, topic)
     if found is not None:
-        return found.account
+        return found.account or None
     head, _, rest = topic.partition(f"{discovery_prefix}/")
     parts = rest.split("/")
     node = _node_prefix(prefix)

@@ -124,11 +124,12 @@ def due(
         yield _health(INSTANCE, links, {}, live, published.vitals_since_health(INSTANCE), now)
 
 
-def gone(account: WatchedAccount) -> Iterator[Effect]:
+def gone(account: WatchedAccount, published: Published) -> Iterator[Effect]:
     """Topics of pools and positions that are not there any more."""
     still = {p.key for pool in account.pools.values() for p in pool.positions}
     for pool_id, keys in list(account.published.items()):
         if pool_id not in account.pools:
+            published.summary_due.add(account.name)
             yield PoolGone(account.name, pool_id)
         for key in sorted(keys - still):
             yield PositionGone(account.name, key)

@@ -236,7 +236,7 @@ class Listener:
             return  # what somebody says to the daemon, not what it says
         heard = Heard(str(message.topic), payload, message.retain, message.qos, time.monotonic(), properties)
         self.heard.append(heard)
-        is_event = "/event/" in heard.topic
+        is_event = heard.topic.split("/")[-3:][0] == "event"
         if is_event == heard.retain:
             self.wrong.append(f"retain={heard.retain} on {heard.topic}")
         if is_event:

@@ -579,6 +579,15 @@ def test_states_are_published_on_a_tick_and_only_where_something_changed() -> No
     assert idle == []
 
 
+def test_the_last_position_leaves_the_summary_at_once() -> None:
+    """For half a minute it said that one is open, with a loss that had been taken."""
+    core = in_danger()
+    core.step(*gone_by(core, "900"))
+    (summary,) = (e for e in core.step(Tick()) if isinstance(e, SummaryState))
+
+    assert (summary.open_positions, summary.unrealized_pnl, summary.worst_ratio) == (0, {}, 0)
+
+
 def test_a_summary_comes_at_least_every_half_minute() -> None:
     """Proof of life, whether or not anything happens."""
     core = Watched()

@@ -273,3 +273,53 @@ def test_no_event_is_ever_lost_or_out_of_order(happened: list[tuple[str, int, in
         assert mine == sorted(mine, key=lambda payload: int(payload.partition(b".")[2]))
     assert {t: shown.get(t, b"") for t in newest} == newest
     assert outbox.waiting == 0
+
+
+# ---- what can wait ----
+
+
+def patient(topic: str, payload: bytes = b"1") -> Message:
+    return Message(topic, payload, True, 1, can_wait=True)
+
+
+def test_what_can_wait_goes_when_nothing_else_does() -> None:
+    """Hundreds of configs for a dashboard must not stand before one alert."""
+    outbox = full(patient("c", b"config"), state("a", b"state"), event("x", 1))
+
+    assert drain(outbox) == [b"x.1", b"state", b"config"]
+
+
+def test_what_can_wait_leaves_room_for_what_cannot() -> None:
+    """An event that comes while a burst of configs is under way does not wait for all of them to be acknowledged."""
+    outbox = full(*(patient(f"c/{number}") for number in range(100)))
+    under_way = [message for _ in range(100) if (message := outbox.take()) is not None]
+
+    assert 0 < len(under_way) < 16
+    put(outbox, event("x", 1))
+    assert outbox.take() == event("x", 1)
+    assert outbox.take() is None
+    for message in under_way:
+        outbox.acknowledged(message)
+    assert len(drain(outbox)) == 100 - len(under_way)
+
+
+def test_over_a_new_connection_what_can_wait_comes_last_and_whole() -> None:
+    """The broker may have forgotten all of it; an alert that was late already must not become later."""
+    outbox = full(patient("c", b"config"), state("a", b"state"))
+    drain(outbox)
+    put(outbox, event("x", 1))
+    outbox.connected()
+
+    assert drain(outbox) == [b"state", b"x.1", b"config"]
+
+
+def test_what_can_wait_is_said_anew_when_somebody_asks() -> None:
+    """Removed ones are not: an empty payload that has arrived is forgotten."""
+    outbox = full(patient("c", b"config"), patient("d", b"gone soon"), state("a", b"state"))
+    drain(outbox)
+    put(outbox, patient("d", b""))
+    drain(outbox)
+    outbox.renew()
+
+    assert outbox.waiting == 1
+    assert drain(outbox) == [b"config"]
