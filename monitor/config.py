@@ -111,6 +111,7 @@ class LinksConfig(Struct, frozen=True):
     keepalive_s: float = 720
     reconcile_s: float = 30
     refresh_s: float = 3600
+    status_s: float = 60
     clock_s: float = 600
     bridge_s: float = 3
     rest_timeout_s: float = 10
@@ -377,6 +378,7 @@ _LINKS: Kinds = {
     "keepalive_s": as_seconds(0.1, 1800),
     "reconcile_s": as_seconds(0.1, 3600),
     "refresh_s": as_seconds(1),
+    "status_s": as_seconds(0.1),
     "clock_s": as_seconds(1),
     "bridge_s": as_seconds(0.1, 600),
     "rest_timeout_s": as_seconds(0.1),

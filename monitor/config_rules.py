@@ -19,6 +19,7 @@ from monitor.rules import (
     ContractStatusRule,
     DataStaleRule,
     FactRule,
+    KeyPermissionsRule,
     Match,
     Rule,
     RuleBook,
@@ -35,6 +36,7 @@ _LARGEST: Mapping[type[Rule], tuple[Decimal | None, str]] = {
     ClockOffsetRule: (None, "milliseconds"),
     ContractStatusRule: (None, "seconds"),
     DataStaleRule: (None, "seconds"),
+    KeyPermissionsRule: (Decimal(2), "1 (it may trade) and 2 (it may move money away)"),
 }
 """The largest value that a rule may measure (None: there is none), and what it measures; others measure fractions."""
 

@@ -33,9 +33,11 @@ from monitor.events import (
     ContractChanged,
     ContractsRead,
     Event,
+    ExchangeStatusRead,
     Fill,
     FundingTermsRead,
     InsuranceFundRead,
+    KeyPermissionsRead,
     LinkId,
     LinkReport,
     LinkState,
@@ -54,6 +56,7 @@ from monitor.events import (
 )
 from monitor.incidents import IncidentKey
 from monitor.judges.daily import Daily, DailyJudge
+from monitor.judges.exchange import ExchangeJudge
 from monitor.judges.forced_orders import ForcedOrdersJudge
 from monitor.judges.funding import FundingJudge
 from monitor.judges.instance import InstanceJudge
@@ -131,6 +134,7 @@ class Core:
         self._funding = FundingJudge(self.reporter)
         self._listings = ListingsJudge(self.reporter)
         self._instance = InstanceJudge(self.reporter, self.accounts)
+        self._exchange = ExchangeJudge(self.reporter, self.accounts)
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
         self._holders: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
         self._dirty: dict[tuple[str, str], None] = {}
@@ -163,7 +167,7 @@ class Core:
         """Whether this run watches what an incident of an earlier one is about."""
         if key.rule not in self.setup.rules.rules:
             return False  # of another version: nothing would ever end it
-        if key.rule == "clock_offset":
+        if key.rule in ("clock_offset", "exchange_status"):
             return any(key.subject == slug(a.setup.market) for a in self.accounts.values())
         if key.account == INSTANCE and key.rule != "data_stale":
             return True
@@ -351,6 +355,12 @@ class Core:
         self.markets[event.market].measured(event.offset_ms, now)
         self._instance.clock(event, now)
 
+    def _key_permissions(self, event: KeyPermissionsRead, now: Now) -> None:
+        self._exchange.permissions(event, now)
+
+    def _exchange_status(self, event: ExchangeStatusRead, now: Now) -> None:
+        self._exchange.status(event, now)
+
     def _store(self, event: StoreState, now: Now) -> None:
         self._instance.store(event, now)
 
@@ -419,6 +429,7 @@ class Core:
                 self._forced_orders.end(account, now)
         self._staleness.judge_all(now)
         self._instance.judge(now)
+        self._exchange.judge(now)
         self.reporter.end_silences(now)
         self.reporter.keep_worst(now)
         self._daily.judge(self.accounts.values(), now)
@@ -441,9 +452,11 @@ _APPLY: dict[type, Callable[[Core, Any, Now], None]] = {
     ConfigTouched: Core._config_touched,
     ContractChanged: Core._contract_changed,
     ContractsRead: Core._contracts,
+    ExchangeStatusRead: Core._exchange_status,
     Fill: Core._fill,
     FundingTermsRead: Core._market_facts,
     InsuranceFundRead: Core._market_facts,
+    KeyPermissionsRead: Core._key_permissions,
     LinkReport: Core._link,
     MarginCall: Core._margin_call,
     MarginTypesRead: Core._margin_types,

@@ -207,6 +207,20 @@ class ClockOffsetRule(Rule, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = _steps(("500", "400", Severity.WARNING), ("2000", "1500", Severity.CRITICAL))
 
 
+class KeyPermissionsRule(Rule, frozen=True, kw_only=True):
+    """What an account's key may do beside reading: 1, it may trade; 2, it may withdraw or transfer."""
+
+    steps: tuple[Step, ...] = _steps(("1", "0.5", Severity.WARNING), ("2", "1.5", Severity.CRITICAL))
+    clear_for_s: float = 0
+    repeat_s: Mapping[str, float] = field(
+        default_factory=lambda: {"warning": 86_400.0, "critical": 14_400.0, "liquidation": 14_400.0}
+    )
+
+
+class ExchangeStatusRule(Rule, frozen=True, kw_only=True):
+    """The exchange says that it is in maintenance."""
+
+
 class StoreUnusableRule(Rule, frozen=True, kw_only=True):
     """The store cannot be opened or written: nothing outlives a restart."""
 
@@ -258,6 +272,8 @@ DEFAULTS: Mapping[str, Rule] = {
     "adl_quantile": AdlQuantileRule(),
     "drift": DriftRule(),
     "bracket_changed": BracketChangedRule(),
+    "key_permissions": KeyPermissionsRule(),
+    "exchange_status": ExchangeStatusRule(),
     "clock_offset": ClockOffsetRule(),
     "store_unusable": StoreUnusableRule(),
 }

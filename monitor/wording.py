@@ -331,6 +331,30 @@ def _clock(story: Story) -> tuple[str, str]:
     return said, f"{said}. Times that are printed are wrong by so much; let the machine's time be synchronised."
 
 
+def _key(story: Story) -> tuple[str, str]:
+    """A key that may do more than read."""
+    where = f"{story.account.name}: the API key"
+    if story.change.kind == "resolved":
+        said = f"{where}: {_ended(story) or 'it may only read, or more is accepted'}"
+        return said, f"{said}."
+    may = {"move money away": story.facts.get("may_move_money"), "trade": story.facts.get("may_trade")}
+    still = "still " if story.change.kind in ("improved", "repeated") else ""
+    title = f"{where} may {still}{' and '.join(what for what, names in may.items() if names)}"
+    names = "; ".join(str(names) for names in may.values() if names)
+    remedy = "Take that from it in the exchange's API management, or make one that may only read."
+    return title, f"{title} ({names}). {remedy} Where it is meant: accept_trading_key = true."
+
+
+def _exchange(story: Story) -> tuple[str, str]:
+    """The exchange in maintenance."""
+    where = f"the exchange ({story.change.incident.subject})"
+    if story.change.kind == "resolved":
+        said = f"{where}: {_ended(story) or 'it works as usual again'}"
+        return said, f"{said}."
+    said = f"{where} says: {story.facts.get('reason')}"
+    return said, f"{said}. Until that is over, positions may be out of reach, and data late."
+
+
 def _store(story: Story) -> tuple[str, str]:
     """The store that cannot be used."""
     if story.change.kind == "resolved":
@@ -359,6 +383,8 @@ _FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
     "auto_exchange": _debt,
     "bracket_changed": _brackets,
     "hedge_broken": _hedge,
+    "key_permissions": _key,
+    "exchange_status": _exchange,
     "clock_offset": _clock,
     "store_unusable": _store,
 }

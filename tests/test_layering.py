@@ -52,6 +52,7 @@ LAYERS = (
     {"core"},
     {
         "judges.daily",
+        "judges.exchange",
         "judges.levels",
         "judges.moved",
         "judges.funding",

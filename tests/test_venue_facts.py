@@ -19,9 +19,11 @@ from monitor.events import (
     ContractsRead,
     Event,
     ExchangeFigures,
+    ExchangeStatusRead,
     Fill,
     FundingTermsRead,
     InsuranceFundRead,
+    KeyPermissionsRead,
     MarkPrice,
     OrdersCancelled,
     PositionKey,
@@ -73,8 +75,8 @@ def read(path: str, body: str, venue: Venue = USDM) -> list[Event]:
 
 def asked(venue: Venue) -> list[Request]:
     r = venue.requests
-    rates = [] if r.rates is None else [r.rates]
-    return [r.contracts, r.marks, *r.account, *r.reconcile, r.forced, *rates, *r.market_facts, *r.account_facts]
+    some = [request for request in (r.rates, r.status) if request is not None]
+    return [r.contracts, r.marks, *r.account, *r.reconcile, r.forced, *some, *r.market_facts, *r.account_facts]
 
 
 # ---- rates of collateral ----
@@ -396,6 +398,45 @@ def test_a_sign_that_misreads_is_refused(frame: str) -> None:
     """The feed then asks for the truth anew."""
     with pytest.raises(DecodeError):
         private(frame)
+
+
+# ---- the wallet's host ----
+
+PERMISSIONS = """{"ipRestrict":false,"createTime":1698645219000,"enableReading":true,"enableWithdrawals":%s,
+"enableInternalTransfer":false,"enableMargin":false,"enableFutures":%s,"permitsUniversalTransfer":false,
+"enableVanillaOptions":false,"enableFixApiTrade":false,"enableFixReadOnly":true,"enableSpotAndMarginTrading":false,
+"enablePortfolioMarginTrading":%s}"""
+
+
+@pytest.mark.parametrize("venue", [USDM, COINM], ids=lambda venue: venue.name)
+def test_what_a_key_may_do_beside_reading_is_told_apart(venue: Venue) -> None:
+    """To read is what it is for, by FIX too; the rest is to trade, or to move money away."""
+    path = "/sapi/v1/account/apiRestrictions"
+
+    assert read(path, PERMISSIONS % ("false", "false", "false"), venue) == [
+        KeyPermissionsRead("main", (), (), ip_restricted=False, portfolio_margin=False)
+    ]
+    assert read(path, PERMISSIONS % ("true", "true", "true"), venue) == [
+        KeyPermissionsRead(
+            "main", ("enableFutures", "enablePortfolioMarginTrading"), ("enableWithdrawals",), False, True
+        )
+    ]
+
+
+@pytest.mark.parametrize("body", ['{"enableFutures":true}', '{"ipRestrict":true,"enableFutures":"maybe"}', "[]", "{}"])
+def test_permissions_that_misread_are_none(body: str) -> None:
+    """Unknown must not look like read-only."""
+    with pytest.raises(DecodeError):
+        read("/sapi/v1/account/apiRestrictions", body)
+
+
+def test_how_the_exchange_fares() -> None:
+    """Zero is normal; whatever else it says is passed on."""
+    path = "/sapi/v1/system/status"
+
+    assert read(path, '{"status":0,"msg":"normal"}') == [ExchangeStatusRead("m", None)]
+    assert read(path, '{"status":1,"msg":"system_maintenance"}') == [ExchangeStatusRead("m", "system_maintenance")]
+    assert read(path, '{"status":2}') == [ExchangeStatusRead("m", "status 2")]
 
 
 # ---- what is asked for ----

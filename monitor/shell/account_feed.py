@@ -213,14 +213,18 @@ class AccountFeed(Feed):
     async def _keep_facts(self) -> None:
         """What is good to know of the account, once in a while. No figure depends on it: where it fails, the REST link
         is none the worse, and the snapshot stands."""
+        failing: set[Request] = set()
         while True:
             for request in self.venue.requests.account_facts:
                 try:
                     self.inbox.put(self._read_answer(request, await self.rest.ask(request)))
+                    failing.discard(request)
                 except (ExchangeError, DecodeError) as exc:
-                    self.log.warning(
-                        "account fact not read", account=self.link.account, request=str(request), reason=str(exc)
-                    )
+                    if request not in failing:  # said once: a testnet has not all of them
+                        self.log.warning(
+                            "account fact not read", account=self.link.account, request=str(request), reason=str(exc)
+                        )
+                    failing.add(request)
             await asyncio.sleep(self.config.refresh_s)
 
     # ---- questions ----

@@ -76,9 +76,12 @@ class MarketFeed(Feed):
                 tasks.create_task(self.keep(), name=f"stream[{self.link.name} {number}]")
             tasks.create_task(self._keep_bridging(), name=f"bridge[{self.link.name}]")
             c, requests = self.config, self.venue.requests
-            patience = {requests.contracts: c.backoff_max_s, **dict.fromkeys(requests.market_facts, c.refresh_s)}
-            for request, most_s in patience.items():
-                tasks.create_task(self._keep_fresh(request, most_s), name=f"refresh[{self.link.name} {request.path}]")
+            kept = [(requests.contracts, c.refresh_s, c.backoff_max_s)]
+            kept += [(request, c.refresh_s, c.refresh_s) for request in requests.market_facts]
+            kept += [] if requests.status is None else [(requests.status, c.status_s, c.refresh_s)]
+            for request, every_s, most_s in kept:
+                name = f"refresh[{self.link.name} {request.path}]"
+                tasks.create_task(self._keep_fresh(request, every_s, most_s), name=name)
 
     # ---- what sessions bring ----
 
@@ -154,11 +157,12 @@ class MarketFeed(Feed):
                     await self._wanted.wait()
                 await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
 
-    async def _keep_fresh(self, request: Request, most_s: float) -> None:
+    async def _keep_fresh(self, request: Request, every_s: float, most_s: float) -> None:
         """Ask once in a while, for as long as anything is held. Each request keeps its own time: none waits for another
         that fails.
 
         Args:
+            every_s: How often.
             most_s: Longest wait after a failure; a host may lack a request of no consequence altogether.
         """
         patience = Backoff(self.config.bridge_s, most_s)
@@ -166,7 +170,7 @@ class MarketFeed(Feed):
             await self._held.wait()
             if await self._bridge(request):
                 patience.reset()
-                await asyncio.sleep(self.config.refresh_s)
+                await asyncio.sleep(every_s)
             else:
                 await patience.wait()
 

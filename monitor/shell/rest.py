@@ -132,17 +132,17 @@ class Rest:
             if exc.retry_after_s is not None and not of_wallet:
                 self._budget.blocked(exc.retry_after_s)
             if exc.status is None or exc.status >= 500:
-                await self._failed()
+                await self._failed(of_wallet)
             raise
         except TimeoutError:
-            await self._failed()
+            await self._failed(of_wallet)
             raise ExchangeError(f"{request}: no answer within {self._timeout_s:g} s", fault="timeout") from None
         except OSError as exc:  # aiohttp's connection errors are OSErrors; their text has host and port alone
-            await self._failed()
+            await self._failed(of_wallet)
             why = f"{request}: {type(exc).__name__}: {exc.strerror or 'connection failed'}"
             raise ExchangeError(why, fault=fault_of(exc)) from None
         except Exception as exc:
-            await self._failed()
+            await self._failed(of_wallet)
             raise ExchangeError(f"{request}: {type(exc).__name__}", fault="connection") from None
         self._failures = 0
         if answer.weight_used is not None and not of_wallet:
@@ -167,8 +167,11 @@ class Rest:
         self._client = _client_class()(self._key or None, self._secret or None)
         return self._client
 
-    async def _failed(self) -> None:
-        """After repeated failure everything is made anew: addresses looked up, sockets opened."""
+    async def _failed(self, of_wallet: bool) -> None:
+        """After repeated failure everything is made anew: addresses looked up, sockets opened. What the wallet's host
+        lacks is no reason to disturb the others."""
+        if of_wallet:
+            return
         self._failures += 1
         if self._failures % _FAILURES_BEFORE_NEW_SESSION == 0:
             await self.renew()

@@ -1,0 +1,99 @@
+"""The rules about what the exchange allows and how it fares: what each key may do, and maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from monitor.accounts import WatchedAccount
+from monitor.effects import INSTANCE, Fact
+from monitor.events import ExchangeStatusRead, KeyPermissionsRead, Now
+from monitor.incidents import Change, IncidentKey
+from monitor.names import slug
+from monitor.reporter import Reporter
+from monitor.rules import Severity
+from monitor.telling import fact_story, instance_story
+
+_READS, _TRADES, _MOVES_MONEY = Decimal(0), Decimal(1), Decimal(2)
+
+
+class ExchangeJudge:
+    """Holds what was last read against its rules; what has not been read is unknown, which is neither good nor bad."""
+
+    def __init__(self, reporter: Reporter, accounts: Mapping[str, WatchedAccount]) -> None:
+        self._reporter = reporter
+        self._incidents = reporter.incidents
+        self._accounts = accounts
+        self._permissions: dict[str, KeyPermissionsRead] = {}
+        self._troubles: dict[str, str] = {}
+
+    def permissions(self, event: KeyPermissionsRead, now: Now) -> None:
+        """A key that may do more than read is a danger of its own: whoever finds it can use it."""
+        self._permissions[event.account] = event
+        self._judge_key(event, now)
+
+    def status(self, event: ExchangeStatusRead, now: Now) -> None:
+        """While the exchange is in maintenance, nothing can be done about a position."""
+        key = _status_key(event.market)
+        if event.trouble is not None:
+            self._troubles[event.market] = event.trouble
+            self._judge_status(event.market, now)
+            return
+        self._troubles.pop(event.market, None)
+        self._tell_status(event.market, self._incidents.resolve(key, "recovered", None, now), now)
+
+    def judge(self, now: Now) -> None:
+        """Repeat what is due, and tell what a silence has kept back; asked once a tick, since both are read seldom."""
+        for event in self._permissions.values():
+            if event.trades or event.moves_money or _key_key(event.account) in self._incidents.open:
+                self._judge_key(event, now)
+        for market in self._troubles:
+            self._judge_status(market, now)
+
+    def _judge_key(self, event: KeyPermissionsRead, now: Now) -> None:
+        account = self._accounts[event.account]
+        level = _MOVES_MONEY if event.moves_money else _TRADES if event.trades else _READS
+        if account.setup.accept_trading_key:
+            level = _READS
+        key = _key_key(account.name)
+        rule = account.rules.of(key.rule, account.name, account.setup.labels)
+        change = self._incidents.observe(key, rule, level, now)
+        change = self._reporter.or_retained(change, key, level)
+        if change is not None:
+            facts: dict[str, Fact] = {
+                "may_trade": ", ".join(event.trades) or None,
+                "may_move_money": ", ".join(event.moves_money) or None,
+            }
+            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+            self._reporter.emit(fact_story(account, change, None, None, facts, ages, now, seq), now)
+
+    def _judge_status(self, market: str, now: Now) -> None:
+        key = _status_key(market)
+        change: Change | None = None
+        if not self._first(market).rules.of(key.rule).enabled:
+            change = self._incidents.resolve(key, "rule_changed", None, now)
+        elif (
+            key not in self._incidents.open
+            or self._reporter.is_unconfirmed(key)
+            or self._incidents.is_owed(key, now)  # a silence has kept it back
+        ):
+            change = self._incidents.begin(key, Severity.WARNING, now)
+        self._tell_status(market, change, now)
+
+    def _tell_status(self, market: str, change: Change | None, now: Now) -> None:
+        if change is not None:
+            account = self._first(market)
+            facts: dict[str, Fact] = {"reason": self._troubles.get(market)}
+            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
+            self._reporter.emit(instance_story(account, change, facts, ages, now, seq), now)
+
+    def _first(self, market: str) -> WatchedAccount:
+        return next(a for a in self._accounts.values() if a.setup.market == market)
+
+
+def _key_key(account: str) -> IncidentKey:
+    return IncidentKey(account, "key_permissions", "key")
+
+
+def _status_key(market: str) -> IncidentKey:
+    return IncidentKey(INSTANCE, "exchange_status", slug(market))
