@@ -75,6 +75,17 @@ After the | stand margin ratio and distance to liquidation as fractions, and the
 where that is unknown or too old.
 """
 
+_WATCH = """\
+On the screen: per account its margin pools, with a bar that is full at liquidation and changes its colour at the levels
+of the config; its positions, with a bar from liquidation (left) over the mark to the entry (right); the next funding;
+the open incidents, the worst first; and how recent all of it is. What is too old, or of a daemon or broker that is
+away, is dimmed and has its age.
+
+Without a terminal (a pipe, a file, a service) it prints a line for each change, and one a minute. --once prints a table
+and ends with the status of `marginwatch status`: 0 ok, 1 warning, 2 critical, blind or dead, 3 cannot tell. NO_COLOR is
+honoured; Ctrl-C ends it. The table needs the package rich: pip install 'marginwatch[watch]'.
+"""
+
 _CANNOT_TELL = 3
 """Exit status of status and watch for what they cannot tell."""
 
@@ -161,6 +172,10 @@ def _run(args: argparse.Namespace) -> int:
         from monitor.commands import status
 
         return status.main(args.config, args.account, args.timeout, args.json)
+    if args.command == "watch":
+        from monitor.commands import watch
+
+        return watch.main(args.config, args.once, args.timeout)
     if args.command in ("ack", "silence"):
         from monitor.commands import steer
 
@@ -308,6 +323,19 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="answer within so many (default 5)"
     )
     status.add_argument("--json", action="store_true", help="print it as one JSON line")
+
+    watch = commands.add_parser(
+        "watch",
+        parents=[config],
+        help="a live table in the terminal",
+        description="Shows what the running daemon tells the broker: pools, positions, incidents, links.",
+        epilog=_WATCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    watch.add_argument("--once", action="store_true", help="print one table and end, with a status")
+    watch.add_argument(
+        "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="of --once: answer within so many (default 5)"
+    )
 
     ack = commands.add_parser(
         "ack",

@@ -69,6 +69,10 @@ class CommandError(MarginwatchError):
     """A command over MQTT that is none, or misreads. Raised by `steering.py`; the daemon logs it and goes on."""
 
 
+class BrokerAway(MarginwatchError):
+    """The broker was not reached by somebody who only looks on. Raised by `shell/onlooker.py`; the command says so."""
+
+
 class StoreError(MarginwatchError):
     """The store cannot be opened or written. Raised in `shell/database.py` and below it, with the remedy.
 

@@ -74,21 +74,20 @@ class LinkShown(Struct, frozen=True):
 
     state: str
     age_s: float
-    reconnects: int
     note: str
-
-
-class Vitals(Struct, frozen=True):
-    uptime_s: float
-    loop_lag_ms: float
-    rss_bytes: int | None
 
 
 class Health(Seen, frozen=True):
     schema: Literal["marginwatch.health/1"]
     links: dict[str, LinkShown]
-    heartbeat: Vitals | None
-    valid_for_s: int
+
+
+class Forecast(Checked, frozen=True):
+    """The next funding of a pool. payment: negative, it is paid; None: unknown."""
+
+    next_funding_at: Moment | None
+    payment: Decimal | None
+    margin_ratio_after: float | None
 
 
 class Pool(Seen, frozen=True):
@@ -101,13 +100,8 @@ class Pool(Seen, frozen=True):
     margin_balance: Decimal | None
     unrealized_pnl: Decimal | None
     distance: float | None
+    forecast: Forecast
     freshness: Freshness
-
-
-class Funding(Checked, frozen=True):
-    rate: float | None
-    next_at: Moment | None
-    payment: Decimal | None
 
 
 class Position(Seen, frozen=True):
@@ -123,7 +117,6 @@ class Position(Seen, frozen=True):
     unrealized_pnl: Decimal | None
     liquidation_price: Decimal | None
     distance: float | None
-    funding: Funding
     freshness: Freshness
 
 

@@ -132,9 +132,9 @@ def _problems(account: AccountStanding) -> Iterator[Problem]:
         text = f"{name}: the daemon's clock is {span(-age_s)} ahead of this machine's"
         yield Problem(Code.UNKNOWN, f"{text}: how old its state is cannot be told")
     elif summary.freshness == "stale":
-        marks = "" if summary.mark_age_ms is None else f"; marks are {span(summary.mark_age_ms / 1000)} old"
-        truth = "" if summary.account_age_ms is None else f"; balances {span(summary.account_age_ms / 1000)}"
-        yield Problem(Code.CRITICAL, f"{name} is blind: an input is old or unknown{marks}{truth}")
+        known = {"marks": summary.mark_age_ms, "balances": summary.account_age_ms}
+        ages = ", ".join(f"{name} {span(age_ms / 1000)} old" for name, age_ms in known.items() if age_ms is not None)
+        yield Problem(Code.CRITICAL, f"{name} is blind: an input is old or unknown" + (f" ({ages})" if ages else ""))
 
 
 def _code(severity: Severity) -> Code:

@@ -10,11 +10,9 @@ import signal
 import sys
 from typing import Any
 
-from aiomqtt import MqttError
-
 from monitor.config import Config
 from monitor.digits import rfc3339
-from monitor.errors import ConfigError
+from monitor.errors import BrokerAway, ConfigError
 from monitor.retained import Retained
 from monitor.shell import settings
 from monitor.shell.clock import now
@@ -38,9 +36,8 @@ def main(config_path: str | None, account: str | None, timeout_s: float, as_json
         stands = standing(retained, names, now().wall_ms)
     except ConfigError as exc:
         stands = unknown("; ".join(exc.problems))
-    except (MqttError, OSError, TimeoutError) as exc:
-        reason = f"no answer within {timeout_s:g} s" if isinstance(exc, TimeoutError) else str(exc)
-        stands = unknown(f"the broker {config.mqtt.host}:{config.mqtt.port} was not reached: {reason}")
+    except BrokerAway as exc:
+        stands = unknown(str(exc))
     except Exception as exc:  # a bug; Python's own exit status for it would read as a warning
         stands = unknown(f"a mistake in marginwatch status: {type(exc).__name__}: {exc}")
     _print(stands, retained, as_json)

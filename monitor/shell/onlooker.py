@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable
 
 import aiomqtt
@@ -10,33 +11,54 @@ from aiomqtt import MqttError
 from msgspec import structs
 
 from monitor.config import MqttConfig
+from monitor.errors import BrokerAway
 from monitor.retained import Retained
+from monitor.shell.backoff import Backoff
 from monitor.shell.broker import visitor
 from monitor.standing import watched
 
-_AT_A_GLANCE = ("info", "+/summary", "+/incident/#")
+AT_A_GLANCE = ("info", "+/summary", "+/incident/#")
+EVERYTHING = (*AT_A_GLANCE, "+/health", "+/pool/+", "+/position/+")
 _SETTLE_S = 0.15
 """Once all that must be there has come: how long the incidents have to follow it."""
+_PATIENCE_S = 5.0
+"""Somebody is looking: the broker is tried again at least so often."""
 _SILENCE_S = 1.0
 """After so long without a message nothing more is retained there."""
 
 
-async def look(config: MqttConfig, password: str | None, configured: Collection[str], timeout_s: float) -> Retained:
-    """What stands at the topics that tell how it is: the daemon's own, each account's summary, the incidents.
+async def look(
+    config: MqttConfig,
+    password: str | None,
+    configured: Collection[str],
+    timeout_s: float,
+    topics: Collection[str] = AT_A_GLANCE,
+) -> Retained:
+    """What stands at the topics that tell how it is.
 
     Args:
         configured: Accounts whose summaries must be there.
         timeout_s: For all of it.
 
     Raises:
-        MqttError, OSError, TimeoutError: The broker was not reached in time, or does not let us read.
+        BrokerAway: The broker was not reached in time, or does not let us read.
     """
+    try:
+        return await _look(config, password, configured, timeout_s, topics)
+    except (MqttError, OSError, TimeoutError) as exc:
+        reason = f"no answer within {timeout_s:g} s" if isinstance(exc, TimeoutError) else str(exc)
+        raise BrokerAway(f"the broker {config.host}:{config.port} was not reached: {reason}") from None
+
+
+async def _look(
+    config: MqttConfig, password: str | None, configured: Collection[str], timeout_s: float, topics: Collection[str]
+) -> Retained:
     config = structs.replace(config, timeout_s=min(config.timeout_s, timeout_s))
     retained = Retained(config.prefix)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     async with asyncio.timeout_at(end), visitor(config, password, "status") as client:
-        await _subscribe(client, config.prefix, _AT_A_GLANCE)
+        await _subscribe(client, config.prefix, topics)
         await _subscribe(client, config.prefix, ["status"])  # asked for last, it comes last
         messages = client.messages
         is_whole = False
@@ -55,6 +77,62 @@ async def look(config: MqttConfig, password: str | None, configured: Collection[
                 retained.status is not None and all(retained.summary(name) for name in names)
             )
             until = min(end - 0.1, loop.time() + (_SETTLE_S if is_whole else _SILENCE_S))
+
+
+class Onlooker:
+    """Follows all that is retained, for as long as anybody watches.
+
+    Attributes:
+        retained: What stood there when we last heard.
+        away: Why the broker is not heard; None: it is.
+        away_since: Since when (monotonic seconds).
+        has_tried: Whether the first try to reach it is over.
+        changed: Set with each change of any of these.
+    """
+
+    def __init__(self, config: MqttConfig, password: str | None) -> None:
+        self._config = config
+        self._password = password
+        self.retained = Retained(config.prefix)
+        self.away: str | None = "connecting"
+        self.away_since = time.monotonic()
+        self.has_tried = False
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Stay connected."""
+        backoff = Backoff(0.2, min(self._config.reconnect_max_s, _PATIENCE_S))
+        while True:
+            try:
+                async with visitor(self._config, self._password, "watch") as client:
+                    await self._follow(client, backoff)
+            except (MqttError, OSError) as exc:
+                if self.away is None:
+                    self.away_since = time.monotonic()
+                self.away = str(exc) or type(exc).__name__
+                self.has_tried = True
+                self.changed.set()
+            await backoff.wait()
+
+    async def _follow(self, client: aiomqtt.Client, backoff: Backoff) -> None:
+        """Begin with nothing, for what was emptied while we were away is not told; show it once it has come."""
+        fresh = Retained(self._config.prefix)
+        showing = asyncio.get_running_loop().call_later(2 * _SETTLE_S, self._show, fresh, backoff)
+        try:
+            await _subscribe(client, self._config.prefix, EVERYTHING)
+            await _subscribe(client, self._config.prefix, ["status"])
+            async for message in client.messages:
+                _take(fresh, message)
+                self.changed.set()
+        finally:
+            showing.cancel()
+
+    def _show(self, fresh: Retained, backoff: Backoff) -> None:
+        self.retained = fresh
+        self.away = None
+        self.has_tried = True
+        backoff.reset()
+        self.changed.set()
 
 
 async def _subscribe(client: aiomqtt.Client, prefix: str, filters: Iterable[str]) -> None:
