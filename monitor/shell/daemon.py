@@ -51,6 +51,7 @@ from monitor.tally import Tally
 
 if TYPE_CHECKING:
     from monitor.shell.http import HttpServer
+    from monitor.shell.page import Page
 
 _LOUD = {Severity.WARNING: "warning", Severity.CRITICAL: "error", Severity.LIQUIDATION: "error"}
 
@@ -97,6 +98,7 @@ class Daemon:
         self._webhook: Webhook | None = None
         self._http: HttpServer | None = None
         self._hub: Hub | None = None
+        self._page: Page | None = None
         self._posted_ids: set[str] = set()
         self._away_since: float | None = None
         self._undeclared: list[LinkId] = []
@@ -142,7 +144,7 @@ class Daemon:
             on_command=self._command if self._config.cmd.enabled else None,
         )
         self._ticked_at = started.mono
-        self._make_http()
+        self._make_http(identity)
         self._publish([self._messages.info((a.name, a.venue) for a in self._config.accounts), *found.unsent])
         self._outbox.release(found.unsent)
         self._away_since = started.mono
@@ -211,16 +213,18 @@ class Daemon:
         self._heartbeat = None if url is None else Heartbeat(url, config.every_s)
         self._webhook = None if webhook is None else Webhook(webhook, config, identity, self._posted)
 
-    def _make_http(self) -> None:
+    def _make_http(self, identity: Identity) -> None:
         config = self._config.http
         if config.listen is not None:
             from monitor.shell.endpoints import Endpoints  # these weigh something, and few ask for them
             from monitor.shell.http import HttpServer
+            from monitor.shell.page import Page
 
             self._hub = Hub()
             token = None if config.token is None else self._found[config.token]
             endpoints = Endpoints(self._core, self._tally, self._state)
-            self._http = HttpServer(config, token, endpoints.routes())
+            self._page = Page(self._hub, self._core, self._state, identity.boot_id)
+            self._http = HttpServer(config, token, [*endpoints.routes(), *self._page.routes()])
 
     def _make_recorder(self, identity: Identity, kept: Kept) -> None:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
@@ -296,6 +300,8 @@ class Daemon:
             self._outbox.put(message for effect in effects for message in self._discovery.of(effect))
         if self._recorder is not None:
             self._recorder.happened(effects)
+        if self._page is not None:
+            self._page.happened(effects)
         self._tally.caused((event.event_id for event in events), self._inbox.arrived)
         if events or saves:
             self._store.keep(Batch(events, saves))

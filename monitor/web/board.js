@@ -1,0 +1,69 @@
+// What the daemon has published: the newest payload of each topic, and the last events.
+
+const EVENTS_KEPT = 200;
+const RANKS = ["ok", "info", "notice", "warning", "critical", "liquidation"];
+
+export const rank = (severity) => RANKS.indexOf(severity);
+
+/** What a payload is, by its own word: topics need no reading. */
+const kind = (payload) => payload.schema?.match(/^marginwatch\.(\w+)\//)?.[1];
+
+export class Board {
+  constructor() {
+    this.states = new Map();
+    this.events = []; // newest first
+    this.levels = { margin_ratio: [], liquidation_distance: [] };
+    this.beat = null;
+    this.ahead = 0; // the daemon's clock minus ours (ms)
+  }
+
+  /** All there is; a daemon that was started anew does not know the events of before, but we do. */
+  takeWhole({ states, events }) {
+    this.states = new Map(Object.entries(states));
+    const known = new Set(events.map((event) => event.event_id));
+    this.events = [...[...events].reverse(), ...this.events.filter((event) => !known.has(event.event_id))].slice(0, EVENTS_KEPT);
+  }
+
+  takeChange({ states, events }) {
+    for (const [topic, payload] of Object.entries(states)) {
+      if (payload === null) this.states.delete(topic);
+      else this.states.set(topic, payload);
+    }
+    this.events = [...[...events].reverse(), ...this.events].slice(0, EVENTS_KEPT);
+  }
+
+  takeBeat(beat) {
+    this.beat = beat;
+    this.levels = beat.levels;
+    this.ahead = beat.at_ms - Date.now();
+  }
+
+  /** The daemon's time (Unix ms). */
+  get now() {
+    return Date.now() + this.ahead;
+  }
+
+  all(wanted) {
+    return [...this.states.values()].filter((payload) => kind(payload) === wanted);
+  }
+
+  get info() {
+    return this.all("info")[0] ?? { accounts: [] };
+  }
+
+  get incidents() {
+    return this.all("incident").sort((a, b) => b.severity_rank - a.severity_rank || (a.opened_at < b.opened_at ? 1 : -1));
+  }
+
+  /** Pools, the most endangered first; the order is coarse, so that they stay where they are while all is calm. */
+  get pools() {
+    const danger = (pool) => rank(pool.severity) * 100 + Math.floor(Math.min(1, pool.margin_ratio ?? 1) * 10);
+    return this.all("pool").sort((a, b) => danger(b) - danger(a) || (a.pool < b.pool ? -1 : 1));
+  }
+
+  /** The severity that a distance has by itself. */
+  severityOfDistance(distance) {
+    const met = distance === null ? [] : this.levels.liquidation_distance.filter((step) => distance <= step.at);
+    return met.at(-1)?.severity ?? "ok";
+  }
+}
