@@ -16,12 +16,13 @@ import pytest
 from monitor.config import HttpConfig
 from monitor.config_values import Listen
 from monitor.messages import Message
-from monitor.rules import RuleBook
 from monitor.shell import logs
 from monitor.shell.http import HttpServer
 from monitor.shell.hub import Hub
 from monitor.shell.page import Page
 from tests.rig import free_port, until
+from tests.test_http import WELL, is_open
+from tests.watched import Watched
 
 BOOT = "0123456789abcdef"
 POOL = "marginwatch/main/pool/cross-usdt"
@@ -32,10 +33,6 @@ def log() -> io.StringIO:
     stream = io.StringIO()
     logs.setup("json", "info", stream)
     return stream
-
-
-def ready() -> dict[str, Any]:
-    return {"status": "ready", "reasons": [], "links": [], "broker_away_s": 0.0}
 
 
 def state(topic: str, **body: Any) -> Message:
@@ -51,22 +48,16 @@ def event(number: int) -> Message:
 async def serving(hub: Hub, unread_s: float = 10) -> AsyncIterator[str]:
     """The page on loopback; gives its address."""
     port = free_port()
-    page = Page(hub, BOOT, ready, RuleBook, unread_s)
+    page = Page(hub, Watched().core, lambda here: WELL, BOOT, unread_s)
     task = asyncio.create_task(HttpServer(HttpConfig(Listen("127.0.0.1", port)), None, page.routes()).run())
     try:
-        await until(lambda: _listens(port), "the server listens")
+        await until(lambda: is_open(port), "the server listens")
         yield f"http://127.0.0.1:{port}"
         assert not task.done()
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 class Reader:
@@ -118,7 +109,7 @@ async def test_a_browser_gets_all_there_is_and_then_what_changes() -> None:
         hub.put([state("marginwatch/info")])
         change = await browser.next("change")
 
-    assert (beat["status"], beat["levels"]["margin_ratio"][1]) == ("ready", {"at": 0.8, "severity": "warning"})
+    assert (beat["status"], beat["levels"]["margin_ratio"][1]) == ("blind", {"at": 0.8, "severity": "warning"})
     assert whole == {
         "states": {POOL: {"margin_ratio": 0.5}, "marginwatch/info": {"version": "1"}},
         "events": [{"event_id": "1"}],

@@ -3,7 +3,7 @@
 import { dress, h, list, say, show, svg } from "./dom.js";
 import { clock, level, percent, span } from "./format.js";
 
-const SPANS_MS = [15, 60, 120, 240].map((minutes) => minutes * 60000);
+const SPANS_MS = [5, 15, 60, 120, 240].map((minutes) => minutes * 60000);
 const COLUMNS = 240;
 const TOPS = [0.1, 0.25, 0.5, 0.8, 1, 1.5];
 const LABEL_HEIGHT = 18; // of the chart, in percent

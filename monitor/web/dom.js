@@ -53,10 +53,11 @@ export function list(parent, items, keyOf, make) {
   }
 }
 
+const RING = "M8 1.5a6.5 6.5 0 1 0 .01 0";
 const PATHS = {
   ok: "M3 8.5 6.5 12 13 4.5",
-  info: "M8 7v5M8 4v.5",
-  notice: "M8 4v5M8 11.5v.5",
+  info: `${RING}M8 7.5v3.7M8 4.8v.2`,
+  notice: `${RING}M8 4.6v4M8 11v.2`,
   warning: "M8 2 15 14H1ZM8 6.5v3.5M8 12v.2",
   critical: "M5 1.5h6L14.5 5v6L11 14.5H5L1.5 11V5ZM8 4.5v4.5M8 11.3v.2",
   liquidation: "M5 1.5h6L14.5 5v6L11 14.5H5L1.5 11V5ZM5.5 5.5l5 5M10.5 5.5l-5 5",

@@ -31,7 +31,8 @@ export function amount(text) {
   if (text === null || text === undefined) return DASH;
   const value = Number(text);
   const size = Math.abs(value);
-  if (size !== 0 && size < 1) return grouped(value, 0, Math.min(8, 3 - Math.floor(Math.log10(size))));
+  if (size === 0) return "0";
+  if (size < 1) return grouped(value, 0, Math.min(8, 3 - Math.floor(Math.log10(size))));
   return size >= 10000 ? grouped(value, 0, 0) : grouped(value, 2, 2);
 }
 
@@ -75,6 +76,9 @@ export function span(ms) {
   if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
   return `${Math.floor(hours / 24)} d`;
 }
+
+/** A sentence whose figures keep their units. */
+export const sentence = (text) => text.replaceAll(" %", "\u00a0%");
 
 /** `margin_ratio` → `margin ratio`. */
 export const words = (name) => name.replaceAll("_", " ");

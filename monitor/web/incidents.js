@@ -1,7 +1,7 @@
 // What is wrong, and what has happened.
 
 import { badge, dress, h, list, say, show } from "./dom.js";
-import { clock, moment, span, words } from "./format.js";
+import { clock, moment, sentence, span, words } from "./format.js";
 
 const EVENTS_SHOWN = 40;
 
@@ -32,8 +32,8 @@ function makeIncident() {
       sign.show(i.severity);
       since.setAttribute("datetime", i.opened_at);
       say(since, `since ${moment(opened, now)}, ${span(now - opened)}`);
-      say(title, i.title);
-      say(text, i.text);
+      say(title, sentence(i.title));
+      say(text, sentence(i.text));
       const acked = i.acknowledged_at ? [`acknowledged ${moment(Date.parse(i.acknowledged_at), now)}`] : [];
       const peak = i.peak_severity === i.severity ? [] : [`was ${i.peak_severity}`];
       say(foot, [words(i.rule), i.subject, ...peak, ...acked].join(" · "));
@@ -45,7 +45,7 @@ function makeEvent({ event: e, now }) {
   const sign = badge();
   const at = Date.parse(e.at);
   const kind = e.event === "resolved" ? `resolved: ${words(e.resolution)}` : e.event;
-  const text = h("details", {}, h("summary", {}, e.title), h("p", { class: "text" }, e.text));
+  const text = h("details", {}, h("summary", {}, sentence(e.title)), h("p", { class: "text" }, sentence(e.text)));
   const over = e.event === "resolved" && e.resolution === "recovered";
   sign.show(over ? "ok" : e.severity);
   const time = h("time", { datetime: e.at }, clock(at));

@@ -2,7 +2,7 @@
 
 import { Board, rank } from "./board.js";
 import { badge, dress, h, list, say } from "./dom.js";
-import { DASH, clock, percent, signed, span } from "./format.js";
+import { DASH, clock, percent, sentence, signed, span } from "./format.js";
 import { History } from "./history.js";
 import { announce, showIncidents } from "./incidents.js";
 import { showLinks } from "./links.js";
@@ -156,7 +156,7 @@ function showGlance() {
   const [first] = incidents;
   const isBlind = board.beat.status !== "ready";
   if (stream.isSilent) verdict.show("info", `Unknown since ${clock(stream.heardMs)}`);
-  else if (first && rank(first.severity) >= 2) verdict.show(first.severity, first.title);
+  else if (first && rank(first.severity) >= 2) verdict.show(first.severity, sentence(first.title));
   else if (isBlind) verdict.show("warning", "Nothing open, but not everything is seen");
   else verdict.show("ok", "Nothing open, every link is live");
 
