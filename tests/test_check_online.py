@@ -196,6 +196,32 @@ async def test_a_host_without_tls_is_told_as_such(checked: Any, broker: Mosquitt
     assert "the certificate is not believed" in advice
 
 
+async def test_a_login_page_that_answers_for_the_exchange_is_told(
+    checked: Any, broker: Mosquitto, tmp_path: Path
+) -> None:
+    """With 200 and HTML, to whatever is asked."""
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n<html>login</html>")
+        await writer.drain()
+        writer.close()
+
+    portal = await asyncio.start_server(page, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{portal.sockets[0].getsockname()[1]}"
+    async with exchange() as live, portal:
+        rest = (f'rest_url = "{live.url}"', f'rest_url = "{address}"')
+        wallet = (f'wallet_url = "{live.url}"', f'wallet_url = "{address}"')
+        host = await checked(config(tmp_path, live, broker.port, rest))
+        unknown = await checked(config(tmp_path, live, broker.port, wallet))
+
+    text, advice = host.the("error")
+    assert text.endswith("an answer that does not read")
+    assert "does a proxy or a login page answer for it?" in advice
+    assert unknown.status == 0
+    assert [text.endswith("an answer that does not read") for text, _ in unknown.of("note")] == [True, True]
+
+
 async def test_an_address_with_the_path_in_it_is_named(checked: Any, broker: Mosquitto, tmp_path: Path) -> None:
     """The base is wanted; half of the documentation shows it with the path."""
     async with exchange() as live:
@@ -325,7 +351,8 @@ async def test_permissions_that_cannot_be_read_are_unknown_and_no_failure(
 
     status, permissions = found.of("note")
     assert found.status == 0
-    assert status[0].startswith(f"{MARKET}: the exchange's own status is unknown: HTTP 404")
+    assert status[0].startswith(f"{MARKET}: the exchange's own status is unknown: 127.0.0.1:")
+    assert "HTTP 404" in status[0]
     assert permissions[0].startswith("main: what the key may do is unknown: 127.0.0.1:")
     assert "look yourself, in the exchange's API management, that it may only read" in permissions[1]
 
@@ -476,6 +503,23 @@ async def test_a_login_that_may_do_what_is_needed_is_well(checked: Any, guarded:
         f"see the next one: mosquitto_sub -h 127.0.0.1 -p {guarded.port} -u watch -P PASSWORD -q 1 -v"
         " -t marginwatch/main/event/critical/margin_ratio"
     )
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_home_assistants_topics_need_a_right_of_their_own(
+    checked: Any, guarded: Mosquitto, broker: Mosquitto, tmp_path: Path, protocol: str
+) -> None:
+    """An ACL for the prefix alone lets alerts through, and nothing that Home Assistant would find."""
+    login = {"username": "watch", "password": f"file:{private_file(tmp_path / 'password', 'open-sesame')}"}
+    async with exchange() as live:
+        mqtt = {**login, "discovery": True, "protocol": protocol}
+        refused = await checked(config(tmp_path, live, guarded.port, mqtt=mqtt), False, "critical")
+        well = await checked(config(tmp_path, live, broker.port, mqtt={"discovery": True}), False, "critical")
+
+    text, advice = refused.of("warning")[0]
+    assert text == "broker: a message below homeassistant/, for Home Assistant, did not come back"
+    assert advice == "the broker's ACL must let user watch read and write: topic readwrite homeassistant/#"
+    assert ("broker: a message below homeassistant/, for Home Assistant, came back", "") in well.of("ok")
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])

@@ -138,7 +138,7 @@ def _broker(config: Config) -> Iterator[Finding]:
             f"[mqtt] password: goes to {mqtt.host} unencrypted, and so do balances",
             "tls = true, port = 8883",
         )
-    if mqtt.prefix.split("/")[0] == "homeassistant":
+    if f"{mqtt.prefix}/".startswith(f"{mqtt.discovery_prefix}/"):
         yield Finding(
             "warning",
             f'[mqtt] prefix: "{mqtt.prefix}" is below what Home Assistant reads for discovery',

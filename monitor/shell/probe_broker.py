@@ -112,6 +112,7 @@ class _RoundTrip:
                 self._say("ok", f"a message below {self._config.prefix}/ (QoS 1) came back within {took_ms:.0f} ms")
                 await self._retained()
                 self._others()
+                await self._discovery()
             elif reason == _NOT_AUTHORIZED:
                 self._say("error", f"nothing may be published below {self._config.prefix}/", acl_remedy(self._config))
             else:
@@ -145,6 +146,22 @@ class _RoundTrip:
             self._say("ok", "retained messages are kept, and emptied")
         else:
             self._say("error", "keeps no retained messages", f"{remedy}; or {acl_remedy(self._config)}")
+
+    async def _discovery(self) -> None:
+        """Home Assistant's topics are not below our prefix. It ignores this one, which is no config."""
+        visit, prefix = self._visit, self._config.discovery_prefix
+        topic = f"{prefix}/marginwatch/check/{secrets.token_hex(8)}"
+        if not self._config.discovery:
+            return
+        came_back = False
+        with suppress(MqttError):  # a broker may cut whoever publishes where it must not
+            if await visit.subscribes(topic) and await visit.publish(topic, b"1") < _FAILURE:
+                came_back = await visit.hears(topic)
+        if came_back:
+            self._say("ok", f"a message below {prefix}/, for Home Assistant, came back")
+        else:
+            remedy = acl_remedy(self._config, prefix)
+            self._say("warning", f"a message below {prefix}/, for Home Assistant, did not come back", remedy)
 
     def _others(self) -> None:
         """A daemon that is there already: ours, or one that this would fight with."""
@@ -185,10 +202,10 @@ async def publish_alert(config: MqttConfig, password: str | None, version: str, 
     return [Finding("ok", f"test alert: the broker took it (QoS 1, acknowledged): {message.topic}"), see]
 
 
-def acl_remedy(config: MqttConfig) -> str:
-    """What the broker must allow."""
+def acl_remedy(config: MqttConfig, prefix: str | None = None) -> str:
+    """What the broker must allow, below our own prefix or another."""
     who = f"user {config.username}" if config.username else "whoever has no login"
-    return f"the broker's ACL must let {who} read and write: topic readwrite {config.prefix}/#"
+    return f"the broker's ACL must let {who} read and write: topic readwrite {prefix or config.prefix}/#"
 
 
 def subscriber(config: MqttConfig, topic: str) -> str:

@@ -137,7 +137,8 @@ class _Probe:
             answer = await feed.rest.ask(request)
             events = feed.venue.decode_answer(request, answer.body, "", name, answer.sent_ms)
         except (ExchangeError, DecodeError) as exc:
-            return Finding("note", f"{name}: the exchange's own status is unknown: {_short(exc)}")
+            host = _host(self._first[name].hosts.wallet_url)
+            return Finding("note", f"{name}: the exchange's own status is unknown: {_short(exc, host)}")
         trouble = next((e.trouble for e in events if isinstance(e, ExchangeStatusRead)), None)
         if trouble is None:
             return Finding("ok", f"{name}: the exchange says that it works as usual")
@@ -172,11 +173,11 @@ class _Probe:
             answer = await feed.rest.ask(request)
             [read] = feed.venue.decode_answer(request, answer.body, account.name, feed.market, answer.sent_ms)
         except (ExchangeError, DecodeError) as exc:
-            host = _host(account.hosts.wallet_url)
+            why = _short(exc, _host(account.hosts.wallet_url))
             return None, [
                 Finding(
                     "note",
-                    f"{account.name}: what the key may do is unknown: {host}: {_short(exc)}",
+                    f"{account.name}: what the key may do is unknown: {why}",
                     f"look yourself, {_MANAGE}, that it may only read; testnets have nothing that says so",
                 )
             ]
@@ -311,8 +312,10 @@ def _failed(what: str, exc: BaseException, host: str, venue: Venue) -> Finding:
     return Finding("error", f"{what}: {in_words(fault, exc, host)}", network_remedy(fault, host))
 
 
-def _short(exc: ExchangeError | DecodeError) -> str:
-    return "an answer that does not read" if isinstance(exc, DecodeError) else str(exc)
+def _short(exc: ExchangeError | DecodeError, host: str) -> str:
+    if isinstance(exc, DecodeError):
+        return f"{host}: an answer that does not read"
+    return f"{host}: {exc}" if exc.fault == "answer" else in_words(exc.fault, exc, host)
 
 
 def _host(url: str) -> str:
