@@ -493,6 +493,24 @@ async def test_whoever_shares_an_address_stays_away_with_the_one_that_was_told()
     assert "/fapi/v3/positionRisk" not in host.asked
 
 
+async def test_a_wallet_that_wants_to_be_left_alone_keeps_nobody_from_the_market() -> None:
+    """It is another host, with a limit of its own, and only good to know; marks and balances are what matters."""
+    host = Host()
+    permissions = VENUES["binance-usdm"].requests.permissions
+    assert permissions is not None
+    host.limited = {permissions.path}
+    async with host.open():
+        hosts = structs.replace(host.hosts(), wallet_url=host.hosts().rest_url)
+        rest = Rest(hosts, Budget(100_000), 2, "key", "secret")
+        with pytest.raises(ExchangeError, match="HTTP 418"):
+            await rest.ask(permissions)
+        answer = await rest.ask(VENUES["binance-usdm"].requests.time)
+        await rest.close()
+
+    assert rest.blocked_s == 0
+    assert b"serverTime" in answer.body
+
+
 def test_how_long_to_stay_away_goes_by_the_exchanges_own_clock() -> None:
     """Ours may be ten minutes wrong: to stay away for so long would be to be blind for so long."""
     headers = {"Date": "Sat, 21 Nov 2020 08:00:50 GMT"}

@@ -25,7 +25,7 @@ from monitor.effects import INSTANCE
 from monitor.messages import Message
 from monitor.shell.broker import properties_of, tls_context, visitor
 from monitor.shell.causes import fault_of, in_words, network_remedy
-from monitor.shell.findings import Finding
+from monitor.shell.findings import Finding, Level
 
 _BAD_LOGIN = (4, 5, 134, 135)
 _NOT_AUTHORIZED = 135
@@ -179,7 +179,7 @@ class _RoundTrip:
                 return
         self._say("note", f"a daemon is online under the prefix {self._config.prefix}; it is not disturbed")
 
-    def _say(self, level: Any, text: str, remedy: str = "") -> None:
+    def _say(self, level: Level, text: str, remedy: str = "") -> None:
         self._found.append(Finding(level, f"broker: {text}", remedy))
 
 

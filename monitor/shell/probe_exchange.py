@@ -70,14 +70,13 @@ class _Probe:
 
     async def run(self) -> None:
         await self._all((f"{name}: REST", self._market(name)) for name in self._feeds.markets)
-        await self._all((f"{a.name}: key", self._account(a)) for a in self._config.accounts if self._is_asked(a))
-        asked = [name for name in self._feeds.markets if name in self._reachable]
-        await self._all((f"{name}: stream", self._stream(self._feeds.markets[name])) for name in asked)
-
-    def _is_asked(self, account: AccountConfig) -> bool:
-        if account.market not in self._reachable:
-            self._found.take([Finding("note", f"{account.name}: not asked, for the exchange does not answer")])
-        return account.market in self._reachable
+        for account in self._config.accounts:
+            if account.market not in self._reachable:
+                self._found.take([Finding("note", f"{account.name}: not asked, for the exchange does not answer")])
+        asked = [account for account in self._config.accounts if account.market in self._reachable]
+        await self._all((f"{account.name}: key", self._account(account)) for account in asked)
+        markets = [feed for name, feed in self._feeds.markets.items() if name in self._reachable]
+        await self._all((f"{feed.link.name}: stream", self._stream(feed)) for feed in markets)
 
     async def _all(self, probes: Iterable[tuple[str, Awaitable[list[Finding]]]]) -> None:
         """Several at once, told in order."""
@@ -101,8 +100,7 @@ class _Probe:
     # ---- a market: its REST, its clock, how it says it fares ----
 
     async def _market(self, name: str) -> list[Finding]:
-        feed, account = self._feeds.markets[name], self._first[name]
-        host = _host(account.hosts.rest_url)
+        feed, host = self._feeds.markets[name], _host(self._first[name].hosts.rest_url)
         requests = feed.venue.requests
         try:
             await feed.rest.ask(requests.time)  # opens the connection, which takes longer than an answer
@@ -197,7 +195,7 @@ class _Probe:
             is_rest = isinstance(exc, ExchangeError)
             address = feed.rest_url if is_rest else feed.private_url
             finding = _failed(f"{name}: private stream", exc, _host(address), feed.venue)
-            if is_rest:
+            if is_rest or isinstance(exc, OSError):
                 break  # another way would meet the same
         return finding
 
@@ -211,15 +209,15 @@ class _Probe:
         if symbol is None:
             return [Finding("note", f"{name}: stream not tried: no contract is traded")]
         feed.watch({symbol})
-        exc: BaseException | None = None
-        for _ in range(2):  # one that stays silent is asked once more without compression
+        began = time.monotonic()
+        exc = await _outcome(feed, feed.begin())
+        if isinstance(exc, LinkDown):  # one that stays silent is asked once more, without compression
             began = time.monotonic()
             exc = await _outcome(feed, feed.begin())
-            if exc is None:
-                took_s = time.monotonic() - began
-                return [Finding("ok", f"{name}: the stream brings marks; the first, of {symbol}, after {took_s:.1f} s")]
-        assert exc is not None
-        return [_failed(f"{name}: stream", exc, _host(feed.url), feed.venue)]
+        if exc is not None:
+            return [_failed(f"{name}: stream", exc, _host(feed.url), feed.venue)]
+        took_s = time.monotonic() - began
+        return [Finding("ok", f"{name}: the stream brings marks; the first, of {symbol}, after {took_s:.1f} s")]
 
 
 async def _outcome(feed: Feed, session: Session) -> BaseException | None:
