@@ -399,6 +399,23 @@ async def test_health_and_readiness_of_a_daemon_that_sees_and_of_one_that_is_bli
         await eventually(lambda: said("/readyz", 200, "ready"), "it sees again")
 
 
+async def test_the_watching_begins_though_the_port_is_taken(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A page that nobody can open is a nuisance; positions that nobody watches are money."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
+        async with (
+            stories.exchange() as exchange,
+            watching(write_config(tmp_path / "d", exchange, broker.port, http=server)) as log,
+        ):
+            await listener.state("marginwatch/main/pool/cross-usdt", freshness="live")
+            exchange.set_mark("BTCUSDT", "48240")
+            await listener.event("margin_ratio", "opened")
+
+    assert "http not listening" in log.getvalue()
+
+
 WELL = DaemonState(
     tick_age_s=1.2,
     is_settled=True,
