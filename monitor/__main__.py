@@ -149,6 +149,10 @@ def _run(args: argparse.Namespace) -> int:
         from monitor.commands import init
 
         return init.main(args.directory, args.systemd)
+    if args.command == "forget":
+        from monitor.commands import forget
+
+        return forget.main(args.config, args.force)
     if args.command == "history":
         from monitor.commands import history
 
@@ -418,6 +422,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     rehearse.add_argument("--json", action="store_true", help="print one JSON line per difference")
 
+    forget = commands.add_parser(
+        "forget",
+        parents=[config],
+        help="clear what is retained at the broker, for a removal",
+        description="Empties every retained topic below the prefix of the config, and what Home Assistant was told of\n"
+        "its accounts, and lists them. For a removal, or before the prefix is changed. Topics of a daemon whose own\n"
+        "prefix lies below this one stay.",
+        epilog="Exit status: 0; 1 the daemon is online, the broker is away or refuses; 78 the config cannot be used.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    forget.add_argument("--force", action="store_true", help="even though the daemon is said to be online")
     init = commands.add_parser(
         "init",
         help="write a commented config",

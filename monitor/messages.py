@@ -154,7 +154,7 @@ class Messages:
 
     @property
     def status_topic(self) -> str:
-        return f"{self._id.prefix}/status"
+        return status_topic(self._id.prefix)
 
     def summary_topic(self, account: str) -> str:
         return f"{self._id.prefix}/{account}/summary"
@@ -650,3 +650,26 @@ def retained_by(topic: str, prefix: str, discovery_prefix: str) -> str | None:
 def _node_prefix(prefix: str) -> str:
     """A slug has no underscore, so that one prefix is never the beginning of another."""
     return f"{slug(prefix)}_"
+
+
+# ---- what a daemon leaves at the broker ----
+
+
+def status_topic(prefix: str) -> str:
+    return f"{prefix}/status"
+
+
+def is_left_by(topic: str, prefix: str, discovery_prefix: str) -> bool:
+    """Whether a retained topic belongs to this prefix, to an account or to none."""
+    return topic.startswith(f"{prefix}/") or retained_by(topic, prefix, discovery_prefix) is not None
+
+
+def neighbours(retained: Mapping[str, bytes], prefix: str) -> list[str]:
+    """Prefixes of other daemons that lie below this one. No account is called `status`.
+
+    Args:
+        retained: Payload by topic.
+    """
+    words = (b"online", b"offline")
+    found = {topic.removesuffix("/status") for topic, payload in retained.items() if payload in words}
+    return sorted(other for other in found if other.startswith(f"{prefix}/") and status_topic(other) in retained)

@@ -110,6 +110,11 @@ class Mosquitto:
         self._config.write_text("\n".join(lines) + "\n", "utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
+    def add(self, *options: str) -> None:
+        """Further lines of its config, from the next start on."""
+        with self._config.open("a", encoding="utf-8") as config:
+            config.writelines(f"{option}\n" for option in options)
+
     async def start(self) -> None:
         assert MOSQUITTO is not None
         with self.log.open("ab") as log:

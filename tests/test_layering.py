@@ -20,6 +20,7 @@ LAYERS = (
     {
         "commands.demo",
         "commands.check",
+        "commands.forget",
         "commands.history",
         "commands.init",
         "commands.run",

@@ -1,0 +1,95 @@
+"""`marginwatch forget`: the last step of a removal, after which the broker has nothing of us any more."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import aiomqtt
+from aiomqtt import MqttError
+
+from monitor.commands import complain
+from monitor.config import MqttConfig
+from monitor.errors import ConfigError
+from monitor.messages import is_left_by, neighbours, retained_filters, status_topic
+from monitor.shell import settings
+from monitor.shell.broker import visitor
+
+_SILENCE_S = 1.0
+"""After so long without a retained message there are no more of them."""
+
+
+def main(config_path: str | None, is_forced: bool) -> int:
+    """Empty every retained topic of the config's prefix.
+
+    Args:
+        is_forced: Even though `online` stands there.
+    """
+    try:
+        config = settings.load(settings.find(config_path))
+        password = settings.mqtt_password(config)
+    except ConfigError as exc:
+        return complain(exc)
+    mqtt = config.mqtt
+    try:
+        return asyncio.run(_forget(mqtt, password, is_forced))
+    except (MqttError, OSError) as exc:
+        print(f"the broker {mqtt.host}:{mqtt.port} did not answer, or refused: {exc}", file=sys.stderr)
+        return 1
+
+
+async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> int:
+    async with visitor(mqtt, password, "forget") as client:
+        found = await _retained(client, mqtt)
+        if found.get(status_topic(mqtt.prefix)) == b"online" and not is_forced:
+            print(
+                f"{status_topic(mqtt.prefix)} is online: stop the daemon first (sudo systemctl stop marginwatch), for"
+                " it publishes anew what is cleared; if it is dead all the same: --force",
+                file=sys.stderr,
+            )
+            return 1
+        others = neighbours(found, mqtt.prefix)
+        topics = sorted(t for t in found if not t.startswith(tuple(f"{other}/" for other in others)))
+        for topic in topics:
+            await client.publish(topic, b"", qos=1, retain=True)
+        left = (await _retained(client, mqtt)).keys() & set(topics)
+    for topic in topics:
+        if topic not in left:
+            print(topic)
+    for other in others:
+        print(f"{other}/ is another daemon's, and left as it is", file=sys.stderr)
+    print(f"{len(topics) - len(left)} retained topics cleared below {mqtt.prefix}/", file=sys.stderr)
+    if left:
+        print(f"still there: {', '.join(sorted(left))}; may {mqtt.username or 'we'} write them?", file=sys.stderr)
+    return 1 if left else 0
+
+
+async def _retained(client: aiomqtt.Client, mqtt: MqttConfig) -> dict[str, bytes]:
+    """What stands at our topics: payload by topic.
+
+    Raises:
+        MqttError: The broker does not let us read there.
+    """
+    ours = mqtt.prefix, mqtt.discovery_prefix
+    filters = retained_filters(*ours)
+    granted = await client.subscribe([(each, 0) for each in filters])
+    if any((code if isinstance(code, int) else code.value) >= 0x80 for code in granted):
+        raise MqttError(f"this user may not read {' and '.join(filters)}")
+    found: dict[str, bytes] = {}
+    messages = client.messages
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _SILENCE_S
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                message = await anext(messages)
+        except TimeoutError:
+            break
+        if not message.retain:
+            continue  # said just now, by a daemon that runs
+        until = loop.time() + _SILENCE_S
+        payload = message.payload
+        if isinstance(payload, bytes) and payload and is_left_by(str(message.topic), *ours):
+            found[str(message.topic)] = payload
+    await client.unsubscribe(list(filters))
+    return found
