@@ -12,7 +12,7 @@ from monitor.commands import complain
 from monitor.config import MqttConfig
 from monitor.errors import ConfigError
 from monitor.messages import is_left_by, neighbours, retained_filters, status_topic
-from monitor.shell import settings
+from monitor.shell import logs, settings
 from monitor.shell.broker import visitor
 
 _SILENCE_S = 1.0
@@ -30,6 +30,7 @@ def main(config_path: str | None, is_forced: bool) -> int:
         password = settings.mqtt_password(config)
     except ConfigError as exc:
         return complain(exc)
+    logs.setup()  # the libraries' own words help nobody
     mqtt = config.mqtt
     try:
         return asyncio.run(_forget(mqtt, password, is_forced))
@@ -39,6 +40,7 @@ def main(config_path: str | None, is_forced: bool) -> int:
 
 
 async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> int:
+    who = mqtt.username or "anonymous"
     async with visitor(mqtt, password, "forget") as client:
         found = await _retained(client, mqtt)
         if found.get(status_topic(mqtt.prefix)) == b"online" and not is_forced:
@@ -50,9 +52,12 @@ async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> in
             return 1
         others = neighbours(found, mqtt.prefix)
         topics = sorted(t for t in found if not t.startswith(tuple(f"{other}/" for other in others)))
-        for topic in topics:
-            await client.publish(topic, b"", qos=1, retain=True)
-        left = (await _retained(client, mqtt)).keys() & set(topics)
+        try:
+            for topic in topics:
+                await client.publish(topic, b"", qos=1, retain=True)
+            left = (await _retained(client, mqtt)).keys() & set(topics)
+        except MqttError as exc:  # mosquitto cuts off who may not write, where MQTT 3.1.1 has no words for it
+            raise MqttError(f"{exc}; may {who} write {mqtt.prefix}/# and {mqtt.discovery_prefix}/#?") from None
     for topic in topics:
         if topic not in left:
             print(topic)
@@ -60,7 +65,7 @@ async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> in
         print(f"{other}/ is another daemon's, and left as it is", file=sys.stderr)
     print(f"{len(topics) - len(left)} retained topics cleared below {mqtt.prefix}/", file=sys.stderr)
     if left:
-        print(f"still there: {', '.join(sorted(left))}; may {mqtt.username or 'we'} write them?", file=sys.stderr)
+        print(f"still there: {', '.join(sorted(left))}; may {who} write them?", file=sys.stderr)
     return 1 if left else 0
 
 
