@@ -149,24 +149,52 @@ async def test_a_dead_broker_keeps_it_neither_from_being_ready_nor_from_living(
 async def test_the_watchdog_starves_while_the_core_hangs(
     broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
 ) -> None:
-    """Its loop is held up for real: whoever reads its log does not read, and the pipe between them is full."""
-    config_folder = tmp_path / "d"
+    """Its loop is held up for real, in its own thread: a signal that the daemon does not know makes it sleep."""
+    sleeper = tmp_path / "sleeper"
+    sleeper.mkdir()
+    sleep = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: time.sleep(4))\n"
+    (sleeper / "sitecustomize.py").write_text(sleep, "utf-8")
     async with stories.exchange() as exchange:
-        config = write_config(config_folder, exchange, broker.port)
-        with _reader(config_folder / "stdout.log") as log, Process(config, manager.environment):
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        with Process(config, {**manager.environment, "PYTHONPATH": str(sleeper)}) as process:
             await manager.ready()
             await agreement(exchange, listener, "main")
             await manager.fed_on()
-            _fill(config_folder / "stdout.log")
-            await manager.fed_on()  # nothing is logged while all is well
-            exchange.set_mark("BTCUSDT", "50000")  # an incident: one line, which nobody takes
+            process.send(signal.SIGUSR1)
+            exchange.set_mark("BTCUSDT", "50000")
             silent_since = await _silence(manager)
             fed = manager.fed
             assert time.monotonic() - silent_since > 1.5
-            _drain(log)
             await manager.fed_on()
             assert manager.fed > fed
             await listener.event("liquidation_distance", "opened")
+
+
+async def test_a_log_that_nobody_reads_starves_nothing(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """A log collector that hangs must not stand in the way of an alert, nor of a clean end."""
+    fifo = tmp_path / "d" / "stdout.log"
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        with _reader(fifo) as log, Process(config, manager.environment) as process:
+            await manager.ready()
+            await agreement(exchange, listener, "main")
+            _fill(fifo)
+            exchange.set_mark("BTCUSDT", "50000")
+            await listener.event("liquidation_distance", "opened")
+            await manager.fed_on()
+            lines = b""
+
+            def has_come() -> bool:
+                nonlocal lines
+                lines += _drain(log)
+                return b"incident opened" in lines
+
+            await until(has_come, "its line was waiting, not lost")
+            _fill(fifo)
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
 
 
 async def _silence(manager: Manager) -> float:
@@ -201,10 +229,12 @@ def _fill(fifo: Path) -> None:
     os.close(writer)
 
 
-def _drain(end: int) -> None:
+def _drain(end: int) -> bytes:
+    read = b""
     with suppress(BlockingIOError):
-        while os.read(end, 65536):
-            pass
+        while new := os.read(end, 65536):
+            read += new
+    return read
 
 
 # ---- reload ----

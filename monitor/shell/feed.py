@@ -259,19 +259,13 @@ class Feed(ABC):
             yield socket
 
     def decoded(self, decode: Callable[..., list[Event]], *args: Any) -> list[Event]:
-        """Events of a frame; one that misreads is dropped, counted and logged (now and then, not each time)."""
+        """Events of a frame; one that misreads is dropped, counted and logged."""
         try:
             return decode(*args)
         except DecodeError as exc:
             self.bad_frames += 1
-            if self.bad_frames & (self.bad_frames - 1) == 0:  # the 1st, 2nd, 4th, 8th …
-                self.log.warning(
-                    "frame dropped",
-                    account=self.link.account,
-                    link=self.link.name,
-                    count=self.bad_frames,
-                    error=str(exc),
-                )
+            name = {"account": self.link.account, "link": self.link.name}
+            self.log.warning("frame dropped", count=self.bad_frames, error=str(exc), **name)
             return []
 
 
