@@ -1,0 +1,202 @@
+"""The page in a real browser, beside the real daemon: it is never wrong without saying so."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.sim import Exchange
+from tests import browser as tools
+from tests import stories
+from tests.browser import Browser, browsing, needs
+from tests.rig import Listener, Mosquitto, Process, eventually, free_port, private_file, until, watching, write_config
+from tests.test_http import is_open
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+WATCH = """
+    const open = document.querySelector("#incidents-open");
+    const look = () => { if (open.innerText.includes("margin ratio 8")) window.seenAt ??= Date.now(); };
+    new MutationObserver(look).observe(open, {childList: true, subtree: true, characterData: true});
+"""
+
+
+@pytest.fixture
+async def tab() -> AsyncIterator[Browser]:
+    needs("chromium", tools.CHROMIUM is not None)
+    needs("chromedriver", tools.DRIVER is not None)
+    async with browsing() as browser:
+        yield browser
+
+
+def config_of(folder: Path, exchange: Exchange, broker: Mosquitto, **http: Any) -> tuple[Path, int]:
+    """A config with a page, and the page's port."""
+    port = free_port()
+    return write_config(folder / "watch", exchange, broker.port, http={"listen": f"127.0.0.1:{port}", **http}), port
+
+
+@asynccontextmanager
+async def seen(tab: Browser, port: int) -> AsyncIterator[None]:
+    """The page is open and shows the pools; at the end the browser has complained of nothing."""
+    await until(lambda: is_open(port), "the daemon listens")
+    await tab.open(f"http://127.0.0.1:{port}/")
+    await tab.shows("#accounts", "cross-usdt")
+    await tab.shows("#beat-word", "live")
+    yield
+    assert await tab.console() == []
+
+
+async def test_an_incident_is_on_the_page_within_a_second_of_its_event(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, tab: Browser
+) -> None:
+    """Who watches while it happens must not be behind who is called."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), seen(tab, port):
+            await tab.shows("#verdict", "Nothing open")
+            await tab.shows("#figures", "19.7 %")  # BTC at 60000, liquidated at 48192.8
+            await tab.js(WATCH)
+            exchange.set_mark("BTCUSDT", "48240")
+            event = await listener.event("margin_ratio", "opened", subject="cross-usdt")
+            heard_ms = time.time() * 1000
+            await tab.shows("#incidents-open", "margin ratio 8")
+            await tab.shows("#events", event["title"].replace(" %", "\u00a0%"))
+            delay_ms = await tab.js("return window.seenAt;") - heard_ms
+            assert delay_ms < 1000
+            await tab.shows("#announcer", "critical")
+            assert (await tab.title()).startswith("CRITICAL · 0.1")
+            assert "critical" in await tab.text("#accounts article header")
+            print(f"on the page {delay_ms:.0f} ms after it was on the broker")
+
+
+async def test_a_dead_daemon_is_told_and_its_return_is_seen_without_reload(
+    lasting_broker: Mosquitto, tmp_path: Path, tab: Browser
+) -> None:
+    """Figures of a daemon that died an hour ago look as calm as any others."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, lasting_broker)
+        with Process(config) as first:
+            async with seen(tab, port):
+                exchange.set_mark("SOLUSDT", "125")
+                await tab.shows("#incidents-open", "isolated-solusdt")
+                assert not await tab.js("return document.body.classList.contains('gone');")
+                assert await tab.text("#alarms") == ""
+            await tab.js("window.neverReloaded = true;")
+            first.send(signal.SIGKILL)
+            await first.ended()
+            await tab.shows("#alarms", "No word from marginwatch since", within_s=10)
+            await tab.shows("#verdict", "Unknown since")
+            await tab.shows("#beat", "as of")
+            assert (await tab.title()).startswith("No word from marginwatch since")
+            assert await tab.js("return document.body.classList.contains('gone');")
+            assert await tab.js("return getComputedStyle(document.querySelector('main')).filter;") == "grayscale(1)"
+        await tab.console()  # what it said of connections that were refused
+        exchange.set_mark("BTCUSDT", "61000")
+        with Process(config):
+            await tab.shows("#beat-word", "live")
+            await tab.shows("#accounts", "61,000")
+            await tab.shows("#incidents-open", "isolated-solusdt")
+            await eventually(lambda: _is_quiet(tab), "no alarm is left")
+            assert await tab.js("return window.neverReloaded;")
+            assert not await tab.js("return document.body.classList.contains('gone');")
+
+
+async def _is_quiet(tab: Browser) -> bool:
+    return await tab.text("#alarms") == ""
+
+
+async def test_a_daemon_that_is_blind_says_so_on_the_page(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:
+    """The page is live, but what it shows is not: that is to be seen before anything else."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), seen(tab, port):
+            exchange.fault(mute_market=True, rest="503")
+            await tab.shows("#alarms", "Stale.")
+            await tab.shows("#accounts", "stale, as of")
+            await tab.shows("#alarms", "Blind.")
+            await tab.shows("#verdict", "no data")
+            exchange.fault(mute_market=False, rest="ok")
+            await eventually(lambda: _is_quiet(tab), "no alarm is left")
+            await tab.shows("#verdict", "Nothing open, every link is live")
+
+
+async def test_a_broker_that_is_away_is_told_on_the_page(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:
+    """Who looks at a page that is live would think that the phone will ring, too."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), seen(tab, port):
+            broker.kill()
+            await tab.shows("#alarms", "The MQTT broker is away.")
+            await broker.start()
+            await eventually(lambda: _is_quiet(tab), "no alarm is left")
+
+
+async def test_with_a_token_nobody_else_sees_anything(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:
+    """Beyond loopback it is asked for; the browser then sends it with everything that the page asks."""
+    token = private_file(tmp_path / "token", TOKEN)
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker, token=f"file:{token}")
+        async with watching(config):
+            await until(lambda: is_open(port), "the daemon listens")
+            await tab.open(f"http://127.0.0.1:{port}/")
+            assert "marginwatch" not in await tab.js("return document.documentElement.outerHTML;")
+            await tab.open(f"http://me:{TOKEN}@127.0.0.1:{port}/")
+            await tab.shows("#accounts", "cross-usdt")
+            await tab.shows("#beat-word", "live")
+            await tab.shows(".axis", "now")
+
+
+LONG = stories.account(
+    balances={"USDT": "12000"},
+    position=[{"symbol": f"K{n:02}USDT", "quantity": "1", "entry_price": "100"} for n in range(20)],
+)
+
+
+async def test_of_many_positions_the_nearest_are_shown_and_the_rest_by_keyboard(
+    broker: Mosquitto, tmp_path: Path, tab: Browser
+) -> None:
+    """Forty rows of nothing would hide the one that counts."""
+    symbols = [{"symbol": f"K{n:02}USDT", "mark": "100"} for n in range(20)]
+    from monitor.sim import Scenario
+
+    async with Exchange(Scenario.from_dict({"symbol": symbols, "account": [LONG]})) as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), seen(tab, port):
+            rows = "return document.querySelectorAll('.positions tbody tr').length;"
+            await tab.shows(".more", "Show all 20 positions")
+            assert await tab.js(rows) == 8
+            await tab.js("document.querySelector('.more').focus();")
+            await tab.press("Enter")
+            await tab.shows(".more", "Show the nearest 8")
+            assert await tab.js(rows) == 20
+
+
+@pytest.mark.parametrize("width", [1280, 360], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_everybody_can_read_it(
+    scheme: str, width: int, lasting_broker: Mosquitto, tmp_path: Path, tab: Browser
+) -> None:
+    """With a screen reader, a keyboard, weak eyes, on a phone; while it is live, and when it is not."""
+    needs("axe-core", tools.AXE.exists())
+    await tab.looks(scheme, width)
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, lasting_broker)
+        with Process(config) as daemon:
+            async with seen(tab, port):
+                exchange.set_mark("BTCUSDT", "48240")
+                exchange.set_mark("SOLUSDT", "130")
+                await tab.shows("#incidents-open", "isolated-solusdt")
+                await tab.shows("#incidents-open", "cross-usdt")
+                assert await tab.axe() == []
+                assert await tab.js("return document.documentElement.scrollWidth;") <= width
+            daemon.send(signal.SIGKILL)
+            await tab.shows("#alarms", "No word", within_s=10)
+            assert await tab.axe() == []
+            assert await tab.js("return document.documentElement.scrollWidth;") <= width
