@@ -95,6 +95,7 @@ class Browser:
 
     async def picture(self) -> str:
         """What is on the screen: a PNG in base64."""
+        await self._devtools("Emulation.setScrollbarsHidden", {"hidden": True})
         return str((await self._devtools("Page.captureScreenshot", {}))["data"])
 
     async def axe(self) -> list[str]:
