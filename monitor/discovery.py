@@ -241,7 +241,7 @@ class Discovery:
         summary = self._messages.summary_topic(account)
         config = {
             "name": f"Unrealized PnL {asset}",
-            **self._figure(summary, _value(f"value_json.unrealized_pnl['{asset}']")),
+            **self._figure(summary, _value(f"value_json.unrealized_pnl.get('{asset}')")),
             **_amount(asset),
         }
         yield _Entity("sensor", f"unrealized_pnl_{slug(asset)}", config)
@@ -249,7 +249,7 @@ class Discovery:
     def _link(self, account: str, link: str) -> Iterator[_Entity]:
         config = {
             "name": f"Link {link}",
-            **self._state(self._messages.health_topic(account), _value(f"value_json.links['{link}'].state")),
+            **self._state(self._messages.health_topic(account), _value(f"value_json.links.get('{link}', dict(state=None)).state")),
             "entity_category": "diagnostic",
         }
         yield _Entity("sensor", f"link_{slug(link)}", config)

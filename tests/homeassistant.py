@@ -1,4 +1,4 @@
-"""A real Home Assistant as a process, with nothing in it but MQTT, automations and somebody to notify.
+"""A real Home Assistant as a process, with nothing in it but MQTT, automations and a phone that notes what it is told.
 
 It lives in an environment of its own, since it pins the versions of half of what we use. Whoever runs the tests names
 its `hass` in `MARGINWATCH_HASS`, or has it in `.venv-ha`, where `.ci/run` puts it.
@@ -28,6 +28,24 @@ _TOKEN_ID, _TOKEN_KEY, _OWNER = "0" * 31 + "1", "1" * 128, "0" * 31 + "2"
 _LONG_AGO = "2024-01-01T00:00:00+00:00"
 
 
+_NO_PAGES = """
+# Without its web pages it would not start as usual; they need 50 MB, and these need nothing.
+async def async_setup(hass, config):
+    return True
+"""
+_PHONE = """
+import json
+
+async def async_setup(hass, config):
+    def note(call):
+        with open(hass.config.path("notified"), "a") as file:
+            file.write(json.dumps(call.data, default=dict) + "\\n")
+
+    hass.services.async_register("notify", "mobile_app_phone", note)
+    return True
+"""
+
+
 class HomeAssistant:
     """Home Assistant in a folder: what it has stored outlives its process.
 
@@ -42,9 +60,10 @@ class HomeAssistant:
         self.log = folder / "stdout.log"
         self._process: subprocess.Popen[bytes] | None = None
         (folder / ".storage").mkdir(parents=True)
-        configuration = f"http:\n  server_host: 127.0.0.1\n  server_port: {self.port}\napi:\nautomation ui: []\n{yaml}"
+        configuration = f"http:\n  server_host: 127.0.0.1\n  server_port: {self.port}\napi:\nphone:\n{yaml}"
         (folder / "configuration.yaml").write_text(configuration, "utf-8")
-        self._without_pages()
+        self._integration("frontend", _NO_PAGES)
+        self._integration("phone", _PHONE)
         self._store("core.config_entries", 1, {"entries": [_mqtt_entry(mqtt_port)]})
         self._store("auth", 1, _auth())
 
@@ -52,13 +71,12 @@ class HomeAssistant:
         text = json.dumps({"version": version, "minor_version": 1, "key": key, "data": data})
         (self.folder / ".storage" / key).write_text(text, "utf-8")
 
-    def _without_pages(self) -> None:
-        """Without its web pages it would not start as usual, so it is given none in their place: they need 50 MB."""
-        empty = self.folder / "custom_components" / "frontend"
-        empty.mkdir(parents=True)
-        about = {"domain": "frontend", "name": "none", "version": "0", "documentation": "", "codeowners": []}
-        (empty / "manifest.json").write_text(json.dumps(about), "utf-8")
-        (empty / "__init__.py").write_text("async def async_setup(hass, config):\n    return True\n", "utf-8")
+    def _integration(self, domain: str, code: str) -> None:
+        folder = self.folder / "custom_components" / domain
+        folder.mkdir(parents=True)
+        about = {"domain": domain, "name": domain, "version": "0", "documentation": "", "codeowners": []}
+        (folder / "manifest.json").write_text(json.dumps(about), "utf-8")
+        (folder / "__init__.py").write_text(code, "utf-8")
 
     async def start(self) -> None:
         with self.log.open("ab") as log:
@@ -88,6 +106,19 @@ class HomeAssistant:
             process.wait(30)
 
     # ---- what it shows ----
+
+    @property
+    def notified(self) -> list[dict[str, Any]]:
+        """What the phone was told."""
+        path = self.folder / "notified"
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+    @property
+    def complaints(self) -> list[str]:
+        """What it has logged about what it was told; that a broker was away is no complaint."""
+        levels, about = (" WARNING ", " ERROR "), ("mqtt", "template", "automation", "marginwatch")
+        lines = [line for line in self.log.read_text("utf-8").splitlines() if "mqtt.client]" not in line]
+        return [line for line in lines if any(x in line for x in levels) and any(x in line for x in about)]
 
     async def states(self) -> dict[str, dict[str, Any]]:
         """Entity → its state and attributes, of all that MQTT brings."""
