@@ -249,7 +249,9 @@ class Discovery:
     def _link(self, account: str, link: str) -> Iterator[_Entity]:
         config = {
             "name": f"Link {link}",
-            **self._state(self._messages.health_topic(account), _value(f"value_json.links.get('{link}', dict(state=None)).state")),
+            **self._state(
+                self._messages.health_topic(account), _value(f"value_json.links.get('{link}', dict(state=None)).state")
+            ),
             "entity_category": "diagnostic",
         }
         yield _Entity("sensor", f"link_{slug(link)}", config)
