@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +21,7 @@ from monitor.shell import logs
 from monitor.shell.http import HttpServer
 from monitor.shell.hub import Hub
 from monitor.shell.page import Page
-from tests.rig import free_port, until
+from tests.rig import ROOT, free_port, until
 from tests.test_http import WELL, is_open
 from tests.watched import Watched
 
@@ -195,6 +196,15 @@ async def test_only_so_many_browsers_are_told() -> None:
             answer.close()
 
     assert statuses == [200] * 16 + [503]
+
+
+async def test_no_script_makes_markup_of_data() -> None:
+    """Names come from an exchange, labels from a config: they are text."""
+    scripts = {file.name: file.read_text("utf-8") for file in (ROOT / "monitor" / "web").glob("*.js")}
+    risky = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|DOMParser|srcdoc")
+
+    assert len(scripts) > 5
+    assert {name: found for name, text in scripts.items() if (found := risky.findall(text))} == {}
 
 
 async def test_the_files_come_with_a_policy_that_lets_nothing_else_in() -> None:

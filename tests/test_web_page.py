@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from monitor.sim import Exchange
+from monitor.messages import Message
+from monitor.shell.hub import Hub
+from monitor.sim import Exchange, Scenario
 from tests import browser as tools
 from tests import stories
 from tests.browser import Browser, browsing, needs
 from tests.rig import Listener, Mosquitto, Process, eventually, free_port, private_file, until, watching, write_config
 from tests.test_http import is_open
+from tests.test_page import serving
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -153,6 +157,22 @@ async def test_with_a_token_nobody_else_sees_anything(broker: Mosquitto, tmp_pat
             await tab.shows(".axis", "now")
 
 
+async def test_a_name_that_is_markup_is_shown_as_text(tab: Browser) -> None:
+    """An exchange may name a contract as it likes."""
+    evil = "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script>"
+    hub = Hub()
+    incident = {"schema": "marginwatch.incident/1", "incident_id": "1", "severity": "critical", "severity_rank": 4}
+    words = dict.fromkeys(("title", "text", "rule", "subject", "peak_severity"), evil)
+    at = "2026-11-22T04:00:00.000Z"
+    body = msgspec.json.encode({**incident, **words, "opened_at": at, "at": at})
+    hub.put([Message("marginwatch/main/incident/x/y", body, True, 1)])
+    async with serving(hub) as url:
+        await tab.open(url)
+        await tab.shows("#incidents-open", "onerror=")
+        await tab.shows("#verdict", "onerror=")
+        assert await tab.js("return window.hit;") is None
+
+
 LONG = stories.account(
     balances={"USDT": "12000"},
     position=[{"symbol": f"K{n:02}USDT", "quantity": "1", "entry_price": "100"} for n in range(20)],
@@ -164,8 +184,6 @@ async def test_of_many_positions_the_nearest_are_shown_and_the_rest_by_keyboard(
 ) -> None:
     """Forty rows of nothing would hide the one that counts."""
     symbols = [{"symbol": f"K{n:02}USDT", "mark": "100"} for n in range(20)]
-    from monitor.sim import Scenario
-
     async with Exchange(Scenario.from_dict({"symbol": symbols, "account": [LONG]})) as exchange:
         config, port = config_of(tmp_path, exchange, broker)
         async with watching(config), seen(tab, port):

@@ -30,6 +30,8 @@ from monitor.shell.hub import Hub
 _BEAT_S = 2.0
 _GATHER_S = 0.1
 """What changes within this goes out as one."""
+_BYTES_PER_S = 2_000_000
+"""No faster to one browser: thousands of pools, each second, to many of them would be felt."""
 _AGAIN_MS = 1000
 """How long a browser waits before it connects again."""
 _POOLS_AT_MOST = 100
@@ -105,7 +107,7 @@ class Page:
         """
         clock = asyncio.get_running_loop().time
         await self._write(response, b"retry: %d\n\n" % _AGAIN_MS)
-        beat_at = clock()
+        beat_at, pause_s = clock(), _GATHER_S
         while True:
             if clock() >= beat_at:
                 beat_at = clock() + _BEAT_S
@@ -114,11 +116,13 @@ class Page:
             if changes.revision != known or known == 0:
                 known = changes.revision
                 name = "whole" if changes.is_whole else "change"
-                await self._write(response, _event(name, _body(changes), f"{self._boot_id}.{known}"))
+                body = _event(name, _body(changes), f"{self._boot_id}.{known}")
+                await self._write(response, body)
+                pause_s = _GATHER_S + len(body) / _BYTES_PER_S
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(beat_at):
                     await self._hub.after(known)
-                    await asyncio.sleep(_GATHER_S)
+                    await asyncio.sleep(pause_s)
 
     def _known(self, last_event_id: str) -> int:
         """The revision that a browser knows from an earlier connection; 0: none."""

@@ -10,7 +10,8 @@ const kind = (payload) => payload.schema?.match(/^marginwatch\.(\w+)\//)?.[1];
 
 export class Board {
   constructor() {
-    this.states = new Map();
+    this.kinds = new Map(); // kind → topic → payload
+    this.kindOf = new Map(); // topic → kind
     this.events = []; // newest first
     this.levels = { margin_ratio: [], liquidation_distance: [] };
     this.beat = null;
@@ -19,17 +20,30 @@ export class Board {
 
   /** All there is; a daemon that was started anew does not know the events of before, but we do. */
   takeWhole({ states, events }) {
-    this.states = new Map(Object.entries(states));
+    this.kinds.clear();
+    this.kindOf.clear();
+    this.put(states);
     const known = new Set(events.map((event) => event.event_id));
     this.events = [...[...events].reverse(), ...this.events.filter((event) => !known.has(event.event_id))].slice(0, EVENTS_KEPT);
   }
 
   takeChange({ states, events }) {
-    for (const [topic, payload] of Object.entries(states)) {
-      if (payload === null) this.states.delete(topic);
-      else this.states.set(topic, payload);
-    }
+    this.put(states);
     this.events = [...[...events].reverse(), ...this.events].slice(0, EVENTS_KEPT);
+  }
+
+  /** Payloads by topic; null: there is none any more. */
+  put(states) {
+    for (const [topic, payload] of Object.entries(states)) {
+      if (payload === null) {
+        this.kinds.get(this.kindOf.get(topic))?.delete(topic);
+        continue;
+      }
+      if (!this.kindOf.has(topic)) this.kindOf.set(topic, kind(payload));
+      const found = this.kindOf.get(topic);
+      if (!this.kinds.has(found)) this.kinds.set(found, new Map());
+      this.kinds.get(found).set(topic, payload);
+    }
   }
 
   takeBeat(beat) {
@@ -44,7 +58,7 @@ export class Board {
   }
 
   all(wanted) {
-    return [...this.states.values()].filter((payload) => kind(payload) === wanted);
+    return [...(this.kinds.get(wanted)?.values() ?? [])];
   }
 
   get info() {
@@ -59,6 +73,11 @@ export class Board {
   get pools() {
     const danger = (pool) => rank(pool.severity) * 100 + Math.floor(Math.min(1, pool.margin_ratio ?? 1) * 10);
     return this.all("pool").sort((a, b) => danger(b) - danger(a) || (a.pool < b.pool ? -1 : 1));
+  }
+
+  /** Whether all figures are of now. */
+  get isLive() {
+    return this.all("pool").every((pool) => pool.freshness === "live");
   }
 
   /** The severity that a distance has by itself. */

@@ -14,6 +14,7 @@ const board = new Board();
 const history = new History();
 let failure = null;
 let isDue = false;
+let tookMs = 0;
 
 const stream = new Stream({
   onOpen() {
@@ -44,14 +45,16 @@ setInterval(render, 1000);
 addEventListener("error", ({ error }) => fail(error));
 addEventListener("unhandledrejection", ({ reason }) => fail(reason));
 
-/** Draw soon: many changes at once are one. */
+/** Draw soon: many changes at once are one, and with much to draw it is done less often. */
 function later() {
   if (isDue) return;
   isDue = true;
   setTimeout(() => {
+    const began = performance.now();
     isDue = false;
     render();
-  }, 50);
+    tookMs = performance.now() - began;
+  }, Math.max(50, 4 * tookMs));
 }
 
 /** What this page cannot do must not look as if all were well. */
@@ -154,7 +157,7 @@ function showHead() {
 function showGlance() {
   const incidents = board.incidents;
   const [first] = incidents;
-  const isBlind = board.beat.status !== "ready";
+  const isBlind = board.beat.status !== "ready" || !board.isLive;
   if (stream.isSilent) verdict.show("info", `Unknown since ${clock(stream.heardMs)}`);
   else if (first && rank(first.severity) >= 2) verdict.show(first.severity, sentence(first.title));
   else if (isBlind) verdict.show("warning", "Nothing open, but not everything is seen");
