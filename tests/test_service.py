@@ -1,6 +1,6 @@
 """The daemon as systemd knows it: a real process, a real notify socket, real signals.
 
-`test_machine.py` has the same under a real systemd, with the unit as it is.
+`test_machine.py` has it under a real systemd, with the unit as it is.
 """
 
 from __future__ import annotations
