@@ -130,6 +130,14 @@ async def test_it_follows_a_crash_and_wakes_the_phone(house: House) -> None:
     }
     await house.sees(**gone, sensor__marginwatch_main_open_positions="1", **{PROBLEM: "off", ALIVE: "on"})
 
+    house.exchange.set_mark("SOLUSDT", "120")
+    await house.sees(sensor__marginwatch_main_solusdt_liquidation_price=None)
+    ended = await until(
+        lambda: [n for n in house.assistant.notified if "LIQUIDATED" in n["message"]],
+        f"the phone is told of the liquidation, beside {[n['message'] for n in house.assistant.notified]}",
+    )
+    assert {n["data"]["push"]["interruption-level"] for n in ended} == {"critical"}
+
 
 async def test_a_problem_outlives_the_feed_and_a_figure_does_not(house: House) -> None:
     """An old ratio looks like a good one; an alarm that vanished with the feed would say that all is well."""
