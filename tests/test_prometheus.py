@@ -145,8 +145,10 @@ class Prometheus:
     async def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer; None while it does not listen yet."""
         try:
-            async with aiohttp.ClientSession() as session:
-                answer = await session.get(f"{self.url}/{path}", params=parameters)
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{self.url}/{path}", params=parameters) as answer,
+            ):
                 body = await answer.json()
         except aiohttp.ClientError:
             return None
@@ -175,7 +177,7 @@ def prometheus(folder: Path, target: int) -> Iterator[Prometheus]:
     text = shown[1].replace("127.0.0.1:8787", f"127.0.0.1:{target}")
     text = text.replace("/etc/prometheus/marginwatch_token", str(private_file(folder / "token", TOKEN)))
     text = text.replace("/etc/prometheus/marginwatch.rules.yml", str(RULES))
-    fast = "global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}\n"
+    fast = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n"
     config = folder / "prometheus.yml"
     config.write_text(fast + re.sub(r"^global:\n(?: .*\n)*", "", text).replace("scrape_interval: 5s", ""), "utf-8")
     with (folder / "log").open("wb") as log:
@@ -219,7 +221,7 @@ async def test_prometheus_reads_the_daemon_fires_an_alert_and_answers_the_dashbo
         ratio = 'marginwatch_margin_ratio{account="main", pool="cross-usdt"}'
         # 240 / 12000, of one BTC at 60000
         assert await eventually(lambda: server.value(ratio), "Prometheus has the margin ratio") == 0.02
-        assert await server.value('up{job="marginwatch"}') == 1
+        await eventually(lambda: server.value('up{job="marginwatch"} == 1'), "its answers count")
         assert await server.firing("MarginwatchMarginRatioHigh") == []
 
         exchange.set_mark("BTCUSDT", "48290")  # 193.16 / 290
@@ -242,7 +244,7 @@ async def test_prometheus_reads_the_daemon_fires_an_alert_and_answers_the_dashbo
 async def answered(server: Prometheus, expression: str) -> None:
     """Prometheus has something to say to a query of the dashboard."""
     query = expression
-    values = {"job": "marginwatch", "instance": ".*", "account": ".*", "__rate_interval": "5s"}
+    values = {"job": "marginwatch", "instance": ".*", "account": ".*", "__rate_interval": "10s"}
     for name, value in values.items():
         query = query.replace(f"${name}", value)
     wanted = re.fullmatch(r"label_values\((.*), (\w+)\)", query)
