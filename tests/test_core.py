@@ -720,6 +720,7 @@ def test_every_event_id_is_given_once(happened: list[tuple[str, int, float]]) ->
     [
         pytest.param(("main", "margin_guess", "cross-usdt"), id="a rule of another version"),
         pytest.param(("_instance", "clock_offset", "market-y"), id="the clock of a market that is not watched"),
+        pytest.param(("_instance", "exchange_status", "market-y"), id="maintenance of a market that is not watched"),
     ],
 )
 def test_an_incident_that_nothing_would_ever_end_is_emptied(key: tuple[str, str, str]) -> None:

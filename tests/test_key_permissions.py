@@ -94,6 +94,17 @@ def test_a_key_that_stays_as_it_is_is_told_again_once_a_day() -> None:
     assert tell(watched, 25 * HOUR, Tick()) == [("repeated", "warning")]
 
 
+def test_a_key_that_may_only_read_again_is_over_after_the_hold() -> None:
+    """`clear_for_s` passes between two readings."""
+    held = structs.replace(DEFAULTS["key_permissions"], clear_for_s=60)
+    watched = core(rules=RuleBook({**DEFAULTS, "key_permissions": held}))
+    tell(watched, 1, TRADES)
+
+    assert tell(watched, HOUR, READS) == []
+    assert tell(watched, HOUR + 59, Tick()) == []
+    assert tell(watched, HOUR + 60, Tick()) == [("resolved", "warning")]
+
+
 def test_a_rule_that_is_switched_off_ends_it() -> None:
     """As every rule."""
     watched = core()
