@@ -255,7 +255,7 @@ async def test_a_flood_of_requests_does_not_hold_up_the_loop() -> None:
             due = time.monotonic() + 0.01
             await asyncio.sleep(0.01)
             late.append(time.monotonic() - due)
-        assert sum(await asyncio.gather(*flooding)) > 20  # the kernel turns the rest away
+        assert sum(await asyncio.gather(*flooding)) > 10  # the kernel turns the rest away
 
     assert sorted(late)[len(late) // 2] < 0.05
 
