@@ -42,7 +42,6 @@ def main(config_path: str | None, online: bool = False, test_alert: str | None =
         if problems:
             found.take([Finding("note", "exchange and broker were not asked: mend the config first")])
         else:
-            logs.setup("text", "critical", sys.stderr)  # what the links would log is told here, with its remedy
             asyncio.run(_ask(config, fetched, found, online, test_alert))
     return found.sum_up()
 
@@ -50,12 +49,14 @@ def main(config_path: str | None, online: bool = False, test_alert: str | None =
 async def _ask(
     config: Config, fetched: Mapping[Secret, str], found: Findings, online: bool, test_alert: str | None
 ) -> None:
+    from monitor.shell.probe_broker import publish_alert, reach, round_trip
+
+    # What links and libraries would log is told here, with its remedy. Only now: a library sets its level as it comes.
+    logs.setup("text", "critical", sys.stderr)
     if online:
         from monitor.shell.probe_exchange import probe  # brings the exchange's library, which takes a while
 
         await probe(config, fetched, found)
-    from monitor.shell.probe_broker import publish_alert, reach, round_trip
-
     mqtt, instance = config.mqtt, config.instance or socket.gethostname()
     password = None if mqtt.password is None else fetched[mqtt.password]
     found.waits_for("broker")
