@@ -10,6 +10,7 @@ The pump waits for nothing but the inbox: neither a slow broker nor a slow disk 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 import time
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from monitor.shell.http import HttpServer
     from monitor.shell.page import Page
 
-_LOUD = {Severity.WARNING: "warning", Severity.CRITICAL: "error", Severity.LIQUIDATION: "error"}
+_LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
 
 
 class Daemon:
@@ -311,7 +312,7 @@ class Daemon:
             elif isinstance(effect, Resync):
                 self._accounts[effect.account].resync()
             elif isinstance(effect, Answered):
-                (self._log.info if effect.is_done else self._log.warning)("command", answer=effect.text)
+                self._log.log(logging.INFO if effect.is_done else logging.WARNING, "command", answer=effect.text)
             elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
                 self._tell(effect)
         if messages:
@@ -388,8 +389,8 @@ class Daemon:
         """One log line per thing told."""
         incident = story.change.incident
         self._tally.events[story.change.severity, incident.rule] += 1
-        say = getattr(self._log, _LOUD.get(story.change.severity, "info"))
-        say(
+        self._log.log(
+            _LOUD.get(story.change.severity, logging.INFO),
             f"incident {story.change.kind}",
             rule=incident.rule,
             account=incident.account,

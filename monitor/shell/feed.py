@@ -176,18 +176,25 @@ class Feed(ABC):
         if self._ending or session.replaced:
             return
         reason, mute = _reason(why), isinstance(why, LinkMute)
-        name = {"account": self.link.account, "link": self.link.name}
+        account, link = self.link
         self._failures = 0 if session.carried and not mute else self._failures + 1
         if self._carrying and not session.carried:
-            self.log.info("fresh connection failed, the link goes on with the one it has", reason=reason, **name)
+            self.log.info(
+                "fresh connection failed, the link goes on with the one it has",
+                account=account,
+                link=link,
+                reason=reason,
+            )
         else:
             self._reconnects += 1
             self._mutes += mute
             if self._carrying:
-                self.log.info("connection lost, the link goes on with another", reason=reason, **name)
+                self.log.info(
+                    "connection lost, the link goes on with another", account=account, link=link, reason=reason
+                )
             else:
                 self.report(LinkState.MUTE if mute else LinkState.DOWN, reason)
-                self.log.warning("link mute" if mute else "link down", reason=reason, **name)
+                self.log.warning("link mute" if mute else "link down", account=account, link=link, reason=reason)
         if self._failures and self._failures % self.config.rebuild_after == 0:
             await self.rest.renew()
 
@@ -264,8 +271,13 @@ class Feed(ABC):
             return decode(*args)
         except DecodeError as exc:
             self.bad_frames += 1
-            name = {"account": self.link.account, "link": self.link.name}
-            self.log.warning("frame dropped", count=self.bad_frames, error=str(exc), **name)
+            self.log.warning(
+                "frame dropped",
+                account=self.link.account,
+                link=self.link.name,
+                count=self.bad_frames,
+                error=str(exc),
+            )
             return []
 
 

@@ -35,7 +35,6 @@ _STREAMS_AT_MOST = 16
 _ACCEPTED_PER_S = 100
 _LIFE_S = 10.0
 """How long a connection may take to ask, and to take the answer."""
-_COMPLAIN_EVERY_S = 60.0
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -81,7 +80,6 @@ class HttpServer:
         self._streaming: set[object] = set()
         self._second = 0
         self._accepted = 0
-        self._complained = float("-inf")
 
     async def run(self) -> None:
         """Listen and answer until cancelled; a port that is taken is tried again without end."""
@@ -202,11 +200,7 @@ class HttpServer:
             response.headers.setdefault(name, value)
 
     def _complain(self, reason: str, caller: str | None = None) -> None:
-        """Log what is refused, but not each time."""
-        here = time.monotonic()
-        if here - self._complained >= _COMPLAIN_EVERY_S:
-            self._complained = here
-            self._log.warning("http caller refused", reason=reason, caller=caller)
+        self._log.warning("http caller refused", reason=reason, caller=caller)
 
 
 class _HangUp(asyncio.Protocol):

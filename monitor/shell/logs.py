@@ -90,6 +90,7 @@ def setup(format: Literal["auto", "json", "text"] = "auto", level: str = "info",
             Repetitions(),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _in_order,
             *renderers,
             *([_with_priority] if journald else []),
         ],
@@ -113,6 +114,11 @@ def _sink(stream: Any) -> Sink:
             old.drain()
         _sinks[:] = [Sink(stream, lambda count: logger().warning(_DROPPED, count=count))]
     return _sinks[0]
+
+
+def _in_order(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What every line has stands first, for whoever reads it as it is."""
+    return {name: line[name] for name in ("timestamp", "level", "event")} | dict(line)
 
 
 def _with_priority(_: Any, method: str, line: str | MutableMapping[str, Any]) -> str:

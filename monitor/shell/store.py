@@ -143,7 +143,7 @@ class Store:
         changed, mono = reason != self._told, now().mono
         if reason is not None and (changed or mono - self._told_at >= self._remind_s):
             self._told_at = mono
-            self._log.error("store unusable, alerts go out from memory", error=reason)
+            self._log.error("store unusable, alerts go out from memory", reason=reason)
         elif changed and self._told:
             self._log.warning("store usable again, it has what it missed", events_lost_to_history=self._owed.lost)
         if changed:
