@@ -22,6 +22,7 @@ _FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-quic",
     "--disable-dev-shm-usage",
     "--no-first-run",
@@ -95,7 +96,6 @@ class Browser:
 
     async def picture(self) -> str:
         """What is on the screen: a PNG in base64."""
-        await self._devtools("Emulation.setScrollbarsHidden", {"hidden": True})
         return str((await self._devtools("Page.captureScreenshot", {}))["data"])
 
     async def axe(self) -> list[str]:

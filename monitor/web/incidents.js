@@ -36,7 +36,7 @@ function makeIncident() {
       say(text, sentence(i.text));
       const acked = i.acknowledged_at ? [`acknowledged ${moment(Date.parse(i.acknowledged_at), now)}`] : [];
       const peak = i.peak_severity === i.severity ? [] : [`was ${i.peak_severity}`];
-      say(foot, [words(i.rule), i.subject, ...peak, ...acked].join(" · "));
+      say(foot, [words(i.rule), i.subject, `told ${clock(Date.parse(i.at))}`, ...peak, ...acked].join(" · "));
     },
   };
 }

@@ -159,7 +159,7 @@ function showGlance() {
   const [first] = incidents;
   const isBlind = board.beat.status !== "ready" || !board.isLive;
   if (stream.isSilent) verdict.show("info", `Unknown since ${clock(stream.heardMs)}`);
-  else if (first && rank(first.severity) >= 2) verdict.show(first.severity, sentence(first.title));
+  else if (first && rank(first.severity) >= 2) verdict.show(first.severity, sentence(standing(first)));
   else if (isBlind) verdict.show("warning", "Nothing open, but not everything is seen");
   else verdict.show("ok", "Nothing open, every link is live");
 
@@ -189,6 +189,14 @@ function showGlance() {
     funding(),
   ];
   list($("figures"), figures, ({ name }) => name, makeTile);
+}
+
+/** An incident in one line: of a pool as it stands now, else as it was told. */
+function standing(incident) {
+  const isMeasured = ["margin_ratio", "liquidation_distance"].includes(incident.rule);
+  const pool = board.all("pool").find((pool) => pool.account === incident.account && pool.pool === incident.subject);
+  if (!isMeasured || !pool || pool.distance === null) return incident.title;
+  return `${pool.account} ${pool.pool}: ${percent(pool.distance)} from liquidation, margin ratio ${percent(pool.margin_ratio)}`;
 }
 
 const worse = (a, b) => (rank(a) > rank(b) ? a : b);
