@@ -34,7 +34,7 @@ from monitor.incidents import Kind
 from monitor.judges.daily import RULE as DAILY
 from monitor.messages import VALID_FOR_S, Identity, Message, Messages, emptied
 from monitor.names import slug
-from monitor.risk.pools import row_slug
+from monitor.risk.pools import UNKNOWN, row_slug
 from monitor.rules import DEFAULTS, FactRule, ForcedOrderRule, RuleBook, Severity
 
 Config = dict[str, Any]
@@ -90,12 +90,15 @@ class Discovery:
         return [message for name in self._accounts for message in self._only(name, "rule", lasting, self._problem)]
 
     def of(self, effect: Effect) -> list[Message]:
-        """What an effect brings or takes away; nothing for most, for an entity is told of once."""
-        if isinstance(effect, PoolState):
+        """What an effect brings or takes away; nothing for most, for an entity is told of once.
+
+        What has amounts is told of once its asset is known, since the unit stays.
+        """
+        if isinstance(effect, PoolState) and effect.risk.pool.asset != UNKNOWN:
             return self._add(effect.account.name, "pool", effect.risk.pool.id, self._of_pool(effect))
         if isinstance(effect, PoolGone):
             return self._remove(effect.account, "pool", effect.pool)
-        if isinstance(effect, PositionState):
+        if isinstance(effect, PositionState) and effect.asset != UNKNOWN:
             row = row_slug(effect.risk.position.key)
             return self._add(effect.account.name, "position", row, self._of_position(effect, row))
         if isinstance(effect, PositionGone):
@@ -170,12 +173,13 @@ class Discovery:
         }
         yield _Entity("binary_sensor", "alive", alive)
         yield self._vital("loop_lag", "Event loop lag", "loop_lag_ms", _measurement("ms", 0, device_class="duration"))
-        yield self._vital("memory", "Memory", "rss_bytes", _measurement("B", 0, device_class="data_size"))
+        yield self._vital("memory", "Memory", "rss_bytes", _measurement("MiB", 0, device_class="data_size"), 1 << 20)
         yield self._events(INSTANCE)
 
-    def _vital(self, object_id: str, name: str, key: str, measurement: Config) -> _Entity:
-        """How the daemon fares."""
-        template = _value(f"None if value_json.heartbeat is none else value_json.heartbeat.{key}")
+    def _vital(self, object_id: str, name: str, key: str, measurement: Config, unit: int = 1) -> _Entity:
+        """How the daemon fares. unit: how much of what is published is one of what is shown."""
+        figure = f"(value_json.heartbeat or {{}}).get('{key}')"
+        template = _value(f"None if {figure} is none else ({figure} / {unit}) | round(1)")
         config = {
             "name": name,
             **self._state(self._messages.health_topic(INSTANCE), template),
@@ -241,7 +245,7 @@ class Discovery:
         summary = self._messages.summary_topic(account)
         config = {
             "name": f"Unrealized PnL {asset}",
-            **self._figure(summary, _value(f"value_json.unrealized_pnl.get('{asset}')")),
+            **self._figure(summary, _value(f"value_json.unrealized_pnl.get({asset!r})")),
             **_amount(asset),
         }
         yield _Entity("sensor", f"unrealized_pnl_{slug(asset)}", config)
@@ -250,7 +254,7 @@ class Discovery:
         config = {
             "name": f"Link {link}",
             **self._state(
-                self._messages.health_topic(account), _value(f"value_json.links.get('{link}', dict(state=None)).state")
+                self._messages.health_topic(account), _value(f"value_json.links.get({link!r}, {{}}).get('state')")
             ),
             "entity_category": "diagnostic",
         }

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from msgspec import structs
 
 from monitor.discovery import Discovery
+from monitor.effects import PositionState
 from monitor.events import LinkId, LinkReport, LinkState, PositionsRead, Side, Tick
 from monitor.messages import VALID_FOR_S, Identity, Message, Messages, retained_by
 from monitor.rules import DEFAULTS, RuleBook
@@ -115,6 +116,21 @@ def test_pools_and_positions_come_with_their_first_figures_and_go_with_their_las
     told.watched.t += 1
     told.step(PositionsRead("main", (), told.watched.now.wall_ms), Tick())
     assert {o for o in told.objects() - before if not o.startswith("link_")} == set()
+
+
+def test_a_position_is_told_of_once_its_asset_is_known() -> None:
+    """The unit of a sensor stays what it was at first."""
+    told = Told()
+    told.begin("1000", row("XYZUSDT", "1", "10", isolated=True, isolated_wallet="5"))
+    told.step(Tick())
+    state = next(e for e in told.watched.effects if isinstance(e, PositionState))
+    unknown = structs.replace(state, asset="unknown")
+
+    told = Told()
+    assert told.discovery.of(unknown) == []
+    assert [m.topic.split("/")[3] for m in told.discovery.of(state)] == [
+        *(f"position_xyzusdt_{key}" for key in ("distance", "unrealized_pnl", "liquidation_price"))
+    ]
 
 
 def test_nothing_is_told_twice() -> None:
