@@ -15,7 +15,7 @@ from monitor.sim import Exchange
 from tests import stories
 from tests.conftest import needs_mosquitto
 from tests.homeassistant import HASS, HomeAssistant
-from tests.rig import ROOT, Mosquitto, Process, until, write_config
+from tests.rig import ROOT, Mosquitto, Process, eventually, until, write_config
 
 UNSEEN_S = 100
 """After 90 s without news nothing may look well; and some seconds for a busy machine."""
@@ -104,8 +104,6 @@ async def test_it_follows_a_crash_and_wakes_the_phone(house: House) -> None:
     )
     problem = shown["binary_sensor.marginwatch_main_margin_ratio_problem"]["attributes"]
     assert (problem["severity"], problem["open"], problem["device_class"]) == ("critical", 1, "problem")
-    told = shown["event.marginwatch_main_event"]["attributes"]
-    assert told["event_type"] in ("margin_ratio_opened", "liquidation_distance_opened")
     notified = await until(
         lambda: [n for n in house.assistant.notified if n["title"].startswith("main: margin ratio 87.7 %")],
         "the phone is told",
@@ -113,6 +111,13 @@ async def test_it_follows_a_crash_and_wakes_the_phone(house: House) -> None:
     assert "BTCUSDT long liquidates at 48192.8" in notified[0]["message"]
     assert notified[0]["data"]["push"]["interruption-level"] == "critical"
     assert notified[0]["data"]["tag"].startswith("main.cross-usdt.margin_ratio.")
+
+    async def event_types() -> bool:
+        """An event is stored before it is sent, so that states may come before it."""
+        told = (await house.assistant.states())["event.marginwatch_main_event"]["attributes"]
+        return told["event_type"] in ("margin_ratio_opened", "liquidation_distance_opened")
+
+    await eventually(event_types, "the event entity has one of the two")
 
     house.exchange.set_mark("BTCUSDT", "60000")
     await house.sees(**CALM)
