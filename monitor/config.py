@@ -148,6 +148,16 @@ class HeartbeatConfig(Struct, frozen=True):
     webhook_from: str = "warning"
 
 
+class PrivacyConfig(Struct, frozen=True):
+    """What may be read by others.
+
+    Args:
+        amounts: False: each event has a notice without amounts beside it, and the webhook gets that instead.
+    """
+
+    amounts: bool = True
+
+
 class SummaryConfig(Struct, frozen=True):
     """The daily summary.
 
@@ -227,6 +237,7 @@ class Config(Struct, frozen=True):
     recorder: RecorderConfig = RecorderConfig()
     cmd: CmdConfig = CmdConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     summary: SummaryConfig = SummaryConfig()
     http: HttpConfig = HttpConfig()
     rules: RuleBook = RuleBook()
@@ -292,6 +303,7 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
         recorder=_section(reader, main_name, top, "recorder", RecorderConfig, _RECORDER),
         cmd=_section(reader, main_name, top, "cmd", CmdConfig, _CMD),
         heartbeat=_section(reader, main_name, top, "heartbeat", HeartbeatConfig, _HEARTBEAT),
+        privacy=_section(reader, main_name, top, "privacy", PrivacyConfig, _PRIVACY),
         summary=_section(reader, main_name, top, "summary", SummaryConfig, _SUMMARY),
         http=_section(reader, main_name, top, "http", HttpConfig, _HTTP),
         rules=read_rules(reader, main_name, top.get("rules", {})),
@@ -328,6 +340,7 @@ _TOP: Kinds = {
     "recorder": as_anything,
     "cmd": as_anything,
     "heartbeat": as_anything,
+    "privacy": as_anything,
     "summary": as_anything,
     "http": as_anything,
     "credentials": as_anything,
@@ -402,6 +415,7 @@ _HEARTBEAT: Kinds = {
     "webhook_after_s": as_seconds(0.05, 86_400),
     "webhook_from": as_one_of(*(s.word for s in Severity if s is not Severity.OK)),
 }
+_PRIVACY: Kinds = {"amounts": as_flag}
 _SUMMARY: Kinds = {"enabled": as_flag, "at": as_time_of_day, "timezone": as_timezone}
 _HTTP: Kinds = {"listen": as_listen, "token": as_secret, "hosts": as_hosts}
 _RECORDER: Kinds = {"enabled": as_flag, "dir": as_text, "minutes": as_minutes, "keep": as_whole(1, 1000)}

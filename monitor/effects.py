@@ -80,6 +80,7 @@ class Advice(Struct, frozen=True):
         quantity: How much of the position to close, positive. None where the advice is to add margin, or where closing
             does not help.
         reason: Why it does not.
+        part: The amount as a fraction of the margin balance, or the quantity as one of the position. None: unknown.
     """
 
     action: Literal["add_margin", "reduce"]
@@ -91,6 +92,7 @@ class Advice(Struct, frozen=True):
     quantity: Decimal | None = None
     quantity_unit: str | None = None
     reason: str | None = None
+    part: Decimal | None = None
 
 
 class Ages(Struct, frozen=True):

@@ -27,6 +27,7 @@ from monitor.digits import (
     rfc3339,
     truncated,
 )
+from monitor.discreet import discreet
 from monitor.effects import (
     Advice,
     Ages,
@@ -54,9 +55,11 @@ from monitor.risk.pools import row_slug
 from monitor.rules import RuleBook, Severity
 from monitor.telling import side_word
 
-SCHEMAS = ("event", "incident", "info", "summary", "health", "pool", "position")
+SCHEMAS = ("event", "notice", "incident", "info", "summary", "health", "pool", "position")
 """Every JSON payload's name; its `schema` is `marginwatch.<name>/1`."""
 
+_NOTICE = "/notice"
+"""What a notice is kept under: its event's id, with this behind it."""
 
 Payload = dict[str, Any]
 
@@ -66,8 +69,8 @@ class Message(Struct, frozen=True):
 
     Args:
         rank: Severity rank: of two that wait, the higher goes first.
-        event_id: Set for events alone: they are kept until the broker has them.
-        incident_id: Events of one incident keep their order.
+        event_id: Set for events and notices alone: they are kept under it until the broker has them.
+        incident_id: Events of one incident keep their order, and so do its notices.
         can_wait: It is a state that goes only when nothing else waits.
         opened_ms: What the incident is named after.
         at_ms: When it happened.
@@ -83,6 +86,19 @@ class Message(Struct, frozen=True):
     opened_ms: int = 0
     at_ms: int = 0
     can_wait: bool = False
+
+    @property
+    def is_notice(self) -> bool:
+        return self.event_id is not None and self.event_id.endswith(_NOTICE)
+
+    @property
+    def is_event(self) -> bool:
+        return self.event_id is not None and not self.is_notice
+
+    @property
+    def told_as(self) -> str | None:
+        """The `event_id` in its payload: a notice tells its event's."""
+        return None if self.event_id is None else self.event_id.removesuffix(_NOTICE)
 
     @property
     def line(self) -> str:
@@ -139,10 +155,15 @@ class Identity(Struct, frozen=True):
 
 
 class Messages:
-    """Effects to messages, for one instance and its rules."""
+    """Effects to messages, for one instance and its rules.
 
-    def __init__(self, identity: Identity, rules: RuleBook) -> None:
+    Args:
+        notices: Whether each event is followed by a notice, which has no amounts in it.
+    """
+
+    def __init__(self, identity: Identity, rules: RuleBook, *, notices: bool = False) -> None:
         self._id = identity
+        self._notices = notices
         self.take_rules(rules)
 
     def take_rules(self, rules: RuleBook) -> None:
@@ -210,27 +231,28 @@ class Messages:
         payload = self.event(story)
         messages = []
         if change.kind != "retained" and change.is_told:
-            severity = change.severity
-            topic = f"{self._id.prefix}/{incident.account}/event/{severity.word}/{incident.rule}"
-            body = msgspec.json.encode(payload)
-            messages.append(
-                Message(
-                    topic=topic,
-                    payload=body,
-                    retain=False,
-                    qos=1,
-                    rank=severity,
-                    event_id=incident.event_id,
-                    incident_id=incident.incident_id,
-                    opened_ms=incident.opened_ms,
-                    at_ms=story.at_ms,
-                )
-            )
+            messages.append(self._told(story, "event", payload))
+            if self._notices:
+                messages.append(self._told(story, "notice", _notice(payload, story), _NOTICE))
         if change.kind not in ("noted", "resolved"):
             messages.append(
                 self._retained(self.incident_topic(incident.key), self._incident(payload), incident.severity)
             )
         return messages
+
+    def _told(self, story: Story, kind: str, payload: Payload, kept_under: str = "") -> Message:
+        incident, severity = story.change.incident, story.change.severity
+        return Message(
+            topic=f"{self._id.prefix}/{incident.account}/{kind}/{severity.word}/{incident.rule}",
+            payload=msgspec.json.encode(payload),
+            retain=False,
+            qos=1,
+            rank=severity,
+            event_id=f"{incident.event_id}{kept_under}",
+            incident_id=f"{incident.incident_id}{kept_under}",
+            opened_ms=incident.opened_ms,
+            at_ms=story.at_ms,
+        )
 
     def event(self, story: Story) -> Payload:
         """The body of an event."""
@@ -538,6 +560,33 @@ _MAKE: Mapping[type, Callable[[Messages, Any], list[Message]]] = {
     SummaryState: Messages._summary,
     HealthState: Messages._health,
 }
+
+
+def _notice(event: Payload, story: Story) -> Payload:
+    """The body of a notice: what tells an event apart and how grave it is, and words without amounts."""
+    title, text = discreet(story)
+    return {"schema": "marginwatch.notice/1"} | {k: event[k] for k in _TOLD_TO_ANYBODY} | {"title": title, "text": text}
+
+
+_TOLD_TO_ANYBODY = (
+    "event_id",
+    "incident_id",
+    "seq",
+    "boot_id",
+    "instance",
+    "dedupe_key",
+    "event",
+    "event_type",
+    "rule",
+    "severity",
+    "severity_rank",
+    "account",
+    "subject",
+    "symbol",
+    "side",
+    "at",
+    "test",
+)
 
 
 def _drift(found: Drift) -> Payload:

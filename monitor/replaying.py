@@ -105,16 +105,19 @@ class Replay:
     Args:
         setup: Accounts and rules.
         boot_id: Stands in every event; derived from the file, so that it is the same each time.
+        notices: Whether each event is followed by its notice.
 
     Raises:
         DecodeError: The first line holds what no run has kept.
     """
 
-    def __init__(self, opening: Opening, setup: Setup, boot_id: str, prefix: str = "marginwatch") -> None:
+    def __init__(
+        self, opening: Opening, setup: Setup, boot_id: str, prefix: str = "marginwatch", *, notices: bool = False
+    ) -> None:
         self._wall_ms = opening.at_ms
         self._elapsed_ms = 0
         identity = Identity(prefix, opening.instance or "replay", __version__, boot_id, opening.at_ms)
-        self.messages = Messages(identity, setup.rules)
+        self.messages = Messages(identity, setup.rules, notices=notices)
         try:
             self.core = Core(setup, self._now, opening.kept)
         except Exception as exc:

@@ -19,7 +19,7 @@ from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import Rule, Severity
-from monitor.wording import amount, worded
+from monitor.wording import amount, unacknowledged, worded
 
 _TELLS_LEVEL = ("opened", "worsened", "repeated")
 
@@ -245,7 +245,7 @@ def _with_words(story: Story) -> Story:
         return structs.replace(story, title=incident.title, text=incident.text)
     title, text = worded(story)
     if story.change.kind == "unacknowledged":
-        title, text = f"{title} (not acknowledged)", f"{text} Nobody has acknowledged this yet."
+        title, text = unacknowledged(title, text)
     return structs.replace(story, title=title, text=text)
 
 
@@ -297,7 +297,7 @@ def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple
     asset = risk.pool.margin_asset(first)
     amount = margin_to_add(risk, to_ratio, asset)
     if amount is not None:
-        advice.append(Advice("add_margin", to_ratio, amount=amount, asset=asset))
+        advice.append(Advice("add_margin", to_ratio, amount=amount, asset=asset, part=_part(amount, risk, asset)))
     if closest is not None:
         symbol = closest.position.symbol
         contract = account.market.contracts.get(symbol)
@@ -308,5 +308,12 @@ def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple
             reason = "closing_all_is_not_enough"
         unit = contracts.quantity_unit(closest.position, contract)
         one = Advice("reduce", to_ratio, symbol=symbol, side=side_word(closest.is_long), quantity_unit=unit)
-        advice.append(structs.replace(one, quantity=quantity, reason=None if quantity else reason))
+        part = None if quantity is None else quantity / abs(closest.position.quantity)
+        advice.append(structs.replace(one, quantity=quantity, reason=None if quantity else reason, part=part))
     return tuple(advice)
+
+
+def _part(amount: Decimal, risk: PoolRisk, asset: str) -> Decimal | None:
+    """What part of the margin balance an amount of margin is; None: that is gone, or counts in another asset."""
+    balance = risk.margin_balance
+    return amount / balance if balance and balance > ZERO and asset == risk.pool.asset else None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 from monitor.digits import plain
-from monitor.effects import INSTANCE, Advice, Story
+from monitor.effects import INSTANCE, Advice, Blindness, Story
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
 from monitor.risk.attribution import Cause
@@ -90,28 +90,40 @@ def amount(value: Decimal) -> str:
 def _level(story: Story) -> tuple[str, str]:
     """Margin ratio and liquidation distance of a pool."""
     change, now = story.change, story.after
+    title, first = level_head(story)
+    if change.resolution not in (None, "recovered"):
+        return title, first
+    sentences = [first]
+    if now is not None and now.liquidation_price is not None and change.kind != "resolved":
+        away = "" if now.distance is None else f", {percent(now.distance)} away"
+        sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{away}.")
+    sentences.extend([*level_tail(story), *_advice(story.advice)])
+    return title, " ".join(sentences)
+
+
+def level_head(story: Story) -> tuple[str, str]:
+    """Title and first sentence of a margin ratio or a distance; of one that has not simply recovered, all of it."""
+    change, now = story.change, story.after
     incident = change.incident
     where = f"{incident.account} {incident.subject}"
     ratio = None if now is None or now.margin_ratio is None else percent(now.margin_ratio)
     distance = None if now is None or now.distance is None else percent(now.distance)
-    if change.kind == "resolved" and change.resolution != "recovered":
-        word = _RESOLVED[change.resolution or "recovered"]
+    if change.resolution not in (None, "recovered"):
+        word = _RESOLVED[change.resolution]
         return f"{incident.account}: {word}", f"{where}: {word}{_position(story)}."
     is_ratio = incident.rule == "margin_ratio"
     head = f"margin ratio {ratio or 'unknown'}" if is_ratio else f"{distance or 'no distance'} from liquidation"
     tail = f"{distance} from liquidation" if is_ratio and distance else f"margin ratio {ratio}" if ratio else ""
     verb = {"resolved": "recovered, ", "improved": "improved, ", "repeated": "still "}.get(change.kind, "")
     title = f"{incident.account}: {verb}{head}" + (f", {tail}" if tail else "")
-    sentences = [f"{where}: {verb}{head}{_against(story)}."]
-    if now is not None and now.liquidation_price is not None and change.kind != "resolved":
-        away = f", {distance} away" if distance else ""
-        sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{away}.")
-    if change.kind == "resolved":
-        sentences.append(f"It lasted {_lasted(story)}; worst {_worst(story)}.")
-    if story.ages is not None and story.ages.freshness == "stale":
-        sentences.append("Estimated: the data is stale.")
-    sentences.extend(_advice(story.advice))
-    return title, " ".join(sentences)
+    return title, f"{where}: {verb}{head}{_against(story)}."
+
+
+def level_tail(story: Story) -> list[str]:
+    """How long it lasted, and what the figures are worth."""
+    said = [f"It lasted {_lasted(story)}; worst {_worst(story)}."] if story.change.kind == "resolved" else []
+    is_stale = story.ages is not None and story.ages.freshness == "stale"
+    return [*said, "Estimated: the data is stale."] if is_stale else said
 
 
 def _position(story: Story) -> str:
@@ -163,7 +175,7 @@ def _moved(story: Story) -> tuple[str, str]:
     before = "none" if worst.move.before is None else price(worst.move.before)
     after = "none" if worst.move.after is None else price(worst.move.after)
     title = f"{account}: {symbol} {story.side} liquidation price {before} → {after}"
-    sentences = [f"{title}{_relative(worst)}{because}."]
+    sentences = [f"{title}{relative_move(worst)}{because}."]
     if worst.move.after is not None:
         sentences.append(f"It is {percent(abs(worst.mark - worst.move.after) / worst.mark)} from the mark.")
     if len(story.moves) > 1:
@@ -172,7 +184,7 @@ def _moved(story: Story) -> tuple[str, str]:
     return title, " ".join(sentences)
 
 
-def _relative(move: PoolMove) -> str:
+def relative_move(move: PoolMove) -> str:
     moved, before = move.move.moved, move.move.before
     if not moved or not before:
         return ""
@@ -180,16 +192,25 @@ def _relative(move: PoolMove) -> str:
 
 
 def _because(move: PoolMove, asset: str) -> str:
-    said = [_cause(cause, asset) for cause in move.move.causes if cause.moved or cause.amount or cause.quantity]
+    said = [_cause(cause, asset) for cause in move.move.causes if counts(cause)]
     return f" after {', '.join(said)}" if said else ""
 
 
 def _cause(cause: Cause, asset: str) -> str:
-    word = _KINDS.get(cause.kind, cause.kind)
-    symbol = f" of {cause.symbol}" if cause.symbol and cause.kind in ("funding_fee", "fill") else ""
     of = cause.asset or asset
     paid = "" if not cause.amount else f" {'+' if cause.amount > 0 else '−'}{amount(abs(cause.amount))} {of}"
-    return f"{word}{symbol}{paid}"
+    return f"{cause_words(cause)}{paid}"
+
+
+def cause_words(cause: Cause) -> str:
+    """What moved a price: `funding of BTCUSDT`."""
+    symbol = f" of {cause.symbol}" if cause.symbol and cause.kind in ("funding_fee", "fill") else ""
+    return f"{_KINDS.get(cause.kind, cause.kind)}{symbol}"
+
+
+def counts(cause: Cause) -> bool:
+    """Whether a cause is worth a word."""
+    return bool(cause.moved or cause.amount or cause.quantity)
 
 
 def _forced(story: Story) -> tuple[str, str]:
@@ -247,12 +268,17 @@ def _forecast(story: Story) -> tuple[str, str]:
         return said, f"{said}: it is over, or less is expected of it."
     amount_paid = f"{'+' if paid > 0 else '−'}{amount(abs(paid))} {story.asset}"
     at_ms = story.facts.get("next_funding_at")
-    when = f" at {datetime.fromtimestamp(at_ms // 1000, UTC):%H:%M} UTC" if isinstance(at_ms, int) else ""
+    when = f" at {time_words(at_ms)}" if isinstance(at_ms, int) else ""
     title = f"{where}: funding {amount_paid}{when} would bring the margin ratio to {percent(then.margin_ratio)}"
     sentences = [f"{title}."]
     if then.liquidation_price is not None:
         sentences.append(f"{story.symbol} {story.side} would liquidate at {price(then.liquidation_price)}.")
     return title, " ".join(sentences)
+
+
+def time_words(at_ms: int) -> str:
+    """Time of day: `16:00 UTC`."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%H:%M} UTC"
 
 
 def _contract_status(story: Story) -> tuple[str, str]:
@@ -265,7 +291,7 @@ def _contract_status(story: Story) -> tuple[str, str]:
     if status not in ("TRADING", "") or left is None:
         said = f"{where} is not traded: {status}"
         return said, f"{said}."
-    said = f"{where} is delivered in {_duration(left)}"
+    said = f"{where} is delivered in {duration(left)}"
     last = " In its last hour the insurance fund does not stand behind it." if left <= _HOUR_S else ""
     return said, f"{said}.{last}"
 
@@ -369,7 +395,7 @@ def _ended(story: Story) -> str | None:
     return None if how in (None, "recovered") else _RESOLVED[how]
 
 
-def _duration(seconds: Decimal) -> str:
+def duration(seconds: Decimal) -> str:
     minutes = int(seconds // 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
@@ -390,9 +416,24 @@ _FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
 }
 
 
+def unacknowledged(title: str, text: str) -> tuple[str, str]:
+    """The same once more, because nobody has said that they have seen it."""
+    return f"{title} (not acknowledged)", f"{text} Nobody has acknowledged this yet."
+
+
 def _stale(story: Story) -> tuple[str, str]:
     blind = story.blindness
     assert blind is not None
+    why = f" ({blind.note})" if blind.note else ""
+    return stale_words(story, blind, why, f": {blind.note}")
+
+
+def stale_words(story: Story, blind: Blindness, why: str = "", mute: str = "") -> tuple[str, str]:
+    """A link that went quiet, or came back.
+
+    Args:
+        why, mute: Why it did, and how it was found to be mute, as far as that is to be said.
+    """
     change = story.change
     account, name = blind.link
     name = name if account == INSTANCE else f"{account} {name}"
@@ -401,7 +442,6 @@ def _stale(story: Story) -> tuple[str, str]:
         return f"{name}: data is live again", f"{name}: data is live again; it was told as stale for {_lasted(story)}."
     if change.kind == "noted":
         said = f"{name}: the stream was mute"
-        return said, f"{said}: {blind.note}. It is being opened anew; what it kept back was read over REST."
+        return said, f"{said}{mute}. It is being opened anew; what it kept back was read over REST."
     title = f"{name}: no data for {blind.age_s:.0f} s"
-    why = f" ({blind.note})" if blind.note else ""
     return title, f"{title}{why}.{pools} Until it is back, what is published is the last that was known."

@@ -195,6 +195,7 @@ class Listener:
         self.wrong: list[str] = []
         self.connections = 0
         self._events: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        self._notices: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self._login = login
         self._task: asyncio.Task[None] | None = None
 
@@ -241,14 +242,14 @@ class Listener:
             return  # what somebody says to the daemon, not what it says
         heard = Heard(str(message.topic), payload, message.retain, message.qos, time.monotonic(), properties)
         self.heard.append(heard)
-        is_event = heard.topic.split("/")[-3:][0] == "event"
-        if is_event == heard.retain:
+        told = {"event": self._events, "notice": self._notices}.get(heard.topic.split("/")[-3:][0])
+        if (told is not None) == heard.retain:
             self.wrong.append(f"retain={heard.retain} on {heard.topic}")
-        if is_event:
+        if told is not None:
             body = heard.body
-            known, _ = self._events.setdefault(body["event_id"], (payload, body))
+            known, _ = told.setdefault(body["event_id"], (payload, body))
             if known != payload:
-                self.wrong.append(f"{body['event_id']} came again with other bytes")
+                self.wrong.append(f"{heard.topic} {body['event_id']} came again with other bytes")
         else:
             self.now[heard.topic] = payload
             if not payload:
@@ -267,6 +268,10 @@ class Listener:
         wanted = {k: v for k, v in {"rule": rule, "account": account, **keys}.items() if v is not None}
         bodies = [body for _, body in self._events.values()]
         return [body for body in bodies if all(body.get(k) == v for k, v in wanted.items())]
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Notices in order of their first arrival, each once."""
+        return [body for _, body in self._notices.values()]
 
     async def event(self, rule: str, kind: str, within_s: float = WAIT_S, **keys: Any) -> dict[str, Any]:
         """The first event of this rule and kind (`opened`, `resolved` …) with these keys."""

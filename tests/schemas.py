@@ -11,8 +11,10 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from tests import discretion
+
 DIRECTORY = Path(__file__).parents[1] / "docs" / "schemas"
-NAMES = ("event", "incident", "info", "summary", "health", "pool", "position")
+NAMES = ("event", "notice", "incident", "info", "summary", "health", "pool", "position")
 
 _SLUG = "[a-z0-9-]+"
 _ACCOUNT = "(?P<account>_instance|[a-z0-9-]{1,32})"
@@ -26,6 +28,7 @@ _TOPICS = {
     "position": f"{_ACCOUNT}/position/{_SLUG}",
     "incident": f"{_ACCOUNT}/incident/(?P<rule>[a-z_]+)/(?P<subject>{_SLUG})",
     "event": f"{_ACCOUNT}/event/{_SEVERITY}/(?P<rule>[a-z_]+)",
+    "notice": f"{_ACCOUNT}/notice/{_SEVERITY}/(?P<rule>[a-z_]+)",
 }
 
 
@@ -34,19 +37,21 @@ def validate(topic: str, payload: bytes, prefix: str = "marginwatch") -> None:
 
     Raises:
         AssertionError: The topic is none of ours, or the payload is not what its schema says, or says of itself
-            something else than the topic (another account, pool, rule, subject or severity).
+            something else than the topic (another account, pool, rule, subject or severity); or a notice tells amounts.
     """
     name, said = _recognised(topic, prefix)
     if name == "status":
         assert payload in (b"online", b"offline", b""), f"{topic}: {payload!r} is neither online nor offline"
         return
     if not payload:
-        assert name != "event", f"{topic}: an event is never empty"
+        assert name not in ("event", "notice"), f"{topic}: what is told is never empty"
         return
     body = _json(topic, payload)
     error = best_match(validator(name).iter_errors(body))
     if error is not None:
         raise AssertionError(f"{topic}: {error.json_path}: {error.message}\n{json.dumps(body, indent=1)}")
+    if name == "notice":
+        discretion.hold(body)
     for key, value in said.items():
         assert body[key] == value, f"{topic}: the payload's {key} is {body[key]!r}"
 

@@ -40,6 +40,7 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
     assert shown.store == account.store
     assert shown.log == account.log
     assert (shown.recorder.enabled, shown.recorder.minutes, shown.recorder.keep) == (True, 5, 20)
+    assert shown.privacy == account.privacy
     assert shown.summary == account.summary
     assert shown.http.hosts == account.http.hosts
     assert structs.replace(shown.heartbeat, url=None, webhook=None) == account.heartbeat
@@ -57,6 +58,7 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
         ("recorder", config._RECORDER),
         ("cmd", config._CMD),
         ("heartbeat", config._HEARTBEAT),
+        ("privacy", config._PRIVACY),
         ("summary", config._SUMMARY),
         ("http", config._HTTP),
         ("credentials", config._CREDENTIALS),

@@ -54,6 +54,10 @@ def events(scenario: str) -> list[Line]:
     return [line["payload"] for line in told(scenario) if "/event/" in line["topic"]]
 
 
+def is_told(topic: str) -> bool:
+    return "/event/" in topic or "/notice/" in topic
+
+
 def of(scenario: str, rule: str, kind: str, subject: str | None = None) -> list[Line]:
     return [
         event
@@ -99,9 +103,17 @@ def test_each_event_is_told_once(scenario: str) -> None:
 
 
 @EVERY
+def test_each_event_has_its_notice(scenario: str) -> None:
+    """Whoever tries a bridge for the phone against the demo sees what it will have to pass on."""
+    notices = [line["payload"]["event_id"] for line in told(scenario) if "/notice/" in line["topic"]]
+
+    assert sorted(notices) == sorted(event["event_id"] for event in events(scenario))
+
+
+@EVERY
 def test_events_are_never_retained_and_states_always(scenario: str) -> None:
     """A retained event would wake somebody days later; an unretained state leaves a dashboard empty."""
-    assert all(line["retain"] is ("/event/" not in line["topic"]) for line in told(scenario))
+    assert all(line["retain"] is not is_told(line["topic"]) for line in told(scenario))
 
 
 @EVERY

@@ -32,6 +32,7 @@ from monitor.shell.heartbeat import Heartbeat, Webhook, address, with_topic
 from monitor.shell.vitals import Pulse, rss_bytes
 from tests import stories
 from tests.rig import Listener, Mosquitto, free_port, private_file, until, watching, write_config
+from tests.schemas import validate
 from tests.watched import D, Watched, row
 
 SECRET = "0a1b2c3d-secret"
@@ -415,6 +416,23 @@ async def test_alerts_go_to_the_webhook_while_the_broker_is_dead_and_to_the_brok
     assert set(posted.values()) == {1}
     assert told_there(receiver, "margin_ratio", "opened") == [there]
     assert SECRET not in log.getvalue()
+
+
+async def test_where_amounts_are_private_the_webhook_gets_notices(receiver: Receiver, tmp_path: Path) -> None:
+    """Whoever is kept from knowing amounts is not told them because a broker is away."""
+    async with stories.exchange() as exchange:
+        heartbeat = {"webhook": receiver.url, "webhook_after_s": 0.1}
+        private = {"amounts": False}
+        config = write_config(tmp_path / "d", exchange, free_port(), heartbeat=heartbeat, privacy=private)
+        async with watching(config) as log:
+            await until(lambda: '"ready"' in log.getvalue(), "all is seen")
+            exchange.set_mark("BTCUSDT", "48240")
+            [notice] = await until(lambda: told_there(receiver, "margin_ratio", "opened"), "the webhook has it")
+
+    topic = notice.pop("topic")
+    validate(topic, json.dumps(notice).encode())
+    assert topic == "marginwatch/main/notice/critical/margin_ratio"
+    assert {body.get("schema") for body in receiver.taken[1:]} == {"marginwatch.notice/1"}
 
 
 async def test_the_daemon_pings_fails_while_blind_and_recovers(

@@ -68,7 +68,7 @@ LAYERS = (
     },
     {"judges"},
     {"reporter"},
-    {"telling", "trial", "publication", "whatif"},
+    {"telling", "trial", "publication", "whatif", "discreet"},
     {"wording", "accounts"},
     {"effects"},
     {"silences"},

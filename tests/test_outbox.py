@@ -181,6 +181,20 @@ def test_a_late_event_knows_that_a_newer_one_follows() -> None:
     assert not outbox.is_superseded(state("a"))
 
 
+def test_a_notice_follows_its_event_and_supersedes_nothing() -> None:
+    """It is the same news once more; only a newer event makes an event old news."""
+    incident = "main.cross-usdt.margin_ratio.1"
+    notice = Message("notice/3", b"in words", False, 1, 3, f"{incident}.1/notice", f"{incident}/notice")
+    outbox = full(event(incident, 1), notice)
+    first = outbox.take()
+
+    assert first is not None
+    assert not outbox.is_superseded(first)
+    assert outbox.take() is None
+    outbox.acknowledged(first)
+    assert drain(outbox) == [b"in words"]
+
+
 def test_an_emptied_state_is_sent_once_and_then_forgotten() -> None:
     """It clears the broker's copy; saying it anew at each reconnect would never end."""
     outbox = full(state("a", b""))

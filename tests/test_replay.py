@@ -62,10 +62,10 @@ def marginwatch(*args: object, hash_seed: str = "0") -> subprocess.CompletedProc
     )
 
 
-def events(output: bytes) -> list[dict[str, Any]]:
-    """Bodies of the events among the messages of `replay --json`."""
+def events(output: bytes, kind: str = "event") -> list[dict[str, Any]]:
+    """Bodies of the events, or of the notices, among the messages of `replay --json`."""
     messages = [json.loads(line) for line in output.splitlines()]
-    return [message["payload"] for message in messages if "/event/" in message["topic"]]
+    return [message["payload"] for message in messages if f"/{kind}/" in message["topic"]]
 
 
 def in_short(bodies: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -122,6 +122,11 @@ async def test_a_replay_tells_what_the_daemon_told_and_is_the_same_each_time(
     assert first.stdout == again.stdout
     assert in_short(events(first.stdout)) == in_short(told)
     assert b" a second" in first.stderr
+    with config.open("a") as written:
+        written.write("\n[privacy]\namounts = false\n")
+    private = marginwatch("replay", session, "--json", "--config", config)
+    assert in_short(events(private.stdout)) == in_short(told)
+    assert in_short(events(private.stdout, "notice")) == in_short(told)
     text = session.read_bytes()
     assert len({*secrets}) == 4
     assert [secret for secret in secrets if secret.encode() in text] == []

@@ -62,7 +62,9 @@ class Run:
         self.accounts = accounts
         setups = tuple(AccountSetup(name, MARKET, MARKET, labels or {}) for name in accounts)
         self.core = Core(Setup(setups), self.now, kept)
-        self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "f00d", START.wall_ms), RuleBook())
+        self.messages = Messages(
+            Identity("marginwatch", "vps1", "0.1.0", "f00d", START.wall_ms), RuleBook(), notices=True
+        )
         self.sent: list[Message] = []
         self.saved: dict[str, dict[str, bytes | None]] = defaultdict(dict)
 

@@ -29,6 +29,7 @@ from monitor.events import (
 )
 from monitor.messages import Identity, Message, Messages
 from monitor.rules import RuleBook
+from tests.schemas import validate
 
 D = Decimal
 
@@ -87,6 +88,7 @@ class Watched:
         setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in self.names)
         self.core = Core(Setup(setups, self.rules), self.now, kept)
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), self.rules)
+        self._noticing = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), self.rules, notices=True)
         self.effects: list[Effect] = []
         self.saved: dict[tuple[str, str], bytes] = {}
 
@@ -99,6 +101,9 @@ class Watched:
         self.t += after
         effects = self.core.step(events, self.now)
         self.effects += effects
+        for story in told(effects):
+            notice = self._noticing.of(story)[1]
+            validate(notice.topic, notice.payload)
         for effect in effects:
             if isinstance(effect, Save):
                 if effect.row is None:

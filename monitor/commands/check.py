@@ -66,13 +66,14 @@ async def _ask(
         return
     found.take(await round_trip(mqtt, password, version, instance))
     if test_alert is not None:
-        alert = _alert(config, instance, Severity[test_alert.upper()])
-        found.take(await publish_alert(mqtt, password, version, alert))
+        for alert in _alert(config, instance, Severity[test_alert.upper()]):
+            said = await publish_alert(mqtt, password, version, alert)
+        found.take(said)  # of the last: where there are notices, they are what the phone gets
 
 
-def _alert(config: Config, instance: str, severity: Severity) -> Message:
-    """A test alert of the first account."""
+def _alert(config: Config, instance: str, severity: Severity) -> list[Message]:
+    """A test alert of the first account, and its notice where there are notices."""
     at = now()
     identity = Identity(config.mqtt.prefix, instance, __version__, secrets.token_hex(8), at.wall_ms)
-    [message] = Messages(identity, config.rules).of(trial.story(config.setup.accounts[0], severity, at))
-    return message
+    messages = Messages(identity, config.rules, notices=not config.privacy.amounts)
+    return messages.of(trial.story(config.setup.accounts[0], severity, at))

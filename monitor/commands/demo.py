@@ -108,6 +108,7 @@ def _config(story: Story, exchange: Exchange, port: int, folder: Path, beat: flo
                     "instance": "demo",
                     "mqtt": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1"},
                     "store": {"path": str(folder / "marginwatch.sqlite3")},
+                    "privacy": {"amounts": False},  # so that --json shows notices too
                     "summary": {"enabled": False},  # a demo at eight would tell of more than its story
                     "links": {
                         "tick_s": _exact(min(1.0, beat)),
@@ -201,7 +202,7 @@ class _Narrator:
     def show(self, message: Message) -> None:
         if message.topic.endswith("/status"):
             self._line("status", message.payload.decode())
-        elif message.event_id is not None:
+        elif message.is_event:
             event = json.loads(message.payload)
             self._line(event["severity"].upper(), f"{event['rule']} {event['event']}: {event['text']}")
         elif message.payload and "/pool/" in message.topic:

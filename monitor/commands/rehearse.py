@@ -72,7 +72,7 @@ def main(path: str, new_path: str, old_path: str | None, as_json: bool) -> int:
 def _told(file: SessionFile, setup: Setup, remark: bool = False) -> list[Sent]:
     session = file.session()
     replay = file.replay(session, setup)
-    told = [sent for sent in replay.run(session) if sent.message.event_id is not None]
+    told = [sent for sent in replay.run(session) if sent.message.is_event]
     if remark:
         session_remarks(session, replay)
     return told

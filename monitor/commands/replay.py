@@ -29,7 +29,7 @@ def main(path: str, config_path: str | None, as_json: bool) -> int:
         for sent in replay.run(session):
             if as_json:
                 out.write(sent.as_json + b"\n")
-            elif sent.message.event_id is not None:
+            elif sent.message.is_event:
                 out.write(_words(sent).encode() + b"\n")
         out.flush()
     except BrokenPipeError:

@@ -262,8 +262,8 @@ def properties_of(message: Message, is_superseded: bool = False) -> Properties |
         return None
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ContentType = "application/json"
-    if message.event_id is not None:
-        user = [("event_id", message.event_id)]
+    if message.told_as is not None:
+        user = [("event_id", message.told_as)]
         delayed_ms = now().wall_ms - message.at_ms
         if delayed_ms >= 1000:
             user.append(("delayed_ms", str(delayed_ms)))

@@ -126,7 +126,7 @@ class Daemon:
             started_ms=started.wall_ms,
             discovery_prefix=self._config.mqtt.discovery_prefix,
         )
-        self._messages = Messages(identity, self._config.rules)
+        self._messages = Messages(identity, self._config.rules, notices=not self._config.privacy.amounts)
         if self._config.mqtt.discovery:
             setup = self._config.setup
             self._discovery = Discovery(identity, self._messages, setup.accounts, setup.rules)
@@ -303,7 +303,7 @@ class Daemon:
             self._recorder.happened(effects)
         if self._page is not None:
             self._page.happened(effects)
-        self._tally.caused((event.event_id for event in events), self._inbox.arrived)
+        self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)
         if events or saves:
             self._store.keep(Batch(events, saves))
         for effect in effects:
@@ -327,8 +327,7 @@ class Daemon:
     def _kept(self, batch: Batch, error: StoreError | None) -> None:
         """A batch is on disk, or cannot be for now: either way its events may go out."""
         self._outbox.release(batch.events)
-        if self._webhook is not None:
-            self._webhook.put(batch.events)
+        self._webhook_put(batch.events)
         self._broker.wake()
 
     def _store_is(self, reason: str | None) -> None:
@@ -357,7 +356,13 @@ class Daemon:
         if self._webhook is not None:
             for event_id in posted:
                 self._webhook.sent(event_id)
-            self._webhook.put(found.unsent)
+            self._webhook_put(found.unsent)
+
+    def _webhook_put(self, told: Sequence[Message]) -> None:
+        """Let the webhook have the events; where it must not learn amounts, the notices."""
+        if self._webhook is not None:
+            amounts = self._config.privacy.amounts
+            self._webhook.put(message for message in told if message.is_event is amounts)
 
     def _posted(self, event_id: str) -> None:
         """The webhook has an event that the broker has not; that must outlive us, or it would be posted again."""

@@ -173,7 +173,7 @@ def _write(connection: sqlite3.Connection, owed: Owed) -> None:
                 event.at_ms,
             ),
         ).rowcount
-        if new:
+        if new and event.is_event:
             chronicle.record(connection, event.incident_id, event.payload, event.rank, event.opened_ms, event.at_ms)
     for (kind, key), row in owed.rows.items():
         if row is not None:

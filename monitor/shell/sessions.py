@@ -21,7 +21,7 @@ class SessionFile:
     """A session file, which may be read as often as needed.
 
     Args:
-        config: Rules, labels and prefix, where they are to be others than the file's own.
+        config: Rules, labels, prefix and privacy, where they are to be others than the file's own.
 
     Raises:
         OSError: It cannot be read.
@@ -32,6 +32,7 @@ class SessionFile:
         self.path = path
         self.setup = _setup(path, config)
         self._prefix = "marginwatch" if config is None else config.mqtt.prefix
+        self._notices = config is not None and not config.privacy.amounts
         self._boot_id = _digest(path)
 
     def session(self) -> Session:
@@ -43,7 +44,7 @@ class SessionFile:
         Args:
             setup: Other accounts and rules than the file's.
         """
-        return Replay(session.opening, setup or self.setup, self._boot_id, self._prefix)
+        return Replay(session.opening, setup or self.setup, self._boot_id, self._prefix, notices=self._notices)
 
 
 def _setup(path: Path, config: Config | None) -> Setup:
@@ -70,7 +71,7 @@ def check(path: Path) -> int:
     """
     file = SessionFile(path)
     session = file.session()
-    return sum(sent.message.event_id is not None for sent in file.replay(session).run(session))
+    return sum(sent.message.is_event for sent in file.replay(session).run(session))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
