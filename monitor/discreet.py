@@ -195,6 +195,11 @@ def _store(story: Story) -> Words:
     return title, f"{title}; the log says why. A restart now would repeat or forget alerts."
 
 
+def _titled(story: Story) -> Words:
+    title, _ = worded(story)
+    return title, f"{title}."
+
+
 _WORDS: dict[str, Callable[[Story], Words]] = {
     "margin_ratio": _level,
     "liquidation_distance": _level,
@@ -208,6 +213,7 @@ _WORDS: dict[str, Callable[[Story], Words]] = {
     "summary": _summary,
     "data_stale": _stale,
     "store_unusable": _store,
+    "key_permissions": _titled,
     # Their usual words have no amount in them.
     "contract_status": worded,
     "adl_quantile": worded,

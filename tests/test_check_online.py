@@ -573,6 +573,20 @@ async def test_a_test_alert_arrives_as_a_real_one_would(
     assert (hearing.now, asked) == ({}, {})
 
 
+async def test_a_test_alert_has_its_notice_where_there_are_notices(
+    checked: Any, broker: Mosquitto, hearing: Listener, tmp_path: Path
+) -> None:
+    """It has to ring the phone, and the phone may hear notices alone."""
+    async with exchange() as live:
+        found = await checked(config(tmp_path, live, broker.port, privacy={"amounts": False}), False, "critical")
+    [notice] = await until(hearing.notices, "the notice is heard")
+
+    topic = "marginwatch/main/notice/critical/margin_ratio"
+    assert (f"test alert: the broker took it (QoS 1, acknowledged): {topic}", "") in found.of("ok")
+    assert [event["event_id"] for event in hearing.events()] == [notice["event_id"]]
+    assert notice["test"]
+
+
 async def test_an_alert_that_nobody_hears_is_a_warning(checked: Any, broker: Mosquitto, tmp_path: Path) -> None:
     """The broker knows, and says so in MQTT 5: the phone would have stayed silent."""
     async with exchange() as live:
