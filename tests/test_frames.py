@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import scene
 from monitor.errors import DecodeError
 from monitor.events import (
     AccountChanged,
@@ -173,6 +174,20 @@ def test_only_wanted_marks_are_made() -> None:
     events = USDM.decode_market(frame("markPriceUpdate[] x168/usdm"), "m", {"ETHUSDT", "NOSUCHUSDT"})
 
     assert [(e.symbol, e.price) for e in events if isinstance(e, MarkPrice)] == [("ETHUSDT", D("1770.73"))]
+
+
+def test_of_few_symbols_only_their_part_of_an_array_is_read_and_says_the_same() -> None:
+    """The exchange's compact arrays are searched, not read whole; one that is written otherwise is read whole."""
+    enveloped = next(scene.frames(scene.make(1, 1), "array"))
+    bare = enveloped.partition(b'"data":')[2][:-1]
+    spaced = enveloped.replace(b":", b": ")
+    every = [event for event in USDM.decode_market(enveloped, "m", None) if isinstance(event, MarkPrice)]
+    assert len(every) == len(scene.SYMBOLS)
+
+    for first in range(0, len(every), 7):
+        expected = every[first : first + 7]
+        for raw in (enveloped, bare, spaced):
+            assert USDM.decode_market(raw, "m", {"NOSUCHUSDT", *(event.symbol for event in expected)}) == expected
 
 
 @recorded

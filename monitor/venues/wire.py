@@ -126,7 +126,7 @@ def moment(value: object) -> int:
     Raises:
         ValueError: It is not an integer, or one that no calendar has; it would fail where it is printed.
     """
-    at_ms = integer(value)
+    at_ms = value if type(value) is int else integer(value)
     if not 0 <= at_ms < _YEAR_10000_MS:
         raise ValueError(f"not a time: {at_ms}")
     return at_ms
