@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from functools import partial
 
 from msgspec import Struct
 
@@ -13,11 +15,12 @@ from monitor.forced import ForcedOrders
 from monitor.incidents import Resolution
 from monitor.links import Links
 from monitor.moves import Moves
-from monitor.risk import contracts
+from monitor.risk import EXACT, contracts
 from monitor.risk.drift import Drift, drift
 from monitor.risk.funding import Forecast, Funding, forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.pools import margin_pools
+from monitor.risk.quiet import Shape, shape
 from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price
 from monitor.risk.terms import Terms
 from monitor.rules import DataStaleRule, Rule, RuleBook, Severity
@@ -55,9 +58,12 @@ class WatchedAccount:
         self.terms = Terms(market.prices, self.book.tables, market.rates)
         self.moves = Moves(setup.name)
         self.pools: dict[str, Pool] = {}
-        self.risks: dict[str, PoolRisk] = {}
+        self.in_step = False
+        self._risks: dict[str, PoolRisk] = {}
+        self._shapes: dict[str, Shape | None] = {}
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}
+        self.published_at: dict[str, int] = {}
         self._forced: dict[PositionKey, _Forced] = {}
         self._gone: dict[str, _Gone] = {}
         self._left: dict[tuple[str, PositionKey], float] = {}
@@ -96,7 +102,7 @@ class WatchedAccount:
         self._part(pools)
         for pool_id in self.pools.keys() - pools.keys():
             self._gone[pool_id] = _Gone(frozenset(p.key for p in self.pools[pool_id].positions), now.mono)
-            self.risks.pop(pool_id, None)
+            self._risks.pop(pool_id, None)
             self.unpublished.discard(pool_id)
         for pool_id, pool in pools.items():
             self._gone.pop(pool_id, None)
@@ -104,26 +110,70 @@ class WatchedAccount:
             for key in {p.key for p in before} - {p.key for p in pool.positions}:
                 self._left[pool_id, key] = now.mono
         self.pools = pools
+        self._shapes.clear()
 
     def derived(self) -> dict[str, Pool]:
         """The pools that follow from the book as it is, by id."""
         inverse = VENUES[self.setup.venue].inverse
         return {p.id: p for p in margin_pools(self.name, self.book, self.market, inverse)}
 
-    def assess(self, pool_id: str) -> tuple[PoolRisk | None, PoolRisk]:
-        """Compute a pool's risk. Returns what it was, and what it is."""
-        before = self.risks.get(pool_id)
+    def assess(self, pool_id: str) -> tuple[Callable[[], PoolRisk | None], PoolRisk]:
+        """Compute a pool's risk. Returns what it was before this step, for whoever asks, and what it is."""
+        last = self._risks.get(pool_id)
+        return partial(self._was, last), self._assess(pool_id)
+
+    def _assess(self, pool_id: str) -> PoolRisk:
+        last = self._risks.get(pool_id)
         risk = assess(self.pools[pool_id], self.terms)
-        self.risks[pool_id] = risk
-        if risk != before:
+        self._risks[pool_id] = risk
+        if risk != last:
             self.unpublished.add(pool_id)
-        return before, risk
+        return risk
+
+    def _was(self, last: PoolRisk | None) -> PoolRisk | None:
+        """The risk of a pool before this step: what was computed last, unless the pool rested while its marks moved."""
+        earlier = self.market.earlier
+        marks = (
+            {p.symbol: earlier.get(p.symbol, self.market.prices.get(p.symbol)) for p in last.pool.positions}
+            if last
+            else {}
+        )
+        if last is None or all(p.mark_price is marks[p.position.symbol] for p in last.positions):
+            return last
+        known = {symbol: mark for symbol, mark in marks.items() if mark is not None}
+        return assess(last.pool, Terms(known, self.terms.tables, self.terms.rates))
+
+    def risk(self, pool_id: str) -> PoolRisk:
+        """The risk of a pool as it is; a pool that rests is computed when somebody asks."""
+        risk, prices = self._risks[pool_id], self.market.prices
+        if self.in_step or all(p.mark_price is prices.get(p.position.symbol) for p in risk.positions):
+            return risk
+        with localcontext(EXACT):  # whoever asks
+            return self._assess(pool_id)
+
+    @property
+    def risks(self) -> dict[str, PoolRisk]:
+        """Pool id → its risk as it is; while a step applies account events, as it was before the step."""
+        for pool_id in self._risks:
+            self.risk(pool_id)
+        return self._risks
+
+    @property
+    def last_risks(self) -> dict[str, PoolRisk]:
+        """Pool id → its risk as it was last computed: of the same step of every rule, but of earlier marks."""
+        return self._risks
+
+    def shape(self, pool_id: str) -> Shape | None:
+        """A pool as the screen takes it; None: it is always computed."""
+        if pool_id not in self._shapes:
+            self._shapes[pool_id] = shape(self.pools[pool_id], self.book.tables)
+        return self._shapes[pool_id]
 
     @property
     def unread(self) -> dict[str, tuple[str, ...]]:
         """Pool id → what REST should have told us and has not, such as `brackets BTCUSDT`; prices are the stream's."""
         streamed = ("mark ", "rate ")
-        found = {i: tuple(what for what in r.missing if not what.startswith(streamed)) for i, r in self.risks.items()}
+        found = {i: tuple(what for what in r.missing if not what.startswith(streamed)) for i, r in self._risks.items()}
         return {pool_id: missing for pool_id, missing in found.items() if missing}
 
     def unread_for(self, now: Now) -> float:
@@ -142,6 +192,12 @@ class WatchedAccount:
             if rate is not None and next_ms is not None and (until_ms is None or next_ms <= until_ms):
                 fundings[p.symbol] = Funding(rate, next_ms)
         return forecast(risk, fundings) if fundings else None
+
+    def has_funding_near(self, pool: Pool, now: Now, within_s: float) -> bool:
+        """Whether any of a pool's symbols has a funding that is no farther off than this."""
+        until_ms = self.market.exchange_ms(now) + round(within_s * 1000)
+        fundings = (self.market.funding(p.symbol) for p in pool.positions)
+        return any(rate is not None and at_ms is not None and at_ms <= until_ms for rate, at_ms in fundings)
 
     def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
         """The same where it is no farther off than this; what each position pays is remembered."""
@@ -197,7 +253,7 @@ class WatchedAccount:
             and None not in marks
             and (oldest is None or oldest < limit)
             and links.age(self.setup.private_link, now.mono) < limit
-            and (pool is None or pool.id not in self.risks or not self.risks[pool.id].missing)
+            and (pool is None or pool.id not in self._risks or not self._risks[pool.id].missing)
         )
         return Ages("live" if live else "stale", oldest, truth)
 
@@ -218,9 +274,9 @@ class WatchedAccount:
 
     def is_endangered(self, pool_id: str, rule: DataStaleRule) -> bool:
         """Whether a pool is so near to liquidation that blindness is critical at once."""
-        risk = self.risks.get(pool_id)
-        if risk is None:
+        if pool_id not in self._risks:
             return False
+        risk = self.risk(pool_id)
         near = risk.distance is not None and risk.distance < rule.endangered_distance
         return near or (risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio)
 
@@ -295,7 +351,7 @@ class WatchedAccount:
             return endings[kind]
         successors = [i for i, pool in self.pools.items() if any(p.key in gone.keys for p in pool.positions)]
         if successors:  # the new pool must have been judged first: its incident goes on with this one
-            judged = [i for i in successors if i in self.risks and self.risks[i].margin_ratio is not None]
+            judged = [i for i in successors if i in self._risks and self._risks[i].margin_ratio is not None]
             return "pool_replaced" if judged else None
         return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
 

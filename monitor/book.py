@@ -66,12 +66,16 @@ class Mark(Struct, frozen=True):
 class MarketBook:
     """Marks, contracts and collateral rates of one market.
 
-    `prices` is the same marks as the risk arithmetic takes them. Ages are asked for by symbol, or by `rate_of(asset)`.
+    `prices` is the same marks as the risk arithmetic takes them, `earlier` those that the running step has replaced, and
+    `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
     """
 
     def __init__(self) -> None:
         self.marks: dict[str, Mark] = {}
         self.prices: dict[str, Decimal] = {}
+        self.earlier: dict[str, Decimal] = {}
+        self.moves = 0
+        self._moved: dict[str, int] = {}
         self._streamed: dict[str, float] = {}
         self.contracts: dict[str, Contract] = {}
         self.assets: dict[str, AssetTerms] = {}
@@ -114,9 +118,18 @@ class MarketBook:
             return False
         if not event.bridged:
             self._streamed[event.symbol] = now.mono - lag_s
+        if known is not None:
+            self.earlier.setdefault(event.symbol, known.price)
+        if known is None or known.price != event.price:
+            self.moves += 1
+            self._moved[event.symbol] = self.moves
         self.marks[event.symbol] = Mark(event.price, at_ms, now.mono, lag_s, event.funding_rate, event.next_funding_ms)
         self.prices[event.symbol] = event.price
         return True
+
+    def has_moved(self, symbol: str, since: int) -> bool:
+        """Whether a mark is another than it was when `moves` was this."""
+        return self._moved.get(symbol, 0) > since
 
     def apply_rates(self, event: AssetRates, now: Now) -> tuple[str, ...]:
         """Take rates of collateral, unless later ones are known. Returns the assets of which the rate has changed."""

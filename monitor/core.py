@@ -8,7 +8,7 @@ sleeps or asks the time: time passing is an event. The same events in the same o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from decimal import localcontext
 from typing import Any
 
@@ -70,6 +70,8 @@ from monitor.moves import KINDS, one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
+from monitor.risk.quiet import zone
+from monitor.risk.screen import PoolKey, Screen, SymbolKey
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
 
@@ -113,9 +115,13 @@ class Kept(Struct, frozen=True):
 
 
 class Core:
-    """All state of the monitor, owned by the one task that calls `step`."""
+    """All state of the monitor, owned by the one task that calls `step`.
 
-    def __init__(self, setup: Setup, now: Now, kept: Kept | None = None) -> None:
+    Args:
+        screened: Whether pools may rest while nothing can come of them. It changes no effect, only the time it takes.
+    """
+
+    def __init__(self, setup: Setup, now: Now, kept: Kept | None = None, *, screened: bool = True) -> None:
         self.setup = setup
         self.links = Links()
         self.markets: dict[str, MarketBook] = defaultdict(MarketBook)
@@ -136,8 +142,11 @@ class Core:
         self._instance = InstanceJudge(self.reporter, self.accounts)
         self._exchange = ExchangeJudge(self.reporter, self.accounts)
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
-        self._holders: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
-        self._dirty: dict[tuple[str, str], None] = {}
+        self._screen = Screen() if screened else None
+        self._order = {name: i for i, name in enumerate(self.accounts)}
+        self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
+        self._marked: dict[SymbolKey, None] = {}
+        self._dirty: dict[PoolKey, None] = {}
         self._moving: dict[str, None] = {}
         self._resynced: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -162,6 +171,7 @@ class Core:
     def take_over(self, kept: Kept, now: Now) -> None:
         """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""
         self._restore(kept, now)
+        self._wake_all()
 
     def _is_watched(self, key: IncidentKey) -> bool:
         """Whether this run watches what an incident of an earlier one is about."""
@@ -180,8 +190,9 @@ class Core:
         self.setup = structs.replace(self.setup, rules=rules)
         for account in self.accounts.values():
             account.rules = rules
+        self._wake_all()
 
-    def step(self, events: Iterable[Event], now: Now) -> list[Effect]:
+    def step(self, events: Sequence[Event], now: Now) -> list[Effect]:
         """Everything that follows from these events, in order.
 
         Args:
@@ -189,6 +200,11 @@ class Core:
             now: Monotonic seconds and wall-clock milliseconds, read by the caller.
         """
         with localcontext(EXACT):
+            told_of = self._told_of(events)
+            for account in told_of:
+                account.in_step = bool(account.risks)  # as they are, before anything changes
+            for market in self.markets.values():
+                market.earlier.clear()
             ticked = False
             for event in events:
                 if isinstance(event, MarkPrice):
@@ -198,10 +214,13 @@ class Core:
                 elif type(event) in _APPLY:
                     _APPLY[type(event)](self, event, now)
             self._settle_snapshots(now)
-            for name, pool_id in self._dirty:
+            self._look_at_those_that_left(now)
+            for name, pool_id in sorted(self._dirty, key=self._place):
                 self._assess(self.accounts[name], pool_id, now)
                 self._touched[name] = None
             self._dirty.clear()
+            for account in told_of:
+                account.in_step = False
             for account in [self.accounts[name] for name in self._moving]:
                 is_due = account.moves.due(now)
                 if not is_due and account.name not in self._touched:
@@ -221,10 +240,23 @@ class Core:
 
     # ---- what happened ----
 
+    def _told_of(self, events: Sequence[Event]) -> list[WatchedAccount]:
+        """The accounts that these events may change, rather than the market alone."""
+        names: dict[str, None] = {}
+        for event in events:
+            if isinstance(event, ContractsRead):
+                names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
+            elif not isinstance(event, MarkPrice):
+                names[getattr(event, "account", None) or ""] = None
+        return [self.accounts[name] for name in names if name in self.accounts]
+
     def _mark(self, event: MarkPrice, now: Now) -> None:
-        holders = self._holders.get((event.market, event.symbol))
-        if self.markets[event.market].apply_mark(event, now) and holders:
-            self._dirty.update(holders)
+        key = event.market, event.symbol
+        if self.markets[event.market].apply_mark(event, now):
+            self._dirty.update(self._holders.get(key, {}))
+            if self._screen is not None:
+                self._screen.mark(event.market, event.symbol, event.price)
+                self._marked[key] = None
 
     def _rates(self, event: AssetRates, now: Now) -> None:
         for asset in self.markets[event.market].apply_rates(event, now):
@@ -338,6 +370,9 @@ class Core:
 
     def _acknowledge(self, event: Acknowledge, now: Now) -> None:
         self.reporter.acknowledge(event, now)
+        for incident in self.incidents:
+            if incident.incident_id == event.incident_id and incident.account in self.accounts:
+                self._wake(self.accounts[incident.account])
 
     def _silence(self, event: Silence, now: Now) -> None:
         self.reporter.silence(event, now)
@@ -379,8 +414,10 @@ class Core:
 
     def _rebuild(self, account: WatchedAccount, now: Now) -> None:
         market = account.setup.market
-        for what in account.needed:
-            self._holders[market, what] = {key: None for key in self._holders[market, what] if key[0] != account.name}
+        self._wake(account)
+        for pool in account.pools.values():
+            for what in streamed(pool):
+                self._holders[market, what].pop((account.name, pool.id), None)
         before, needed = account.pools.keys(), account.needed
         account.rebuild(now)
         self._touched[account.name] = None
@@ -394,6 +431,65 @@ class Core:
         if market not in self._watched or account.needed != needed:
             self._watch(market, now)
         self.reporter.effects += publication.gone(account, self.published)
+
+    # ---- pools that rest ----
+
+    def _look_at_those_that_left(self, now: Now) -> None:
+        """Pools that this step's marks have taken out of their zone: they find another, or are looked at."""
+        marked, self._marked = self._marked, {}
+        for name, pool_id in self._screen.left(marked, now.mono) if self._screen is not None else ():
+            account = self.accounts[name]
+            if not self._rests(account, pool_id, now) and not self._rest(account, pool_id, now):
+                self._wake_one(account, pool_id)
+                self._dirty[name, pool_id] = None
+
+    def _rests(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
+        """Whether nothing can come of a pool at this moment."""
+        key = account.name, pool_id
+        if self._screen is None or not self._screen.holds(key, now.mono):
+            return False
+        return not self._screen.is_while_live(key) or self._is_live(account, pool_id, now)
+
+    def _is_live(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
+        return self.reporter.ages(account, account.pools[pool_id], now).freshness == "live"
+
+    def _rest(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
+        """Let a pool rest for as long as nothing can come of it. False: something may."""
+        shape = account.shape(pool_id)
+        if self._screen is None or shape is None or account.name in self._moving or account.in_step:
+            return False
+        pool, prices = account.pools[pool_id], account.market.prices
+        limits = self._levels.quiet(account, pool)
+        limits = None if limits is None else self._moved.quiet(account, pool, limits, now)
+        if limits is None or now.mono >= limits.until or any(p.symbol not in prices for p in pool.positions):
+            return False
+        if limits.while_live and not self._is_live(account, pool_id, now):
+            return False
+        found = zone(shape, {p.symbol: float(prices[p.symbol]) for p in pool.positions}, limits)
+        if found is None:
+            return False
+        market, key = account.setup.market, (account.name, pool_id)
+        self._screen.rest(key, market, found)
+        for what in found.symbols:
+            self._holders[market, what].pop(key, None)
+        return True
+
+    def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:
+        if self._screen is not None and self._screen.wake((account.name, pool_id)):
+            for what in streamed(account.pools[pool_id]):
+                self._holders[account.setup.market, what][account.name, pool_id] = None
+
+    def _wake(self, account: WatchedAccount) -> None:
+        for pool_id in account.pools:
+            self._wake_one(account, pool_id)
+
+    def _wake_all(self) -> None:
+        for account in self.accounts.values():
+            self._wake(account)
+
+    def _place(self, key: PoolKey) -> tuple[int, str]:
+        """The order in which pools are looked at: that of the accounts, and of their pools."""
+        return self._order[key[0]], key[1]
 
     def _watch(self, market: str, now: Now) -> None:
         """Say what the market link has to bring, where that has changed."""
@@ -417,12 +513,17 @@ class Core:
         self._levels.judge(account, before, risk, now)
         account.moves.complete(risk.pool, account.terms)
         self._moved.check_marks(account, risk, now)
+        self._rest(account, pool_id, now)
 
     def _tick(self, now: Now) -> None:
         for account in self.accounts.values():
-            for risk in account.risks.values():
-                self._levels.judge(account, risk, risk, now)
-                self._funding.judge(account, risk, now)
+            for pool_id, last in list(account.last_risks.items()):
+                if not self._rests(account, pool_id, now):
+                    self._wake_one(account, pool_id)
+                    risk = account.risk(pool_id)
+                    self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]
+                    self._rest(account, pool_id, now)
+                self._funding.judge(account, last.pool, now)
             if account.known:
                 self._listings.judge(account, now)
                 self._levels.end_vanished(account, now)

@@ -8,6 +8,7 @@ minutes is not told again. Time is passed in; nothing here knows what is measure
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Literal, NamedTuple
@@ -126,6 +127,26 @@ class Change(Struct, frozen=True):
         return max(self.incident.peak, Severity.CRITICAL) if self.resolution in FORCED else self.incident.peak
 
 
+class Quiet(Struct, frozen=True):
+    """Where observing a subject changes nothing: for values strictly between the two, and before the time.
+
+    Args:
+        above, below: None: there is no such bound. A measure that falls as things get worse may also be None: that is
+            above everything.
+        distance_above: The same bound on the distance to liquidation that is observed with it; None: no bound.
+        until: Monotonic seconds.
+        severity: Of the open incident; OK: there is none.
+        while_trusted: It is so only while what is observed is trusted.
+    """
+
+    above: Decimal | None = None
+    below: Decimal | None = None
+    distance_above: Decimal | None = None
+    until: float = math.inf
+    severity: Severity = Severity.OK
+    while_trusted: bool = False
+
+
 class Incidents:
     """All open incidents, and the names given so far."""
 
@@ -201,6 +222,53 @@ class Incidents:
         if self._is_due(incident, rule, now, distance) and not self.is_hushed(key, "repeated", incident.severity, now):
             return self._told(incident, "repeated", value, now, distance)
         return None
+
+    def quiet(self, key: IncidentKey, rule: Rule) -> Quiet | None:
+        """Where `observe` would do nothing at all. None: nowhere that is known.
+
+        It says less than there is rather than more: an incident that is kept back by a silence, or has a hold of `for_s`
+        running, is quiet nowhere.
+        """
+        incident = self.open.get(key)
+        if self._pending and any(pending == key for pending, _ in self._pending):
+            return None
+        if not rule.enabled:
+            return Quiet() if incident is None else None
+        severity = Severity.OK if incident is None else incident.severity
+        new = [
+            step for step in rule.steps if step.severity > severity or rule.for_s
+        ]  # with a hold, each firing begins one
+        above, below = [step.at for step in new if not step.rises], [step.at for step in new if step.rises]
+        if incident is None:
+            return Quiet(max(above, default=None), min(below, default=None))
+        told_by = _step_for(rule, severity)
+        if incident.hushed or incident.worst is None or told_by is None:
+            return None
+        (below if told_by.rises else above).append(incident.worst)
+        until = math.inf
+        for rank in range(Severity.INFO, severity + 1):
+            step, past_since = _step_for(rule, rank), incident.past_clear.get(rank)
+            if step is not None:
+                (above if step.rises == (past_since is None) else below).append(step.clear)
+                until = until if past_since is None else min(until, past_since + rule.clear_for_s)
+        if incident.acked_ms is None:
+            until = min(until, incident.told_at + rule.repeat_s.get(severity.word, math.inf))
+            if self.unacked_s is not None and severity >= Severity.CRITICAL and not incident.called:
+                until = min(until, incident.serious_at + self.unacked_s)
+        halves = incident.acked_ms is None and incident.told_distance and severity >= Severity.WARNING
+        return Quiet(
+            above=max(above, default=None),
+            below=min(below, default=None),
+            distance_above=incident.told_distance / 2 if halves and incident.told_distance else None,
+            until=until
+            - _A_MOMENT_S,  # a sum's last digit may differ from that of the difference that `observe` looks at
+            severity=severity,
+            while_trusted=bool(incident.past_clear),
+        )
+
+    def is_idle(self, key: IncidentKey) -> bool:
+        """Whether nothing is open of it, nor about to be."""
+        return key not in self.open and not (self._pending and any(pending == key for pending, _ in self._pending))
 
     def is_owed(self, key: IncidentKey, now: Now) -> bool:
         """Whether something of an open incident was kept back by a silence that is over."""
@@ -402,6 +470,9 @@ class Incidents:
         incident.told_distance = distance
         incident.silent = incident.hushed = False
         return Change(kind, structs.replace(incident), value)
+
+
+_A_MOMENT_S = 0.001
 
 
 class _Saved(Struct, frozen=True):

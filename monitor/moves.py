@@ -6,6 +6,7 @@ that amounts to a warning waits for nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -286,14 +287,35 @@ class Moves:
         self._rebase(pool, terms)
         return _telling(self.account, found)
 
+    def quiet_up_to(self, pool: Pool, rule: LiquidationPriceMovedRule, now: Now) -> tuple[Severity, float]:
+        """Up to which severity `check_marks` tells nothing of a pool, and until when that holds (monotonic seconds)."""
+        told_at, told = self._marks_told.get(pool.id, (-math.inf, Severity.OK))
+        until = told_at + rule.marks_every_s - _A_MOMENT_S
+        return (told, until) if told >= Severity.NOTICE and now.mono < until else (Severity.INFO, math.inf)
+
+    def told(self, pool: Pool) -> Mapping[PositionKey, Decimal | None] | None:
+        """The prices of a pool that its next move is measured from. None: it may have to be made or told first."""
+        baseline = self.baselines.get(pool.id)
+        if baseline is None:
+            return {}
+        if pool.id in self._entries or not _is_complete(pool, baseline.terms):
+            return None
+        if not _is_complete(baseline.pool, baseline.terms):
+            return {}
+        return self._told_prices(baseline)
+
+    def _told_prices(self, baseline: Baseline) -> dict[PositionKey, Decimal | None]:
+        told = self._told.get(baseline.pool.id)
+        if told is None:
+            told = self._told[baseline.pool.id] = prices(assess(baseline.pool, baseline.terms))
+        return told
+
     def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> Severity:
         """What the pool's largest move since the baseline amounts to; asked on every tick, so without the causes."""
         baseline = self.baselines.get(risk.pool.id)
         if baseline is None or not _is_complete(baseline.pool, baseline.terms):
             return Severity.OK
-        told = self._told.get(risk.pool.id)
-        if told is None:
-            told = self._told[risk.pool.id] = prices(assess(baseline.pool, baseline.terms))
+        told = self._told_prices(baseline)
         severities = [
             _severity(Move(key, told.get(key), price, (), False), mark, rule)
             for p in risk.positions
@@ -398,6 +420,7 @@ class Moves:
 
 
 _ZERO = Decimal(0)
+_A_MOMENT_S = 0.001
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
 

@@ -142,17 +142,22 @@ def gone(account: WatchedAccount, published: Published) -> Iterator[Effect]:
 def _pools(
     account: WatchedAccount, incidents: list[Incident], links: Links, published: Published, now: Now
 ) -> Iterator[Effect]:
-    for pool_id, risk in account.risks.items():
-        ages = account.ages(risk.pool, links, now)
+    for pool_id, last in list(account.last_risks.items()):
+        pool = last.pool
+        ages = account.ages(pool, links, now)
         flipped = published.freshness(f"{account.name}/{pool_id}", ages.freshness)
-        facts = {p.key: _facts(account, p) for p in risk.pool.positions}
+        facts = {p.key: _facts(account, p) for p in pool.positions}
         is_new = published.facts.get((account.name, pool_id), facts) != facts
         published.facts[account.name, pool_id] = facts
-        is_new = is_new or flipped or pool_id in account.unpublished
+        since = account.published_at.get(pool_id, 0)
+        moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
+        is_new = is_new or flipped or moved or pool_id in account.unpublished
         if not published.takes_pool(account.name, pool_id, is_new, now):
             continue
         if is_new:
             published.summary_due.add(account.name)
+        account.published_at[pool_id] = account.market.moves
+        risk = account.risk(pool_id)
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
         yield from states(account, risk, severity, ages, now)
         account.published[pool_id] = frozenset(p.position.key for p in risk.positions)

@@ -42,6 +42,11 @@ class Step(Struct, frozen=True):
     clear: Decimal
     severity: Severity
 
+    @property
+    def rises(self) -> bool:
+        """Whether it fires as the value rises."""
+        return self.clear < self.at
+
     def fires(self, value: Decimal | None) -> bool:
         """Whether the value is at the level; None means "none" (no liquidation price, say), which never fires."""
         if value is None:

@@ -75,6 +75,8 @@ LAYERS = (
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "forms"},
     {"rules"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
+    {"risk.screen"},
+    {"risk.quiet"},
     {"risk.report"},
     {"risk.contracts", "risk.collateral"},
     {"risk.liquidation", "risk.terms", "book"},

@@ -12,7 +12,7 @@ from monitor.incidents import IncidentKey
 from monitor.reporter import Reporter
 from monitor.risk.attribution import adverse, moves_between
 from monitor.risk.funding import after
-from monitor.risk.report import PoolRisk
+from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
 from monitor.telling import forecast_story
 
@@ -25,11 +25,14 @@ class FundingJudge:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    def judge(self, account: WatchedAccount, risk: PoolRisk, now: Now) -> None:
+    def judge(self, account: WatchedAccount, pool: Pool, now: Now) -> None:
         """Look at the funding that comes next, while it is near; asked once a tick."""
-        rule = account.rule(RULE, risk.pool)
+        rule = account.rule(RULE, pool)
         assert isinstance(rule, FundingForecastRule)
-        key = IncidentKey(account.name, RULE, risk.pool.id)
+        key = IncidentKey(account.name, RULE, pool.id)
+        if not account.has_funding_near(pool, now, rule.within_s) and self._reporter.incidents.is_idle(key):
+            return
+        risk = account.risk(pool.id)
         near = account.near_funding(risk, now, rule.within_s)
         if near is not None and near.next_ms <= account.market.exchange_ms(now):
             near = None  # it is over; a mark that is silent since then does not know it

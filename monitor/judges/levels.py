@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from msgspec import structs
 
 from monitor.accounts import FORCED_MEMORY_S, WatchedAccount
 from monitor.events import ForcedKind, Now, PositionKey, Side
-from monitor.incidents import Change, IncidentKey, Resolution
+from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
-from monitor.risk.report import PoolRisk
+from monitor.risk.margin import ZERO
+from monitor.risk.quiet import Limits
+from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import MarginRatioRule, Rule, Severity
 from monitor.telling import pool_story
 
@@ -29,7 +34,7 @@ class LevelsJudge:
         self._reporter = reporter
         self._incidents = reporter.incidents
 
-    def judge(self, account: WatchedAccount, before: PoolRisk | None, risk: PoolRisk, now: Now) -> None:
+    def judge(self, account: WatchedAccount, before: Callable[[], PoolRisk | None], risk: PoolRisk, now: Now) -> None:
         """Hold a pool against its rules. One with an unknown input is neither better nor worse: it is stale."""
         if risk.margin_ratio is None:
             return
@@ -53,9 +58,41 @@ class LevelsJudge:
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
-                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, before, risk, now)
+                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, before(), risk, now)
             elif trusted and self._reporter.is_unconfirmed(key):
                 self._tell(account, self._reporter.retained(key), rule, None, risk, now)
+
+    def quiet(self, account: WatchedAccount, pool: Pool) -> Limits | None:
+        """Within which figures of a pool nothing would be told of it; None: they must be looked at each time."""
+        ratio, distance = (self._quiet(account, name, pool) for name in LEVELS)
+        if ratio is None or distance is None:
+            return None
+        nearest = [ZERO, *(d for d in (distance.above, ratio.distance_above, distance.distance_above) if d is not None)]
+        below = [] if ratio.below is None else [ratio.below]
+        rule = account.rule("margin_ratio", pool)
+        warnings = [step.at for step in rule.steps if step.severity is Severity.WARNING]
+        if isinstance(rule, MarginRatioRule) and warnings and ratio.severity < Severity.CRITICAL:
+            last = account.last_risks[pool.id].distance
+            if last is not None and last < rule.critical_within:  # it must stay no warning, or stay farther off than this
+                below += warnings
+            else:
+                nearest.append(rule.critical_within)
+        return Limits(
+            ratio_above=0.0 if ratio.above is None else float(ratio.above),
+            ratio_below=float(min(below, default=math.inf)),
+            distance_above=float(max(nearest)),
+            distance_below=math.inf if distance.below is None else float(distance.below),
+            until=min(ratio.until, distance.until),
+            while_live=ratio.while_trusted or distance.while_trusted,
+        )
+
+    def _quiet(self, account: WatchedAccount, name: str, pool: Pool) -> Quiet | None:
+        key = IncidentKey(account.name, name, pool.id)
+        if self._reporter.is_unconfirmed(key) or any(
+            m.min_notional is not None for m in account.rules.matches.get(name, ())
+        ):
+            return None  # a rule that goes by the notional may be another one at any mark
+        return self._incidents.quiet(key, account.rule(name, pool))
 
     def _replaced(self, account: WatchedAccount, rule: str, risk: PoolRisk, now: Now) -> str | None:
         """The incident of a pool that has become this one, because the account's mode or a margin type was switched."""

@@ -32,7 +32,11 @@ class ListingsJudge:
     def judge(self, account: WatchedAccount, now: Now) -> None:
         """Hold every position and debt against its rules; asked once a tick."""
         held: set[IncidentKey] = set()
-        for risk in account.risks.values():
+        for (
+            pool_id,
+            last,
+        ) in account.last_risks.items():  # only those with debts, which never rest, are asked for figures
+            risk = account.risk(pool_id) if last.pool.assets else last
             for symbol in dict.fromkeys(p.position.symbol for p in risk.positions):
                 held.add(self._status(account, risk.pool, symbol, now))
                 held.add(self._brackets(account, risk.pool, symbol, now))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+from msgspec import structs
+
 from monitor.accounts import WatchedAccount
 from monitor.effects import Save
 from monitor.events import Now
@@ -9,7 +13,8 @@ from monitor.incidents import IncidentKey
 from monitor.moves import Telling
 from monitor.reporter import Reporter
 from monitor.risk.pools import row_slug
-from monitor.risk.report import PoolRisk
+from monitor.risk.quiet import Limits
+from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.telling import moved_story
 
@@ -26,6 +31,26 @@ class MovedJudge:
         assert isinstance(rule, LiquidationPriceMovedRule)
         if rule.enabled and (len(risk.positions) > 1 or risk.pool.assets) and not risk.missing:
             self._tell(account, account.moves.check_marks(risk, account.terms, rule, now), now)
+
+    def quiet(self, account: WatchedAccount, pool: Pool, limits: Limits, now: Now) -> Limits | None:
+        """These limits, with those in which `check_marks` tells nothing either; None: it must look each time."""
+        rules = account.rules.matches.get(RULE, ())
+        rule = account.rule(RULE, pool)
+        told = account.moves.told(pool)
+        assert isinstance(rule, LiquidationPriceMovedRule)
+        if told is None or any(match.min_notional is not None for match in rules):
+            return None
+        severity, until = account.moves.quiet_up_to(pool, rule, now)
+        limits = structs.replace(limits, until=min(limits.until, until))
+        if not rule.enabled or len(pool.positions) < 2 or severity >= Severity.WARNING:
+            return limits
+        return structs.replace(
+            limits,
+            told={key.symbol: float(price) for key, price in told.items() if price is not None},
+            notice_at=math.inf if severity >= Severity.NOTICE else float(rule.notice_at),
+            warning_at=float(rule.warning_at),
+            ignore_beyond=float(rule.ignore_beyond),
+        )
 
     def tell(self, account: WatchedAccount, now: Now, *, only_from: Severity = Severity.INFO) -> None:
         """Tell what account events have done to prices, where it amounts to this severity."""

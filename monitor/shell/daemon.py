@@ -498,7 +498,7 @@ class Daemon:
 
     def _status(self, troubles: Sequence[str]) -> str:
         """A line for `systemctl status`: what cannot be relied on, then the figures."""
-        risks = [risk for account in self._core.accounts.values() for risk in account.risks.values()]
+        risks = [risk for account in self._core.accounts.values() for risk in account.last_risks.values()]
         worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
         ratio = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
         figures = f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"

@@ -1,0 +1,260 @@
+"""The screen changes no effect: a core that computes every pool on every mark says the same, byte for byte."""
+
+from __future__ import annotations
+
+import random
+from decimal import Decimal, localcontext
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from monitor.core import Core, Setup
+from monitor.effects import AccountSetup, Effect, Story
+from monitor.events import (
+    Acknowledge,
+    Bracket,
+    BracketsRead,
+    Event,
+    Fill,
+    ForcedKind,
+    LinkId,
+    LinkReport,
+    LinkState,
+    MarkPrice,
+    Now,
+    Position,
+    Side,
+    Silence,
+    StoreState,
+    Tick,
+)
+from monitor.messages import Identity, Messages
+from monitor.risk import EXACT
+from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook
+from tests.watched import MARKET, WALL_MS, Watched, row
+
+D = Decimal
+SYMBOLS = {"BTCUSDT": D(50_000), "ETHUSDT": D(3_000), "SOLUSDT": D(150), "XRPUSDT": D("0.5")}
+TIERS = (("0", "0.004", "0"), ("50000", "0.005", "50"), ("300000", "0.01", "1550"), ("800000", "0.025", "13550"))
+TABLE = tuple(Bracket(i + 1, D(floor), D(rate), D(amount)) for i, (floor, rate, amount) in enumerate(TIERS))
+SHARP = structs.replace(DEFAULTS["margin_ratio"], clear_for_s=3.0, repeat_s={"warning": 9.0, "critical": 4.0})
+RULES = (
+    {},
+    {"margin_ratio": SHARP},
+    {"margin_ratio": structs.replace(SHARP, for_s=3.0, reenter_s=2.0)},
+    {"liquidation_distance": structs.replace(DEFAULTS["liquidation_distance"], clear_for_s=0.0, reenter_s=4.0)},
+    {"liquidation_price_moved": structs.replace(DEFAULTS["liquidation_price_moved"], marks_every_s=5.0)},
+    {"margin_ratio": structs.replace(SHARP, enabled=False)},
+)
+
+
+class Pair:
+    """A core that screens and one that does not, given the same."""
+
+    def __init__(self, setup: Setup, start: float = 0.0) -> None:
+        self.t = start
+        self.cores = [Core(setup, self.now, screened=screened) for screened in (True, False)]
+        self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), setup.rules)
+        self.stories: list[Story] = []
+
+    @property
+    def now(self) -> Now:
+        return Now(self.t, WALL_MS + round(self.t * 1000))
+
+    @property
+    def exact(self) -> Core:
+        return self.cores[1]
+
+    def step(self, *events: Event, after: float = 0.0) -> list[Effect]:
+        """Both take these events; what they say must be the same to the last digit of every figure."""
+        self.t += after
+        screened, exact = (core.step(events, self.now) for core in self.cores)
+        assert [repr(effect) for effect in screened] == [repr(effect) for effect in exact]
+        for effect in exact:
+            self.messages.of(effect)
+        self.stories += [effect for effect in exact if isinstance(effect, Story)]
+        return exact
+
+    def take_rules(self, rules: RuleBook) -> None:
+        for core in self.cores:
+            core.take_rules(rules)
+
+
+class Trading:
+    """Some accounts, and whatever may happen to them."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.names = [f"account-{i}" for i in range(self.chance.choice((1, 1, 2, 3)))]
+        rules = RuleBook({**DEFAULTS, **self.chance.choice(RULES)}, self._matches())
+        setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in self.names)
+        self.pair = Pair(Setup(setups, rules, unacked_s=self.chance.choice((None, 6.0))))
+        self.marks = dict(SYMBOLS)
+        self.books = {name: self._positions() for name in self.names}
+        self.wallets = {name: self._wallet(self.books[name]) for name in self.names}
+
+    def _matches(self) -> dict[str, tuple[Match, ...]]:
+        if self.chance.random() < 0.8:
+            return {}
+        other: Rule = MarginRatioRule(steps=MarginRatioRule().steps[1:3])
+        least = self.chance.choice((None, D(100_000)))
+        return {"margin_ratio": (Match(other, symbol=self.chance.choice(("BTC*", "*")), min_notional=least),)}
+
+    def _positions(self) -> list[Position]:
+        held = []
+        for symbol in self.chance.sample(sorted(SYMBOLS), self.chance.randint(1, len(SYMBOLS))):
+            notional = D(str(round(10 ** self.chance.uniform(2, 6), 2)))
+            quantity = (notional / SYMBOLS[symbol]).quantize(D("0.001")) * self.chance.choice((1, 1, -1))
+            entry = (SYMBOLS[symbol] * D(str(round(self.chance.uniform(0.9, 1.1), 4)))).quantize(D("0.00000001"))
+            isolated = "0" if self.chance.random() < 0.8 else str(round(float(notional) * 0.05, 2))
+            if quantity and self.chance.random() < 0.1:
+                held.append(row(symbol, str(abs(quantity)), str(entry), side=Side.LONG))
+                held.append(row(symbol, str(-abs(quantity) / 2), str(entry), side=Side.SHORT))
+            elif quantity:
+                held.append(row(symbol, str(quantity), str(entry), isolated=isolated != "0", isolated_wallet=isolated))
+        return held
+
+    def _wallet(self, positions: list[Position]) -> Decimal:
+        """So much that the margin ratio is anywhere, most often near a level."""
+        pnl = sum((p.quantity * (SYMBOLS[p.symbol] - p.entry_price) for p in positions), D(0))
+        margin = sum((_margin(abs(p.quantity) * SYMBOLS[p.symbol]) for p in positions), D(0))
+        ratio = self.chance.choice((0.1, 0.3, 0.44, 0.49, 0.51, 0.69, 0.79, 0.81, 0.89, 0.99, 1.1))
+        return (margin / D(str(ratio)) - pnl).quantize(D("0.00000001"))
+
+    def begin(self) -> None:
+        links = [LinkId("_instance", MARKET)]
+        links += [LinkId(name, link) for name in self.names for link in ("private", "rest")]
+        events: list[Event] = [LinkReport(link, LinkState.LIVE) for link in links]
+        for name, positions in self.books.items():
+            events.append(BracketsRead(name, dict.fromkeys(SYMBOLS, TABLE)))
+            watched = Watched(name)
+            events += watched.truth(str(self.wallets[name]), *positions)
+        self.pair.step(*events, *(self._mark(symbol) for symbol in SYMBOLS))
+        self.pair.step(Tick())
+
+    def _mark(self, symbol: str, ago_s: float = 0.0) -> MarkPrice:
+        at_ms = self.pair.now.wall_ms - round(ago_s * 1000)
+        rate = None if self.chance.random() < 0.5 else D("0.0001")
+        next_ms = None if rate is None else WALL_MS + 1_830_000
+        return MarkPrice(MARKET, symbol, self.marks[symbol], at_ms, rate, next_ms)
+
+    def go_on(self) -> None:
+        """One more thing happens."""
+        happened = self.chance.choices(
+            (self.moved, self.near_a_level, self.ticked, self.account_event, self.link_event, self.told_off),
+            (60, 14, 22, 3, 1, 1),
+        )[0]
+        happened()
+
+    def ticked(self) -> None:
+        self.pair.step(Tick(), after=self.chance.choice((0.1, 1.0, 1.0, 6.0)))
+
+    def moved(self) -> None:
+        """Some marks move: a little, back to what they were, or far."""
+        some = self.chance.sample(sorted(SYMBOLS), self.chance.choice((1, 1, 2, len(SYMBOLS))))
+        for symbol in some:
+            by = self.chance.choice((0.0, 1e-7, 1e-5, 1e-4, 1e-3, 1e-3, 4e-3, 0.02))
+            self.marks[symbol] = (self.marks[symbol] * D(str(1 + self.chance.gauss(0, by)))).quantize(D("0.00000001"))
+        late = self.chance.choice((0.0, 0.0, 0.0, 0.0, 7.0))
+        also = [Tick()] if self.chance.random() < 0.2 else []
+        self.pair.step(*(self._mark(symbol, late) for symbol in some), *also, after=self.chance.choice((0.0, 0.2, 1.0)))
+
+    def near_a_level(self) -> None:
+        """A mark at which a pool is at a level, but for a part in 10¹² of it or less."""
+        accounts = self.pair.exact.accounts
+        name = self.chance.choice(self.names)
+        if not accounts[name].pools:
+            return
+        pool = self.chance.choice(list(accounts[name].pools.values()))
+        risk = accounts[name].risks[pool.id]
+        position = self.chance.choice(pool.positions)
+        if risk.margin_balance is None or risk.maintenance_margin is None:
+            return
+        level = D(self.chance.choice(("0.45", "0.5", "0.7", "0.8", "0.9", "1")))
+        by = D(self.chance.choice(("0", "1e-12", "-1e-12", "1e-9", "-1e-9", "1e-18", "-1e-18", "1e-6")))
+        with localcontext(EXACT):
+            here = self.marks[position.symbol]
+            size, rate = abs(position.quantity), _rate(abs(position.quantity) * here)
+            excess = level * risk.margin_balance - risk.maintenance_margin
+            slope = size * rate - level * position.quantity
+            mark = here + excess / slope if slope else here
+            distance = risk.positions[pool.positions.index(position)].liquidation_price
+            if distance and self.chance.random() < 0.5:
+                part = D(self.chance.choice(("0.1", "0.12", "0.05", "0.06", "0.02", "0.025", "0.01")))
+                mark = distance / (1 - part if position.quantity > 0 else 1 + part)
+            mark *= 1 + by
+            if not here / 2 < mark < here * 2:
+                return
+            self.marks[position.symbol] = mark.quantize(D("1e-24"))
+        self.pair.step(self._mark(position.symbol), after=0.5)
+
+    def account_event(self) -> None:
+        name = self.chance.choice(self.names)
+        positions = self.books[name]
+        self.wallets[name] = (self.wallets[name] * D(str(round(self.chance.uniform(0.9, 1.1), 6)))).quantize(D("1e-8"))
+        reason = self.chance.choice(("FUNDING_FEE", "ORDER", "WITHDRAW", "MARGIN_TRANSFER"))
+        changed: list[Position] = []
+        at = self.pair.now.wall_ms
+        if reason == "ORDER" and positions:
+            i = self.chance.randrange(len(positions))
+            part = D(self.chance.choice(("0", "0.5", "1.2")))
+            positions[i] = structs.replace(positions[i], quantity=positions[i].quantity * part, at_ms=at)
+            changed = [positions[i]]
+        if self.chance.random() < 0.2:
+            events: list[Event] = Watched.truth(_At(self.pair), str(self.wallets[name]), *positions, account=name)  # type: ignore[arg-type]
+        else:
+            events = [Watched.changed(_At(self.pair), reason, str(self.wallets[name]), *changed, account=name)]  # type: ignore[arg-type]
+        if reason == "ORDER" and changed and self.chance.random() < 0.3:
+            key = changed[0]
+            kind = self.chance.choice((None, ForcedKind.LIQUIDATION, ForcedKind.ADL))
+            mark = self.marks[key.symbol]
+            events.append(Fill(name, key.symbol, key.side, D(1), mark, D(0), D(0), "USDT", kind, 1, 1, at))
+        marks = [self._mark(symbol) for symbol in SYMBOLS if self.chance.random() < 0.2]
+        self.chance.shuffle(events)
+        self.pair.step(*(marks if self.chance.random() < 0.5 else ()), *events, *marks, after=0.3)
+
+    def link_event(self) -> None:
+        name = self.chance.choice(self.names)
+        link = self.chance.choice((LinkId(name, "private"), LinkId("_instance", MARKET)))
+        state = self.chance.choice((LinkState.LIVE, LinkState.LIVE, LinkState.DOWN))
+        self.pair.step(LinkReport(link, state), after=0.2)
+
+    def told_off(self) -> None:
+        """Somebody acknowledges, silences, or writes other rules."""
+        incidents = list(self.pair.exact.incidents)
+        if incidents and self.chance.random() < 0.6:
+            self.pair.step(Acknowledge(self.chance.choice(incidents).incident_id))
+        elif self.chance.random() < 0.5:
+            until_ms = self.pair.now.wall_ms + self.chance.choice((0, 2_000, 20_000))
+            self.pair.step(Silence(until_ms, account=self.chance.choice(self.names)))
+        elif self.chance.random() < 0.5:
+            self.pair.step(StoreState(self.chance.choice((None, "disk full"))))
+        else:
+            self.pair.take_rules(RuleBook({**DEFAULTS, **self.chance.choice(RULES)}, self._matches()))
+
+
+class _At:
+    """What builds events of a `Watched`, at the time of a pair."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.now = pair.now
+        self.names = ("",)
+
+
+def _margin(notional: Decimal) -> Decimal:
+    return max(notional * bracket.rate - bracket.amount for bracket in TABLE)
+
+
+def _rate(notional: Decimal) -> Decimal:
+    return next(b.rate for b in reversed(TABLE) if notional > b.floor or not b.floor)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_whatever_happens_the_screen_changes_nothing(seed: int) -> None:
+    """Marks, ticks, account events, links that die, commands and new rules, in any order."""
+    trading = Trading(seed)
+    trading.begin()
+    for _ in range(60):
+        trading.go_on()
