@@ -66,8 +66,8 @@ class Mark(Struct, frozen=True):
 class MarketBook:
     """Marks, contracts and collateral rates of one market.
 
-    `prices` is the same marks as the risk arithmetic takes them, `earlier` those that the running step has replaced, and
-    `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
+    `prices` is the same marks as the risk arithmetic takes them, `earlier` those that the running step has replaced,
+    and `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
     """
 
     def __init__(self) -> None:

@@ -226,8 +226,8 @@ class Incidents:
     def quiet(self, key: IncidentKey, rule: Rule) -> Quiet | None:
         """Where `observe` would do nothing at all. None: nowhere that is known.
 
-        It says less than there is rather than more: an incident that is kept back by a silence, or has a hold of `for_s`
-        running, is quiet nowhere.
+        It says less than there is rather than more: an incident that is kept back by a silence, or has a hold of
+        `for_s` running, is quiet nowhere.
         """
         incident = self.open.get(key)
         if self._pending and any(pending == key for pending, _ in self._pending):

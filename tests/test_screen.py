@@ -39,7 +39,7 @@ SYMBOLS = {"BTCUSDT": D(50_000), "ETHUSDT": D(3_000), "SOLUSDT": D(150), "XRPUSD
 TIERS = (("0", "0.004", "0"), ("50000", "0.005", "50"), ("300000", "0.01", "1550"), ("800000", "0.025", "13550"))
 TABLE = tuple(Bracket(i + 1, D(floor), D(rate), D(amount)) for i, (floor, rate, amount) in enumerate(TIERS))
 SHARP = structs.replace(DEFAULTS["margin_ratio"], clear_for_s=3.0, repeat_s={"warning": 9.0, "critical": 4.0})
-RULES = (
+RULES: tuple[dict[str, Rule], ...] = (
     {},
     {"margin_ratio": SHARP},
     {"margin_ratio": structs.replace(SHARP, for_s=3.0, reenter_s=2.0)},

@@ -73,7 +73,9 @@ class LevelsJudge:
         warnings = [step.at for step in rule.steps if step.severity is Severity.WARNING]
         if isinstance(rule, MarginRatioRule) and warnings and ratio.severity < Severity.CRITICAL:
             last = account.last_risks[pool.id].distance
-            if last is not None and last < rule.critical_within:  # it must stay no warning, or stay farther off than this
+            if (
+                last is not None and last < rule.critical_within
+            ):  # it must stay no warning, or stay farther off than this
                 below += warnings
             else:
                 nearest.append(rule.critical_within)

@@ -6,11 +6,11 @@ k = quantity − |quantity| × rate, its excess E (margin balance minus maintena
 
 - the margin ratio stays strictly between its limits: maintenance margin M is between M ± δ Σ notional × rate, and
   M ÷ (M + E) < h  ⇔  E > M (1 ÷ h − 1);
-- the distance stays strictly between its own. M is convex, so E is concave along every move, and no slope on the way is
-  steeper than that of the bracket at its end. So while E > d × S, no move by a fraction up to d reaches E = 0, where S
-  is the largest of: notional × (1 − rate) of a long, notional × (1 + rate) of a short, with the rate of the bracket
+- the distance stays strictly between its own. M is convex, so E is concave along every move, and no slope on the way
+  is steeper than that of the bracket at its end. So while E > d × S, no move by a fraction up to d reaches E = 0, where
+  S is the largest of: notional × (1 − rate) of a long, notional × (1 + rate) of a short, with the rate of the bracket
   after such a move; the same of all positions together, net, for moves of the whole market. And a tangent of a concave
-  function lies above it: where E < d × T for the present slope T of one of these moves, that move reaches E = 0 before d;
+  function lies above it: where E < d × T for the present slope T of one of these moves, it reaches E = 0 before d;
 - no liquidation price comes nearer than is allowed since it was last told. A price p follows from C alone, the pool's
   excess without its own position; dp ÷ dC is at most 1 ÷ (quantity × (1 − rate)) for a long, 1 ÷ quantity for a short.
 

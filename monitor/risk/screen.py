@@ -47,8 +47,8 @@ class Screen:
         return key in self._zones and self._zones[key][1].while_live
 
     def left(self, marked: Iterable[SymbolKey], now: float) -> list[PoolKey]:
-        """The pools with a mark among these, which have come just now, that may rest no more: they have left their zone,
-        its time (monotonic seconds) is up, or it holds only while the pool's data are live."""
+        """The pools with a mark among these, which have come just now, that may rest no more: they have left their
+        zone, its time (monotonic seconds) is up, or it holds only while the pool's data are live."""
         touched: dict[PoolKey, None] = {}
         for symbol in marked:
             touched.update(self._holders.get(symbol, {}))
