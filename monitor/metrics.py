@@ -181,9 +181,10 @@ class Metrics:
         self._take_link(core, account.setup.private_link, now)
         self._take_link(core, account.setup.rest_link, now)
         with localcontext(EXACT):
+            risks = account.risks
             for pool_id, pool in account.pools.items():
                 age = account.ages(pool, core.links, now)
-                risk = account.risks.get(pool_id)
+                risk = risks.get(pool_id)
                 labels = (*name, pool_id)
                 self._put("pool_fresh", labels, risk is not None and age.freshness == "live")
                 self._put("pool_mark_age_seconds", labels, age.mark_s)
