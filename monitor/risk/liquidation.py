@@ -54,6 +54,8 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
         base: Wallet balance, plus unrealized PnL minus maintenance margin of the positions that do not.
         now: The present t, > 0.
     """
+    if len(legs) == 1:
+        return _of_one(legs[0], base, now)
     sizes = [abs(leg.exposure) for leg in legs]
     indices = [leg.table.index(size * now) for leg, size in zip(legs, sizes, strict=True)]
     slope, constant = ZERO, base
@@ -70,6 +72,45 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
         down, up = lowest < 0, steepest < 0
     walk = partial(_walk, legs, sizes, indices, slope, constant, now, safe)
     return Crossings(walk(upward=False) if down else None, walk(upward=True) if up else None)
+
+
+def _of_one(leg: Leg, base: Decimal, now: Decimal) -> Crossings:
+    """The same of a single leg, which is what most symbols have."""
+    exposure, brackets, constant = leg.exposure, leg.table.brackets, base + leg.offset
+    size = abs(exposure)
+    at = leg.table.index(size * now)
+    safe = (exposure - size * brackets[at].rate) * now + constant + brackets[at].amount > 0
+    down = up = True
+    if safe and leg.table.convex:
+        down = constant + brackets[0].amount < 0
+        up = exposure - size * brackets[-1].rate < 0
+    first_zero = partial(_first_zero, leg, size, constant, at, now, safe)
+    return Crossings(first_zero(upward=False) if down else None, first_zero(upward=True) if up else None)
+
+
+def _first_zero(
+    leg: Leg, size: Decimal, base: Decimal, at: int, now: Decimal, safe: bool, *, upward: bool
+) -> Decimal | None:
+    """First zero met when t leaves `now`, where bracket `at` holds; `base` counts the leg's offset."""
+    brackets, step, here = leg.table.brackets, 1 if upward else -1, now
+    slope, constant = leg.exposure - size * brackets[at].rate, base + brackets[at].amount
+    while True:
+        into = at + 1 if upward else at
+        edge = brackets[into].floor / size if size and 0 < into < len(brackets) else None
+        if slope:
+            root = -constant / slope
+            if upward and root >= here and (edge is None or root <= edge):
+                return root
+            if not upward and 0 < root <= here and (edge is None or root >= edge):
+                return root
+        if edge is None:
+            return None
+        safe_before = slope * edge + constant > 0
+        at += step
+        slope, constant = leg.exposure - size * brackets[at].rate, base + brackets[at].amount
+        if safe_before is not safe or (slope * edge + constant > 0) is not safe:
+            return edge  # the table jumps here (or the root is within the last digit of the edge)
+        here = edge
 
 
 def _walk(

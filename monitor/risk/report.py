@@ -225,21 +225,20 @@ def _solve_symbols(
     pool: Pool, terms: Terms, excess: Decimal, own: Sequence[_Own], purses: Mapping[str, Purse]
 ) -> dict[str, Crossings]:
     """For each symbol, the marks at which the pool is liquidated; the legs of a hedged pair move together."""
+    rows: dict[str, list[tuple[Position, _Own]]] = {}
+    for p, figures in zip(pool.positions, own, strict=True):
+        rows.setdefault(p.symbol, []).append((p, figures))
     solved: dict[str, Crossings] = {}
-    for p in pool.positions:
-        if p.symbol in solved:
-            continue
-        purse = purses[pool.margin_asset(p)]
-        moving: list[Leg] = []
-        pnl = maintenance = ZERO
-        for other, (_, other_pnl, other_maintenance) in zip(pool.positions, own, strict=True):
-            if other.symbol == p.symbol:
-                moving.append(contracts.leg(other, terms.tables[p.symbol]))
-                pnl += other_pnl
-                maintenance += other_maintenance
+    for symbol, held in rows.items():
+        first, _ = held[0]
+        purse = purses[pool.margin_asset(first)]
+        moving = [contracts.leg(p, terms.tables[symbol]) for p, _ in held]
+        pnl = sum((figures[1] for _, figures in held), ZERO)
+        maintenance = sum((figures[2] for _, figures in held), ZERO)
         legs, base = collateral.valued(moving, purse.equity - pnl, purse.rate)
         base += excess - collateral.value(purse.equity, purse.rate) + collateral.cost(maintenance, purse.rate)
-        solved[p.symbol] = contracts.prices(p, crossings(legs, base, contracts.variable(p, terms.marks[p.symbol])))
+        found = crossings(legs, base, contracts.variable(first, terms.marks[symbol]))
+        solved[symbol] = contracts.prices(first, found)
     return solved
 
 
