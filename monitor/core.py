@@ -70,8 +70,8 @@ from monitor.moves import KINDS, one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
-from monitor.risk.quiet import zone
-from monitor.risk.screen import PoolKey, Screen, SymbolKey
+from monitor.risk.quiet import PoolKey, SymbolKey, zone
+from monitor.risk.screen import Screen, screen
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
 
@@ -142,7 +142,7 @@ class Core:
         self._instance = InstanceJudge(self.reporter, self.accounts)
         self._exchange = ExchangeJudge(self.reporter, self.accounts)
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
-        self._screen = Screen() if screened else None
+        self._screen: Screen | None = screen(len(self.accounts)) if screened else None
         self._order = {name: i for i, name in enumerate(self.accounts)}
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
         self._marked: dict[SymbolKey, None] = {}
@@ -437,21 +437,23 @@ class Core:
     def _look_at_those_that_left(self, now: Now) -> None:
         """Pools that this step's marks have taken out of their zone: they find another, or are looked at."""
         marked, self._marked = self._marked, {}
-        for name, pool_id in self._screen.left(marked, now.mono) if self._screen is not None else ():
+        if self._screen is None:
+            return
+        for name, pool_id in self._screen.left(marked, now.mono, lambda key: self._is_live(key, now)):
             account = self.accounts[name]
-            if not self._rests(account, pool_id, now) and not self._rest(account, pool_id, now):
+            if not self._rest(account, pool_id, now):
                 self._wake_one(account, pool_id)
                 self._dirty[name, pool_id] = None
 
-    def _rests(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
-        """Whether nothing can come of a pool at this moment."""
-        key = account.name, pool_id
-        if self._screen is None or not self._screen.holds(key, now.mono):
+    def _rests(self, key: PoolKey, now: Now) -> bool:
+        """Whether nothing can come of a pool at this moment; of its marks it has been asked when they came."""
+        if self._screen is None or not self._screen.rests(key, now.mono):
             return False
-        return not self._screen.is_while_live(key) or self._is_live(account, pool_id, now)
+        return not self._screen.is_while_live(key) or self._is_live(key, now)
 
-    def _is_live(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
-        return self.reporter.ages(account, account.pools[pool_id], now).freshness == "live"
+    def _is_live(self, key: PoolKey, now: Now) -> bool:
+        account = self.accounts[key[0]]
+        return self.reporter.ages(account, account.pools[key[1]], now).freshness == "live"
 
     def _rest(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
         """Let a pool rest for as long as nothing can come of it. False: something may."""
@@ -463,7 +465,7 @@ class Core:
         limits = None if limits is None else self._moved.quiet(account, pool, limits, now)
         if limits is None or now.mono >= limits.until or any(p.symbol not in prices for p in pool.positions):
             return False
-        if limits.while_live and not self._is_live(account, pool_id, now):
+        if limits.while_live and not self._is_live((account.name, pool_id), now):
             return False
         found = zone(shape, {p.symbol: float(prices[p.symbol]) for p in pool.positions}, limits)
         if found is None:
@@ -518,7 +520,7 @@ class Core:
     def _tick(self, now: Now) -> None:
         for account in self.accounts.values():
             for pool_id, last in list(account.last_risks.items()):
-                if not self._rests(account, pool_id, now):
+                if not self._rests((account.name, pool_id), now):
                     self._wake_one(account, pool_id)
                     risk = account.risk(pool_id)
                     self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]

@@ -76,6 +76,7 @@ LAYERS = (
     {"rules"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
     {"risk.screen"},
+    {"risk.columns"},
     {"risk.quiet"},
     {"risk.report"},
     {"risk.contracts", "risk.collateral"},

@@ -31,6 +31,7 @@ from monitor.events import (
 )
 from monitor.messages import Identity, Messages
 from monitor.risk import EXACT
+from monitor.risk.columns import Columns
 from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook
 from tests.watched import MARKET, WALL_MS, Watched, row
 
@@ -50,11 +51,12 @@ RULES: tuple[dict[str, Rule], ...] = (
 
 
 class Pair:
-    """A core that screens and one that does not, given the same."""
+    """Cores that screen in either way and one that does not, given the same."""
 
     def __init__(self, setup: Setup, start: float = 0.0) -> None:
         self.t = start
-        self.cores = [Core(setup, self.now, screened=screened) for screened in (True, False)]
+        self.cores = [Core(setup, self.now, screened=screened) for screened in (True, True, False)]
+        self.cores[1]._screen = Columns()
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), setup.rules)
         self.stories: list[Story] = []
 
@@ -64,13 +66,14 @@ class Pair:
 
     @property
     def exact(self) -> Core:
-        return self.cores[1]
+        return self.cores[-1]
 
     def step(self, *events: Event, after: float = 0.0) -> list[Effect]:
         """Both take these events; what they say must be the same to the last digit of every figure."""
         self.t += after
-        screened, exact = (core.step(events, self.now) for core in self.cores)
-        assert [repr(effect) for effect in screened] == [repr(effect) for effect in exact]
+        one_by_one, in_columns, exact = (core.step(events, self.now) for core in self.cores)
+        assert list(map(repr, one_by_one)) == list(map(repr, exact))
+        assert list(map(repr, in_columns)) == list(map(repr, exact))
         for effect in exact:
             self.messages.of(effect)
         self.stories += [effect for effect in exact if isinstance(effect, Story)]

@@ -30,6 +30,11 @@ from msgspec import Struct
 from monitor.risk.margin import BracketTable
 from monitor.risk.report import Pool
 
+PoolKey = tuple[str, str]
+"""Account and pool id."""
+SymbolKey = tuple[str, str]
+"""Market and symbol."""
+
 _MARGIN = 1e-9
 _LAST_DIGITS = 2e-8
 """Prices are compared as printed, to 8 decimals."""

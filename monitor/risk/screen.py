@@ -1,65 +1,103 @@
 """Which pools rest: the marks have not left the zone in which nothing can come of them, so nothing is computed.
 
-It decides nothing. A pool that leaves its zone is looked at exactly, as all were that never rested.
+It decides nothing. A pool that leaves its zone is looked at exactly, as all were that never rested. Of a few accounts
+every pool that a mark touches is asked; of many, `columns.py` asks them all at once, if NumPy is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from decimal import Decimal
+from typing import Protocol
 
-from monitor.risk.quiet import Zone
+from monitor.risk.quiet import PoolKey, SymbolKey, Zone
 
-PoolKey = tuple[str, str]
-"""Account and pool id."""
-SymbolKey = tuple[str, str]
-"""Market and symbol."""
+_MANY_ACCOUNTS = 20
 
 
-class Screen:
-    """The pools that rest, each in its zone, and the marks in floats."""
+class Screen(Protocol):
+    """The pools that rest, each in its zone, and the marks in floats. Times are monotonic seconds."""
+
+    def mark(self, market: str, symbol: str, price: Decimal) -> None:
+        """Take the present mark of a symbol."""
+        ...
+
+    def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
+        """From now on a pool rests; the marks that its zone stands around are the present ones."""
+        ...
+
+    def wake(self, key: PoolKey) -> bool:
+        """A pool rests no more. False: it did not."""
+        ...
+
+    def rests(self, key: PoolKey, now: float) -> bool:
+        """Whether a pool rests, and its time is not up."""
+        ...
+
+    def is_while_live(self, key: PoolKey) -> bool:
+        """Whether a pool rests only while its data are live."""
+        ...
+
+    def left(self, marked: Collection[SymbolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
+        """The pools with a mark among these, which have come just now, that may rest no more: they have left their
+        zone, its time is up, or it is for live data alone and they are not."""
+        ...
+
+
+def screen(accounts: int) -> Screen:
+    """The screen for so many accounts."""
+    if accounts >= _MANY_ACCOUNTS:
+        try:
+            from monitor.risk.columns import Columns
+
+            return Columns()
+        except ImportError:  # an extra: without NumPy it takes longer
+            pass
+    return Zones()
+
+
+class Zones:
+    """A screen that asks one pool after the other."""
 
     def __init__(self) -> None:
         self._marks: dict[str, dict[str, float]] = {}
         self._zones: dict[PoolKey, tuple[str, Zone]] = {}
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
 
+    def __len__(self) -> int:
+        return len(self._zones)
+
     def mark(self, market: str, symbol: str, price: Decimal) -> None:
-        """Take the present mark of a symbol."""
         self._marks.setdefault(market, {})[symbol] = float(price)
 
     def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
-        """From now on a pool rests; the marks that its zone stands around are the present ones."""
         self._zones[key] = market, zone
         self._marks.setdefault(market, {}).update(zip(zone.symbols, zone.anchors, strict=True))
         for symbol in zone.symbols:
             self._holders.setdefault((market, symbol), {})[key] = None
 
     def wake(self, key: PoolKey) -> bool:
-        """A pool rests no more. False: it did not."""
         market, zone = self._zones.pop(key, ("", None))
         for symbol in () if zone is None else zone.symbols:
             del self._holders[market, symbol][key]
         return zone is not None
 
-    def is_while_live(self, key: PoolKey) -> bool:
-        """Whether a pool rests only while its data are live."""
-        return key in self._zones and self._zones[key][1].while_live
+    def rests(self, key: PoolKey, now: float) -> bool:
+        _, zone = self._zones.get(key, ("", None))
+        return zone is not None and now < zone.until
 
-    def left(self, marked: Iterable[SymbolKey], now: float) -> list[PoolKey]:
-        """The pools with a mark among these, which have come just now, that may rest no more: they have left their
-        zone, its time (monotonic seconds) is up, or it holds only while the pool's data are live."""
+    def is_while_live(self, key: PoolKey) -> bool:
+        _, zone = self._zones.get(key, ("", None))
+        return zone is not None and zone.while_live
+
+    def left(self, marked: Collection[SymbolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
         touched: dict[PoolKey, None] = {}
         for symbol in marked:
             touched.update(self._holders.get(symbol, {}))
         found = []
         for key in touched:
             market, zone = self._zones[key]
-            if zone.while_live or now >= zone.until or not zone.holds(self._marks[market]):
+            still = now < zone.until and zone.holds(self._marks[market])
+            if not still or (zone.while_live and not is_live(key)):
                 found.append(key)
         return found
-
-    def holds(self, key: PoolKey, now: float) -> bool:
-        """Whether a pool rests, by the present marks and at this moment (monotonic seconds)."""
-        market, zone = self._zones.get(key, ("", None))
-        return zone is not None and now < zone.until and zone.holds(self._marks[market])
