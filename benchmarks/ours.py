@@ -59,6 +59,8 @@ def watching(given: scene.Scene) -> Core:
             PositionsRead(account.name, tuple((row, None) for row in rows), scene.START_MS),
         ]
     core.step(events, _at(scene.START_MS))
+    while core.is_behind:
+        core.step([], _at(scene.START_MS))
     return core
 
 
@@ -87,6 +89,8 @@ class Watch:
         """One step. Returns when it was through."""
         marks = [event for event in events[-1:] if isinstance(event, MarkPrice)]
         effects = self.core.step(events, _at(marks[0].at_ms))
+        while self.core.is_behind:
+            effects += self.core.step([], _at(marks[0].at_ms))
         through = time.monotonic_ns()
         self.frames += 1
         self._note(effects)

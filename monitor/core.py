@@ -74,6 +74,10 @@ from monitor.risk.quiet import PoolKey, SymbolKey, zone
 from monitor.risk.screen import Screen, screen
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
+_SLICE = 160
+"""How much of what marks have moved is looked at in one step: a position counts 1, a pool 1, what is told or kept of it
+8. What is left waits for the next step, so that others have their turn after some 10 ms."""
+
 
 class Setup(Struct, frozen=True):
     """What the core has to know of the config.
@@ -147,6 +151,9 @@ class Core:
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
         self._marked: dict[SymbolKey, None] = {}
         self._dirty: dict[PoolKey, None] = {}
+        self._rebuilt: set[PoolKey] = set()
+        self._waiting: dict[PoolKey, None] = {}
+        self._slice = _SLICE
         self._moving: dict[str, None] = {}
         self._resynced: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -203,7 +210,7 @@ class Core:
             told_of = self._told_of(events)
             for account in told_of:
                 account.in_step = bool(account.risks)  # as they are, before anything changes
-            for market in self.markets.values():
+            for market in () if self._waiting else self.markets.values():
                 market.earlier.clear()
             ticked = False
             for event in events:
@@ -215,10 +222,7 @@ class Core:
                     _APPLY[type(event)](self, event, now)
             self._settle_snapshots(now)
             self._look_at_those_that_left(now)
-            for name, pool_id in sorted(self._dirty, key=self._place):
-                self._assess(self.accounts[name], pool_id, now)
-                self._touched[name] = None
-            self._dirty.clear()
+            self._look_at_the_first(now)
             for account in told_of:
                 account.in_step = False
             for account in [self.accounts[name] for name in self._moving]:
@@ -237,6 +241,11 @@ class Core:
                 self._tick(now)
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to be looked at, with no event to wait for."""
+        return bool(self._waiting)
 
     # ---- what happened ----
 
@@ -423,8 +432,9 @@ class Core:
         self._touched[account.name] = None
         for pool_id in before - account.pools.keys():
             self._levels.forget(account.name, pool_id)
-        self._dirty = {key: None for key in self._dirty if key[0] != account.name or key[1] in account.pools}
-        self._dirty.update({(account.name, pool_id): None for pool_id in account.pools})
+        rebuilt = [(account.name, pool_id) for pool_id in account.pools]
+        self._rebuilt.update(rebuilt)
+        self._dirty.update(dict.fromkeys(rebuilt))
         for pool in account.pools.values():
             for what in streamed(pool):
                 self._holders.setdefault((market, what), {})[account.name, pool.id] = None
@@ -510,6 +520,24 @@ class Core:
 
     # ---- from pools to incidents ----
 
+    def _look_at_the_first(self, now: Now) -> None:
+        """Look at the pools that have changed: all that are not what they were, of others as many as one step may."""
+        self._waiting.update(dict.fromkeys(sorted(self._dirty, key=self._place)))
+        self._dirty.clear()
+        before, looked_at = len(self.reporter.effects), 0
+        for key in list(self._waiting):
+            if looked_at + 8 * (len(self.reporter.effects) - before) >= self._slice and key not in self._rebuilt:
+                if not self._rebuilt:
+                    break
+                continue
+            del self._waiting[key]
+            self._rebuilt.discard(key)
+            account = self.accounts[key[0]]
+            if key[1] in account.pools:  # it may have gone while it waited
+                self._assess(account, key[1], now)
+                self._touched[account.name] = None
+                looked_at += 1 + len(account.pools[key[1]].positions)
+
     def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
         before, risk = account.assess(pool_id)
         self._levels.judge(account, before, risk, now)
@@ -520,7 +548,7 @@ class Core:
     def _tick(self, now: Now) -> None:
         for account in self.accounts.values():
             for pool_id, last in list(account.last_risks.items()):
-                if not self._rests((account.name, pool_id), now):
+                if (account.name, pool_id) not in self._waiting and not self._rests((account.name, pool_id), now):
                     self._wake_one(account, pool_id)
                     risk = account.risk(pool_id)
                     self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]

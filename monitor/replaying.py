@@ -190,8 +190,9 @@ class Replay:
         self._wall_ms = at_ms
 
     def _step(self, events: list[Event]) -> Iterator[Sent]:
-        if events:
-            for effect in self.core.step(events, self._now):
+        while events or self.core.is_behind:
+            effects, events = self.core.step(events, self._now), []
+            for effect in effects:
                 if isinstance(effect, Watch):
                     self._wanted[effect.market] = effect.symbols
                 for message in self.messages.of(effect):

@@ -57,6 +57,8 @@ class Pair:
         self.t = start
         self.cores = [Core(setup, self.now, screened=screened) for screened in (True, True, False)]
         self.cores[1]._screen = Columns()
+        for core in self.cores:
+            core._slice = 10**9  # where a step ends is not what is compared
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), setup.rules)
         self.stories: list[Story] = []
 
@@ -261,3 +263,33 @@ def test_whatever_happens_the_screen_changes_nothing(seed: int) -> None:
     trading.begin()
     for _ in range(60):
         trading.go_on()
+
+
+def crossing(accounts: int, a_slice: int | None = None) -> list[list[Story]]:
+    """What is told, step by step, as a mark takes the pool of every account past a level at once."""
+    names = [f"account-{i:03}" for i in range(accounts)]
+    core = Watched(*names)
+    core.core._slice = a_slice or core.core._slice
+    for name in names:
+        core.begin("2000", row("BTCUSDT", "1", "50000"), account=name)
+
+    def steps(*events: Event) -> list[list[Story]]:
+        told = [core.tell(*events)]
+        while core.core.is_behind:
+            told.append(core.tell(after=0))
+        return told
+
+    steps(core.mark("50000"), Tick())
+    return steps(core.mark("48500"))
+
+
+def test_a_storm_is_looked_at_in_slices_and_everything_is_told() -> None:
+    """Accounts that cross a level all at once keep nobody else from their turn; and each is told, as if alone."""
+    slices, [at_once] = crossing(100), crossing(100, a_slice=10**9)
+
+    def what(stories: list[Story]) -> list[tuple[str, str, Decimal | None, object]]:
+        return [(s.account.name, s.change.incident.rule, s.change.value, s.before) for s in stories]
+
+    assert max(map(len, slices)) < 20 < len(at_once)
+    assert {s.account.name for s in at_once} == {f"account-{i:03}" for i in range(100)}
+    assert what([story for some in slices for story in some]) == what(at_once)

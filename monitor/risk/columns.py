@@ -63,7 +63,8 @@ class Columns:
         return sum(column.nbytes for table in (self._slots, self._pools) for column in table._columns.values())
 
     def mark(self, market: str, symbol: str, price: Decimal) -> None:
-        self._marks[self._id((market, symbol))] = price
+        at = self._id((market, symbol))  # which may make room for it
+        self._marks[at] = price
 
     def _id(self, symbol: SymbolKey) -> int:
         at = self._ids.setdefault(symbol, len(self._ids))

@@ -283,7 +283,7 @@ class Daemon:
 
     async def _pump(self) -> None:
         while True:
-            events = await self._inbox.take()
+            events = await self._inbox.take(at_once=self._core.is_behind)
             effects = self._core.step(events, now())
             self._carry_out(effects)
             if self._inbox.marks:

@@ -36,9 +36,13 @@ class Inbox:
             self._filled_at = time.monotonic()
             self._filled.set()
 
-    async def take(self) -> list[Event]:
-        """Wait until something has happened, and take all of it: account events first, then marks."""
-        await self._filled.wait()
+    async def take(self, *, at_once: bool = False) -> list[Event]:
+        """Wait until something has happened, and take all of it: account events first, then marks.
+
+        Args:
+            at_once: Only let others have their turn, then take what there is.
+        """
+        await (asyncio.sleep(0) if at_once else self._filled.wait())
         self._filled.clear()
         self.arrived, self.marks = self._filled_at, len(self._marks)
         events = [*self._events, *self._marks.values()]
