@@ -8,7 +8,7 @@ sleeps or asks the time: time passing is an event. The same events in the same o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import localcontext
 from typing import Any
 
@@ -154,6 +154,10 @@ class Core:
         self._rebuilt: set[PoolKey] = set()
         self._waiting: dict[PoolKey, None] = {}
         self._slice = _SLICE
+        self._now = now
+        self._ticking: Iterator[int] = iter(())
+        self.is_ticking = False
+        """Whether what the last tick has begun is not through yet."""
         self._moving: dict[str, None] = {}
         self._resynced: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -206,6 +210,7 @@ class Core:
             events: What has happened since the last step, in order of arrival.
             now: Monotonic seconds and wall-clock milliseconds, read by the caller.
         """
+        self._now = now
         with localcontext(EXACT):
             told_of = self._told_of(events)
             for account in told_of:
@@ -237,15 +242,16 @@ class Core:
             for name in self._touched:
                 self._moved.keep(self.accounts[name])
             self._touched.clear()
-            if ticked:
-                self._tick(now)
+            if ticked and not self.is_ticking:
+                self.is_ticking, self._ticking = True, self._tick()
+            self._go_on_ticking()
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 
     @property
     def is_behind(self) -> bool:
         """Whether there is more to be looked at, with no event to wait for."""
-        return bool(self._waiting)
+        return bool(self._waiting) or self.is_ticking
 
     # ---- what happened ----
 
@@ -545,28 +551,50 @@ class Core:
         self._moved.check_marks(account, risk, now)
         self._rest(account, pool_id, now)
 
-    def _tick(self, now: Now) -> None:
+    def _tick(self) -> Iterator[int]:
+        """What time brings: everything is judged once more, and published. Stops after each part of the work to say how
+        much it was, since of many accounts it is too much for one step."""
         for account in self.accounts.values():
-            for pool_id, last in list(account.last_risks.items()):
-                if (account.name, pool_id) not in self._waiting and not self._rests((account.name, pool_id), now):
-                    self._wake_one(account, pool_id)
-                    risk = account.risk(pool_id)
-                    self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]
-                    self._rest(account, pool_id, now)
-                self._funding.judge(account, last.pool, now)
-            if account.known:
-                self._listings.judge(account, now)
-                self._levels.end_vanished(account, now)
-                self._forced_orders.end(account, now)
-        self._staleness.judge_all(now)
+            self._judge(account, self._now)
+            yield 1 + len(account.pools)
+        for link in self._staleness.links:
+            self._staleness.judge(link, self._now)
+            yield 0 if link.account == INSTANCE else 1
+        now = self._now
         self._instance.judge(now)
         self._exchange.judge(now)
         self.reporter.end_silences(now)
         self.reporter.keep_worst(now)
         self._daily.judge(self.accounts.values(), now)
-        self.reporter.effects += publication.due(
-            self.accounts, self.links, self.incidents, self.published, self.setup.rules, now
-        )
+        for account in self.accounts.values():
+            self.reporter.effects += publication.due(
+                account, self.links, self.incidents, self.published, self.setup.rules, self._now
+            )
+            yield 1 + len(account.pools)
+        self.reporter.effects += publication.instance_due(self.accounts, self.links, self.published, self._now)
+
+    def _judge(self, account: WatchedAccount, now: Now) -> None:
+        for pool_id, last in list(account.last_risks.items()):
+            key = account.name, pool_id
+            if key not in self._waiting and not self._rests(key, now):
+                self._wake_one(account, pool_id)
+                risk = account.risk(pool_id)
+                self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]
+                self._rest(account, pool_id, now)
+            self._funding.judge(account, last.pool, now)
+        if account.known:
+            self._listings.judge(account, now)
+            self._levels.end_vanished(account, now)
+            self._forced_orders.end(account, now)
+
+    def _go_on_ticking(self) -> None:
+        before, done = len(self.reporter.effects), 0
+        for part in self._ticking:
+            done += part
+            if 4 * done + 4 * (len(self.reporter.effects) - before) >= self._slice:
+                return
+        self._ticking = iter(())
+        self.is_ticking = False
 
 
 _APPLY: dict[type, Callable[[Core, Any, Now], None]] = {

@@ -152,6 +152,7 @@ class Incidents:
 
     def __init__(self) -> None:
         self.open: dict[IncidentKey, Incident] = {}
+        self._by_account: dict[str, dict[IncidentKey, Incident]] = {}
         self.is_hushed: Callable[[IncidentKey, Kind, Severity, Now], bool] = lambda key, kind, severity, now: False
         self.unacked_s: float | None = None
         self._pending: dict[tuple[IncidentKey, int], float] = {}
@@ -160,6 +161,18 @@ class Incidents:
 
     def __iter__(self) -> Iterator[Incident]:
         return iter(list(self.open.values()))
+
+    def of(self, account: str) -> list[Incident]:
+        """The open incidents of one account."""
+        return list(self._by_account.get(account, {}).values())
+
+    def drop(self, key: IncidentKey) -> Incident | None:
+        """Forget an open incident, if there is one, and say nothing of it."""
+        self._by_account.get(key.account, {}).pop(key, None)
+        return self.open.pop(key, None)
+
+    def _add(self, incident: Incident) -> None:
+        self.open[incident.key] = self._by_account.setdefault(incident.account, {})[incident.key] = incident
 
     def observe(
         self,
@@ -299,7 +312,7 @@ class Incidents:
 
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
         """End an incident, if there is one."""
-        incident = self.open.pop(key, None)
+        incident = self.drop(key)
         self.forget(key)
         if incident is None:
             return None
@@ -353,7 +366,7 @@ class Incidents:
             incident.serious_at += shift
             incident.left = {rank: at + shift for rank, at in incident.left.items()}
             incident.past_clear = {}
-            self.open[incident.key] = incident
+            self._add(incident)
             self._last_opened[incident.key] = incident.opened_ms
 
     def _name(self, key: IncidentKey, now: Now) -> str:
@@ -395,7 +408,7 @@ class Incidents:
             continues=continues,
             step=step,
         )
-        self.open[key] = incident
+        self._add(incident)
         return self._told(incident, "opened", value, now, distance)
 
     def _worsen(

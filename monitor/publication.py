@@ -95,30 +95,27 @@ def _is_due(account: str, due: set[str], last: dict[str, float], every_s: float,
 
 
 def due(
-    accounts: Mapping[str, WatchedAccount],
-    links: Links,
-    incidents: Incidents,
-    published: Published,
-    rules: RuleBook,
-    now: Now,
+    account: WatchedAccount, links: Links, incidents: Incidents, published: Published, rules: RuleBook, now: Now
 ) -> Iterator[Effect]:
-    """Every state that has changed since it was last published, and those whose time has come."""
-    by_account: dict[str, list[Incident]] = {}
-    for incident in incidents:
-        by_account.setdefault(incident.account, []).append(incident)
-    for account in accounts.values():
-        own = by_account.get(account.name, [])
-        shared = [i for i in by_account.get(INSTANCE, []) if i.subject in (account.setup.market, "store")]
-        yield from _pools(account, own, links, published, now)
-        ages = account.ages(None, links, now)
-        if published.freshness(account.name, ages.freshness):
-            published.summary_due.add(account.name)
-            published.health_due.add(account.name)
-        if published.takes_summary(account.name, now):
-            yield _summary(account, [*own, *shared], ages, rules, now)
-        if published.takes_health(account.name, now):
-            vitals = published.vitals_since_health(account.name)
-            yield _health(account.name, links, account.drifts, ages.freshness == "live", vitals, now)
+    """Every state of an account that has changed since it was last published, and those whose time has come."""
+    own = incidents.of(account.name)
+    shared = [i for i in incidents.of(INSTANCE) if i.subject in (account.setup.market, "store")]
+    yield from _pools(account, own, links, published, now)
+    ages = account.ages(None, links, now)
+    if published.freshness(account.name, ages.freshness):
+        published.summary_due.add(account.name)
+        published.health_due.add(account.name)
+    if published.takes_summary(account.name, now):
+        yield _summary(account, [*own, *shared], ages, rules, now)
+    if published.takes_health(account.name, now):
+        vitals = published.vitals_since_health(account.name)
+        yield _health(account.name, links, account.drifts, ages.freshness == "live", vitals, now)
+
+
+def instance_due(
+    accounts: Mapping[str, WatchedAccount], links: Links, published: Published, now: Now
+) -> Iterator[Effect]:
+    """The same of what belongs to no account."""
     if published.takes_health(INSTANCE, now):
         live = all(a.ages(None, links, now).freshness == "live" for a in accounts.values())
         yield _health(INSTANCE, links, {}, live, published.vitals_since_health(INSTANCE), now)

@@ -40,13 +40,13 @@ class Reporter:
         """Take back what an earlier run kept; what nobody watches any more is emptied and forgotten."""
         self.incidents.restore(list(rows), now, last_named_ms)
         for key in [key for key in self.incidents.open if not is_watched(key)]:
-            del self.incidents.open[key]
+            self.incidents.drop(key)
             self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
         self._unconfirmed = set(self.incidents.open)
 
     def of(self, account: str, *rules: str) -> list[Incident]:
         """The open incidents of an account, of these rules."""
-        return [i for i in self.incidents if i.account == account and i.rule in rules]
+        return [i for i in self.incidents.of(account) if i.rule in rules]
 
     def is_unconfirmed(self, key: IncidentKey) -> bool:
         """Whether it is open since an earlier run, and nothing has been published of it in this one."""

@@ -63,17 +63,19 @@ class StalenessJudge:
             ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
             self._reporter.emit(blind_story(account, change, blindness, ages, now, seq), now)
 
-    def judge_all(self, now: Now) -> None:
-        for link in list(self._links.all):
-            self._judge(link, now)
+    @property
+    def links(self) -> list[LinkId]:
+        """All that there is to judge."""
+        return list(self._links.all)
 
-    def _judge(self, link: LinkId, now: Now) -> None:
+    def judge(self, link: LinkId, now: Now) -> None:
         """Hold the age of what a link says against the rule, with what it blinds."""
         accounts = self._carried[link]
         first = accounts[0]
         rule = first.stale_rule
         age = self._age(link, rule, now)
-        blinded = [(a, pool_id) for a in accounts for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
+        looked_at = accounts if link.account != INSTANCE or self._is_blind(link, rule.stale_after_s, now) else []
+        blinded = [(a, pool_id) for a in looked_at for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
         in_danger = link != first.setup.rest_link and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded)
         if in_danger and age is not None:
             clear = min([Decimal(str(rule.stale_after_s)) * Decimal("0.8"), *(s.clear for s in rule.steps)])
@@ -89,6 +91,11 @@ class StalenessJudge:
             blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
             ages, seq = self._reporter.ages(first, None, now), self._reporter.seq(change)
             self._reporter.emit(blind_story(first, change, blindness, ages, now, seq), now)
+
+    def _is_blind(self, link: LinkId, limit_s: float, now: Now) -> bool:
+        """Whether there is anything at all that a market link does not bring."""
+        ages = (self._markets[link.name].stream_age(what, now.mono) for what in self._watched[link.name])
+        return any(age is None or age >= limit_s for age in ages)
 
     def _why_blind(self, link: LinkId, accounts: list[WatchedAccount]) -> str:
         unread = accounts[0].unread.values() if link == accounts[0].setup.rest_link else ()

@@ -282,6 +282,7 @@ class Daemon:
             await asyncio.sleep(self._config.links.tick_s)
 
     async def _pump(self) -> None:
+        ticking = False
         while True:
             events = await self._inbox.take(at_once=self._core.is_behind)
             effects = self._core.step(events, now())
@@ -289,7 +290,9 @@ class Daemon:
             if self._inbox.marks:
                 self._tally.marks += self._inbox.marks
                 self._tally.decisions.observe(time.monotonic() - self._inbox.arrived)
-            if any(isinstance(event, Tick) for event in events):
+            ticking = ticking or any(isinstance(event, Tick) for event in events)
+            if ticking and not self._core.is_ticking:
+                ticking = False
                 self._ticked()
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
