@@ -451,15 +451,13 @@ class Core:
     # ---- pools that rest ----
 
     def _look_at_those_that_left(self, now: Now) -> None:
-        """Pools that this step's marks have taken out of their zone: they find another, or are looked at."""
+        """Pools that this step's marks have taken out of their zone rest no more; they may find another one."""
         marked, self._marked = self._marked, {}
         if self._screen is None:
             return
         for name, pool_id in self._screen.left(marked, now.mono, lambda key: self._is_live(key, now)):
-            account = self.accounts[name]
-            if not self._rest(account, pool_id, now):
-                self._wake_one(account, pool_id)
-                self._dirty[name, pool_id] = None
+            self._wake_one(self.accounts[name], pool_id)
+            self._dirty[name, pool_id] = None
 
     def _rests(self, key: PoolKey, now: Now) -> bool:
         """Whether nothing can come of a pool at this moment; of its marks it has been asked when they came."""
@@ -537,19 +535,23 @@ class Core:
                     break
                 continue
             del self._waiting[key]
+            account, pool_id = self.accounts[key[0]], key[1]
+            is_rebuilt = key in self._rebuilt
             self._rebuilt.discard(key)
-            account = self.accounts[key[0]]
-            if key[1] in account.pools:  # it may have gone while it waited
-                self._assess(account, key[1], now)
+            if pool_id not in account.pools:
+                continue  # it has gone while it waited
+            if is_rebuilt or not self._rest(account, pool_id, now):
+                self._assess(account, pool_id, now)
                 self._touched[account.name] = None
-                looked_at += 1 + len(account.pools[key[1]].positions)
+            looked_at += 1 + len(account.pools[pool_id].positions)
 
     def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
         before, risk = account.assess(pool_id)
         self._levels.judge(account, before, risk, now)
         account.moves.complete(risk.pool, account.terms)
         self._moved.check_marks(account, risk, now)
-        self._rest(account, pool_id, now)
+        if not self._levels.is_at_worst(account, risk):
+            self._rest(account, pool_id, now)
 
     def _tick(self) -> Iterator[int]:
         """What time brings: everything is judged once more, and published. Stops after each part of the work to say how

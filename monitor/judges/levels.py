@@ -69,13 +69,11 @@ class LevelsJudge:
             return None
         nearest = [ZERO, *(d for d in (distance.above, ratio.distance_above, distance.distance_above) if d is not None)]
         below = [] if ratio.below is None else [ratio.below]
-        rule = account.rule("margin_ratio", pool)
+        last, rule = account.last_risks[pool.id], account.rule("margin_ratio", pool)
         warnings = [step.at for step in rule.steps if step.severity is Severity.WARNING]
         if isinstance(rule, MarginRatioRule) and warnings and ratio.severity < Severity.CRITICAL:
-            last = account.last_risks[pool.id].distance
-            if (
-                last is not None and last < rule.critical_within
-            ):  # it must stay no warning, or stay farther off than this
+            # What makes a warning critical must not come about: the pool stays no warning, or farther off than that.
+            if last.distance is not None and last.distance < rule.critical_within:
                 below += warnings
             else:
                 nearest.append(rule.critical_within)
@@ -87,6 +85,14 @@ class LevelsJudge:
             until=min(ratio.until, distance.until),
             while_live=ratio.while_trusted or distance.while_trusted,
         )
+
+    def is_at_worst(self, account: WatchedAccount, risk: PoolRisk) -> bool:
+        """Whether a figure of a pool is now the worst that its incident has seen: the next mark may well be worse."""
+        for name, value in zip(LEVELS, (risk.margin_ratio, risk.distance), strict=True):
+            incident = self._incidents.open.get(IncidentKey(account.name, name, risk.pool.id))
+            if incident is not None and value is not None and incident.worst is value:
+                return True
+        return False
 
     def _quiet(self, account: WatchedAccount, name: str, pool: Pool) -> Quiet | None:
         key = IncidentKey(account.name, name, pool.id)

@@ -23,6 +23,7 @@ contracts, several collateral assets, tables that do not join up) there is no zo
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -214,10 +215,7 @@ def _slot(holding: Holding, mark: float) -> _Slot:
 
 
 def _bracket(floors: tuple[float, ...], notional: float) -> int:
-    at = len(floors) - 1
-    while at and notional <= floors[at]:
-        at -= 1
-    return at
+    return max(bisect_left(floors, notional) - 1, 0)  # an edge belongs to the lower one
 
 
 class _Sums:
