@@ -47,7 +47,7 @@ def rate_of(asset: str) -> str:
     return f"rate of {asset}"
 
 
-class Mark(Struct, frozen=True):
+class Mark(Struct, frozen=True, gc=False):
     """A mark price and when it reached us.
 
     Args:
@@ -184,7 +184,7 @@ class _Dispute(Struct, frozen=True):
     since: float
 
 
-class _Coef(Struct, frozen=True):
+class _Coef(Struct, frozen=True, gc=False):
     """A symbol's brackets with the account's multiplier.
 
     Args:

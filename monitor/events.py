@@ -2,6 +2,9 @@
 
 Events are made by venues (from bytes) and by the shell (links, time). All money is `Decimal`, exact; quantities are
 signed (short is negative); exchange times are integer Unix milliseconds.
+
+Of what there are many, here and wherever `gc=False` stands, the garbage collector need not know: no cycle leads through
+it, and a pass over a million of them would keep everything waiting for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class PositionKey(NamedTuple):
     side: Side
 
 
-class Balance(Struct, frozen=True):
+class Balance(Struct, frozen=True, gc=False):
     """One asset of an account.
 
     Args:
@@ -52,7 +55,7 @@ class Balance(Struct, frozen=True):
     at_ms: int
 
 
-class Position(Struct, frozen=True):
+class Position(Struct, frozen=True, gc=False):
     """One position row as the exchange says it.
 
     Args:
@@ -93,7 +96,7 @@ class ExchangeFigures(Struct, frozen=True):
     adl_quantile: int | None = None
 
 
-class Bracket(Struct, frozen=True):
+class Bracket(Struct, frozen=True, gc=False):
     """A margin tier: from `floor` on, maintenance margin = notional × `rate` − `amount`."""
 
     number: int
@@ -122,7 +125,7 @@ class Contract(Struct, frozen=True):
     contract_size: Decimal | None = None
 
 
-class AssetRate(Struct, frozen=True):
+class AssetRate(Struct, frozen=True, gc=False):
     """What an asset is worth as collateral (USD): a balance counts at `bid`, a debt at `ask`, which is the higher."""
 
     bid: Decimal
@@ -163,7 +166,7 @@ class LinkId(NamedTuple):
 # ---- market ----
 
 
-class MarkPrice(Struct, frozen=True):
+class MarkPrice(Struct, frozen=True, gc=False):
     """Fair price that the venue liquidates on (quote per base), with the funding estimate that comes with it.
 
     Args:

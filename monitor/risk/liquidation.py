@@ -25,7 +25,7 @@ from msgspec import Struct
 from monitor.risk.margin import ZERO, BracketTable
 
 
-class Leg(Struct, frozen=True):
+class Leg(Struct, frozen=True, gc=False):
     """One position as the solver sees it.
 
     Args:
@@ -39,7 +39,7 @@ class Leg(Struct, frozen=True):
     table: BracketTable
 
 
-class Crossings(Struct, frozen=True):
+class Crossings(Struct, frozen=True, gc=False):
     """Nearest t at which excess reaches 0 on each side of the present; None: it never does for any t > 0."""
 
     below: Decimal | None

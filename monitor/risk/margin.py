@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from itertools import pairwise
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ RATIO_CAP = Decimal(10)
 """Published margin ratio of a pool whose margin balance is gone; also the largest that is published at all."""
 
 
-class BracketTable(Struct, frozen=True):
+class BracketTable(Struct, frozen=True, gc=False):
     """The margin tiers of one symbol, floors rising.
 
     Args:
@@ -53,6 +54,12 @@ def bracket_table(brackets: Sequence[Bracket]) -> BracketTable:
     Raises:
         ValueError: There are none, or their floors do not rise.
     """
+    return _bracket_table(tuple(brackets))
+
+
+@lru_cache(maxsize=4096)
+def _bracket_table(brackets: tuple[Bracket, ...]) -> BracketTable:
+    """One table for all accounts that have the same."""
     if not brackets:
         raise ValueError("no brackets")
     convex = True
@@ -61,7 +68,7 @@ def bracket_table(brackets: Sequence[Bracket]) -> BracketTable:
             raise ValueError(f"bracket floors do not rise at {high.floor}")
         joins = high.amount - low.amount == high.floor * (high.rate - low.rate)
         convex = convex and joins and high.rate >= low.rate
-    return BracketTable(tuple(brackets), convex)
+    return BracketTable(brackets, convex)
 
 
 def scaled(table: BracketTable, by: Decimal) -> BracketTable:

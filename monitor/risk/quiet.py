@@ -44,7 +44,7 @@ _BOXES = (0.05, 0.02, 0.005, 0.001, 0.0002)
 """How far marks may move, as a fraction: the first that costs the limits no more than half of their room."""
 
 
-class Holding(Struct, frozen=True):
+class Holding(Struct, frozen=True, gc=False):
     """A position in floats. `floors`, `rates` and `amounts` are those of its brackets."""
 
     symbol: str

@@ -68,7 +68,7 @@ class Pool(Struct, frozen=True):
         return (position.margin_asset or self.asset) if self.assets else self.asset
 
 
-class PositionRisk(Struct, frozen=True):
+class PositionRisk(Struct, frozen=True, gc=False):
     """What one position adds to its pool, and where it is liquidated.
 
     Args:

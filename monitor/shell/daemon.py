@@ -10,6 +10,7 @@ The pump waits for nothing but the inbox: neither a slow broker nor a slow disk 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import socket
@@ -442,6 +443,7 @@ class Daemon:
             self._accounts[name].endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         if not self._ready and self._is_settled():
             self._ready = True
+            gc.freeze()  # what there is now is there to stay: no pass over all of it any more
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
         blind = blindness(self._core, here)
         self._notifier.status(self._status([*blind, *(["broker away"] if away_s else [])]))
