@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from decimal import Decimal, localcontext
+from types import FrameType
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -293,3 +295,34 @@ def test_a_storm_is_looked_at_in_slices_and_everything_is_told() -> None:
     assert max(map(len, slices)) < 20 < len(at_once)
     assert {s.account.name for s in at_once} == {f"account-{i:03}" for i in range(100)}
     assert what([story for some in slices for story in some]) == what(at_once)
+
+
+def calls(accounts: int) -> int:
+    """How many calls, of Python or of C, a step takes whose marks leave every pool at rest."""
+    names = [f"account-{i}" for i in range(accounts)]
+    core = Watched(*names)
+    for name in names:
+        held = [row(symbol, "1", str(price)) for symbol, price in SYMBOLS.items()]
+        core.begin("60000", *held, account=name)
+    core.step(*(core.mark(str(price), symbol) for symbol, price in SYMBOLS.items()), Tick())
+    while core.core.is_behind:
+        core.step(after=0)
+    count = 0
+
+    def counted(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    core.t += 1
+    marks = [core.mark(str(price * D("1.0001")), symbol, after=0) for symbol, price in SYMBOLS.items()]
+    sys.setprofile(counted)
+    effects = core.core.step(marks, core.now)
+    sys.setprofile(None)
+    assert effects == []
+    assert len(core.core._screen) == accounts  # type: ignore[arg-type]
+    return count
+
+
+def test_marks_cost_no_python_per_pool_while_all_rest() -> None:
+    """Ten times as many accounts on the same symbols: the same number of calls, to the last one."""
+    assert calls(300) == calls(30)
