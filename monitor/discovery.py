@@ -49,11 +49,13 @@ class _Entity(Struct, frozen=True):
     Args:
         component: Its kind in Home Assistant: `sensor`, `binary_sensor`, `event`.
         object_id: Its name in topics and ids, unique within its device.
+        is_amount: It shows money or a price.
     """
 
     component: str
     object_id: str
     config: Config
+    is_amount: bool = False
 
 
 class Discovery:
@@ -61,15 +63,23 @@ class Discovery:
 
     Args:
         messages: Know the topics.
+        amounts: Whether money and prices are shown, beside percentages and counts.
     """
 
     def __init__(
-        self, identity: Identity, messages: Messages, accounts: Sequence[AccountSetup], rules: RuleBook
+        self,
+        identity: Identity,
+        messages: Messages,
+        accounts: Sequence[AccountSetup],
+        rules: RuleBook,
+        *,
+        amounts: bool = True,
     ) -> None:
         self._id = identity
         self._messages = messages
         self._accounts = {account.name: account for account in accounts}
         self._rules = rules
+        self._amounts = amounts
         self._shown: dict[tuple[str, str], dict[str, list[str]]] = {}
 
     def standing(self) -> list[Message]:
@@ -130,7 +140,7 @@ class Discovery:
         shown = self._shown.setdefault((account, kind), {})
         if name in shown:
             return []
-        messages = [self._message(account, entity) for entity in entities]
+        messages = [self._message(account, entity) for entity in entities if self._amounts or not entity.is_amount]
         shown[name] = [message.topic for message in messages]
         return messages
 
@@ -248,7 +258,7 @@ class Discovery:
             **self._figure(summary, _value(f"value_json.unrealized_pnl.get({asset!r})")),
             **_amount(asset),
         }
-        yield _Entity("sensor", f"unrealized_pnl_{slug(asset)}", config)
+        yield _Entity("sensor", f"unrealized_pnl_{slug(asset)}", config, is_amount=True)
 
     def _link(self, account: str, link: str) -> Iterator[_Entity]:
         config = {
@@ -284,7 +294,7 @@ class Discovery:
                 "dict(side=value_json.side, margin_mode=value_json.margin_mode, pool=value_json.pool)"
             ),
         }
-        yield _Entity("sensor", f"position_{row}_liquidation_price", price)
+        yield _Entity("sensor", f"position_{row}_liquidation_price", price, is_amount=True)
 
     def _risk(self, topic: str, kind: str, object_id: str, name: str, asset: str) -> Iterator[_Entity]:
         """What pools and positions have in common."""
@@ -295,7 +305,7 @@ class Discovery:
             **self._figure(topic, _value("value_json.unrealized_pnl")),
             **_amount(asset),
         }
-        yield _Entity("sensor", f"{kind}_{object_id}_unrealized_pnl", pnl)
+        yield _Entity("sensor", f"{kind}_{object_id}_unrealized_pnl", pnl, is_amount=True)
 
     # ---- parts of a config ----
 

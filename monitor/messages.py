@@ -184,8 +184,8 @@ class Messages:
         return f"{self._id.prefix}/{account}/health"
 
     def events_filter(self, account: str) -> str:
-        """All events of an account."""
-        return f"{self._id.prefix}/{account}/event/#"
+        """All that is told of an account; where there are notices, it is these that may be passed on."""
+        return f"{self._id.prefix}/{account}/{'notice' if self._notices else 'event'}/#"
 
     def incident_topic(self, key: IncidentKey) -> str:
         return f"{self._id.prefix}/{key.account}/incident/{key.rule}/{key.subject}"

@@ -32,12 +32,14 @@ ONCE = {"liquidation_price_moved", "hedge_broken", "exchange_margin_call", "brac
 class Told:
     """A discovery beside a watched core, and what stands retained because of it."""
 
-    def __init__(self, *accounts: str, prefix: str = "marginwatch", rules: RuleBook | None = None) -> None:
+    def __init__(
+        self, *accounts: str, prefix: str = "marginwatch", rules: RuleBook | None = None, amounts: bool = True
+    ) -> None:
         self.watched = Watched(*accounts, rules=rules)
         identity = Identity(prefix, "vps1", "0.1.0", "boot", 0)
         setups = [account.setup for account in self.watched.core.accounts.values()]
-        self.messages = Messages(identity, self.watched.rules)
-        self.discovery = Discovery(identity, self.messages, setups, self.watched.rules)
+        self.messages = Messages(identity, self.watched.rules, notices=not amounts)
+        self.discovery = Discovery(identity, self.messages, setups, self.watched.rules, amounts=amounts)
         self.configs: dict[str, dict[str, Any]] = {}
         self.count = 0
         self.take(self.discovery.standing())
@@ -143,6 +145,20 @@ def test_nothing_is_told_twice() -> None:
         told.step(told.watched.mark(str(price)), Tick())
 
     assert told.count == count
+
+
+def test_without_amounts_there_are_percentages_and_notices() -> None:
+    """Who hides how much there is from a phone's server does not want it passed on from here."""
+    told = Told(amounts=False)
+    told.begin("1000", row("BTCUSDT", "0.1", "60000"))
+    told.step(told.watched.mark("60000"), Tick())
+
+    assert {o for o in told.objects() if o.startswith(("pool", "position", "unrealized"))} == {
+        "pool_cross-usdt_margin_ratio",
+        "pool_cross-usdt_distance",
+        "position_btcusdt_distance",
+    }
+    assert told.config("event")["state_topic"] == "marginwatch/main/notice/#"
 
 
 def test_links_are_shown_as_diagnostics_of_whom_they_belong_to() -> None:

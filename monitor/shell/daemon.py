@@ -130,7 +130,9 @@ class Daemon:
         self._messages = Messages(identity, self._config.rules, notices=not self._config.privacy.amounts)
         if self._config.mqtt.discovery:
             setup = self._config.setup
-            self._discovery = Discovery(identity, self._messages, setup.accounts, setup.rules)
+            self._discovery = Discovery(
+                identity, self._messages, setup.accounts, setup.rules, amounts=self._config.privacy.amounts
+            )
             self._outbox.put(self._discovery.standing())
         kept = _as_kept(found)
         self._core = Core(self._config.setup, started, kept)
