@@ -19,7 +19,7 @@ NAMES = ("event", "notice", "incident", "info", "summary", "health", "pool", "po
 _SLUG = "[a-z0-9-]+"
 _ACCOUNT = "(?P<account>_instance|[a-z0-9-]{1,32})"
 _SEVERITY = "(?P<severity>info|notice|warning|critical|liquidation)"
-_TOPICS = {
+TOPICS = {
     "status": "status",
     "info": "info",
     "summary": f"{_ACCOUNT}/summary",
@@ -71,7 +71,7 @@ def _recognised(topic: str, prefix: str) -> tuple[str, dict[str, str]]:
     """Which payload a topic carries, and what the topic itself says."""
     head, _, rest = topic.partition(f"{prefix}/")
     if not head:
-        for name, pattern in _TOPICS.items():
+        for name, pattern in TOPICS.items():
             found = re.fullmatch(pattern, rest)
             if found is not None:
                 return name, found.groupdict()
