@@ -232,8 +232,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         parents=[config],
         help="the daemon",
-        description="Watch until told to stop (SIGINT or SIGTERM). SIGHUP takes the rules and the log level of"
-        " the config anew; all else in it needs a restart.",
+        description="Watch until told to stop (SIGINT or SIGTERM). SIGHUP takes the rules, the accounts and"
+        " the log of the config anew; all else in it needs a restart.",
     )
     demo = commands.add_parser(
         "demo",

@@ -463,9 +463,21 @@ def _account(
     return AccountConfig(hosts=addresses, **values)
 
 
-def _with_markets(accounts: list[AccountConfig]) -> tuple[AccountConfig, ...]:
-    """Name the market link of each account: one per venue, environment and address, shared by all who use it."""
-    names: dict[tuple[str, str], str] = {}
+def after(running: Config, config: Config) -> Config:
+    """A config as it is taken while another runs: markets that are watched already keep their names."""
+    known = {(a.venue, a.hosts.market_url): a.market for a in running.accounts}
+    return structs.replace(config, accounts=_with_markets(config.accounts, known))
+
+
+def _with_markets(
+    accounts: Iterable[AccountConfig], known: Mapping[tuple[str, str], str] | None = None
+) -> tuple[AccountConfig, ...]:
+    """Name the market link of each account: one per venue, environment and address, shared by all who use it.
+
+    Args:
+        known: Names that are taken, by venue and address.
+    """
+    names = dict(known or {})
     named = []
     for account in accounts:
         address = (account.venue, account.hosts.market_url)

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from monitor import publication
 from monitor.accounts import WatchedAccount, streamed
 from monitor.book import MarketBook, rate_of
-from monitor.effects import INSTANCE, AccountSetup, Effect, Resync, Watch
+from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
 from monitor.events import (
     AccountChanged,
     AccountModeChanged,
@@ -203,6 +203,59 @@ class Core:
             account.rules = rules
         self._wake_all()
 
+    def take_accounts(self, accounts: tuple[AccountSetup, ...], now: Now) -> list[Effect]:
+        """Watch these accounts from the next step on, and no others. One that trades elsewhere now is another one.
+
+        Returns:
+            What ends, and is to be emptied, with those that are watched no more.
+        """
+        with localcontext(EXACT):
+            wanted = {setup.name: setup for setup in accounts}
+            for account in list(self.accounts.values()):
+                setup = wanted.get(account.name)
+                if setup is None or (setup.venue, setup.market) != (account.setup.venue, account.setup.market):
+                    self._forget(account, now)
+                else:
+                    account.setup = setup
+            for setup in accounts:
+                if setup.name not in self.accounts:
+                    account = WatchedAccount(setup, self.markets[setup.market], self.setup.rules, self.setup.dispute_s)
+                    self.accounts[setup.name] = account
+                    self._staleness.await_links(account, now)
+            self.setup = structs.replace(self.setup, accounts=accounts)
+            self._order = {name: i for i, name in enumerate(self.accounts)}
+            self._wake_all()
+            self._screen = None if self._screen is None else screen(len(self.accounts))
+        effects, self.reporter.effects = self.reporter.effects, []
+        return effects
+
+    def _forget(self, account: WatchedAccount, now: Now) -> None:
+        """Watch an account no more: what is open of it ends, what is published of it is emptied."""
+        name, market = account.name, account.setup.market
+        self._wake(account)
+        del self.accounts[name]
+        self.reporter.end_unwatched(account, [i.key for i in self.incidents.of(name)], now)
+        account.moves.forget()
+        self._moved.keep(account)
+        for pool in account.pools.values():
+            key = name, pool.id
+            for what in streamed(pool):
+                self._holders[market, what].pop(key, None)
+            for keys in (self._dirty, self._waiting):
+                keys.pop(key, None)
+            self._rebuilt.discard(key)
+        account.pools = {}
+        for names in (self._moving, self._resynced, self._touched, self._printed):
+            names.pop(name, None)
+        self.reporter.effects += publication.gone(account, self.published)
+        self._watch(market, now)
+        unused = [link.name for link in self._staleness.forget_links(account) if link.account == INSTANCE]
+        of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
+        self.reporter.end_unwatched(account, of_market, now)
+        self._exchange.forget(name, unused)
+        self.published.forget(name)
+        self.reporter.effects.append(AccountGone(name))
+
     def step(self, events: Sequence[Event], now: Now) -> list[Effect]:
         """Everything that follows from these events, in order.
 
@@ -223,7 +276,7 @@ class Core:
                     self._mark(event, now)
                 elif isinstance(event, Tick):
                     ticked = True
-                elif type(event) in _APPLY:
+                elif type(event) in _APPLY and self._is_about_us(event):
                     _APPLY[type(event)](self, event, now)
             self._settle_snapshots(now)
             self._look_at_those_that_left(now)
@@ -272,6 +325,17 @@ class Core:
             if self._screen is not None:
                 self._screen.mark(event.market, event.symbol, event.price)
                 self._marked[key] = None
+
+    def _is_about_us(self, event: Event) -> bool:
+        """Whether it concerns an account, a link or a market that is watched; one that no longer is may echo."""
+        if isinstance(event, LinkReport):
+            return event.link in self.links.all
+        if isinstance(event, Silence):
+            return True  # of whatever somebody may name
+        account, market = getattr(event, "account", None), getattr(event, "market", None)
+        if account is not None:
+            return account in self.accounts
+        return market is None or LinkId(INSTANCE, market) in self.links.all
 
     def _rates(self, event: AssetRates, now: Now) -> None:
         for asset in self.markets[event.market].apply_rates(event, now):
@@ -556,7 +620,7 @@ class Core:
     def _tick(self) -> Iterator[int]:
         """What time brings: everything is judged once more, and published. Stops after each part of the work to say how
         much it was, since of many accounts it is too much for one step."""
-        for account in self.accounts.values():
+        for account in self._all():
             self._judge(account, self._now)
             yield 1 + len(account.pools)
         for link in self._staleness.links:
@@ -568,12 +632,18 @@ class Core:
         self.reporter.end_silences(now)
         self.reporter.keep_worst(now)
         self._daily.judge(self.accounts.values(), now)
-        for account in self.accounts.values():
+        for account in self._all():
             self.reporter.effects += publication.due(
                 account, self.links, self.incidents, self.published, self.setup.rules, self._now
             )
             yield 1 + len(account.pools)
         self.reporter.effects += publication.instance_due(self.accounts, self.links, self.published, self._now)
+
+    def _all(self) -> Iterator[WatchedAccount]:
+        """One account after the other; while we wait for the next, some may come or go."""
+        for name in list(self.accounts):
+            if name in self.accounts:
+                yield self.accounts[name]
 
     def _judge(self, account: WatchedAccount, now: Now) -> None:
         for pool_id, last in list(account.last_risks.items()):

@@ -89,8 +89,16 @@ class Discovery:
             messages += self._add(name, "standing", "", self._of_account(name))
         return messages + self.take_rules(self._rules)
 
+    def take_accounts(self, accounts: Sequence[AccountSetup]) -> list[Message]:
+        """Tell of these accounts, and remove the entities of all others."""
+        wanted = {account.name: account for account in accounts}
+        shown = [(name, kind) for name, kind in self._shown if name != INSTANCE and name not in wanted]
+        self._accounts = wanted
+        return [m for name, kind in shown for m in self._only(name, kind, (), self._problem)] + self.standing()
+
     def take_rules(self, rules: RuleBook) -> list[Message]:
         """A problem for each rule that is judged by now and can hold; none for those that only tell facts."""
+        self._rules = rules
         lasting = [
             name
             for name, rule in rules.rules.items()

@@ -52,6 +52,11 @@ class AccountSetup(Struct, frozen=True):
     def rest_link(self) -> LinkId:
         return LinkId(self.name, "rest")
 
+    @property
+    def links(self) -> tuple[LinkId, LinkId, LinkId]:
+        """All that it is watched over."""
+        return self.market_link, self.private_link, self.rest_link
+
 
 class Figures(Struct, frozen=True):
     """A pool's figures at one moment, with those of its closest position; None: unknown, or there is none."""
@@ -216,6 +221,12 @@ class PositionGone(Struct, frozen=True):
     key: PositionKey
 
 
+class AccountGone(Struct, frozen=True):
+    """An account is watched no more: of what stands for it as a whole nothing is true any longer."""
+
+    account: str
+
+
 class RuleState(Struct, frozen=True):
     severity: Severity
     open: int
@@ -298,6 +309,7 @@ Effect = (
     | PositionState
     | PoolGone
     | PositionGone
+    | AccountGone
     | SummaryState
     | HealthState
     | Save

@@ -29,6 +29,7 @@ from monitor.digits import (
 )
 from monitor.discreet import discreet
 from monitor.effects import (
+    AccountGone,
     Advice,
     Ages,
     Effect,
@@ -374,6 +375,9 @@ class Messages:
     def _incident_over(self, effect: IncidentOver) -> list[Message]:
         return [emptied(self.incident_topic(effect.key))]
 
+    def _account_gone(self, effect: AccountGone) -> list[Message]:
+        return [emptied(self.summary_topic(effect.account)), emptied(self.health_topic(effect.account))]
+
     def _pool(self, state: PoolState) -> list[Message]:
         return [self._retained(self.pool_topic(state.account.name, state.risk.pool.id), self.pool(state), qos=0)]
 
@@ -557,6 +561,7 @@ _MAKE: Mapping[type, Callable[[Messages, Any], list[Message]]] = {
     PositionState: Messages._position,
     PoolGone: Messages._pool_gone,
     PositionGone: Messages._position_gone,
+    AccountGone: Messages._account_gone,
     SummaryState: Messages._summary,
     HealthState: Messages._health,
 }

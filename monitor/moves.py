@@ -225,6 +225,11 @@ class Moves:
         changed, self._unkept = self._unkept, set()
         return [(i, msgspec.json.encode(self.baselines[i]) if i in self.baselines else None) for i in sorted(changed)]
 
+    def forget(self) -> None:
+        """Nobody watches the account any more."""
+        for pool_id in list(self.baselines):
+            self._forget(pool_id)
+
     def _goes_on(self, kind: str) -> bool:
         """Whether this is still the story of the fills before it: the clearance fee of a forced order is."""
         return kind == "insurance_clear" and self._group == "fill"

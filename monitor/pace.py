@@ -34,6 +34,11 @@ class Pace:
         """
         self._weights[account] = weight
 
+    def leave(self, account: str) -> None:
+        """Count an account out."""
+        self._weights.pop(account, None)
+        self._endangered.discard(account)
+
     def endangered(self, account: str, is_endangered: bool) -> bool:
         """Say whether an account is endangered. True: that is new."""
         if is_endangered == (account in self._endangered):

@@ -65,6 +65,18 @@ class Published:
         self._pool_at[key] = now.mono
         return True
 
+    def forget(self, account: str) -> None:
+        """An account is watched no more."""
+        self.summary_due.discard(account)
+        self.health_due.discard(account)
+        for by_account in (self._summary_at, self._health_at, self._lag_ms):
+            by_account.pop(account, None)
+        for by_pool in (self._pool_at, self.facts):
+            for key in [key for key in by_pool if key[0] == account]:
+                del by_pool[key]
+        for subject in [s for s in self._freshness if s.partition("/")[0] == account]:
+            del self._freshness[subject]
+
     def take_vitals(self, vitals: Vitals) -> None:
         """How the daemon fares now."""
         self._vitals = vitals

@@ -14,6 +14,7 @@ from monitor.links import Links
 from monitor.publication import Published
 from monitor.risk.report import Pool
 from monitor.silences import Silences
+from monitor.telling import unwatched_story
 
 
 class Reporter:
@@ -86,6 +87,14 @@ class Reporter:
         elif change.kind != "noted":
             self.keep(incident, now)
         self._published.summary_due.add(incident.account)
+
+    def end_unwatched(self, account: WatchedAccount, keys: Iterable[IncidentKey], now: Now) -> None:
+        """End incidents whose account or market is watched no more: how their condition ends, nobody will see."""
+        for key in keys:
+            change = self.incidents.resolve(key, "rule_changed", None, now)
+            if change is not None:
+                ages, seq = self.ages(account, None, now), self.seq(change)
+                self.emit(unwatched_story(account, change, ages, now, seq), now)
 
     def acknowledge(self, event: Acknowledge, now: Now) -> None:
         """Somebody has seen an incident: its retained state says so."""

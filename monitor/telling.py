@@ -220,6 +220,27 @@ def instance_story(
     return _with_words(Story(setup, change, now.wall_ms, None, seq, ages=ages, facts=facts))
 
 
+def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: Now, seq: int) -> Story:
+    """What is told of an incident that ends because nobody watches its account, or its market, any more."""
+    incident = change.incident
+    of_all = incident.account == INSTANCE
+    setup = structs.replace(account.setup, name=INSTANCE, labels={}) if of_all else account.setup
+    words = f"{incident.account}: not watched any more"
+    what = f"{incident.rule} of {incident.subject} has no end that we could tell of"
+    return Story(
+        setup,
+        change,
+        now.wall_ms,
+        None,
+        seq,
+        incident.symbol,
+        incident.side,
+        ages=ages,
+        title=words,
+        text=f"{words}: it was taken out of the config. {what}.",
+    )
+
+
 def figures(risk: PoolRisk | None) -> Figures | None:
     """A pool's figures, with price and mark of its closest position, or of its only one."""
     if risk is None:

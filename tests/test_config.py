@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from monitor.config import Config, HeartbeatConfig, parse, secrets
+from monitor.config import Config, HeartbeatConfig, after, parse, secrets
 from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
@@ -418,6 +418,21 @@ def test_accounts_of_one_market_share_its_link() -> None:
         "one": "market-binance-usdm-custom",
         "two": "market-binance-usdm-custom-2",
     }
+
+
+def test_a_market_that_is_watched_keeps_its_name_when_a_config_is_taken_anew() -> None:
+    """Names are given in order: the first account of a market may go, and nothing of the others may change."""
+
+    def custom(name: str, port: int) -> str:
+        urls = f'rest_url="http://x:{port}"\nmarket_url="ws://x:{port}"\nprivate_url="ws://x:{port}"'
+        account = f'[[account]]\nname="{name}"\nvenue="binance-usdm"\napi_key="env:K"\nsecret="env:S"'
+        return f'{account}\nenvironment="custom"\n{urls}\n'
+
+    running = read(custom("one", 1) + custom("two", 2))
+    taken = after(running, read(custom("two", 2) + custom("three", 3)))
+
+    assert [a.market for a in running.accounts] == ["market-binance-usdm-custom", "market-binance-usdm-custom-2"]
+    assert [a.market for a in taken.accounts] == ["market-binance-usdm-custom-2", "market-binance-usdm-custom-3"]
 
 
 def test_sections_reach_the_config() -> None:

@@ -268,8 +268,8 @@ async def test_sighup_takes_rules_and_log_level_and_keeps_both_where_the_config_
 
             _rewrite(config, other, level="info")
             process.send(signal.SIGHUP)
-            await until(lambda: process.logged("rules reloaded"), "the log speaks again")
-            [reloaded] = process.logged("rules reloaded")
+            await until(lambda: process.logged("config reloaded"), "the log speaks again")
+            [reloaded] = process.logged("config reloaded")
             exchange.set_mark("BTCUSDT", "50500")
             await listener.event("liquidation_distance", "worsened", subject="cross-usdt")
             await until(lambda: process.logged("incident worsened"), "what is told is logged")
@@ -280,6 +280,67 @@ async def test_sighup_takes_rules_and_log_level_and_keeps_both_where_the_config_
     assert refused["problems"] == [f'{config}: [mqtt] prot: unknown key; did you mean "port"?']
     assert reloaded["restart_needed_for"] == []
     assert (unheard, status) == ([], 0)
+
+
+async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_nothing(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """Whoever watches a hundred accounts must not blind ninety-nine of them to add one."""
+    accounts = [stories.account(name) for name in ("main", "second")]
+    third = stories.account("third", balances={"USDT": "50000"})
+    async with stories.exchange(*accounts, third) as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        config.write_text('include = ["accounts.d/*.toml"]\n' + config.read_text("utf-8"), "utf-8")
+        with Process(config, manager.environment) as process:
+            await manager.ready()
+            await agreement(exchange, listener, "main")
+            undisturbed = list(exchange.streams.connections)
+
+            other = write_config(tmp_path / "e", exchange, broker.port, ("second",)).read_text("utf-8")
+            included = config.parent / "accounts.d" / "second.toml"
+            included.parent.mkdir()
+            included.write_text(other[other.index("[[account]]") :], "utf-8")
+            process.send(signal.SIGHUP)
+            await agreement(exchange, listener, "main", "second")
+            both = listener.retained("marginwatch/info")["accounts"]
+
+            private_file(tmp_path / "e" / "second.key", exchange.accounts["third"].api_key)
+            private_file(tmp_path / "e" / "second.secret", exchange.accounts["third"].secret)
+            process.send(signal.SIGHUP)
+            await listener.state("marginwatch/second/pool/cross-usdt", wallet_balance="50000.00000000")
+
+            exchange.set_mark("BTCUSDT", "53000")
+            await listener.event("liquidation_distance", "opened", account="main")
+            before = listener.told()
+            included.write_text(included.read_text("utf-8").replace("venue", "vnue"), "utf-8")
+            process.send(signal.SIGHUP)
+            await until(lambda: process.logged("config not reloaded, the old one stays in force"), "it is refused")
+            included.unlink()
+            config.write_text(config.read_text("utf-8").replace("[mqtt]\n", "[mqtt]\ninflight = 20\n"), "utf-8")
+            process.send(signal.SIGHUP)
+            await until(lambda: not listener.under("second"), f"nothing of it is left: {listener.under('second')}")
+            exchange.set_mark("BTCUSDT", "50500")
+            await listener.event("liquidation_distance", "worsened", account="main")
+            await agreement(exchange, listener, "main")
+            one = listener.retained("marginwatch/info")["accounts"]
+            health = listener.retained("marginwatch/main/health")
+            still_open = [c for c in exchange.streams.connections if c in undisturbed and not c.ended]
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+
+    assert [account["account"] for account in both] == ["main", "second"]
+    assert [account["account"] for account in one] == ["main"]
+    assert len(undisturbed) == 2
+    assert still_open == undisturbed
+    assert [link["reconnects"] for link in health["links"].values()] == [0, 0]
+    assert not [line for line in process.logged("link down") if line["account"] in ("main", "_instance")]
+    assert [[line[key] for key in ("added", "removed", "changed")] for line in process.logged("accounts changed")] == [
+        [["second"], [], []],
+        [[], [], ["second"]],
+        [[], ["second"], []],
+    ]
+    assert [line["restart_needed_for"] for line in process.logged("config reloaded")] == [[], [], ["mqtt"]]
+    assert not [told for told in before if told.startswith("main.") and "resolved" in told]
 
 
 def _rewrite(config: Path, source: Path, level: str) -> None:

@@ -99,7 +99,10 @@ class Watched:
     def step(self, *events: Event, after: float = 1.0) -> list[Effect]:
         """Let so many seconds pass, then these events happen."""
         self.t += after
-        effects = self.core.step(events, self.now)
+        return self.keep(self.core.step(events, self.now))
+
+    def keep(self, effects: list[Effect]) -> list[Effect]:
+        """Remember what the core has said, and the rows that it wants kept."""
         self.effects += effects
         for story in told(effects):
             notice = self._noticing.of(story)[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from monitor.accounts import WatchedAccount
@@ -31,6 +31,12 @@ class ExchangeJudge:
         """A key that may do more than read is a danger of its own: whoever finds it can use it."""
         self._permissions[event.account] = event
         self._judge_key(event, now)
+
+    def forget(self, account: str, markets: Iterable[str]) -> None:
+        """An account is watched no more, and with it these markets."""
+        self._permissions.pop(account, None)
+        for market in markets:
+            self._troubles.pop(market, None)
 
     def status(self, event: ExchangeStatusRead, now: Now) -> None:
         """While the exchange is in maintenance, nothing can be done about a position."""

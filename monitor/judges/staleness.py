@@ -41,9 +41,23 @@ class StalenessJudge:
         self._watched: dict[str, dict[str, float]] = defaultdict(dict)
         self._carried: dict[LinkId, list[WatchedAccount]] = defaultdict(list)
         for account in accounts.values():
-            for link in (account.setup.market_link, account.setup.private_link, account.setup.rest_link):
-                self._links.awaited(link, now.mono)
-                self._carried[link].append(account)
+            self.await_links(account, now)
+
+    def await_links(self, account: WatchedAccount, now: Now) -> None:
+        """From now on an account is watched over its links."""
+        for link in account.setup.links:
+            self._links.awaited(link, now.mono)
+            self._carried[link].append(account)
+
+    def forget_links(self, account: WatchedAccount) -> list[LinkId]:
+        """An account is watched no more. Gives the links that nobody needs now; they are forgotten."""
+        unused = []
+        for link in account.setup.links:
+            self._carried[link].remove(account)
+            if not self._carried[link]:
+                del self._carried[link], self._links.all[link]
+                unused.append(link)
+        return unused
 
     def watch(self, market: str, symbols: frozenset[str], now: Now) -> None:
         """From now on a market link has to bring the marks of these symbols."""
@@ -70,7 +84,9 @@ class StalenessJudge:
 
     def judge(self, link: LinkId, now: Now) -> None:
         """Hold the age of what a link says against the rule, with what it blinds."""
-        accounts = self._carried[link]
+        accounts = self._carried.get(link)
+        if not accounts:
+            return  # nobody needs it any more
         first = accounts[0]
         rule = first.stale_rule
         age = self._age(link, rule, now)

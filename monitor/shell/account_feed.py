@@ -97,6 +97,10 @@ class AccountFeed(Feed):
         if self._pace.endangered(self.link.account, is_endangered) and is_endangered:
             self._snapshot_wanted.set()
 
+    def stop(self) -> None:
+        super().stop()
+        self._pace.leave(self.link.account)
+
     def resync(self) -> None:
         """Ask the account's truth anew, soon."""
         self._everything = True

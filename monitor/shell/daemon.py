@@ -15,13 +15,13 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from monitor import __version__, steering
-from monitor.config import Config
+from monitor.config import AccountConfig, Config, after
 from monitor.config_values import Secret
 from monitor.core import Core, Kept
 from monitor.discovery import Discovery
@@ -110,8 +110,9 @@ class Daemon:
         self._ready = False
         self._swept = False
         self._feeds: Feeds | None = None
-        self._markets: dict[str, MarketFeed] = {}
-        self._accounts: dict[str, AccountFeed] = {}
+        self._reloads: asyncio.Queue[tuple[Config, dict[Secret, str]]] = asyncio.Queue()
+        self._markets: Mapping[str, MarketFeed] = {}
+        self._accounts: Mapping[str, AccountFeed] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. An unexpected exception ends everything: systemd starts us anew."""
@@ -149,12 +150,12 @@ class Daemon:
         )
         self._ticked_at = started.mono
         self._make_http(identity)
-        self._publish([self._messages.info((a.name, a.venue) for a in self._config.accounts), *found.unsent])
+        self._publish([self._info(), *found.unsent])
         self._outbox.release(found.unsent)
         self._away_since = started.mono
         self._make_heartbeat(identity)
         self._post(found)
-        self._make_feeds()
+        feeds = self._make_feeds()
         self._begun = True
         self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
         try:
@@ -165,12 +166,14 @@ class Daemon:
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
                 parts += [("webhook", self._webhook.run())] if self._webhook is not None else []
                 parts += [("http", self._http.run())] if self._http is not None else []
-                parts += [(f"feed[{name}]", feed.run()) for name, feed in {**self._markets, **self._accounts}.items()]
+                parts += [("reloads", self._take_reloads())]
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
+                feeds.run(lambda part, name: tasks.create_task(self._part(part), name=name))
                 await stop.wait()
                 self._notifier.stopping()
                 self._stop_feeds()
                 await ended(*others)
+                await feeds.close()
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
                 await ended(broker)
@@ -182,11 +185,22 @@ class Daemon:
             await self._store.close()
             self._log.info("stopped", unsent_events=self._outbox.waiting_events)
 
-    def take_rules(self, rules: RuleBook) -> None:
-        """Judge by these rules from now on."""
+    def take(self, config: Config, found: dict[Secret, str]) -> None:
+        """Judge by the rules and watch the accounts of this config from now on; of all else the old one is in force.
+
+        Args:
+            found: The secrets that it names.
+        """
+        config = after(self._config, config)
+        if not self._begun:  # they are taken as if we had begun with them, once a slow disk has answered
+            self._config = structs.replace(self._config, rules=config.rules, accounts=config.accounts)
+            self._found = found
+            return
+        self._take_rules(config.rules)
+        self._reloads.put_nowait((config, found))
+
+    def _take_rules(self, rules: RuleBook) -> None:
         self._config = structs.replace(self._config, rules=rules)
-        if not self._begun:
-            return  # they are taken with the config, once a slow disk has answered
         self._core.take_rules(rules)
         self._messages.take_rules(rules)
         if self._discovery is not None:
@@ -194,6 +208,42 @@ class Daemon:
             self._broker.wake()
         if self._recorder is not None:
             self._recorder.take_rules(rules)
+
+    async def _take_reloads(self) -> None:
+        while True:
+            config, found = await self._reloads.get()
+            await self._take_accounts(config.accounts, found)
+
+    async def _take_accounts(self, accounts: tuple[AccountConfig, ...], found: dict[Secret, str]) -> None:
+        """Begin what is new, end what is gone, and begin anew what asks elsewhere or with another key; leave the others
+        alone."""
+        assert self._feeds is not None
+        running = {account.name: self._asks(account, self._found) for account in self._config.accounts}
+        wanted = {account.name: self._asks(account, found) for account in accounts}
+        removed = [name for name in running if name not in wanted]
+        added = [name for name in wanted if name not in running]
+        changed = [name for name in wanted if name in running and wanted[name] != running[name]]
+        await self._feeds.remove([*removed, *changed])
+        self._config = structs.replace(self._config, accounts=accounts)
+        self._found = {**self._found, **found}
+        setups = self._config.setup.accounts
+        if self._recorder is not None:
+            self._recorder.take_accounts(setups, found.values())
+        if self._discovery is not None:
+            self._outbox.put(self._discovery.take_accounts(setups))
+        self._publish([self._info()])
+        self._carry_out(self._core.take_accounts(setups, now()))
+        self._broker.wake()
+        for account in accounts:
+            if account.name in (*added, *changed):
+                self._feeds.add(account, found, now().wall_ms if account.name in changed else None)
+        await self._feeds.remove_unused()
+        if removed or added or changed:
+            self._log.info("accounts changed", added=added, removed=removed, changed=changed)
+
+    def _asks(self, account: AccountConfig, found: Mapping[Secret, str]) -> tuple[object, ...]:
+        """All by which one account's feed differs from another's."""
+        return account.venue, account.market, account.hosts, found[account.api_key], found[account.secret]
 
     # ---- parts ----
 
@@ -239,12 +289,13 @@ class Daemon:
             self._recorder = FlightRecorder(config.recorder, folder, opening, Secrets(self._found.values()))
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
-    def _make_feeds(self) -> None:
+    def _make_feeds(self) -> Feeds:
         opened: dict[str, int] = {}
         for incident in self._core.incidents:
             opened[incident.account] = min(incident.opened_ms, opened.get(incident.account, incident.opened_ms))
         self._feeds = Feeds(self._config, self._found, self._inbox, self._tap, opened)
         self._markets, self._accounts = self._feeds.markets, self._feeds.accounts
+        return self._feeds
 
     # ---- tasks ----
 
@@ -314,15 +365,20 @@ class Daemon:
             self._store.keep(Batch(events, saves))
         for effect in effects:
             if isinstance(effect, Watch):
-                self._markets[effect.market].watch(effect.symbols, effect.rates)
+                if effect.market in self._markets:
+                    self._markets[effect.market].watch(effect.symbols, effect.rates)
             elif isinstance(effect, Resync):
-                self._accounts[effect.account].resync()
+                if effect.account in self._accounts:
+                    self._accounts[effect.account].resync()
             elif isinstance(effect, Answered):
                 self._log.log(logging.INFO if effect.is_done else logging.WARNING, "command", answer=effect.text)
             elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
                 self._tell(effect)
         if messages:
             self._broker.wake()
+
+    def _info(self) -> Message:
+        return self._messages.info((account.name, account.venue) for account in self._config.accounts)
 
     def _publish(self, messages: Sequence[Message]) -> None:
         """On its way to the broker, and to whoever reads along here."""
@@ -440,9 +496,10 @@ class Daemon:
         away_s = self._broker_away_s(here)
         if self._webhook is not None:
             self._webhook.broker_away(away_s)
-        for name, account in self._core.accounts.items():
+        for name, feed in self._accounts.items():
+            account = self._core.accounts[name]
             rule = account.stale_rule
-            self._accounts[name].endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
+            feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         if not self._ready and self._is_settled():
             self._ready = True
             gc.freeze()  # what there is now is there to stay: no pass over all of it any more

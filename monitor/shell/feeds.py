@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any
 
 from monitor.config import AccountConfig, Config
 from monitor.config_values import Secret
+from monitor.effects import INSTANCE
 from monitor.pace import Pace
 from monitor.shell.account_feed import AccountFeed
+from monitor.shell.feed import Feed, ended
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
 from monitor.shell.tap import Tap
 
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
 
 class Feeds:
-    """The feeds of a config, by market and by account.
+    """The feeds of a config, by market and by account. They come and go with the accounts.
 
     Args:
         found: The secrets that the config names.
@@ -32,26 +38,55 @@ class Feeds:
     ) -> None:
         self.markets: dict[str, MarketFeed] = {}
         self.accounts: dict[str, AccountFeed] = {}
-        self._timeout_s = config.links.rest_timeout_s
-        self._rests: list[Rest] = []
-        links = config.links
-        budgets: dict[str, Budget] = {}
-        paces: dict[str, Pace] = {}
+        self._links = config.links
+        self._inbox = inbox
+        self._tap = tap
+        self._budgets: dict[str, Budget] = {}
+        self._paces: dict[str, Pace] = {}
+        self._spawn: Spawn | None = None
+        self._tasks: dict[Feed, asyncio.Task[None]] = {}
         for account in config.accounts:
-            # The exchange counts what one address asks of both its futures markets together.
-            host = account.hosts.rest_url if account.environment == "custom" else account.environment
-            budget = budgets.setdefault(host, Budget(links.weight_per_minute))
-            pace = paces.setdefault(host, Pace(links.reconcile_s, links.weight_per_minute / 2))
-            if account.market not in self.markets:
-                rest = self._rest(account, budget)
-                self.markets[account.market] = MarketFeed(account.market, account, rest, inbox, links, tap)
-            rest = self._rest(account, budget, found[account.api_key], found[account.secret])
-            since_ms = (unseen_since_ms or {}).get(account.name)
-            self.accounts[account.name] = AccountFeed(account, rest, inbox, links, since_ms, tap, pace)
+            self.add(account, found, (unseen_since_ms or {}).get(account.name))
+
+    def add(self, account: AccountConfig, found: Mapping[Secret, str], unseen_since_ms: int | None = None) -> None:
+        """Watch one more account."""
+        # The exchange counts what one address asks of both its futures markets together.
+        host = account.hosts.rest_url if account.environment == "custom" else account.environment
+        budget = self._budgets.setdefault(host, Budget(self._links.weight_per_minute))
+        pace = self._paces.setdefault(host, Pace(self._links.reconcile_s, self._links.weight_per_minute / 2))
+        if account.market not in self.markets:
+            rest = Rest(account.hosts, budget, self._links.rest_timeout_s)
+            market = MarketFeed(account.market, account, rest, self._inbox, self._links, self._tap)
+            self.markets[account.market] = market
+            self._begin(market)
+        key, secret = found[account.api_key], found[account.secret]
+        rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret)
+        feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace)
+        self.accounts[account.name] = feed
+        self._begin(feed)
+
+    async def remove(self, names: Collection[str]) -> None:
+        """Watch these accounts no more."""
+        await self._end([self.accounts.pop(name) for name in names])
+
+    async def remove_unused(self) -> None:
+        """Watch no market any more that no account is on."""
+        used = {feed.market for feed in self.accounts.values()}
+        await self._end([self.markets.pop(name) for name in list(self.markets) if name not in used])
 
     @property
-    def all(self) -> tuple[MarketFeed | AccountFeed, ...]:
+    def all(self) -> tuple[Feed, ...]:
         return (*self.markets.values(), *self.accounts.values())
+
+    def run(self, spawn: Spawn) -> None:
+        """Begin them all, and from now on each that is added.
+
+        Args:
+            spawn: Makes a task of a coroutine, under a name.
+        """
+        self._spawn = spawn
+        for feed in self.all:
+            self._begin(feed)
 
     def stop(self) -> None:
         """Begin no further session; said before their tasks are cancelled."""
@@ -59,11 +94,18 @@ class Feeds:
             feed.stop()
 
     async def close(self) -> None:
-        """Close what they ask over."""
-        for rest in self._rests:
-            await rest.close()
+        """End them all, and what they ask over."""
+        self.stop()
+        await self._end(self.all)
 
-    def _rest(self, account: AccountConfig, budget: Budget, key: str = "", secret: str = "") -> Rest:
-        rest = Rest(account.hosts, budget, self._timeout_s, key, secret)
-        self._rests.append(rest)
-        return rest
+    def _begin(self, feed: Feed) -> None:
+        if self._spawn is not None:
+            name = feed.market if feed.link.account == INSTANCE else feed.link.account
+            self._tasks[feed] = self._spawn(feed.run(), f"feed[{name}]")
+
+    async def _end(self, feeds: Collection[Feed]) -> None:
+        for feed in feeds:
+            feed.stop()
+        await ended(*(self._tasks.pop(feed) for feed in feeds if feed in self._tasks))
+        for feed in feeds:
+            await feed.rest.close()

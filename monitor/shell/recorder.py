@@ -23,7 +23,7 @@ from msgspec import Struct, structs
 
 from monitor.config import RecorderConfig
 from monitor.core import Kept
-from monitor.effects import INSTANCE, Effect, Save, Story
+from monitor.effects import INSTANCE, AccountSetup, Effect, Save, Story
 from monitor.errors import DecodeError
 from monitor.events import AccountChanged
 from monitor.recording import Line, Opening, Secrets, Source, encode, encode_opening, read_link_state, requests_by_name
@@ -254,6 +254,15 @@ class FlightRecorder(_Ears):
     def take_rules(self, rules: RuleBook) -> None:
         if self._opening.setup is not None:
             self._opening = structs.replace(self._opening, setup=structs.replace(self._opening.setup, rules=rules))
+
+    def take_accounts(self, accounts: tuple[AccountSetup, ...], secrets: Iterable[str]) -> None:
+        """From now on these are watched, and none of these secrets may get into a file."""
+        if self._opening.setup is not None:
+            self._opening = structs.replace(
+                self._opening, setup=structs.replace(self._opening.setup, accounts=accounts)
+            )
+        for secret in secrets:
+            self.secrets.learn(secret)
 
     def happened(self, effects: Iterable[Effect]) -> None:
         """What the core made of it: rows to know at the beginning of a later window, and incidents to save it for."""

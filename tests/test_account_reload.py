@@ -1,0 +1,212 @@
+"""Accounts that come and go while the others are watched: what the core makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from monitor.discovery import Discovery
+from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Watch
+from monitor.events import ClockOffset, LinkId, LinkReport, LinkState, Tick
+from monitor.messages import Identity, Message, Messages
+from monitor.rules import RuleBook
+from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row, told
+
+MAIN = AccountSetup("main", "binance-usdm", MARKET)
+OTHER = AccountSetup("other", "binance-usdm", MARKET)
+ELSEWHERE = AccountSetup("third", "binance-usdm", "market-y")
+
+
+def two(ratio_price: str = "50000") -> Watched:
+    """Two accounts with a BTC long each; the other's can be near its end."""
+    core = Watched("main", "other")
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.begin("2000", row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000"), account="other")
+    core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"), Tick())
+    core.step(core.mark(ratio_price), Tick())
+    return core
+
+
+def take(core: Watched, *accounts: AccountSetup) -> list[Effect]:
+    core.t += 1
+    return core.keep(core.core.take_accounts(accounts, core.now))
+
+
+def emptied(messages: list[Message]) -> set[str]:
+    return {m.topic.removeprefix("marginwatch/") for m in messages if m.retain and not m.payload}
+
+
+def test_an_account_that_is_gone_leaves_nothing_behind() -> None:
+    """What stays retained would be believed for ever; and a story without an end would page for ever."""
+    core = two("48300")
+    opened = {i.key for i in core.core.incidents if i.account == "other"}
+
+    effects = take(core, MAIN)
+    after = core.step(core.mark("48250"), Tick(), after=60)
+
+    assert opened
+    ended = [s for s in told(effects) if s.change.kind == "resolved"]
+    assert {s.change.incident.key for s in ended} == opened
+    assert {s.change.resolution for s in ended} == {"rule_changed"}
+    assert {s.title for s in ended} == {"other: not watched any more"}
+    gone = emptied(core.sent(effects))
+    assert {"other/summary", "other/health", "other/pool/cross-usdt"} <= gone
+    assert {"other/position/btcusdt", "other/position/ethusdt"} <= gone
+    assert {f"other/incident/{key.rule}/{key.subject}" for key in opened} <= gone
+    assert not [m for m in core.sent(after) if "/other/" in m.topic]
+    assert not [key for key in core.saved if key[1].startswith("other/")]
+    assert "other" not in core.core.accounts
+    assert not [link for link in core.core.links.all if link.account == "other"]
+
+
+def test_its_events_say_so_in_words_that_are_true() -> None:
+    """Nobody saw it recover."""
+    core = two("48300")
+    ended = of_rule([s for s in told(take(core, MAIN)) if s.change.kind == "resolved"], "margin_ratio")
+    body: dict[str, Any] = msgspec.json.decode(core.messages.of(ended[0])[0].payload)
+
+    assert (body["event"], body["account"], body["resolution"]) == ("resolved", "other", "rule_changed")
+    assert "recovered" not in body["text"]
+    assert body["text"].startswith("other: not watched any more: it was taken out of the config.")
+
+
+def test_the_others_notice_nothing() -> None:
+    """Their incidents stay open under their names, and the marks of their symbols go on."""
+    core = two("20100")
+    before = [i.incident_id for i in core.core.incidents if i.account == "main"]
+
+    effects = take(core, MAIN)
+
+    assert before
+    assert [i.incident_id for i in core.core.incidents if i.account == "main"] == before
+    assert not [s for s in told(effects) if s.change.incident.account == "main"]
+    assert [e.symbols for e in effects if isinstance(e, Watch)] == [frozenset({"BTCUSDT"})]
+    assert {s.change.incident.account for s in core.price("20050")} <= {"main"}
+
+
+def test_what_a_gone_account_still_has_to_say_is_not_heard() -> None:
+    """Frames, answers and reports may be under way when its account goes."""
+    core = two()
+    echoes = [
+        core.changed("FUNDING_FEE", "1", account="other"),
+        *core.truth("1", row("BTCUSDT", "9", "50000"), account="other"),
+        LinkReport(LinkId("other", "private"), LinkState.DOWN),
+    ]
+    take(core, MAIN)
+
+    effects = core.step(*echoes, Tick()) + core.step(Tick(), after=300)
+
+    assert not [m for m in core.sent(effects) if "/other/" in m.topic]
+    assert not [link for link in core.core.links.all if link.account == "other"]
+
+
+def test_a_new_account_is_watched_from_then_on() -> None:
+    """Awaited like all from the start: one that never reports is told of."""
+    core = Watched("main")
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    take(core, MAIN, OTHER)
+    core.names = ("main", "other")
+
+    core.begin("2000", row("ETHUSDT", "1", "3000"), account="other")
+    core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"), Tick())
+
+    assert "marginwatch/other/pool/cross-usdt" in {m.topic for m in core.sent() if m.payload}
+    assert [e.symbols for e in core.effects if isinstance(e, Watch)][-1] == frozenset({"BTCUSDT", "ETHUSDT"})
+
+
+def test_a_new_account_that_never_speaks_is_told_of() -> None:
+    core = Watched("main")
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    take(core, MAIN, OTHER)
+
+    stories = [s for _ in range(70) for s in core.price("50000")]
+
+    assert ("opened", "warning") in kinds(of_rule(stories, "data_stale"))
+    assert {s.change.incident.account for s in of_rule(stories, "data_stale")} == {"other"}
+
+
+def test_another_label_is_taken_without_a_word() -> None:
+    """Rules that match on it hold from now on; nothing restarts."""
+    core = two("48300")
+    before = sorted(i.incident_id for i in core.core.incidents)
+
+    effects = take(core, MAIN, AccountSetup("other", "binance-usdm", MARKET, {"desk": "momentum"}))
+
+    assert effects == []
+    assert sorted(i.incident_id for i in core.core.incidents) == before
+    [body] = [
+        msgspec.json.decode(m.payload)
+        for s in of_rule(core.price("48205"), "margin_ratio")
+        for m in core.messages.of(s)
+        if m.event_id is not None and s.account.name == "other"
+    ]
+    assert body["labels"] == {"desk": "momentum"}
+
+
+def test_a_market_goes_with_its_last_account_and_so_do_its_incidents() -> None:
+    """Nobody would ever end them."""
+    core = Watched("main")
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    take(core, MAIN, ELSEWHERE)
+    core.step(ClockOffset("market-y", 3000), Tick())
+    opened = [i.key for i in core.core.incidents if i.account == "_instance"]
+
+    effects = take(core, MAIN)
+    core.step(ClockOffset("market-y", 3000), core.mark("50000"), Tick())
+
+    assert [key.rule for key in opened] == ["clock_offset"]
+    assert ("resolved", "critical") in kinds(of_rule(told(effects), "clock_offset"))
+    assert [i.key for i in core.core.incidents] == []
+    assert set(core.core.links.all) == {MAIN.market_link, MAIN.private_link, MAIN.rest_link}
+
+
+def test_an_account_that_trades_elsewhere_now_is_another_one() -> None:
+    """Positions of the one market are none of the other's."""
+    core = two()
+    moved = AccountSetup("other", "binance-usdm", "market-y")
+
+    effects = take(core, MAIN, moved)
+
+    assert AccountGone("other") in effects
+    assert [e.pool for e in effects if isinstance(e, PoolGone)] == ["cross-usdt"]
+    assert len([e for e in effects if isinstance(e, PositionGone)]) == 2
+    assert core.core.accounts["other"].setup == moved
+    assert not core.core.accounts["other"].known
+
+
+def test_home_assistant_is_told_of_those_that_come_and_go() -> None:
+    """Entities of an account that is gone would stay unavailable for ever."""
+    identity = Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS)
+    discovery = Discovery(identity, Messages(identity, RuleBook()), (MAIN, OTHER), RuleBook())
+    before = {m.topic for m in discovery.standing() if "_other/" in m.topic}
+
+    gone = discovery.take_accounts((MAIN,))
+    back = discovery.take_accounts((MAIN, OTHER))
+
+    assert before
+    assert {m.topic for m in gone if not m.payload} == before
+    assert {m.topic for m in back if m.payload} == before
+
+
+def test_an_account_may_go_while_a_tick_is_under_way() -> None:
+    """What time brings is done in slices where there are many accounts; between two of them a config may be taken."""
+    names = [f"a{n}" for n in range(6)]
+    core = Watched(*names)
+    for name in names:
+        core.begin("20000", row("BTCUSDT", "1", "50000"), account=name)
+    core.price("50000")
+    core.core._slice = 1
+    core.step(core.mark("50000"), Tick())
+    assert core.core.is_ticking
+    setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in names[::2])
+
+    take(core, *setups)
+    effects = [effect for _ in range(50) for effect in core.step(after=0)]
+
+    assert not core.core.is_behind
+    said = {m.topic.split("/")[1] for m in core.sent(effects) if m.payload}
+    assert said <= {*names[::2], "_instance"}
