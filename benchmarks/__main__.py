@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks [--quick] [--json]`."""
+"""Command line: `python -m benchmarks [--quick] [--only NAME …] [--json FILE] [--gates]`."""
 
 from __future__ import annotations
 
@@ -6,72 +6,44 @@ import argparse
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import FULL, QUICK, Disagreement, about, measure
+from benchmarks import decisions, gates
+from benchmarks.harness import about
 
-_HEAD = f"{'':17}{'':10}{'ours':>26}{'baseline':>26}{'ratio':>8}{'mean':>8}"
+GROUPS = {"decisions": decisions.measure}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="From a frame on the wire to a decision: marginwatch beside the usual script, on the same frames.",
+        description="What a mark price costs, from the wire to a subscriber, beside other ways to do it.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, under 30 s; the figures are rough")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, under half a minute; the figures are rough")
+    parser.add_argument(
+        "--only", nargs="+", choices=GROUPS, metavar="NAME", default=list(GROUPS), help=", ".join(GROUPS)
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument("--gates", action="store_true", help="exit with 1 where a ratio is worse than it may ever be")
     arguments = parser.parse_args()
-    result: dict[str, Any] = {**about(), "quick": arguments.quick, "cases": []}
-    if not arguments.json:
-        print(_heading(result), flush=True)
-    try:
-        for case in QUICK if arguments.quick else FULL:
-            measured = asyncio.run(measure(case))
-            result["cases"].append(measured)
-            if not arguments.json:
-                print(_rows(measured), flush=True)
-    except Disagreement as exc:
-        print(f"the variants disagree: {exc}", file=sys.stderr)
-        return 1
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-    return 0
-
-
-def _heading(result: dict[str, Any]) -> str:
+    result: dict[str, Any] = {**about(), "quick": arguments.quick}
     machine, versions = result["machine"], result["versions"]
-    return "\n".join(
-        (
-            f"{result['at']}, {machine['cpu']} × {machine['cores']}, {machine['system']}, load {machine['load']}",
-            ", ".join(f"{name} {number}" for name, number in versions.items()),
-            "Microseconds: median of the rounds (smallest – largest). ratio: ours ÷ baseline, below 1 we are faster;",
-            "of the median frame and, in the last column, of the mean frame.",
-            "",
-            _HEAD,
-        )
-    )
-
-
-def _rows(case: dict[str, Any]) -> str:
-    name = f"{case['accounts']} × {case['positions']} {case['shape']}"
-    rows: list[str] = []
-    for title, key, mean in (
-        ("decision", "decision_us", "decision_mean_us"),
-        ("recompute", "recompute_us", "recompute_mean_us"),
-    ):
-        cells = "".join(f"{_cell(case[variant][key]):>26}" for variant in ("ours", "baseline"))
-        ratios = f"{case['ratio'][key]:>8.2f}{case['ratio'][mean]:>8.2f}"
-        rows.append(f"{name if not rows else '':17}{title:10}{cells}{ratios}")
-    rows.append(f"{'':17}{'tick':10}{_cell(case['tick_us']):>26}")
-    rows.append(
-        f"{'':17}{case['frame_bytes']} bytes a frame, {case['held_symbols']} symbols held, {case['rounds']} rounds of "
-        f"{case['frames']} frames; {case['crossings']} level crossings, the same in both; {case['told']} told\n"
-    )
-    return "\n".join(rows)
-
-
-def _cell(spread: dict[str, float]) -> str:
-    return f"{spread['median']:,.0f} ({spread['min']:,.0f} – {spread['max']:,.0f})"
+    print(f"{result['at']}, commit {result['commit']}, {machine['cpu']} × {machine['cores']}, {machine['system']}")
+    print(f"load {machine['load']};", ", ".join(f"{name} {number or 'missing'}" for name, number in versions.items()))
+    for name in arguments.only:
+        print(f"\n== {name}", flush=True)
+        try:
+            result[name] = asyncio.run(GROUPS[name](arguments.quick, lambda text: print(text, flush=True)))
+        except decisions.Disagreement as exc:
+            print(f"the variants disagree: {exc}", file=sys.stderr)
+            return 1
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    missed = gates.missed(result) if arguments.gates else []
+    for line in missed:
+        print(f"gate missed: {line}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

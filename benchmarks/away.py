@@ -56,7 +56,7 @@ def _event(n: int) -> Message:
 
 
 def main(quick: bool) -> None:
-    given = scene.make(1, 5)
+    given = scene.make(1, 5, near=1)
     here, away = Path(given, 0), Path(given, WAITING)
     took: dict[str, list[float]] = {"here": [], "away": []}
     for n, raw in enumerate(islice(scene.frames(given, "symbol"), 200 if quick else 2000)):

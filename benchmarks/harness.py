@@ -1,7 +1,7 @@
-"""Two variants side by side: each in its own process, fed by one loopback websocket server, round for round in turn.
+"""Variants side by side: each in a process of its own, fed over websockets with TLS, round for round in turn.
 
 A frame is sent when the one before it has been decided, so that every frame finds its receiver asleep, as a mark price
-does that comes once a second. Both variants get the same bytes.
+does that comes once a second. All variants get the same marks.
 """
 
 from __future__ import annotations
@@ -10,203 +10,141 @@ import asyncio
 import json
 import os
 import platform
+import ssl
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
-from itertools import islice
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
-from benchmarks import scene
-
-VARIANTS = {"ours": "benchmarks.ours", "baseline": "benchmarks.usual"}
-_TICK = '{"e":"tick"}'
-_REPORT = '{"e":"report"}'
-_PATIENCE_S = 60.0
+ROOT = Path(__file__).parent.parent
+_PATIENCE_S = 300.0
 
 
-class Case(NamedTuple):
-    """One thing to measure.
+class Round(NamedTuple):
+    """Microseconds of each frame: from just before it was sent until it was decided, and of that, of CPU."""
 
-    Args:
-        rounds: How often each variant has its turn.
-        frames: How many frames a turn has.
-    """
-
-    accounts: int
-    positions: int
-    shape: scene.Shape
-    rounds: int
-    frames: int
+    wall: list[float]
+    cpu: list[float]
 
 
-FULL = (
-    Case(1, 5, "symbol", 9, 300),
-    Case(1, 5, "array", 9, 60),
-    Case(100, 20, "symbol", 9, 150),
-    Case(100, 20, "array", 9, 8),
-)
-QUICK = (
-    Case(1, 5, "symbol", 3, 60),
-    Case(1, 5, "array", 3, 15),
-    Case(100, 20, "symbol", 3, 40),
-    Case(100, 20, "array", 3, 4),
-)
-
-
-class Disagreement(Exception):
-    """The variants have seen the same frames and come to different decisions."""
-
-
-class _Round(NamedTuple):
-    """Microseconds from a frame on its way (or, of `recompute`, from its content read) to the decision."""
-
-    decision: list[float]
-    recompute: list[float]
-
-
-class _Worker:
+class Worker:
     """A variant that runs and waits for frames."""
 
-    def __init__(self, socket: ServerConnection) -> None:
+    def __init__(self, variant: str, process: asyncio.subprocess.Process, socket: ServerConnection) -> None:
+        self.variant = variant
+        self.rounds: list[Round] = []
+        self._process = process
         self._socket = socket
-        self.rounds: list[_Round] = []
 
-    async def ask(self, frame: bytes | str) -> str:
-        async with asyncio.timeout(_PATIENCE_S):
-            await self._socket.send(frame, text=True)
-            return str(await self._socket.recv())
-
-    async def run(self, frames: list[bytes]) -> None:
+    async def run(self, frames: Sequence[bytes]) -> None:
         """One turn."""
-        done = _Round([], [])
+        done = Round([], [])
         for frame in frames:
             sent = time.monotonic_ns()
-            ready, through = map(int, (await self.ask(frame)).split())
-            done.decision.append((through - sent) / 1000)
-            done.recompute.append((through - ready) / 1000)
+            await self._socket.send(frame, text=True)
+            through, cpu = map(int, (await self._line()).split())
+            done.wall.append((through - sent) / 1000)
+            done.cpu.append(cpu / 1000)
         self.rounds.append(done)
 
+    async def ask(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n".encode())
+        return json.loads(await self._line())
 
-async def measure(case: Case) -> dict[str, Any]:
-    """Run one case.
-
-    Raises:
-        Disagreement: The level crossings are not the same.
-    """
-    given = scene.make(case.accounts, case.positions)
-    stream = scene.frames(given, case.shape)
-    warm_up = list(islice(stream, max(2, case.frames // 5)))
-    turns = [list(islice(stream, case.frames)) for _ in range(case.rounds)]
-    ticks: list[float] = []
-    async with _workers(case) as workers:
-        for worker in workers.values():
-            await worker.run(warm_up)
-            worker.rounds.clear()
-        for frames in turns:
-            for worker in workers.values():
-                await worker.run(frames)
-            began, ended = map(int, (await workers["ours"].ask(_TICK)).split())
-            ticks.append((ended - began) / 1000)
-        reports = {name: json.loads(await worker.ask(_REPORT)) for name, worker in workers.items()}
-    crossings = _agreed(reports)
-    figures = {name: _figures(worker.rounds) for name, worker in workers.items()}
-    return {
-        **case._asdict(),
-        "held_symbols": len(given.held),
-        "frame_bytes": round(median(len(frame) for frame in turns[0])),
-        "crossings": len(crossings),
-        "told": reports["ours"]["told"],
-        "agree": True,
-        **figures,
-        "ratio": {
-            name: round(figures["ours"][name]["median"] / figures["baseline"][name]["median"], 3)
-            for name in figures["ours"]
-        },
-        "tick_us": _spread(ticks),
-    }
-
-
-def _agreed(reports: dict[str, Any]) -> list[Any]:
-    """The level crossings that both variants have seen, each with its frame and account."""
-    ours, baseline = (sorted(map(tuple, reports[name]["crossings"])) for name in VARIANTS)
-    if ours != baseline:
-        odd = sorted(set(ours) ^ set(baseline))
-        raise Disagreement(f"{len(ours)} crossings here, {len(baseline)} there; the first that differs: {odd[:1]}")
-    if reports["ours"]["faults"]:
-        raise Disagreement(f"incidents do not fit the levels: {reports['ours']['faults']}")
-    return ours
-
-
-def _figures(rounds: list[_Round]) -> dict[str, dict[str, float]]:
-    """Of each round the median and the mean frame; of these, over all rounds, median, smallest and largest."""
-    return {
-        "decision_us": _spread([median(r.decision) for r in rounds]),
-        "decision_mean_us": _spread([fmean(r.decision) for r in rounds]),
-        "recompute_us": _spread([median(r.recompute) for r in rounds]),
-        "recompute_mean_us": _spread([fmean(r.recompute) for r in rounds]),
-    }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": round(median(values), 1), "min": round(min(values), 1), "max": round(max(values), 1)}
+    async def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(_PATIENCE_S):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.variant} has ended")
+        return line
 
 
 @asynccontextmanager
-async def _workers(case: Case) -> AsyncIterator[dict[str, _Worker]]:
-    """Each variant in a process of its own, connected."""
-    arrived: asyncio.Queue[ServerConnection] = asyncio.Queue()
+async def workers(variants: Sequence[str], *given: object) -> AsyncIterator[list[Worker]]:
+    """Each variant in a process of its own, connected to a port of its own."""
+    async with AsyncExitStack() as open_ones:
+        folder = open_ones.enter_context(TemporaryDirectory())
+        certificate = Path(folder) / "certificate.pem"
+        secured = _secured(certificate)
+        processes: list[asyncio.subprocess.Process] = []
 
-    async def handler(socket: ServerConnection) -> None:
-        arrived.put_nowait(socket)
-        await socket.wait_closed()
+        async def begin(variant: str) -> Worker:
+            arrived: asyncio.Queue[ServerConnection] = asyncio.Queue()
 
-    processes: list[asyncio.subprocess.Process] = []
-    try:
-        async with serve(handler, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=1) as server:
-            port = server.sockets[0].getsockname()[1]
-            workers = {}
-            try:
-                for name, module in VARIANTS.items():
-                    processes.append(await _start(module, f"ws://127.0.0.1:{port}", case))
-                    workers[name] = _Worker(await _first(arrived, processes[-1]))
-                yield workers
-            finally:
-                for process in processes:
-                    if process.returncode is None:
-                        process.kill()
-    finally:
-        for process in processes:
-            await process.wait()
+            async def handler(socket: ServerConnection) -> None:
+                arrived.put_nowait(socket)
+                with suppress(ConnectionClosed):
+                    async for _ in socket:
+                        pass  # subscriptions: all frames come anyway
+
+            options: dict[str, Any] = {"compression": None, "ping_interval": None, "close_timeout": 1}
+            server = await open_ones.enter_async_context(serve(handler, "127.0.0.1", 0, ssl=secured, **options))
+            url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.worker", variant, url, *map(str, given)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=2**28,
+                cwd=ROOT,
+                env={**os.environ, "NO_PROXY": "127.0.0.1", "SSL_CERT_FILE": str(certificate)},
+            )
+            processes.append(process)
+            getter, ended = asyncio.ensure_future(arrived.get()), asyncio.ensure_future(process.wait())
+            await asyncio.wait([getter, ended], timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if not getter.done():
+                getter.cancel()
+                raise RuntimeError(f"{variant} did not connect")
+            return Worker(variant, process, getter.result())
+
+        try:
+            yield await asyncio.gather(*map(begin, variants))
+        finally:
+            for process in processes:
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
 
 
-async def _start(module: str, url: str, case: Case) -> asyncio.subprocess.Process:
-    given = (str(case.accounts), str(case.positions), case.shape)
-    root = Path(__file__).parent.parent
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, url, *given, cwd=root, env={**os.environ, "NO_PROXY": "127.0.0.1"}
-    )
+def _secured(certificate: Path) -> ssl.SSLContext:
+    """TLS with a certificate that lasts for a day."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
+    files = ["-keyout", str(certificate), "-out", f"{certificate}.crt"]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    with certificate.open("a") as both:
+        both.write(Path(f"{certificate}.crt").read_text())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
 
 
-async def _first(arrived: asyncio.Queue[ServerConnection], process: asyncio.subprocess.Process) -> ServerConnection:
-    """The connection of a process that has just been started.
+def figures(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Median and 99th percentile of all values; of each round its median."""
+    values = sorted(value for one in rounds for value in one)
+    return {
+        "p50": round(median(values), 1),
+        "p99": round(values[min(len(values) - 1, int(len(values) * 0.99))], 1),
+        "rounds": [round(median(one), 1) for one in rounds],
+    }
 
-    Raises:
-        RuntimeError: It ended, or was not there in time.
-    """
-    getter, ended = asyncio.ensure_future(arrived.get()), asyncio.ensure_future(process.wait())
-    await asyncio.wait([getter, ended], timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-    ended.cancel()
-    if not getter.done():
-        getter.cancel()
-        raise RuntimeError("a variant did not connect")
-    return getter.result()
+
+def ratio(of: dict[str, Any], to: dict[str, Any]) -> float:
+    """Median of the ratios round by round, so that what slows the machine for a while slows both."""
+    ratios: list[float] = [a / b for a, b in zip(of["rounds"], to["rounds"], strict=True)]
+    return round(median(ratios), 3)
 
 
 def about() -> dict[str, Any]:
@@ -219,17 +157,31 @@ def about() -> dict[str, Any]:
         ),
         platform.processor() or "unknown",
     )
-    names = ("marginwatch", "msgspec", "websockets", "python-binance")
+    names = ("marginwatch", "msgspec", "websockets", "numpy", "python-binance", "ccxt", "aiomqtt")
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
         "machine": {
             "cpu": cpu,
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "load": round(os.getloadavg()[0], 2),
         },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in names}},
     }
+
+
+def version_of(name: str) -> str | None:
+    """Of an installed package; None: it is not."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,17 +1,18 @@
-"""The path of a price through marginwatch: socket, `decode_market`, inbox, `Core.step` with the default rules."""
+"""The path of a price through marginwatch: socket, market feed, inbox, `Core.step` with the default rules."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import gc
 import sys
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-
-from benchmarks import scene
+from benchmarks import scene, worker
+from monitor.config import AccountConfig, LinksConfig
+from monitor.config_values import Secret
 from monitor.core import Core, Setup
 from monitor.effects import INSTANCE, AccountSetup, Effect, Story
 from monitor.events import (
@@ -30,14 +31,14 @@ from monitor.events import (
     Side,
     Tick,
 )
-from monitor.incidents import IncidentKey
-from monitor.rules import MarginRatioRule, Severity
+from monitor.rules import Severity
+from monitor.shell import logs
 from monitor.shell.inbox import Inbox
-from monitor.venues import VENUES
+from monitor.shell.market_feed import MarketFeed
+from monitor.shell.rest import Budget, Rest
+from monitor.venues import Hosts
 
 MARKET = "binance-usdm"
-POOL = "cross-usdt"
-TICK = b'{"e":"tick"}'
 
 
 def watching(given: scene.Scene) -> Core:
@@ -58,10 +59,16 @@ def watching(given: scene.Scene) -> Core:
             BalancesRead(account.name, (balance,), scene.START_MS),
             PositionsRead(account.name, tuple((row, None) for row in rows), scene.START_MS),
         ]
-    core.step(events, _at(scene.START_MS))
-    while core.is_behind:
-        core.step([], _at(scene.START_MS))
+    _settled(core, events, _at(scene.START_MS))
     return core
+
+
+def _settled(core: Core, events: Sequence[Event], at: Now) -> list[Effect]:
+    """A step, and those that follow it while the core has more to look at."""
+    effects = core.step(events, at)
+    while core.is_behind:
+        effects += core.step([], at)
+    return effects
 
 
 def _row(holding: scene.Holding) -> tuple[str, Side, Decimal, Decimal]:
@@ -74,99 +81,71 @@ def _at(at_ms: int) -> Now:
 
 
 class Watch:
-    """The core, and beside it, outside of what is timed, a note of each level that a ratio has crossed."""
+    """The core, and beside it, outside of what is timed, a note of how severe each account's open incident is."""
 
     def __init__(self, given: scene.Scene) -> None:
         self.core = watching(given)
         self.frames = 0
-        self.told = 0
-        self.crossings: list[tuple[int, str, int]] = []
-        self.faults: list[str] = []
-        self._levels = dict.fromkeys(self.core.accounts, 0)
-        self._note([])
+        self.severities: list[tuple[int, str, int]] = []
+        self._open: dict[str, Severity] = {}
+        self._told = 0
+        self._at = _at(scene.START_MS)
+        self.note([])
 
-    def step(self, events: Sequence[Event]) -> int:
-        """One step. Returns when it was through."""
-        marks = [event for event in events[-1:] if isinstance(event, MarkPrice)]
-        effects = self.core.step(events, _at(marks[0].at_ms))
-        while self.core.is_behind:
-            effects += self.core.step([], _at(marks[0].at_ms))
-        through = time.monotonic_ns()
+    def step(self, events: Sequence[Event]) -> list[Effect]:
+        """All that follows from the marks of one frame."""
+        self._at = _at(max(event.at_ms for event in events if isinstance(event, MarkPrice)))
+        return _settled(self.core, events, self._at)
+
+    def tick(self) -> dict[str, float]:
+        """What the daemon does once a second: judge by time, and publish what has changed. Microseconds."""
+        wall, cpu = time.monotonic_ns(), time.process_time_ns()
+        _settled(self.core, [Tick()], self._at)
+        return {"us": (time.monotonic_ns() - wall) / 1000, "cpu_us": (time.process_time_ns() - cpu) / 1000}
+
+    def note(self, effects: Sequence[Effect]) -> None:
+        """Write down whose incident has changed with this frame."""
+        self._told += sum(isinstance(effect, Story) for effect in effects)
+        found = {i.account: i.severity for i in self.core.incidents if i.rule == "margin_ratio"}
+        for name in self._open.keys() | found.keys():
+            severity = found.get(name, Severity.OK)
+            if severity is not self._open.get(name, Severity.OK):
+                self.severities.append((self.frames, name, severity - Severity.INFO))
+        self._open = found
         self.frames += 1
-        self._note(effects)
-        return through
 
-    def tick(self) -> tuple[int, int]:
-        """What the daemon does once a second: publish what has changed. Returns when it began and when it ended."""
-        latest = max(mark.at_ms for mark in self.core.markets[MARKET].marks.values())
-        began = time.monotonic_ns()
-        self.core.step([Tick()], _at(latest))
-        return began, time.monotonic_ns()
-
-    def _note(self, effects: Sequence[Effect]) -> None:
-        stories = [e for e in effects if isinstance(e, Story)]
-        self.told += len(stories)
-        for name, account in self.core.accounts.items():
-            risk = account.risks[POOL]
-            rule = account.rule("margin_ratio", risk.pool)
-            assert isinstance(rule, MarginRatioRule)
-            level = sum(step.fires(risk.margin_ratio) for step in rule.steps)
-            if level != self._levels[name]:
-                self._levels[name] = level
-                self.crossings.append((self.frames, name, level))
-            self._check(name, level)
-        for story in stories:
-            incident = story.change.incident
-            if incident.rule == "margin_ratio" and story.change.kind in ("opened", "worsened"):
-                deserved = _severity(self._levels[incident.account])
-                raised = deserved is Severity.WARNING and incident.severity is Severity.CRITICAL  # close to liquidation
-                if incident.severity is not deserved and not raised:
-                    self.faults.append(f"{incident.account} told {incident.severity.word}, is {deserved.word}")
-
-    def _check(self, name: str, level: int) -> None:
-        """What is open must be at least as severe as the level, which is what the rule promises."""
-        incident = self.core.incidents.open.get(IncidentKey(name, "margin_ratio", POOL))
-        severity = Severity.OK if incident is None else incident.severity
-        if severity < _severity(level):
-            self.faults.append(f"{name} at {_severity(level).word}, incident {severity.word}")
+    def report(self) -> dict[str, Any]:
+        return {"severities": self.severities, "told": self._told}
 
 
-def _severity(level: int) -> Severity:
-    return Severity(Severity.INFO + level) if level else Severity.OK
-
-
-async def main(url: str, accounts: int, positions: int, shape: str) -> None:
-    venue = VENUES[MARKET]
-    given = scene.make(accounts, positions)
-    held = frozenset(given.held)
+async def run(url: str, given: scene.Scene) -> None:
+    logs.setup(level="warning", stream=sys.stderr)
+    desk = worker.Desk()
     watch = Watch(given)
     inbox = Inbox()
-    ready = 0
+    feed = market_feed(url, inbox)
+    feed.watch(given.held)
+    gc.freeze()  # as the daemon does once it is ready
 
-    async def read(socket: ClientConnection) -> None:
-        nonlocal ready
+    async def pump() -> None:
         while True:
-            async with asyncio.timeout(60):
-                raw = await socket.recv(decode=False)
-                events = venue.decode_market(raw, MARKET, held)
-            ready = time.monotonic_ns()
-            if events:
-                inbox.put(events)
-            elif raw == TICK:
-                await socket.send("{} {}".format(*watch.tick()))
-            else:
-                answer = {"crossings": watch.crossings, "told": watch.told, "faults": watch.faults[:20]}
-                await socket.send(json.dumps(answer))
+            events = await inbox.take()
+            if not inbox.marks:
+                continue  # how the link fares
+            effects = watch.step(events)
+            desk.decided()
+            watch.note(effects)
+            desk.answer()
 
-    async def pump(socket: ClientConnection) -> None:
-        while True:
-            through = watch.step(await inbox.take())
-            await socket.send(f"{ready} {through}")
-
-    async with connect(f"{url}/{shape}", max_size=16 * 2**20) as socket, asyncio.TaskGroup() as tasks:
-        tasks.create_task(pump(socket), name="pump")
-        tasks.create_task(read(socket), name="read")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(desk.serve({"report": watch.report, "tick": watch.tick}))
+        tasks.create_task(feed.keep())
+        tasks.create_task(pump())
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+def market_feed(url: str, inbox: Inbox) -> MarketFeed:
+    """The daemon's own link to the market, with patience for whoever has the turn before us."""
+    hosts = Hosts("", url, "", "")
+    links = LinksConfig(compression=False, first_frame_s=3600, ping_interval_s=3600)
+    account = AccountConfig("", MARKET, Secret("env", ""), Secret("env", ""), "custom", hosts)
+    return MarketFeed(MARKET, account, Rest(hosts, Budget(0), 1), inbox, links)

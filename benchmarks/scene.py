@@ -11,6 +11,8 @@ Shape = Literal["symbol", "array"]
 """One frame per held symbol, or one frame with every symbol of the market."""
 
 SYMBOLS = tuple(f"COIN{i:03}USDT" for i in range(600))
+LEVELS = tuple(map(Decimal, ("0.5", "0.8", "0.9", "1")))
+"""Of the margin ratio, as in the default rules."""
 START_MS = 1_795_248_000_000
 _FUNDING_MS = START_MS + 28_800_000
 _TIERS = (
@@ -23,8 +25,6 @@ _TIERS = (
     ("40000000", "0.15"),
     ("80000000", "0.25"),
 )
-_SAFE = 0.7
-"""So many accounts are far from the first level; the others are near one."""
 
 
 class Tier(NamedTuple):
@@ -65,8 +65,12 @@ class Scene(NamedTuple):
         return tuple(sorted({h.symbol for account in self.accounts for h in account.holdings}))
 
 
-def make(accounts: int, positions: int) -> Scene:
-    """A market of 600 symbols, and accounts that hold some of them: a few symbols are held by many."""
+def make(accounts: int, positions: int, near: float) -> Scene:
+    """A market of 600 symbols, and accounts that hold some of them: a few symbols are held by many.
+
+    Args:
+        near: So large a part of the accounts is near a level; the others are far from the first one.
+    """
     chance = random.Random(accounts * 1000 + positions)
     prices = {s: Decimal(str(round(10 ** chance.uniform(-1, 4), 4))) for s in SYMBOLS}
     tiers = _tiers()
@@ -79,9 +83,9 @@ def make(accounts: int, positions: int) -> Scene:
         holdings = tuple(_holding(s, prices[s], chance) for s in sorted(symbols))
         pnl = sum((h.quantity * (prices[h.symbol] - h.entry_price) for h in holdings), Decimal(0))
         margin = sum((_margin(abs(h.quantity) * prices[h.symbol], tiers) for h in holdings), Decimal(0))
-        ratio = chance.uniform(0.05, 0.35) if chance.random() < _SAFE and accounts > 1 else chance.uniform(0.45, 0.97)
+        ratio = chance.uniform(0.45, 0.97) if chance.random() < near else chance.uniform(0.05, 0.35)
         wallet = (margin / Decimal(str(round(ratio, 3))) - pnl).quantize(Decimal("0.00000001"))
-        made.append(Account(f"account-{i:03}", wallet, holdings))
+        made.append(Account(f"account-{i:05}", wallet, holdings))
     return Scene(tiers, prices, tuple(made))
 
 

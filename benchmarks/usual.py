@@ -7,17 +7,12 @@ hysteresis, no message.
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-import time
 from decimal import Decimal
 from typing import Any
 
 from binance import AsyncClient, BinanceSocketManager
 
-from benchmarks import scene
-
-LEVELS = (Decimal("0.5"), Decimal("0.8"), Decimal("0.9"), Decimal("1"))
+from benchmarks import scene, worker
 
 
 class Script:
@@ -48,7 +43,7 @@ class Script:
                 margin += self.maintenance_margin(abs(holding.quantity) * mark)
             balance = account.wallet_balance + pnl
             ratio = margin / balance if balance > 0 else Decimal(10)
-            level = sum(ratio >= at for at in LEVELS)
+            level = sum(ratio >= at for at in scene.LEVELS)
             if level != self.levels[account.name]:
                 self.levels[account.name] = level
                 self.crossings.append((self.frames, account.name, level))
@@ -60,27 +55,14 @@ class Script:
         return Decimal(0)
 
 
-async def main(url: str, accounts: int, positions: int, shape: str) -> None:
-    given = scene.make(accounts, positions)
+async def run(url: str, given: scene.Scene) -> None:
+    desk = worker.Desk()
     script = Script(given)
-    client = AsyncClient()
-    manager = BinanceSocketManager(client)
+    manager = BinanceSocketManager(AsyncClient())
     manager.FSTREAM_URL = f"{url}/"
-    if shape == "array":
-        socket = manager.all_mark_price_socket()
-    else:
-        streams = [f"{s.lower()}@markPrice@1s" for s in given.held]
-        socket = manager.futures_multiplex_socket(streams[:100])  # a request line has its limit; all marks come anyway
-    async with socket as stream:
+    async with manager.all_mark_price_socket() as stream, asyncio.TaskGroup() as tasks:
+        tasks.create_task(desk.serve({"report": lambda: {"crossings": script.crossings}}))
         while True:
-            message = await stream.recv()
-            ready = time.monotonic_ns()
-            if "data" not in message:
-                await stream.ws.send(json.dumps({"crossings": script.crossings}))
-                continue
-            script.on_message(message)
-            await stream.ws.send(f"{ready} {time.monotonic_ns()}")
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+            script.on_message(await stream.recv())
+            desk.decided()
+            desk.answer()

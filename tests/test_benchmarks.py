@@ -1,4 +1,4 @@
-"""The benchmark runs, and both of its variants come to the same decisions. How fast they are is no test's business."""
+"""The benchmarks run, and all variants come to the same decisions. How fast they are is no test's business."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import scene
+from benchmarks import decisions, scene
+from benchmarks.limit import Kernel
 from benchmarks.ours import Watch
 from benchmarks.usual import Script
 from monitor.venues import VENUES
@@ -20,10 +21,11 @@ _ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def quick() -> Any:
-    """What `python -m benchmarks --quick --json` prints."""
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What `python -m benchmarks --quick --only decisions` writes."""
+    path = tmp_path_factory.mktemp("benchmarks") / "result.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--json"],
+        [sys.executable, "-m", "benchmarks", "--quick", "--only", "decisions", "--json", str(path)],
         cwd=_ROOT,
         capture_output=True,
         text=True,
@@ -31,44 +33,55 @@ def quick() -> Any:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(path.read_text("utf-8"))
 
 
-def test_every_case_has_its_ratio_and_says_where_it_was_measured(quick: Any) -> None:
+def test_every_case_has_its_ratios_and_says_where_it_was_measured(quick: Any) -> None:
     """A figure without its machine, its versions and its counterpart says nothing."""
     assert quick["machine"]["cpu"]
     assert quick["versions"].keys() >= {"python", "msgspec", "websockets", "python-binance"}
-    shapes = [(case["accounts"], case["positions"], case["shape"]) for case in quick["cases"]]
-    assert shapes == [(1, 5, "symbol"), (1, 5, "array"), (100, 20, "symbol"), (100, 20, "array")]
-    for case in quick["cases"]:
-        assert case["ratio"]["decision_us"] > 0
-        for variant in ("ours", "baseline"):
-            spread = case[variant]["decision_us"]
-            assert 0 < spread["min"] <= spread["median"] <= spread["max"]
-
-
-def test_both_variants_decide_alike(quick: Any) -> None:
-    """A ratio of two times is worth nothing where the faster one has seen less."""
-    assert all(case["agree"] for case in quick["cases"])
-    assert all(case["crossings"] > 0 for case in quick["cases"])
+    cases = quick["decisions"]
+    assert [(case["accounts"], case["shape"]) for case in cases] == [(1, "symbol"), (1, "array"), (100, "array")]
+    for case in cases:
+        assert case["variants"].keys() >= {"bare", "ours", "usual"}
+        assert case["crossings"] > 0
+        for variant, found in case["variants"].items():
+            assert case["times_ours"][variant]["wall_us"] > 0
+            for figures in found.values():
+                assert 0 < figures["p50"] <= figures["p99"]
+                assert len(figures["rounds"]) == case["rounds"]
 
 
 @pytest.mark.parametrize("shape", ["symbol", "array"])
-def test_each_frame_crosses_the_same_levels_in_both(shape: scene.Shape) -> None:
+def test_each_frame_crosses_the_same_levels_in_all(shape: scene.Shape) -> None:
     """Frame by frame in one process, so that a difference shows where it begins."""
-    given = scene.make(12, 4)
-    watch, script = Watch(given), Script(given)
-    venue = VENUES["binance-usdm"]
+    given = scene.make(12, 4, near=0.3)
+    watch, script, kernel = Watch(given), Script(given), Kernel(given)
     stream = scene.frames(given, shape)
 
     for _ in range(300):
         frame = next(stream)
-        watch.step(venue.decode_market(frame, "binance-usdm", frozenset(given.held)))
+        watch.note(watch.step(VENUES["binance-usdm"].decode_market(frame, "binance-usdm", frozenset(given.held))))
         script.on_message(json.loads(frame))
-        assert watch.crossings == script.crossings
+        kernel.scan(frame)
+        kernel.note(kernel.recompute())
+        assert kernel.crossings == script.crossings
 
-    assert not watch.faults
-    assert [crossing for crossing in script.crossings if crossing[0] > 0]  # not only those that were there at first
+    reports = {"usual": {"crossings": script.crossings}, "ours": watch.report()}
+    assert [crossing for crossing in decisions.agreed(reports) if crossing[0] > 0]  # not only those of the beginning
+
+
+def test_a_difference_is_found() -> None:
+    """A ratio of two times is worth nothing where the faster one has seen less."""
+    crossings = [(1, "a", 2), (4, "a", 3)]
+    told = [(1, "a", 2), (4, "a", 3)]
+    assert decisions.agreed({"usual": {"crossings": crossings}, "ours": {"severities": told}}) == crossings
+    for wrong in (told[:1], [(1, "a", 2), (5, "a", 3)], [*told, (6, "b", 4)]):
+        with pytest.raises(decisions.Disagreement, match="incident"):
+            decisions.agreed({"usual": {"crossings": crossings}, "ours": {"severities": wrong}})
+    scripts = {"usual": {"crossings": crossings}, "limit": {"crossings": crossings[:1]}}
+    with pytest.raises(decisions.Disagreement, match="differ 1 times"):
+        decisions.agreed({**scripts, "ours": {"severities": told}})
 
 
 def test_a_broker_that_is_away_is_measured_with_all_its_events_waiting() -> None:

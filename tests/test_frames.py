@@ -178,7 +178,7 @@ def test_only_wanted_marks_are_made() -> None:
 
 def test_of_few_symbols_only_their_part_of_an_array_is_read_and_says_the_same() -> None:
     """The exchange's compact arrays are searched, not read whole; one that is written otherwise is read whole."""
-    enveloped = next(scene.frames(scene.make(1, 1), "array"))
+    enveloped = next(scene.frames(scene.make(1, 1, near=1), "array"))
     bare = enveloped.partition(b'"data":')[2][:-1]
     spaced = enveloped.replace(b":", b": ")
     every = [event for event in USDM.decode_market(enveloped, "m", None) if isinstance(event, MarkPrice)]
