@@ -65,7 +65,7 @@ def marginwatch(*args: object, hash_seed: str = "0") -> subprocess.CompletedProc
 def events(output: bytes, kind: str = "event") -> list[dict[str, Any]]:
     """Bodies of the events, or of the notices, among the messages of `replay --json`."""
     messages = [json.loads(line) for line in output.splitlines()]
-    return [message["payload"] for message in messages if f"/{kind}/" in message["topic"]]
+    return [message["payload"] for message in messages if message["topic"].split("/")[2:3] == [kind]]
 
 
 def in_short(bodies: list[dict[str, Any]]) -> list[tuple[str, ...]]:
