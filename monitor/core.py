@@ -599,10 +599,10 @@ class Core:
                     break
                 continue
             del self._waiting[key]
-            account, pool_id = self.accounts[key[0]], key[1]
+            account, pool_id = self.accounts.get(key[0]), key[1]
             is_rebuilt = key in self._rebuilt
             self._rebuilt.discard(key)
-            if pool_id not in account.pools:
+            if account is None or pool_id not in account.pools:
                 continue  # it has gone while it waited
             if is_rebuilt or not self._rest(account, pool_id, now):
                 self._assess(account, pool_id, now)
