@@ -105,8 +105,8 @@ class Watched:
         """Remember what the core has said, and the rows that it wants kept."""
         self.effects += effects
         for story in told(effects):
-            notice = self._noticing.of(story)[1]
-            validate(notice.topic, notice.payload)
+            for message in self._noticing.of(story):
+                validate(message.topic, message.payload)
         for effect in effects:
             if isinstance(effect, Save):
                 if effect.row is None:

@@ -90,6 +90,7 @@ class Run:
             ("main", "other"),
             links={"first_frame_s": 2, "mute_after_s": 1, "backoff_max_s": 0.5},
             rules={"clock_offset": {"clear_for_s": 0}, "funding_forecast": {"enabled": False}},
+            privacy={"amounts": False},
         )
         text = config.read_text("utf-8").replace(f"127.0.0.1:{self.exchange.port}", f"127.0.0.1:{to_exchange.port}")
         config.write_text(text, "utf-8")
@@ -239,6 +240,8 @@ class Run:
         for line in dict.fromkeys(wrong.partition("\n")[0] for wrong in self.listener.wrong):
             self._find("broken promise", line)
         self.listener.wrong.clear()
+        for event_id in self._alone():
+            self._find("broken promise", f"{event_id} came without its notice, or that without it")
         if self.exchange.order_calls:
             self._find("broken promise", f"order calls: {self.exchange.order_calls}")
         for place in self._leaks():
@@ -294,6 +297,13 @@ class Run:
                 times[body["event_id"]] += 1
                 first.setdefault(body["event_id"], (body, heard.at))
         return [Told(body, logged.get(name, at), at, times[name]) for name, (body, at) in first.items()]
+
+    def _alone(self) -> set[str]:
+        """Events without their notices, and notices without their events; a broker that was killed may lose either."""
+        if self.stage.broker_kills:
+            return set()
+        events, notices = self.listener.events(), self.listener.notices()
+        return {event["event_id"] for event in events} ^ {notice["event_id"] for notice in notices}
 
     def _undelivered(self, told: Iterable[Told]) -> list[Finding]:
         """What was said in the log, by a process that lived on, and what the store has: heard or not."""
