@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -106,6 +107,25 @@ def test_the_first_lines_of_a_minute_are_logged_and_the_rest_is_counted() -> Non
     (line,) = (json.loads(line) for line in shown.getvalue().splitlines())
     assert (line["event"], line["of"], line["count"]) == ("repeated lines left out", "link down", 3)
     assert (line["account"], line["link"], line["reason"]) == ("main", "rest", "silent for # s")
+
+
+def test_a_thousand_accounts_that_fail_at_once_are_summed_up() -> None:
+    """Each has its own count, and all of them end in one moment: that was too deep for Python's stack."""
+    shown = io.StringIO()
+    limit = Repetitions(at_once=1, window_s=1)
+    logs.setup("json", "info", shown)
+    structlog.configure(processors=[limit, *structlog.get_config()["processors"][1:]])
+    names = ["".join(letters) for letters in product("abcdefghij", repeat=3)]
+    for name in [*names, *names]:
+        logs.logger().warning("link down", account=name)
+    began = time.monotonic()
+
+    while time.monotonic() < began + 1.2:
+        time.sleep(0.01)
+    logs.logger().info("ready")
+    *lines, last = (json.loads(line) for line in shown.getvalue().splitlines()[len(names) :])
+    assert [line["account"] for line in lines] == names
+    assert last["event"] == "ready"
 
 
 def test_what_is_told_to_people_is_never_left_out() -> None:

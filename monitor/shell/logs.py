@@ -41,9 +41,11 @@ class Repetitions:
         self._seen: dict[tuple[str, ...], _Seen] = {}
 
     def __call__(self, log: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if line["event"] in (_LEFT_OUT, _DROPPED):
+            return line  # the one is logged from in here, the other from the sink's thread: neither may come in again
         here = time.monotonic()
         self._tell(here)
-        if "event_id" in line or line["event"] in (_LEFT_OUT, _DROPPED):
+        if "event_id" in line:
             return line
         what = (line["event"], *(_NUMBER.sub("#", str(line.get(name, ""))) for name in _SAME))
         seen = self._seen.setdefault(what, _Seen(here + self._window_s))
