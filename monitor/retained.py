@@ -20,6 +20,7 @@ T = TypeVar("T")
 Freshness = Literal["live", "stale"]
 Word = Literal["ok", "info", "notice", "warning", "critical", "liquidation"]
 Moment = Annotated[datetime, Meta(tz=True)]
+_RECKONED = (None, "safe_at_every_price", "liquidated_at_every_price")
 _DIGITS = 40
 """A number that is longer was written by nobody."""
 
@@ -104,6 +105,12 @@ class Pool(Seen, frozen=True):
     freshness: Freshness
 
 
+class Liquidation(Struct, frozen=True):
+    """reason: why there is no price; None: there is one."""
+
+    reason: str | None
+
+
 class Position(Seen, frozen=True):
     schema: Literal["marginwatch.position/1"]
     account: str
@@ -116,8 +123,14 @@ class Position(Seen, frozen=True):
     pool: str
     unrealized_pnl: Decimal | None
     liquidation_price: Decimal | None
+    liquidation: Liquidation
     distance: float | None
     freshness: Freshness
+
+    @property
+    def is_reckoned(self) -> bool:
+        """Without it, that there is no liquidation price says nothing."""
+        return self.liquidation.reason in _RECKONED
 
 
 class Incident(Struct, frozen=True):

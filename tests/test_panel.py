@@ -170,6 +170,26 @@ def test_without_colours_every_state_has_its_word() -> None:
     assert "LAST KNOWN" in drawn(shown(danger(), LOST))
 
 
+def test_what_is_unknown_is_never_called_none() -> None:
+    """No liquidation price is the best news there is; a mark that has never come is among the worst."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.step(Tick())
+    blind = drawn(shown(core), 120).splitlines()
+    core = Watched()
+    core.begin("230000", row("BTCUSDT", "2.5", "92000"))
+    core.step(core.mark("92000"), Tick())
+    safe = drawn(shown(core), 120).splitlines()
+
+    (pool, position), (safe_pool, safe_position) = (
+        [line.split() for line in lines if line.startswith(("cross-usdt", "BTCUSDT"))] for lines in (blind, safe)
+    )
+    assert pool[2:] == ["unknown", "unknown", "unknown", "USDT", "unknown"]
+    assert position[-6:] == ["unknown", "unknown", "unknown", "unknown", "USDT", "92000"]
+    assert safe_pool[2:] == ["0.40%", "none", "230,000.00", "USDT", "0.00"]
+    assert safe_position[-6:] == ["none", "none", "92000", "0.00", "USDT", "92000"]
+
+
 def test_what_does_not_fit_is_counted() -> None:
     """A row that is missing without a word might be the one that matters."""
     whole = drawn(shown(danger())).splitlines()

@@ -75,7 +75,7 @@ async def test_an_incident_is_on_the_page_within_a_second_of_its_event(
             delay_ms = await tab.js("return window.seenAt;") - heard_ms
             assert delay_ms < 1000
             await tab.shows("#announcer", "critical")
-            assert (await tab.title()).startswith("CRITICAL · 0.1")
+            await eventually(lambda: _is_titled(tab, "CRITICAL · 0.1"), "the title follows the pool's own topic")
             assert "critical" in await tab.text("#accounts article header")
             print(f"on the page {delay_ms:.0f} ms after it was on the broker")
 
@@ -112,6 +112,10 @@ async def test_a_dead_daemon_is_told_and_its_return_is_seen_without_reload(
             assert not await tab.js("return document.body.classList.contains('gone');")
 
 
+async def _is_titled(tab: Browser, words: str) -> bool:
+    return (await tab.title()).startswith(words)
+
+
 async def _is_quiet(tab: Browser) -> bool:
     return await tab.text("#alarms") == ""
 
@@ -129,6 +133,27 @@ async def test_a_daemon_that_is_blind_says_so_on_the_page(broker: Mosquitto, tmp
             exchange.fault(mute_market=False, rest="ok")
             await eventually(lambda: _is_quiet(tab), "no alarm is left")
             await tab.shows("#verdict", "Nothing open, every link is live")
+
+
+async def test_what_is_unknown_is_never_told_as_nothing(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:
+    """One account's key is refused: what the other holds need not be the worst, and "no positions" would be a lie."""
+    async with stories.exchange(stories.account(), stories.account("second")) as exchange:
+        port = free_port()
+        config = write_config(
+            tmp_path / "watch", exchange, broker.port, ["main", "second"], http={"listen": f"127.0.0.1:{port}"}
+        )
+        private_file(config.parent / "second.secret", "not-the-secret")
+        async with watching(config), seen(tab, port):
+            await tab.shows("#figures", "main · isolated-solusdt; not everything is known")
+        private_file(config.parent / "main.secret", "not-the-secret")
+        async with watching(config):
+            await until(lambda: is_open(port), "the daemon listens")
+            await tab.open(f"http://127.0.0.1:{port}/")
+            await tab.shows("#accounts", "Positions are not known yet.")
+            figures = await tab.text("#figures")
+            assert "not everything is known" in figures
+            assert "no position" not in figures
+            assert "no open positions" not in figures
 
 
 async def test_a_broker_that_is_away_is_told_on_the_page(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:

@@ -44,6 +44,7 @@ _WORDS = ("POOL", "RATIO", "POSITION", "TO LIQUIDATION", "INCIDENT", "LAST KNOWN
 """Columns that are read from the left."""
 _INCIDENTS = 8
 """So many are shown; they must not push the accounts off the screen."""
+_NONE, _UNKNOWN = "none", "unknown"
 _UNICODE = {"full": "━", "rest": "─", "mark": "●", "end": "✕", "entry": "┤"}
 _ASCII = {"full": "=", "rest": "-", "mark": "o", "end": "x", "entry": "|"}
 
@@ -112,8 +113,8 @@ class _Page:
             cells = [
                 Text(_shown(pool.pool)),
                 self._ratio_bar(pool, account.name, is_current),
-                Text("unknown" if pool.margin_ratio is None else _percent(pool.margin_ratio), style=style),
-                Text(_percent(pool.distance), style=style),
+                Text(_percent(pool.margin_ratio, _UNKNOWN), style=style),
+                Text(_percent(pool.distance, _UNKNOWN if pool.margin_ratio is None else _NONE), style=style),
                 Text(f"{_money(pool.margin_balance)} {_shown(pool.asset)}"),
                 Text(_signed(pool.unrealized_pnl)),
             ]
@@ -142,12 +143,13 @@ class _Page:
             style = _STYLES[level] if is_current else "dim"
             pnl = position.unrealized_pnl
             tint = "" if not pnl or not is_current else "green" if pnl > 0 else "red"
+            absent = _NONE if position.is_reckoned else _UNKNOWN
             cells = [
                 Text(f"{_shown(position.symbol)} {position.side} {plain(abs(position.quantity).normalize())}"),
                 self._cushion_bar(position, style),
-                Text(_percent(position.distance), style=style),
-                Text("none" if position.liquidation_price is None else price(position.liquidation_price)),
-                Text("unknown" if position.mark_price is None else price(position.mark_price)),
+                Text(_percent(position.distance, absent), style=style),
+                Text(absent if position.liquidation_price is None else price(position.liquidation_price)),
+                Text(_UNKNOWN if position.mark_price is None else price(position.mark_price)),
                 Text(f"{_signed(pnl)} {_shown(position.asset)}", style=tint),
                 Text(price(position.entry_price)),
             ]
@@ -252,12 +254,12 @@ def _shown(text: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in text).replace(" %", "%")
 
 
-def _percent(value: float | None) -> str:
-    return "none" if value is None else percent(Decimal(str(value))).replace(" ", "")
+def _percent(value: float | None, absent: str = _UNKNOWN) -> str:
+    return absent if value is None else percent(Decimal(str(value))).replace(" ", "")
 
 
 def _money(value: Decimal | None) -> str:
-    return "unknown" if value is None else f"{value:,.2f}" if abs(value) >= 1 else amount(value)
+    return _UNKNOWN if value is None else f"{value:,.2f}" if abs(value) >= 1 or not value else amount(value)
 
 
 def _signed(value: Decimal | None) -> str:

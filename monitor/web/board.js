@@ -77,7 +77,13 @@ export class Board {
 
   /** Whether all figures are of now. */
   get isLive() {
-    return this.all("pool").every((pool) => pool.freshness === "live");
+    return [...this.all("summary"), ...this.all("pool")].every(({ freshness }) => freshness === "live");
+  }
+
+  /** Whether there is a figure for everything that is held; else the worst that is shown need not be the worst. */
+  get isComplete() {
+    const known = this.all("summary").filter((summary) => summary.worst_margin_ratio !== null);
+    return known.length === this.info.accounts.length;
   }
 
   /** The severity that a distance has by itself. */

@@ -132,7 +132,7 @@ function makeAlarm({ head, severity }) {
 function showTitle(alarms) {
   const worst = board.incidents[0]?.severity ?? "ok";
   const nearest = closest();
-  let title = nearest === undefined ? "no positions" : `${percent(nearest.distance)} to liquidation`;
+  let title = nearest === undefined ? "no liquidation price" : `${percent(nearest.distance)} to liquidation`;
   if (rank(worst) >= 3) title = `${worst.toUpperCase()} · ${title}`;
   if (alarms.length) title = alarms[0].head.replace(/\.$/, "");
   say(document.querySelector("title"), `${title} · marginwatch`);
@@ -167,18 +167,19 @@ function showGlance() {
   const ratios = board.all("pool").filter((pool) => pool.margin_ratio !== null);
   const high = ratios.sort((a, b) => b.margin_ratio - a.margin_ratio)[0];
   const at = near?.closest;
+  const note = (found, none) => (board.isComplete ? (found ?? none) : [found, "not everything is known"].filter(Boolean).join("; "));
   const figures = [
     {
       name: "Nearest to liquidation",
       value: near ? percent(near.distance) : DASH,
       severity: near ? worse(board.severityOfDistance(near.distance), near.severity) : "ok",
-      note: near ? [at && `${at.symbol} ${at.side}`, near.account, near.pool].filter(Boolean).join(" · ") : "no position has a liquidation price",
+      note: note(near && [at && `${at.symbol} ${at.side}`, near.account, near.pool].filter(Boolean).join(" · "), "no position has a liquidation price"),
     },
     {
       name: "Highest margin ratio",
       value: high ? percent(high.margin_ratio) : DASH,
       severity: high ? high.severity : "ok",
-      note: high ? `${high.account} · ${high.pool}` : "no open positions",
+      note: note(high && `${high.account} · ${high.pool}`, "no open positions"),
     },
     {
       name: "Open incidents",

@@ -82,8 +82,9 @@ function factsOf(summary) {
 
 function restOf(drawn, hidden, summary) {
   if (hidden.length) {
-    const worst = Math.max(...hidden.map((pool) => pool.margin_ratio ?? 0));
-    return `${hidden.length} more margin pools, none of them above ${percent(worst)}.`;
+    const ratios = hidden.map((pool) => pool.margin_ratio);
+    const worst = ratios.includes(null) ? "not all of them known" : `none of them above ${percent(Math.max(...ratios))}`;
+    return `${hidden.length} more margin pools, ${worst}.`;
   }
   if (drawn.length) return "";
   if (summary === undefined || summary.open_positions === null) return "Positions are not known yet.";
