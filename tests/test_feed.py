@@ -40,6 +40,7 @@ from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest, _error
+from monitor.turns import Need
 from monitor.venues import VENUES, Hosts
 from tests.heard import Heard, running
 
@@ -481,7 +482,7 @@ async def test_whoever_shares_an_address_stays_away_with_the_one_that_was_told()
         told, other = (Rest(host.hosts(), budget, 2, name, name) for name in ("one", "two"))
         with pytest.raises(ExchangeError, match="HTTP 418"):
             await told.ask(VENUES["binance-usdm"].requests.reconcile[0])
-        asking = asyncio.create_task(other.ask(VENUES["binance-usdm"].requests.reconcile[1], urgent=True))
+        asking = asyncio.create_task(other.ask(VENUES["binance-usdm"].requests.reconcile[1], lambda: Need.DANGER))
         await told.close()  # whatever could be sent at once has been sent by now
         async with ClientSession() as client, client.get(f"{host.hosts().rest_url}/fapi/v1/time"):
             pass

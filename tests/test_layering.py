@@ -72,7 +72,7 @@ LAYERS = (
     {"wording", "accounts"},
     {"effects"},
     {"silences"},
-    {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "forms"},
+    {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
     {"rules"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
     {"risk.screen"},

@@ -343,6 +343,28 @@ async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_no
     assert not [told for told in before if told.startswith("main.") and "resolved" in told]
 
 
+# ---- many accounts ----
+
+
+async def test_a_start_of_many_is_read_in_turn_and_says_how_far_it_has_come(
+    broker: Mosquitto, tmp_path: Path, manager: Manager
+) -> None:
+    """Of what a minute allows some accounts are known at once, rather than none of all; and nobody is banned."""
+    names = [f"a{n}" for n in range(20)]
+    async with stories.exchange(*map(stories.account, names)) as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, names, links={"weight_per_minute": 250})
+        with Process(config, manager.environment) as process:
+            await until(lambda: "of 20 accounts known" in manager.status, "it says how far it has come")
+            await until(lambda: exchange.rest.weights.used > 220, "the minute is used up")
+            used = exchange.rest.weights.used
+            status = manager.status
+
+    assert used <= 250
+    assert 4 <= int(status.split(" of 20 accounts known")[0]) < 20
+    assert status.count("positions unknown") <= 3
+    assert process.logged("link down") == []
+
+
 def _rewrite(config: Path, source: Path, level: str) -> None:
     """The config of another folder in place of this one, with its store and at this log level."""
     text = source.read_text("utf-8").replace("[log]\n", f'[log]\nlevel = "{level}"\n')

@@ -6,8 +6,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -36,6 +36,7 @@ from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Answer, Rest
 from monitor.shell.tap import Tap
+from monitor.turns import Need
 from monitor.venues import VENUES, Request
 
 _NO_SUCH_KEY = -1125
@@ -56,6 +57,7 @@ class AccountFeed(Feed):
     Args:
         unseen_since_ms: Since when forced orders may have gone unseen, where an earlier run left incidents open.
         pace: Says how often to compare with the exchange; shared by the accounts of one address.
+        gate: So many may begin at a time; shared by the same.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class AccountFeed(Feed):
         unseen_since_ms: int | None = None,
         tap: Tap | None = None,
         pace: Pace | None = None,
+        gate: asyncio.Semaphore | None = None,
     ) -> None:
         venue = VENUES[account.venue]
         super().__init__(LinkId(account.name, "private"), venue, account.market, rest, inbox, links, tap)
@@ -85,6 +88,8 @@ class AccountFeed(Feed):
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
         self._unseen_since_ms = unseen_since_ms
+        self._gate = gate or asyncio.Semaphore()
+        self._has_lived = False
 
     @property
     def endangered(self) -> bool:
@@ -128,6 +133,7 @@ class AccountFeed(Feed):
         """A session has its snapshot: from here on it is the account's truth."""
         self.inbox.put(truth)
         self._unseen_since_ms = None
+        self._has_lived = True
         self.carries(session)
         self._begun.set()
 
@@ -292,7 +298,7 @@ class AccountFeed(Feed):
         if self.rest.blocked_s:
             self._rest_down(f"the exchange asks us to stay away for {self.rest.blocked_s:.0f} s")
         try:
-            answer = await self.rest.ask(request, urgent=not self.live or self._endangered)
+            answer = await self.rest.ask(request, self._need)
         except ExchangeError as exc:
             self._rest_down(str(exc))
             if exc.code == _CLOCK_REFUSED:
@@ -302,6 +308,30 @@ class AccountFeed(Feed):
             self._rest_live = True
             self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, answer.weight_used))
         return answer
+
+    def _need(self) -> Need:
+        """Why this account asks: at the start all are blind, which is no hurry of one among them."""
+        if self._endangered:
+            return Need.DANGER
+        return Need.BLIND if self._has_lived and not self.live else Need.EASE
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Callable[[], None]]:
+        """A place among those that begin: where many do, the first are done before the last have begun. Who is in
+        danger, or only changes its connection, needs none. Gives what hands it back; at the end it is anyway."""
+        needs_one = not self.live and not self._endangered
+        if needs_one:
+            await self._gate.acquire()
+        held = [self._gate] if needs_one else []
+
+        def hand_back() -> None:
+            while held:
+                held.pop().release()
+
+        try:
+            yield hand_back
+        finally:
+            hand_back()
 
     def _rest_down(self, why: str) -> None:
         if self._rest_live:
@@ -331,20 +361,21 @@ class PrivateSession(Session):
         feed.report(LinkState.CONNECTING)
         feed.opened(self)
         try:
-            await feed.measure_clock()
-            self.key = await feed.stream_key()
-            url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
-            try:
-                async with feed.connection(url) as socket:
-                    await self._talk(socket, first)
-            except* (LinkDown, InvalidHandshake, ConnectionClosed):
-                if not self.carried:
-                    feed.forms.failed(self._form)  # others may come to life
-                raise
+            async with feed.place() as hand_back:
+                await feed.measure_clock()
+                self.key = await feed.stream_key()
+                url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
+                try:
+                    async with feed.connection(url) as socket:
+                        await self._talk(socket, first, hand_back)
+                except* (LinkDown, InvalidHandshake, ConnectionClosed):
+                    if not self.carried:
+                        feed.forms.failed(self._form)  # others may come to life
+                    raise
         finally:
             feed.closed(self)
 
-    async def _talk(self, socket: ClientConnection, first: str | None) -> None:
+    async def _talk(self, socket: ClientConnection, first: str | None, is_known: Callable[[], None]) -> None:
         feed = self._feed
         if first is not None:
             await socket.send(first)
@@ -362,6 +393,7 @@ class PrivateSession(Session):
             buffered, self._buffer = self._buffer or [], None
             self.compare(snapshot)
             feed.came_to_life(self, [*missed, *snapshot])
+            is_known()
             for raw, events in buffered:
                 self._pass_on(raw, events)
             self.is_proved()

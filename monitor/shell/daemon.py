@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from monitor.shell.http import HttpServer
     from monitor.shell.page import Page
 
+_PROGRESS_S = 10.0
+_NAMED = 3
 _LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
 
 
@@ -105,6 +107,7 @@ class Daemon:
         self._away_since: float | None = None
         self._undeclared: list[LinkId] = []
         self._ticked_at = 0.0
+        self._known = 0, 0.0
         self._store_works = False
         self._begun = False
         self._ready = False
@@ -504,8 +507,9 @@ class Daemon:
             self._ready = True
             gc.freeze()  # what there is now is there to stay: no pass over all of it any more
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
+        self._tell_progress(here)
         blind = blindness(self._core, here)
-        self._notifier.status(self._status([*blind, *(["broker away"] if away_s else [])]))
+        self._notifier.status(self._status([*(["broker away"] if away_s else []), *blind]))
         if self._ready:
             self._notifier.ready()
             if self._heartbeat is not None:
@@ -513,6 +517,15 @@ class Daemon:
                 self._heartbeat.ticked([*blind, *away])
             if not self._swept and self._broker.knows_ghosts:
                 self._sweep()
+
+    def _tell_progress(self, here: Now) -> None:
+        """How many accounts are known by now, while a start takes its time."""
+        accounts = self._core.accounts.values()
+        known = sum(account.known for account in accounts)
+        if known != self._known[0] and (known == len(accounts) or here.mono - self._known[1] >= _PROGRESS_S):
+            self._known = known, here.mono
+            if len(accounts) > 1:
+                self._log.info("accounts known", known=known, of=len(accounts))
 
     def _feed_watchdog(self, here: Now) -> None:
         """Only a daemon that sees, or has said where it does not, is alive."""
@@ -566,7 +579,10 @@ class Daemon:
         worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
         ratio = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
         figures = f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"
-        return "; ".join([*troubles, figures])
+        known, of = sum(account.known for account in self._core.accounts.values()), len(self._core.accounts)
+        start = [f"{known} of {of} accounts known"] if known < of > 1 else []
+        more = [f"and {len(troubles) - _NAMED} more"] if len(troubles) > _NAMED else []
+        return "; ".join([*start, *troubles[:_NAMED], *more, figures])
 
 
 def _as_kept(found: Found) -> Kept:

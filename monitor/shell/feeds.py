@@ -17,6 +17,9 @@ from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
 from monitor.shell.tap import Tap
 
+_STARTS_AT_ONCE = 8
+"""So many accounts of one address are read at a time: the first of many are known soon rather than all late."""
+
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
 
@@ -43,6 +46,7 @@ class Feeds:
         self._tap = tap
         self._budgets: dict[str, Budget] = {}
         self._paces: dict[str, Pace] = {}
+        self._gates: dict[str, asyncio.Semaphore] = {}
         self._spawn: Spawn | None = None
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
         for account in config.accounts:
@@ -55,13 +59,14 @@ class Feeds:
         budget = self._budgets.setdefault(host, Budget(self._links.weight_per_minute))
         pace = self._paces.setdefault(host, Pace(self._links.reconcile_s, self._links.weight_per_minute / 2))
         if account.market not in self.markets:
-            rest = Rest(account.hosts, budget, self._links.rest_timeout_s)
+            rest = Rest(account.hosts, budget, self._links.rest_timeout_s, name=account.market)
             market = MarketFeed(account.market, account, rest, self._inbox, self._links, self._tap)
             self.markets[account.market] = market
             self._begin(market)
         key, secret = found[account.api_key], found[account.secret]
-        rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret)
-        feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace)
+        rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret, account.name)
+        gate = self._gates.setdefault(host, asyncio.Semaphore(_STARTS_AT_ONCE))
+        feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace, gate)
         self.accounts[account.name] = feed
         self._begin(feed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from websockets.asyncio.client import ClientConnection
@@ -20,6 +20,7 @@ from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Rest
 from monitor.shell.tap import Tap
+from monitor.turns import Need
 from monitor.venues import VENUES, Request
 
 _STREAMS_PER_FRAME = 200
@@ -174,9 +175,14 @@ class MarketFeed(Feed):
             else:
                 await patience.wait()
 
+    def _need(self, request: Request) -> Callable[[], Need]:
+        """Marks and rates are asked for only where the stream does not bring them."""
+        is_blind = request in (self.venue.requests.marks, self.venue.requests.rates)
+        return lambda: Need.BLIND if is_blind else Need.EASE
+
     async def _bridge(self, request: Request) -> bool:
         try:
-            answer = await self.rest.ask(request)
+            answer = await self.rest.ask(request, self._need(request))
         except ExchangeError as exc:
             if request not in self._failing:  # said once, not every few seconds of an outage
                 self._failing.add(request)

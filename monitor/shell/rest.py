@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from msgspec import Struct, structs
 from monitor.errors import ExchangeError
 from monitor.shell.causes import fault_of
 from monitor.shell.clock import now
+from monitor.turns import Need, Turn, Turns
 from monitor.venues import Hosts, Request
 
 if TYPE_CHECKING:
@@ -56,47 +57,65 @@ class Budget:
     """
 
     def __init__(self, per_minute: int) -> None:
-        self.per_minute = per_minute
-        self.blocked_until = 0.0
-        self._used = 0
-        self._minute = 0.0
+        self._turns = Turns(per_minute, _EXCHANGE_LIMIT)
+        self._called: dict[Turn, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def take(self, weight: int, urgent: bool) -> None:
-        """Wait until a request of this weight may be made.
+    async def take(self, account: str, weight: int, need: Callable[[], Need]) -> None:
+        """Wait until a request of this weight may be made; `answered` must follow."""
+        turn = Turn(account, weight, need)
+        called = self._called[turn] = asyncio.get_running_loop().create_future()
+        self._turns.join(turn)
+        self._call()
+        try:
+            await called
+        except asyncio.CancelledError:
+            if called.done() and not called.cancelled():
+                self.answered(weight, None)  # it was its turn, and it will not ask
+            raise
+        finally:
+            self._turns.leave(turn)
+            del self._called[turn]
 
-        Args:
-            urgent: It brings a blind account back: the reserve up to the exchange's own limit is for it.
-        """
-        allowed = max(self.per_minute, _EXCHANGE_LIMIT) if urgent else self.per_minute
-        while True:
-            here = time.monotonic()
-            if here < self.blocked_until:
-                await asyncio.sleep(self.blocked_until - here)
-                continue
-            if here - self._minute >= _MINUTE:
-                self._minute, self._used = here, 0
-            if self._used + weight <= allowed or self._used == 0:
-                self._used += weight
-                return
-            await asyncio.sleep(self._minute + _MINUTE - here)
-
-    def counted(self, weight_used: int) -> None:
-        """What the exchange says has been used, by anybody at our address."""
-        self._used = weight_used
+    def answered(self, weight: int, used: int | None) -> None:
+        """A question is over; what the exchange says has been used, by anybody at our address."""
+        self._turns.answered(weight, used, time.monotonic())
+        self._call()
 
     def blocked(self, seconds: float) -> None:
         """The exchange asked us to stay away."""
-        self.blocked_until = max(self.blocked_until, time.monotonic() + seconds)
+        self._turns.blocked(time.monotonic() + seconds)
+
+    @property
+    def blocked_s(self) -> float:
+        """Seconds for which it has."""
+        return self._turns.blocked_s(time.monotonic())
+
+    def _call(self) -> None:
+        """Call all whose turn it is, and look again when it may be another's."""
+        here = time.monotonic()
+        while (turn := self._turns.next(here)) is not None:
+            if not self._called[turn].done():
+                self._called[turn].set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._turns.waiting:
+            self._timer = asyncio.get_running_loop().call_later(self._turns.wait_s(here), self._call)
 
 
 class Rest:
     """REST of one account, or (without a key) of a market.
 
     Args:
+        name: Of the account or market; requests of several are made in turn.
         timeout_s: For one request, from sending to the last byte.
     """
 
-    def __init__(self, hosts: Hosts, budget: Budget, timeout_s: float, key: str = "", secret: str = "") -> None:
+    def __init__(
+        self, hosts: Hosts, budget: Budget, timeout_s: float, key: str = "", secret: str = "", name: str = ""
+    ) -> None:
+        self._name = name
         self._hosts = hosts
         self._budget = budget
         self._timeout_s = timeout_s
@@ -107,18 +126,31 @@ class Rest:
         self.offset_ms = 0
         """Exchange time minus our wall clock, as last measured; signed requests carry exchange time."""
 
-    async def ask(self, request: Request, *, urgent: bool = False) -> Answer:
-        """Send a request.
+    async def ask(self, request: Request, need: Callable[[], Need] = lambda: Need.EASE) -> Answer:
+        """Send a request, when it is our turn.
 
         Args:
-            urgent: Do not wait for the budget of our own, only for the exchange's.
+            need: Why it is asked, if that is more than routine.
 
         Raises:
             ExchangeError: There was no answer, or it was an error.
         """
-        of_wallet = request.path.startswith("/sapi/")
-        if not of_wallet:  # another host, with a budget of its own that we never come near
-            await self._budget.take(request.weight, urgent)
+        if request.path.startswith("/sapi/"):  # another host, with a budget of its own that we never come near
+            return await self._send(request, of_wallet=True)
+        await self._budget.take(self._name, request.weight, need)
+        used = None
+        try:
+            answer = await self._send(request, of_wallet=False)
+            used = answer.weight_used
+            return answer
+        except ExchangeError as exc:
+            if exc.retry_after_s is not None:
+                self._budget.blocked(exc.retry_after_s)
+            raise
+        finally:
+            self._budget.answered(request.weight, used)
+
+    async def _send(self, request: Request, *, of_wallet: bool) -> Answer:
         client = self._client or self._connect()
         client.timestamp_offset = self.offset_ms
         base = self._hosts.wallet_url if of_wallet else self._hosts.rest_url
@@ -129,8 +161,6 @@ class Rest:
                     request.method.lower(), base + request.path, request.auth == "signed", data={}
                 )
         except ExchangeError as exc:
-            if exc.retry_after_s is not None and not of_wallet:
-                self._budget.blocked(exc.retry_after_s)
             if exc.status is None or exc.status >= 500:
                 await self._failed(of_wallet)
             raise
@@ -145,14 +175,12 @@ class Rest:
             await self._failed(of_wallet)
             raise ExchangeError(f"{request}: {type(exc).__name__}", fault="connection") from None
         self._failures = 0
-        if answer.weight_used is not None and not of_wallet:
-            self._budget.counted(answer.weight_used)
         return structs.replace(answer, sent_ms=sent_ms, received_ms=now().wall_ms)
 
     @property
     def blocked_s(self) -> float:
         """Seconds for which the exchange has asked us, whichever account it was, to stay away."""
-        return max(0.0, self._budget.blocked_until - time.monotonic())
+        return self._budget.blocked_s
 
     async def renew(self) -> None:
         """Make everything anew with the next request: look addresses up, open sockets."""

@@ -1,0 +1,147 @@
+"""Whose turn it is to ask: the accounts of one address share the weight that the exchange allows it.
+
+Danger goes first, then who has lost sight, then all others in turn: of two that wait, the one whose last turn is longer
+ago. An account that floods us may take half of what there is; what the others need is left to them.
+
+Pure: it decides; `shell/rest.py` waits. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+
+from msgspec import Struct
+
+WINDOW_S = 60.0
+"""The exchange counts by the minute of its clock. Over every minute that slides, no such minute can have more."""
+_FEW = 60
+"""Weight in a minute that nobody is called greedy for: one start is less."""
+
+
+class Need(IntEnum):
+    """Why somebody asks; the lower goes first."""
+
+    DANGER = 0
+    BLIND = 1
+    EASE = 2
+
+
+class Turn(Struct, eq=False):
+    """Somebody who waits.
+
+    Args:
+        account: Or market.
+        need: Asked when it matters: an account may get into danger while it waits.
+    """
+
+    account: str
+    weight: int
+    need: Callable[[], Need]
+
+
+class Turns:
+    """Those who wait, and what has been asked in the last minute.
+
+    Args:
+        per_minute: Weight that may be used at ease.
+        at_most: Weight that may be used by those in danger or blind; the exchange's own limit is above.
+    """
+
+    def __init__(self, per_minute: int, at_most: int) -> None:
+        self._per_minute = per_minute
+        self._at_most = max(per_minute, at_most)
+        self._waiting: dict[str, deque[Turn]] = {}
+        self._taken: deque[tuple[float, str, int]] = deque()
+        self._used = 0
+        self._used_by: dict[str, int] = {}
+        self._last_turn: dict[str, int] = {}
+        self._turns = 0
+        self._flying = 0
+        self._told = 0
+        self._told_at = -math.inf
+        self._blocked_until = -math.inf
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def join(self, turn: Turn) -> None:
+        """Wait for a turn."""
+        self._waiting.setdefault(turn.account, deque()).append(turn)
+
+    def leave(self, turn: Turn) -> None:
+        """Wait no more."""
+        own = self._waiting.get(turn.account, ())
+        if turn in own:
+            self._waiting[turn.account].remove(turn)
+            if not own:
+                del self._waiting[turn.account]
+
+    def next(self, now: float) -> Turn | None:
+        """Who may ask now, and waits no more; None: nobody may."""
+        self._forget(now)
+        if now < self._blocked_until:
+            return None
+        total = self._total(now)
+        heads = (own[0] for own in self._waiting.values())
+        first = min((t for t in heads if not self._is_greedy(t, total)), key=self._place, default=None)
+        if first is None:
+            return None
+        allowed = self._per_minute if first.need() is Need.EASE else self._at_most
+        if total and total + first.weight > allowed:
+            return None
+        self.leave(first)
+        self._turns += 1
+        self._last_turn[first.account] = self._turns
+        self._taken.append((now, first.account, first.weight))
+        self._used += first.weight
+        self._used_by[first.account] = self._used_by.get(first.account, 0) + first.weight
+        self._flying += first.weight
+        self._told += first.weight
+        return first
+
+    def wait_s(self, now: float) -> float:
+        """Seconds after which it is worth asking `next` again, where nothing else happens."""
+        if now < self._blocked_until:
+            return self._blocked_until - now
+        ends = [at + WINDOW_S for at in (self._told_at, *(taken[0] for taken in list(self._taken)[:1]))]
+        return max(0.001, min((end for end in ends if end > now), default=now + 1) - now)
+
+    def answered(self, weight: int, used: int | None, now: float) -> None:
+        """A question is over. used: what the exchange says that our address has used, whoever asked; None: no word."""
+        self._flying -= weight
+        if used is not None:
+            self._told, self._told_at = used + self._flying, now
+
+    def blocked(self, until: float) -> None:
+        """The exchange asked us to stay away."""
+        self._blocked_until = max(self._blocked_until, until)
+
+    def blocked_s(self, now: float) -> float:
+        return max(0.0, self._blocked_until - now)
+
+    def _total(self, now: float) -> int:
+        """What has been used in the last minute, by our count or the exchange's."""
+        return max(self._used, self._told if now - self._told_at < WINDOW_S else 0)
+
+    def _is_greedy(self, turn: Turn, total: int) -> bool:
+        """Whether it would take from the others what they need, having had more than its part."""
+        users = len(self._used_by.keys() | {turn.account})
+        part = max(_FEW, self._per_minute / users)
+        had = self._used_by.get(turn.account, 0)
+        is_much = had + turn.weight > part and total + turn.weight > self._per_minute / 2
+        return users > 1 and is_much and turn.need() is not Need.DANGER
+
+    def _place(self, turn: Turn) -> tuple[Need, int]:
+        return turn.need(), self._last_turn.get(turn.account, 0)
+
+    def _forget(self, now: float) -> None:
+        while self._taken and now - self._taken[0][0] >= WINDOW_S:
+            _, account, weight = self._taken.popleft()
+            self._used -= weight
+            self._used_by[account] -= weight
+            if not self._used_by[account]:
+                del self._used_by[account]

@@ -1,0 +1,62 @@
+"""Many accounts in one daemon: what is wrong with one is no business of the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from tests import stories
+from tests.rig import Listener, Mosquitto, agreement, private_file, watching, write_config
+
+
+@asynccontextmanager
+async def nonsense() -> AsyncIterator[str]:
+    """A host that answers everything, with what nobody can read."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text='{"unexpected": [1e999, null]}', content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_what_is_wrong_with_one_account_is_no_business_of_the_others(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A key that was revoked (as one of portfolio margin is refused too), and a host that talks nonsense."""
+    names = ("main", "revoked", "garbled")
+    async with stories.exchange(*map(stories.account, names)) as exchange, nonsense() as url:
+        config = write_config(tmp_path / "d", exchange, broker.port, names)
+        private_file(tmp_path / "d" / "revoked.key", "k" * 64)
+        text = config.read_text("utf-8")
+        begins = text.index('name = "garbled"')
+        config.write_text(text[:begins] + text[begins:].replace(f'"{exchange.url}"', f'"{url}"'), "utf-8")
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+            revoked = await listener.event("data_stale", "opened", account="revoked", severity="warning")
+            await listener.event("data_stale", "opened", account="garbled", severity="warning")
+            exchange.set_mark("BTCUSDT", "53000")
+            await listener.event("liquidation_distance", "opened", account="main", subject="cross-usdt")
+            await agreement(exchange, listener, "main")
+            health = listener.retained("marginwatch/main/health")
+            summaries = {name: listener.retained(f"marginwatch/{name}/summary") for name in names}
+
+    assert "-2015" in revoked["data"]["note"] or "-2014" in revoked["data"]["note"]
+    assert [link["reconnects"] for link in health["links"].values()] == [0, 0]
+    assert listener.events("data_stale", account="main") == []
+    assert {name: body["open_positions"] for name, body in summaries.items()} == {
+        "main": 2,
+        "revoked": None,
+        "garbled": None,
+    }

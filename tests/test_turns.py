@@ -1,0 +1,184 @@
+"""Whose turn it is, where many accounts share what the exchange allows one address."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.turns import WINDOW_S, Need, Turn, Turns
+
+
+def turn(account: str, weight: int = 5, need: Need = Need.EASE) -> Turn:
+    return Turn(account, weight, lambda: need)
+
+
+def called(turns: Turns, now: float) -> list[str]:
+    """All whose turn it is at this moment, in order; their questions are answered at once."""
+    found = []
+    while (one := turns.next(now)) is not None:
+        found.append(one.account)
+        turns.answered(one.weight, None, now)
+    return found
+
+
+def full(per_minute: int, at_most: int = 2300) -> Turns:
+    """A minute that is used up at second 0."""
+    turns = Turns(per_minute, at_most)
+    turns.join(turn("before", per_minute))
+    assert called(turns, 0) == ["before"]
+    return turns
+
+
+def test_danger_goes_first_then_who_lost_sight_then_all_others() -> None:
+    """What could be liquidated next minute does not queue behind what is merely curious."""
+    turns = full(100, 100)
+    for account, need in (("ease", Need.EASE), ("blind", Need.BLIND), ("danger", Need.DANGER)):
+        turns.join(turn(account, need=need))
+
+    assert called(turns, 59) == []
+    assert called(turns, WINDOW_S) == ["danger", "blind", "ease"]
+
+
+def test_an_account_that_gets_into_danger_while_it_waits_is_asked_before_the_others() -> None:
+    needs = {"a": Need.EASE, "b": Need.EASE}
+    turns = full(100, 200)
+    for account in needs:
+        turns.join(Turn(account, 5, lambda account=account: needs[account]))  # type: ignore[misc]
+    assert called(turns, 1) == []
+
+    needs["b"] = Need.DANGER
+
+    assert called(turns, 2) == ["b"]
+
+
+def test_of_those_at_ease_each_has_its_turn() -> None:
+    """One that has ten questions does not keep another from its first."""
+    turns = full(100)
+    for account in ("loud", "loud", "loud", "quiet"):
+        turns.join(turn(account))
+
+    assert called(turns, WINDOW_S) == ["loud", "quiet", "loud", "loud"]
+
+
+def test_the_reserve_is_for_danger_and_for_the_blind() -> None:
+    turns = full(100, 120)
+    for account, need in (("ease", Need.EASE), ("blind", Need.BLIND)):
+        turns.join(turn(account, 10, need))
+
+    assert called(turns, 1) == ["blind"]
+
+
+def test_a_question_that_is_larger_than_the_budget_is_asked_once_nothing_else_is() -> None:
+    """Else it never would be."""
+    turns = Turns(4, 4)
+    turns.join(turn("a", 10))
+    turns.join(turn("b", 1))
+
+    assert called(turns, 0) == ["a"]
+    assert called(turns, WINDOW_S) == ["b"]
+
+
+def test_what_others_at_our_address_use_counts() -> None:
+    """A trading bot beside us, or another daemon: the ban would be on both."""
+    turns = Turns(100, 120)
+    turns.join(turn("a"))
+    assert turns.next(0) is not None
+    turns.answered(5, 98, 0)
+    turns.join(turn("a"))
+
+    assert called(turns, 1) == []
+    assert turns.wait_s(1) == WINDOW_S - 1
+    assert called(turns, WINDOW_S) == ["a"]
+
+
+def test_what_is_under_way_counts_until_the_exchange_has_counted_it() -> None:
+    """An answer tells of what came before it, and nothing of forty questions that were sent since."""
+    turns = Turns(100, 100)
+    for n in range(20):
+        turns.join(turn(f"a{n}"))
+    asked = [turns.next(0) for _ in range(20)]
+    turns.answered(5, 5, 0)  # of the first of them
+    turns.join(turn("late"))
+
+    assert None not in asked
+    assert called(turns, 1) == []
+
+
+def test_nobody_is_called_while_the_exchange_wants_to_be_left_alone() -> None:
+    turns = Turns(100, 2300)
+    turns.blocked(30)
+    turns.join(turn("a", need=Need.DANGER))
+
+    assert (called(turns, 29), turns.wait_s(29), turns.blocked_s(29)) == ([], 1, 1)
+    assert called(turns, 30) == ["a"]
+
+
+def test_a_flood_of_one_account_leaves_the_others_what_they_need() -> None:
+    """An account whose state changes all the time asks anew each time; nine others are compared every 30 s."""
+    turns = Turns(1200, 2300)
+    waits: list[float] = []
+    since: dict[str, float] = {}
+    asked = Counter[str]()
+    for tenth in range(6000):
+        now = tenth / 10
+        turns.join(turn("flood", 10))
+        turns.join(turn("flood", 10))
+        for n in range(9):
+            if tenth % 300 == n * 33:
+                turns.join(turn(f"a{n}", 10))
+                since[f"a{n}"] = now
+        for account in called(turns, now):
+            asked[account] += 10
+            if account in since:
+                waits.append(now - since.pop(account))
+
+    assert max(waits) == 0
+    assert not since
+    assert asked["flood"] >= 10 * (600 - 9 * 2 * 10)  # half of the budget, but for what the others used of it
+
+
+def test_floods_of_all_share_alike() -> None:
+    turns = Turns(600, 2300)
+    asked = Counter[str]()
+    for second in range(600):
+        for n in range(5):
+            for _ in range(10):
+                turns.join(turn(f"a{n}", 10))
+        asked.update(called(turns, float(second)))
+
+    assert max(asked.values()) - min(asked.values()) <= 7
+    assert sum(asked.values()) * 10 <= 600 * 11
+
+
+QUESTIONS = st.lists(
+    st.tuples(
+        st.floats(0, 20), st.sampled_from("abcdef"), st.integers(1, 40), st.sampled_from(list(Need)), st.booleans()
+    ),
+    max_size=80,
+)
+
+
+@given(QUESTIONS)
+def test_no_minute_has_more_than_is_allowed_and_all_are_asked_in_the_end(
+    questions: list[tuple[float, str, int, Need, bool]],
+) -> None:
+    """However the exchange's minutes lie."""
+    turns, now, asked, wanted = Turns(100, 150), 0.0, list[tuple[float, int]](), 0
+    for after, account, weight, need, answered in questions:
+        now += after
+        turns.join(turn(account, weight, need))
+        wanted += 1
+        while (one := turns.next(now)) is not None:
+            asked.append((now, one.weight))
+            turns.answered(one.weight, None if answered else one.weight, now)
+    while turns.waiting:
+        now += turns.wait_s(now)
+        while (one := turns.next(now)) is not None:
+            asked.append((now, one.weight))
+            turns.answered(one.weight, None, now)
+
+    assert len(asked) == wanted
+    for at, _ in asked:
+        assert sum(weight for other, weight in asked if at <= other < at + WINDOW_S) <= 150
