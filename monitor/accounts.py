@@ -21,7 +21,7 @@ from monitor.risk.funding import Forecast, Funding, forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.pools import margin_pools
 from monitor.risk.quiet import Shape, shape
-from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price
+from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price, unknowns
 from monitor.risk.terms import Terms
 from monitor.rules import DataStaleRule, Rule, RuleBook, Severity
 from monitor.venues import VENUES
@@ -253,9 +253,13 @@ class WatchedAccount:
             and None not in marks
             and (oldest is None or oldest < limit)
             and links.age(self.setup.private_link, now.mono) < limit
-            and (pool is None or pool.id not in self._risks or not self._risks[pool.id].missing)
+            and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))
         )
         return Ages("live" if live else "stale", oldest, truth)
+
+    def _is_incomplete(self, pool: Pool) -> bool:
+        """Whether an input is unknown: when the pool was last computed, and still."""
+        return bool(self._risks[pool.id].missing and unknowns(pool, self.terms))
 
     def rates_are_stale(self, pool: Pool, now: Now) -> bool:
         """Whether the worth of a pool's collateral is not known as of now."""

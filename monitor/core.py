@@ -538,6 +538,8 @@ class Core:
         shape = account.shape(pool_id)
         if self._screen is None or shape is None or account.name in self._moving or account.in_step:
             return False
+        if account.last_risks[pool_id].missing:
+            return False  # by now it may all be known, which has to be seen
         pool, prices = account.pools[pool_id], account.market.prices
         limits = self._levels.quiet(account, pool)
         limits = None if limits is None else self._moved.quiet(account, pool, limits, now)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from monitor.core import Core, Setup
-from monitor.effects import AccountSetup, Effect, Story
+from monitor.effects import AccountSetup, Effect, PoolState, Story
 from monitor.events import (
     Acknowledge,
     Bracket,
@@ -265,6 +265,26 @@ def test_whatever_happens_the_screen_changes_nothing(seed: int) -> None:
     trading.begin()
     for _ in range(60):
         trading.go_on()
+
+
+def test_a_pool_whose_marks_come_after_a_restart_is_looked_at_before_it_rests() -> None:
+    """What is missing is what was missing when it was last computed: until then its figures would be told as stale."""
+    held = [row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000", isolated=True, isolated_wallet="1000")]
+    first = Watched()
+    first.begin("400", *held)  # so little that the first pool is endangered
+    marks = {"BTCUSDT": "50000", "ETHUSDT": "3000"}
+    first.step(*(first.mark(price, symbol) for symbol, price in marks.items()), Tick())
+    again = Watched(kept=first.kept(), start=first.t + 10)
+    again.begin("400", *held)
+    again.step(Tick())
+    again.step(*(again.mark(price, symbol) for symbol, price in marks.items()))
+
+    states = [effect for effect in again.step(Tick()) if isinstance(effect, PoolState)]
+
+    assert {state.risk.pool.id: state.ages.freshness for state in states} == {
+        "cross-usdt": "live",
+        "isolated-ethusdt": "live",
+    }
 
 
 def crossing(accounts: int, a_slice: int | None = None) -> list[list[Story]]:

@@ -137,7 +137,7 @@ class PoolRisk(Struct, frozen=True):
 def assess(pool: Pool, terms: Terms) -> PoolRisk:
     """The risk of a pool at these marks, brackets and rates."""
     marks, tables = terms.marks, terms.tables
-    missing = _missing(pool, terms)
+    missing = unknowns(pool, terms)
     if missing:
         return _incomplete(pool, terms, missing)
     own = [_own_figures(p, marks[p.symbol], tables[p.symbol]) for p in pool.positions]
@@ -303,7 +303,7 @@ def _position_risk(
     )
 
 
-def _missing(pool: Pool, terms: Terms) -> tuple[str, ...]:
+def unknowns(pool: Pool, terms: Terms) -> tuple[str, ...]:
     """What must be known of a pool and is not."""
     missing = [what for p in pool.positions for what in contracts.unknowns(p, terms.marks, terms.tables)]
     if pool.wallet_balance is None:
