@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from monitor.board import Board, Changes
+from monitor.board import Board
 from monitor.messages import Message
 
 
@@ -23,8 +23,7 @@ class Hub:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    async def after(self, revision: int) -> Changes:
-        """Wait until there is something newer than this revision, and get all of it at once."""
+    async def newer(self, revision: int) -> None:
+        """Wait until there is something newer than this revision."""
         while self.board.revision == revision:
             await self._changed.wait()
-        return self.board.since(revision)

@@ -121,7 +121,7 @@ class Page:
                 pause_s = _GATHER_S + len(body) / _BYTES_PER_S
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(beat_at):
-                    await self._hub.after(known)
+                    await self._hub.newer(known)
                     await asyncio.sleep(pause_s)
 
     def _known(self, last_event_id: str) -> int:
