@@ -2,7 +2,7 @@
 
 Time is cut into slots; each keeps the lowest and the highest ratio that was seen in it. A pool that is not heard of
 stays as it was, since only what changes is published; one whose ratio is not known for sure leaves a gap. With so many
-pools that they need more memory than they may have, all slots are made twice as long, as often as it takes.
+pools that they need more memory than they may have, slots are made twice as long, as often as it takes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RatioHistory:
     Args:
         keep_s: How far back it reaches (seconds).
         step_s: Length of a slot at first (seconds).
-        slots_at_most: Of all pools together; a slot takes eight bytes.
+        slots_at_most: Of all pools together, once each has a new ratio; a slot takes eight bytes.
     """
 
     def __init__(self, keep_s: int = 4 * 3600, step_s: int = 10, slots_at_most: int = 400_000) -> None:
@@ -61,7 +61,9 @@ class RatioHistory:
         ring = self._pools.get((account, pool))
         if ring is None:
             ring = self._make(account, pool, mono)
-        ring.put(int(mono // self.step_s), nan if ratio is None else ratio)
+        elif ring.step_s < self.step_s:
+            ring = self._pools[account, pool] = ring.merged(self.step_s // ring.step_s, self._slots)
+        ring.put(mono, nan if ratio is None else ratio)
 
     def gone(self, account: str, pool: str, mono: float) -> None:
         """The pool is no more; what it was is kept for as long as all else."""
@@ -74,26 +76,25 @@ class RatioHistory:
         Args:
             at_most: So many pools; of each so much as a chart can show.
         """
-        present = int(now.mono // self.step_s)
-        self._forget(present)
+        self._forget(now.mono)
         rings = sorted(self._pools.items(), key=lambda row: row[1].last if row[1].last == row[1].last else inf)
         for (account, pool), ring in rings[: -at_most - 1 : -1]:
-            ring.advance(present)
+            ring.advance(now.mono)
             merged = -(-ring.length // _DRAWN_AT_MOST)
             drawn = ring.merged(merged, ring.length // merged + 1)
-            step_ms = self.step_s * merged * 1000
+            step_ms = drawn.step_s * 1000
             began_ms = now.wall_ms - round(now.mono * 1000) + drawn.first * step_ms
             yield Series(account, pool, began_ms, step_ms, *drawn.rows())
 
     def _make(self, account: str, pool: str, mono: float) -> _Ring:
-        present = int(mono // self.step_s)
+        """A pool is new. Where there is no room, each of the others gets its longer slots when it next has a ratio:
+        all of them at once would take seconds, in the loop that watches."""
         if self._is_full:
-            self._forget(present)
+            self._forget(mono)
         while self._is_full and self._slots > 1:
             self.step_s *= 2
             self._slots //= 2
-            self._pools = {key: ring.merged(2, self._slots) for key, ring in self._pools.items()}
-        ring = self._pools[account, pool] = _Ring(self._slots, int(mono // self.step_s))
+        ring = self._pools[account, pool] = _Ring(self.step_s, self._slots, int(mono // self.step_s))
         return ring
 
     @property
@@ -101,42 +102,45 @@ class RatioHistory:
         """Whether there is no room for another pool."""
         return (len(self._pools) + 1) * self._slots > self._at_most
 
-    def _forget(self, present: int) -> None:
+    def _forget(self, mono: float) -> None:
         """Drop the pools of which nothing is left in the slots that are kept."""
-        self._pools = {key: ring for key, ring in self._pools.items() if not ring.is_over(present)}
+        self._pools = {key: ring for key, ring in self._pools.items() if not ring.is_over(mono)}
 
 
 class _Ring:
     """The newest slots of one pool; the place of a slot is its number modulo their count.
 
+    step_s: Length of a slot (seconds).
     newest: Number of the last slot that is filled.
     last: What the pool has had since; NaN: unknown.
     """
 
-    def __init__(self, slots: int, first: int) -> None:
+    def __init__(self, step_s: int, slots: int, first: int) -> None:
+        self.step_s = step_s
         self.low = array("f", [nan]) * slots
         self.high = array("f", [nan]) * slots
         self.first = self.newest = first
         self.last = nan
 
-    def put(self, slot: int, ratio: float) -> None:
-        self.advance(slot)
+    def put(self, mono: float, ratio: float) -> None:
+        self.advance(mono)
         place = self.newest % len(self.low)
         if ratio == ratio:  # no NaN
             self.low[place] = min(ratio, self.low[place])
             self.high[place] = max(ratio, self.high[place])
         self.last = ratio
 
-    def advance(self, slot: int) -> None:
-        """Let time pass: what the pool had last fills the slots up to this one."""
+    def advance(self, mono: float) -> None:
+        """Let time pass: what the pool had last fills the slots up to this moment's."""
+        slot = int(mono // self.step_s)
         for number in range(max(self.newest + 1, slot - len(self.low) + 1), slot + 1):
             self.low[number % len(self.low)] = self.high[number % len(self.low)] = self.last
         self.newest = max(self.newest, slot)
         self.first = max(self.first, self.newest - len(self.low) + 1)
 
-    def is_over(self, slot: int) -> bool:
-        """Whether nothing is known of the pool in all the slots up to this one."""
-        return self.last != self.last and slot - self.newest >= len(self.low)
+    def is_over(self, mono: float) -> bool:
+        """Whether nothing is known of the pool in all the slots up to this moment's."""
+        return self.last != self.last and int(mono // self.step_s) - self.newest >= len(self.low)
 
     def rows(self) -> tuple[list[float | None], list[float | None]]:
         numbers = range(self.first, self.newest + 1)
@@ -150,11 +154,14 @@ class _Ring:
 
     def merged(self, count: int, slots: int) -> _Ring:
         """The same in slots that are so many times as long, and so many of them."""
-        made = _Ring(slots, self.first // count)
-        for number in range(self.first, self.newest + 1):
-            for ratios in (self.low, self.high):
-                made.last = nan  # each slot has what was seen in it alone
-                made.put(number // count, ratios[number % len(ratios)])
+        made = _Ring(self.step_s * count, slots, self.first // count)
+        made.newest = self.newest // count
+        for slot in range(made.first, made.newest + 1):
+            numbers = range(max(self.first, slot * count), min(self.newest + 1, (slot + 1) * count))
+            places = [number % len(self.low) for number in numbers]
+            made.low[slot % slots] = min((low for place in places if (low := self.low[place]) == low), default=nan)
+            made.high[slot % slots] = max((high for place in places if (high := self.high[place]) == high), default=nan)
+        made.first = max(made.first, made.newest - slots + 1)
         made.last = self.last
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 from monitor.events import Now
@@ -93,6 +94,7 @@ def test_with_many_pools_slots_get_longer_and_no_spike_is_lost() -> None:
     history.put("main", "p0", 43, 0.2)
     for number in range(1, 16):
         history.put("main", f"p{number}", 100, 0.1)
+    history.put("main", "p0", 100, 0.2)
 
     found = {series.pool: series for series in history.series(at(100), 100)}
 
@@ -114,6 +116,28 @@ def test_ten_thousand_pools_cost_some_megabytes() -> None:
 
     assert size < 12e6
     assert peak < 20e6
+
+
+def test_one_pool_more_than_there_is_room_for_holds_nothing_up() -> None:
+    """It comes between two ticks, after hours of all the others."""
+    history = RatioHistory()
+    for number in range(277):
+        history.put("main", f"p{number}", 0, 0.1)
+        history.put("main", f"p{number}", 14_390, 0.2)
+    began = time.perf_counter()
+    history.put("main", "one-more", 14_390, 0.3)
+    history.put("main", "p0", 14_390, 0.4)
+
+    assert time.perf_counter() - began < 0.1
+    found = {series.pool: series for series in history.series(at(14_390), 300)}
+    assert history.step_s == 20
+    assert len(found) == 278
+    for old in ("p0", "p1"):
+        assert found[old].low[0] == 0.1
+        assert found[old].low[-2] == 0.1
+        assert found[old].high[-1] == (0.4 if old == "p0" else 0.2)
+        assert found[old].from_ms == WALL_MS
+    assert found["one-more"].from_ms == WALL_MS + 14_380_000
 
 
 def test_the_nearest_pools_are_handed_out_first_and_not_too_much_of_them() -> None:
