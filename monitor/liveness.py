@@ -112,8 +112,9 @@ def blindness(core: Core, now: Now) -> list[str]:
 
 def _rule(core: Core, link: LinkId) -> DataStaleRule:
     """The rule that a link is held against; a market's is that of the first account on it."""
-    accounts = core.accounts.values()
-    return next(a for a in accounts if link.account == a.name or link == a.setup.market_link).stale_rule
+    if link.account in core.accounts:
+        return core.accounts[link.account].stale_rule
+    return next(a for a in core.accounts.values() if link == a.setup.market_link).stale_rule
 
 
 def _quiet_s(core: Core, link: LinkId, now: Now) -> float:

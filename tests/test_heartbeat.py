@@ -10,6 +10,7 @@ import io
 import json
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing, suppress
@@ -582,6 +583,19 @@ def test_a_lost_link_is_blindness_though_nobody_wants_to_be_told_of_it() -> None
     assert seeing == []
     assert blindness(core.core, core.now) == ["main private: no data"]
     assert undeclared(core.core, core.now) == []
+
+
+def test_an_exchange_that_is_away_costs_a_thousand_accounts_no_second() -> None:
+    """Both are asked with each tick: were they slow, the watching would hang for as long as the exchange is away."""
+    core = Watched(*(f"account-{number}" for number in range(1000)))
+    core.connect(LinkState.DOWN)
+    for _ in range(3):
+        core.step(Tick(), after=10)
+    began = time.perf_counter()
+
+    assert len(blindness(core.core, core.now)) >= 1000
+    undeclared(core.core, core.now)
+    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize("name", ["private", "rest", "market"])
