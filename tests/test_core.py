@@ -479,6 +479,20 @@ def test_blindness_is_critical_at_once_where_a_pool_is_endangered() -> None:
     assert at_seconds(core, since, stories) == [("opened", "critical", 5)]
 
 
+def test_a_link_that_is_back_has_recovered_though_danger_has_come_meanwhile() -> None:
+    """It opened as a warning, and what is endangered knows but a critical step: that changed no rule."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.price("99000")
+    core.step(core.link("private", LinkState.DOWN), after=0)
+    opened = of_rule(silence(core, 16, "99000"), "data_stale")
+    core.step(core.link("private", LinkState.LIVE), core.mark("90300", after=0), after=0)
+    ended = of_rule(silence(core, 10, "90300"), "data_stale")
+
+    assert kinds(opened) == [("opened", "warning")]
+    assert [(s.change.kind, s.change.resolution) for s in ended] == [("resolved", "recovered")]
+
+
 def test_silent_marks_blind_the_market_link() -> None:
     """An open socket proves nothing: it is the age of the marks that counts."""
     core = safe()

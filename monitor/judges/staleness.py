@@ -96,7 +96,8 @@ class StalenessJudge:
         if in_danger and age is not None:
             clear = min([Decimal(str(rule.stale_after_s)) * Decimal("0.8"), *(s.clear for s in rule.steps)])
             at_once = Step(Decimal(str(rule.stale_after_s)), clear, Severity.CRITICAL)
-            rule = structs.replace(rule, steps=(at_once,))
+            milder = (step for step in rule.steps if step.severity < Severity.CRITICAL)
+            rule = structs.replace(rule, steps=(*milder, at_once))  # what a milder one has opened ends by it
         value = None if age is None else Decimal(str(round(age, 3)))
         key = IncidentKey(link.account, RULE, link.name)
         alive = self._links.all[link].state in (LinkState.LIVE, LinkState.IDLE)  # a restart alone makes nothing fresh
