@@ -166,7 +166,7 @@ async def test_a_browser_that_does_not_read_is_cut_off_and_costs_nothing() -> No
     """What it does not take is not kept for it, and the others go on."""
     hub, loop = Hub(), asyncio.get_running_loop()
     hub.put([state(f"marginwatch/main/pool/{n}", text="x" * 100_000) for n in range(200)])
-    async with serving(hub, unread_s=0.5) as url:
+    async with serving(hub, unread_s=1.5) as url:
         port = int(url.rpartition(":")[2])
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -181,7 +181,7 @@ async def test_a_browser_that_does_not_read_is_cut_off_and_costs_nothing() -> No
             received = 0
             with suppress(ConnectionResetError):
                 async with asyncio.timeout(10):
-                    await asyncio.sleep(2)  # reads nothing, for longer than it may
+                    await asyncio.sleep(4)  # reads nothing, for longer than it may
                     while chunk := await loop.sock_recv(slow, 2**20):
                         received += len(chunk)
             assert received < 200 * 100_000

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import os
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from monitor.sim import Exchange
+from monitor.sim.connection import Connection
 from tests import stories
 from tests.chaos.process import DaemonProcess
 from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
@@ -116,20 +117,22 @@ async def test_no_task_is_left_behind_by_fifty_reconnects(
     """Keepalive loops that live on after their connection have been reported of another library."""
     async with stories.exchange() as exchange:
         watched = watching(write_config(tmp_path / "d", exchange, broker.port, links=DAY))
-        async with watched as log:
+        async with watched:
             await agreement(exchange, listener, "main")
             names = daemons_tasks()
             for cut in range(50):
-                lives = log.getvalue().count('"link live"')
-                exchange.drop("private" if cut % 2 else "market")
-                await until(partial_count(log, lives), "it is live again")
+                route = "private" if cut % 2 else "market"
+                cut_off = exchange.streams.on(route)
+                exchange.drop(route)
+                await until(partial(is_back, exchange, route, cut_off), "it is back")
             await agreement(exchange, listener, "main")
             await until(lambda: daemons_tasks() == names, f"{names} run as before, not {daemons_tasks()}")
         gc.collect()
 
 
-def partial_count(log: io.StringIO, lives: int) -> Callable[[], bool]:
-    return lambda: log.getvalue().count('"link live"') > lives
+def is_back(exchange: Exchange, route: str, cut_off: list[Connection]) -> bool:
+    """Whether there is a connection that is none of those."""
+    return any(connection not in cut_off for connection in exchange.streams.on(route))
 
 
 def daemons_tasks() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import io
 import json
 import os
@@ -41,6 +42,8 @@ def main(config_path: str | None, account: str | None, timeout_s: float, as_json
     except Exception as exc:  # a bug; Python's own exit status for it would read as a warning
         stands = unknown(f"a mistake in marginwatch status: {type(exc).__name__}: {exc}")
     _print(stands, retained, as_json)
+    sys.stdout.flush()
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(stands.code))  # said; a thread that hangs changes nothing of it
     return stands.code
 
 
@@ -63,6 +66,7 @@ def _end_after(seconds: float, as_json: bool) -> None:
 
     signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # after that a signal would end us in its own way
 
 
 def _print(stands: Standing, retained: Retained, as_json: bool) -> None:
