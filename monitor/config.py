@@ -45,6 +45,7 @@ from monitor.core import Setup
 from monitor.effects import AccountSetup
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
+from monitor.judges.groups import Group
 from monitor.rules import (
     RuleBook,
     Severity,
@@ -239,6 +240,7 @@ class Config(Struct, frozen=True):
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     summary: SummaryConfig = SummaryConfig()
+    group: Group = Group()
     http: HttpConfig = HttpConfig()
     rules: RuleBook = RuleBook()
     instance: str | None = None
@@ -250,7 +252,9 @@ class Config(Struct, frozen=True):
         """What the core has to know of it."""
         accounts = tuple(AccountSetup(a.name, a.venue, a.market, a.labels, a.accept_trading_key) for a in self.accounts)
         unacked_s = self.cmd.unacked_s if self.cmd.enabled else None
-        return Setup(accounts, self.rules, self.links.dispute_s, self.summary_every_s, unacked_s, self.summary.daily)
+        return Setup(
+            accounts, self.rules, self.links.dispute_s, self.summary_every_s, unacked_s, self.summary.daily, self.group
+        )
 
 
 def parse(documents: Iterable[tuple[str, Table]]) -> Config:
@@ -305,6 +309,7 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
         heartbeat=_section(reader, main_name, top, "heartbeat", HeartbeatConfig, _HEARTBEAT),
         privacy=_section(reader, main_name, top, "privacy", PrivacyConfig, _PRIVACY),
         summary=_section(reader, main_name, top, "summary", SummaryConfig, _SUMMARY),
+        group=_section(reader, main_name, top, "group", Group, _GROUP),
         http=_section(reader, main_name, top, "http", HttpConfig, _HTTP),
         rules=read_rules(reader, main_name, top.get("rules", {})),
         instance=top.get("instance"),
@@ -342,6 +347,7 @@ _TOP: Kinds = {
     "heartbeat": as_anything,
     "privacy": as_anything,
     "summary": as_anything,
+    "group": as_anything,
     "http": as_anything,
     "credentials": as_anything,
     "rules": as_anything,
@@ -417,6 +423,7 @@ _HEARTBEAT: Kinds = {
 }
 _PRIVACY: Kinds = {"amounts": as_flag}
 _SUMMARY: Kinds = {"enabled": as_flag, "at": as_time_of_day, "timezone": as_timezone}
+_GROUP: Kinds = {"enabled": as_flag, "window_s": as_seconds(0.1, 3600), "min_accounts": as_whole(1, 100_000)}
 _HTTP: Kinds = {"listen": as_listen, "token": as_secret, "hosts": as_hosts}
 _RECORDER: Kinds = {"enabled": as_flag, "dir": as_text, "minutes": as_minutes, "keep": as_whole(1, 1000)}
 _CREDENTIALS: Kinds = {"dir": as_text}

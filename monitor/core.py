@@ -59,6 +59,7 @@ from monitor.judges.daily import Daily, DailyJudge
 from monitor.judges.exchange import ExchangeJudge
 from monitor.judges.forced_orders import ForcedOrdersJudge
 from monitor.judges.funding import FundingJudge
+from monitor.judges.groups import Group, GroupsJudge
 from monitor.judges.instance import InstanceJudge
 from monitor.judges.levels import LevelsJudge
 from monitor.judges.listings import ListingsJudge
@@ -88,6 +89,7 @@ class Setup(Struct, frozen=True):
         unacked_s: A critical incident that nobody acknowledges for so long is told again, louder (seconds). None: no
             acknowledgements are expected.
         daily: When each account's daily summary is told; None: never.
+        group: When accounts that cross a level together are a group.
     """
 
     accounts: tuple[AccountSetup, ...]
@@ -96,6 +98,7 @@ class Setup(Struct, frozen=True):
     summary_every_s: float = 30
     unacked_s: float | None = None
     daily: Daily | None = None
+    group: Group = Group()
 
 
 class Kept(Struct, frozen=True):
@@ -145,6 +148,8 @@ class Core:
         self._listings = ListingsJudge(self.reporter)
         self._instance = InstanceJudge(self.reporter, self.accounts)
         self._exchange = ExchangeJudge(self.reporter, self.accounts)
+        self._groups = GroupsJudge(self.reporter, self.accounts, self.markets, setup.group)
+        self.reporter.group_of = self._groups.joined
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
         self._screen: Screen | None = screen(len(self.accounts)) if screened else None
         self._order = {name: i for i, name in enumerate(self.accounts)}
@@ -634,6 +639,7 @@ class Core:
         self.reporter.end_silences(now)
         self.reporter.keep_worst(now)
         self._daily.judge(self.accounts.values(), now)
+        self._groups.judge(now)
         for account in self._all():
             self.reporter.effects += publication.due(
                 account, self.links, self.incidents, self.published, self.setup.rules, self._now

@@ -32,6 +32,7 @@ from monitor.effects import (
 from monitor.events import PositionKey, Side
 from monitor.incidents import Kind
 from monitor.judges.daily import RULE as DAILY
+from monitor.judges.groups import RULE as GROUP
 from monitor.messages import VALID_FOR_S, Identity, Message, Messages, emptied
 from monitor.names import slug
 from monitor.risk.pools import UNKNOWN, row_slug
@@ -243,7 +244,7 @@ class Discovery:
         config = {
             "name": "Event",
             "state_topic": self._messages.events_filter(account),
-            "event_types": [f"{rule}_{kind}" for rule in (*DEFAULTS, DAILY) for kind in _TOLD],
+            "event_types": [f"{rule}_{kind}" for rule in (*DEFAULTS, DAILY, GROUP) for kind in _TOLD],
         }
         return _Entity("event", "event", config)
 

@@ -219,4 +219,5 @@ _WORDS: dict[str, Callable[[Story], Words]] = {
     "adl_quantile": worded,
     "clock_offset": worded,
     "drift": worded,
+    "group": worded,
 }

@@ -134,6 +134,7 @@ class Story(Struct, frozen=True):
         exchange_ms: When the exchange said what caused it.
         seq: Counts the stories of this run.
         clear: Level past which the present severity ends.
+        group_id: The incident of the group that it belongs to, if that comes to be; None: it can be in none.
         is_test: Nothing has happened: it is told to see whether it arrives.
     """
 
@@ -155,6 +156,7 @@ class Story(Struct, frozen=True):
     blindness: Blindness | None = None
     forced: ForcedReport | None = None
     facts: dict[str, Fact] = {}
+    group_id: str | None = None
     is_test: bool = False
     title: str = ""
     text: str = ""

@@ -332,12 +332,22 @@ class Incidents:
         for pending in [p for p in self._pending if p[0] == key]:
             del self._pending[pending]
 
-    def note(self, key: IncidentKey, severity: Severity, now: Now) -> Change:
-        """A one-off fact: an incident of a single message, which is never open."""
+    def named(self, key: IncidentKey, now: Now) -> int:
+        """What an incident that may come is named after (Unix milliseconds); no other will be."""
+        self._name(key, now)
+        return self._last_opened[key]
+
+    def note(self, key: IncidentKey, severity: Severity, now: Now, *, opened_ms: int | None = None) -> Change:
+        """A one-off fact: an incident of a single message, which is never open.
+
+        Args:
+            opened_ms: What it was named after, where it has its name already.
+        """
+        opened_ms = self.named(key, now) if opened_ms is None else opened_ms
         incident = Incident(
-            self._name(key, now),
+            incident_id(key, opened_ms),
             *key,
-            opened_ms=self._last_opened[key],
+            opened_ms=opened_ms,
             severity=severity,
             peak=severity,
             worst=None,
@@ -372,7 +382,7 @@ class Incidents:
     def _name(self, key: IncidentKey, now: Now) -> str:
         opened_ms = max(now.wall_ms, self._last_opened.get(key, 0) + 1, self._floor_ms + 1)
         self._last_opened[key] = opened_ms
-        return f"{key.account}.{key.subject}.{key.rule}.{opened_ms}"
+        return incident_id(key, opened_ms)
 
     def _target(self, key: IncidentKey, rule: Rule, value: Decimal | None, now: Now) -> Severity:
         """The highest severity whose step fires, and has for `for_s`."""
@@ -499,6 +509,10 @@ class _Saved(Struct, frozen=True):
 def saved(incident: Incident, now: Now) -> bytes:
     """An incident as it is kept in the store."""
     return msgspec.json.encode(_Saved(incident, now.mono, now.wall_ms))
+
+
+def incident_id(key: IncidentKey, opened_ms: int) -> str:
+    return f"{key.account}.{key.subject}.{key.rule}.{opened_ms}"
 
 
 def _step_for(rule: Rule, rank: int) -> Step | None:

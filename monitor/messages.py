@@ -293,6 +293,8 @@ class Messages:
             "data": self._data(story),
             "test": story.is_test,
         }
+        if story.group_id is not None:
+            payload["group_id"] = story.group_id
         if incident.continues is not None:
             payload["continues"] = incident.continues
         if incident.acked_ms is not None:
@@ -315,12 +317,14 @@ class Messages:
                 return self.ratio(fact)
             if name.endswith("distance"):
                 return self.distance(fact)
+            if name == "move":
+                return fraction(fact)
             return half_up(fact)
         return rfc3339(fact) if isinstance(fact, int) and name.endswith("_at") else fact
 
     def _incident(self, event: Payload) -> Payload:
         """The retained body of an open incident: its last event, without what belongs to that event alone."""
-        left_out = ("schema", "seq", "event", "event_type", "before", "drivers", "test", "dedupe_key")
+        left_out = ("schema", "seq", "event", "event_type", "before", "drivers", "test", "dedupe_key", "group_id")
         return {"schema": "marginwatch.incident/1"} | {k: v for k, v in event.items() if k not in left_out}
 
     def _figures(self, figures: Figures | None) -> Payload | None:

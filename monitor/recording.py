@@ -25,6 +25,7 @@ from monitor.effects import INSTANCE, AccountSetup
 from monitor.errors import DecodeError
 from monitor.events import LinkId, LinkReport, LinkState
 from monitor.judges.daily import Daily
+from monitor.judges.groups import Group
 from monitor.rules import DEFAULTS, Match, Rule, RuleBook
 from monitor.venues import VENUES, Request
 
@@ -112,6 +113,7 @@ class _Settings(Struct, frozen=True):
     dispute_s: float = 60
     summary_every_s: float = 30
     unacked_s: float | None = None
+    group: Group = Group()
 
 
 class _LinkState(Struct, frozen=True, omit_defaults=True):

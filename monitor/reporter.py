@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from msgspec import structs
+
 from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Answered, Effect, IncidentOver, Save, Story
 from monitor.events import Acknowledge, Now, Silence
@@ -30,6 +32,7 @@ class Reporter:
         self.incidents = Incidents()
         self.effects: list[Effect] = []
         self.silences = Silences()
+        self.group_of: Callable[[Story, Now], str | None] = lambda story, now: None
         self._published = published
         self._seq = 0
         self._unconfirmed: set[IncidentKey] = set()
@@ -75,6 +78,9 @@ class Reporter:
         incident = change.incident
         if change.kind == "noted" and not change.is_told:
             return
+        group_id = self.group_of(story, now)
+        if group_id is not None:
+            story = structs.replace(story, group_id=group_id)
         self._unconfirmed.discard(incident.key)
         open_one = self.incidents.open.get(incident.key) if change.kind != "noted" else None
         for one in (incident, open_one):

@@ -402,6 +402,18 @@ def duration(seconds: Decimal) -> str:
 
 _HOUR_S = 3600
 
+
+def _group(story: Story) -> tuple[str, str]:
+    """Many accounts at once."""
+    f = story.facts
+    rule = str(f["crossed"]).replace("_", " ")
+    move = f["move"]
+    moved = f", {f['moved']} {'+' if move > 0 else '−'}{percent(abs(move))}" if isinstance(move, Decimal) else ""
+    said = f"{f['accounts']} of {f['of']} accounts: {rule} {story.change.severity.word}"
+    since = " within a minute" if moved else ""
+    return f"{said}{moved}", f"{said} or worse{moved}{since}. They are {f['names']}."
+
+
 _FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
     "funding_forecast": _forecast,
     "contract_status": _contract_status,
@@ -413,6 +425,7 @@ _FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
     "exchange_status": _exchange,
     "clock_offset": _clock,
     "store_unusable": _store,
+    "group": _group,
 }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 _HARMLESS = (
     r"\b\d\d:\d\d UTC",
     r"[+−]?\b\d+(\.\d+)? (%|s|ms|min|h|d)(?!\w)",
-    r"\b\d+ (of 4|orders)\b",
+    r"\b\d+ (of 4|orders|more)\b",
+    r"\b\d+ of \d+ accounts\b",
     r"\b\d+ (of your orders|positions?|incidents?)\b",
     r"\b([Pp]ositions|pools|open|reconnects): \d+\b",
 )

@@ -56,6 +56,7 @@ LAYERS = (
     {"core"},
     {
         "judges.daily",
+        "judges.groups",
         "judges.exchange",
         "judges.levels",
         "judges.moved",

@@ -1,0 +1,188 @@
+"""Many accounts that cross a level together are told once more, as a group; and each for itself all the same."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from monitor.core import Core, Setup
+from monitor.effects import AccountSetup, Effect, Story
+from monitor.events import Event, LinkState, Silence, Tick
+from monitor.judges.groups import Group
+from monitor.messages import Identity, Messages
+from monitor.rules import RuleBook, Severity
+from tests import discretion, schemas
+from tests.watched import MARKET, WALL_MS, Watched, of_rule, row
+
+D = Decimal
+
+
+class Many(Watched):
+    """Accounts a0, a1 … with a BTC long each: at 50 000 the ratio of all is 0.1, at 48 225 it is 0.86."""
+
+    def __init__(self, accounts: int, group: Group | None = None, wallet: str = "2000") -> None:
+        names = [f"a{n}" for n in range(accounts)]
+        super().__init__(*names)
+        setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in names)
+        self.core = Core(Setup(setups, group=group or Group()), self.now)
+        self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), RuleBook(), notices=True)
+        for name in names:
+            self.begin(wallet, row("BTCUSDT", "1", "50000"), account=name)
+        self.price("50000")
+
+    def step(self, *events: Event, after: float = 1.0) -> list[Effect]:
+        """All that comes of it, however many slices it takes."""
+        effects = super().step(*events, after=after)
+        while self.core.is_behind:
+            effects += self.keep(self.core.step((), self.now))
+        return effects
+
+    def bodies(self, stories: list[Story]) -> list[dict[str, Any]]:
+        """Their events, each held to its schema, as is its notice."""
+        found = []
+        for story in stories:
+            for message in self.messages.of(story):
+                schemas.validate(message.topic, message.payload)
+                body = msgspec.json.decode(message.payload)
+                if "/event/" in message.topic:
+                    found.append(body)
+                if "/notice/" in message.topic:
+                    discretion.hold(body)
+        return found
+
+
+def test_many_accounts_that_cross_together_are_one_group() -> None:
+    """Twenty pages say less than one that says "twenty of twenty, BTC −3.6 %"."""
+    core = Many(20)
+
+    told = core.price("48225")
+    members = core.bodies(of_rule(told, "margin_ratio"))
+    assert of_rule(told, "group") == []  # nobody waits for it: what is told of each is told at once
+    later = [*core.price("48225"), *core.price("48225"), *core.price("48225")]
+    groups = core.bodies(of_rule(later, "group"))
+
+    assert sorted(body["account"] for body in members) == sorted(core.names)
+    [group] = [g for g in groups if g["facts"]["crossed"] == "margin_ratio"]
+    assert {body["group_id"] for body in members} == {group["incident_id"]}
+    assert (group["account"], group["subject"], group["severity"]) == ("_instance", "margin-ratio", "critical")
+    assert group["facts"] == {
+        "crossed": "margin_ratio",
+        "accounts": 20,
+        "of": 20,
+        "names": ", ".join([body["account"] for body in members][:3]) + " and 17 more",
+        "moved": "BTCUSDT",
+        "move": -0.0355,
+    }
+    assert group["title"] == "20 of 20 accounts: margin ratio critical, BTCUSDT −3.6 %"
+    assert group["text"].startswith(
+        "20 of 20 accounts: margin ratio critical or worse, BTCUSDT −3.6 % within a minute."
+    )
+
+
+def test_a_few_accounts_are_no_group() -> None:
+    """What happens to two of twenty is about those two."""
+    core = Many(20, wallet="20000")
+    for name in ("a3", "a7"):
+        core.step(core.changed("WITHDRAW", "2000", account=name))
+
+    stories = [s for _ in range(5) for s in core.price("48225")]
+
+    assert len({s.account.name for s in of_rule(stories, "margin_ratio")}) == 2
+    assert of_rule(stories, "group") == []
+
+
+def test_one_who_watches_one_account_hears_of_no_groups() -> None:
+    """Nothing changes for them, not even a key."""
+    core = Many(1)
+    stories = [s for _ in range(5) for s in core.price("48225")]
+
+    assert of_rule(stories, "group") == []
+    assert "group_id" not in core.bodies(of_rule(stories, "margin_ratio"))[0]
+
+
+def test_a_phone_that_hears_of_groups_alone_misses_no_account() -> None:
+    """With min_accounts = 1 a single account is a group too."""
+    core = Many(3, Group(min_accounts=1), wallet="20000")
+    core.step(core.changed("WITHDRAW", "2000", account="a1"))
+
+    stories = [s for _ in range(5) for s in core.price("48225")]
+
+    [group] = [g for g in core.bodies(of_rule(stories, "group")) if g["facts"]["crossed"] == "margin_ratio"]
+    assert (group["facts"]["accounts"], group["facts"]["names"]) == (1, "a1")
+
+
+def test_the_severity_of_a_group_is_one_that_enough_of_them_have_reached() -> None:
+    """One that is liquidated does not make a liquidation of twenty warnings."""
+    core = Many(6, wallet="2000")
+    core.step(core.changed("WITHDRAW", "1960", account="a0"))
+
+    stories = [s for _ in range(4) for s in core.price("48235")]  # 0.82, a0: 0.99
+
+    [group] = [g for g in core.bodies(of_rule(stories, "group")) if g["facts"]["crossed"] == "margin_ratio"]
+    worst = max(s.change.severity for s in of_rule(stories, "margin_ratio"))
+    assert worst >= Severity.CRITICAL
+    assert group["facts"]["accounts"] == 6
+
+
+def test_those_that_cross_later_are_another_group() -> None:
+    """A fall of minutes is several: each says how many it was that crossed together."""
+    core = Many(12, wallet="20000")
+    for n in range(6):
+        core.step(core.changed("WITHDRAW", "2000", account=f"a{n}"))
+    first = [s for _ in range(5) for s in core.price("48225")]
+    for n in range(6, 12):
+        core.step(core.changed("WITHDRAW", "2000", account=f"a{n}"), after=0.1)
+    second = [s for _ in range(5) for s in core.price("48225")]
+
+    groups = [core.bodies(of_rule(stories, "group")) for stories in (first, second)]
+    counts = [[g["facts"]["accounts"] for g in found if g["facts"]["crossed"] == "margin_ratio"] for found in groups]
+    assert counts == [[6], [6]]
+    ids = {g["incident_id"] for found in groups for g in found}
+    assert len(ids) == sum(len(found) for found in groups)
+
+
+def test_accounts_that_are_blinded_together_are_a_group_too() -> None:
+    """The exchange ends all private streams: what matters is that it is all of them."""
+    core = Many(8)
+    core.step(*(core.link("private", LinkState.DOWN, name) for name in core.names))
+
+    stories = [s for _ in range(25) for s in core.price("50000")]
+
+    [group] = [g for g in core.bodies(of_rule(stories, "group")) if g["facts"]["crossed"] == "data_stale"]
+    assert (group["facts"]["crossed"], group["facts"]["accounts"], group["facts"]["moved"]) == ("data_stale", 8, None)
+    assert group["title"] == "8 of 8 accounts: data stale critical"  # at ratio 0.1, but 3.6 % from the end
+
+
+def test_a_group_can_be_silenced_and_its_members_are_told_all_the_same() -> None:
+    core = Many(6)
+    core.step(Silence(core.now.wall_ms + 600_000, None, "group", None))
+
+    stories = [s for _ in range(5) for s in core.price("48225")]
+
+    assert of_rule(stories, "group") == []
+    assert len(of_rule(stories, "margin_ratio")) >= 6
+
+
+@pytest.mark.parametrize("group", [Group(enabled=False), Group(min_accounts=7)], ids=["off", "too few"])
+def test_without_groups_events_name_none(group: Group) -> None:
+    core = Many(6, group)
+    stories = [s for _ in range(5) for s in core.price("48225")]
+
+    assert of_rule(stories, "group") == []
+    assert not any("group_id" in body for body in core.bodies(of_rule(stories, "margin_ratio")))
+
+
+def test_a_replay_gives_the_same_groups() -> None:
+    """Names and counts come from events and times alone."""
+
+    def run() -> list[bytes]:
+        core = Many(6)
+        effects: list[Effect] = []
+        for price in ("49000", "48225", "48225", "48225", "48210", "48210", "48210"):
+            effects += core.step(core.mark(price), Tick())
+        return [m.payload for m in core.sent(effects)]
+
+    assert run() == run()
