@@ -69,16 +69,17 @@ class RatioHistory:
         """The pool is no more; what it was is kept for as long as all else."""
         if (account, pool) in self._pools:
             self.put(account, pool, mono, None)
+            self._pools[account, pool].is_gone = True
 
     def series(self, now: Now, at_most: int) -> Iterator[Series]:
-        """The pools up to now, those with the highest ratio first.
+        """The pools up to now: those of which none is known, then the highest ratio first, last those that are gone.
 
         Args:
             at_most: So many pools; of each so much as a chart can show.
         """
         self._forget(now.mono)
-        rings = sorted(self._pools.items(), key=lambda row: row[1].last if row[1].last == row[1].last else inf)
-        for (account, pool), ring in rings[: -at_most - 1 : -1]:
+        rings = sorted(self._pools.items(), key=lambda row: row[1].importance, reverse=True)
+        for (account, pool), ring in rings[:at_most]:
             ring.advance(now.mono)
             merged = -(-ring.length // _DRAWN_AT_MOST)
             drawn = ring.merged(merged, ring.length // merged + 1)
@@ -121,8 +122,14 @@ class _Ring:
         self.high = array("f", [nan]) * slots
         self.first = self.newest = first
         self.last = nan
+        self.is_gone = False
+
+    @property
+    def importance(self) -> float:
+        return -1 if self.is_gone else self.last if self.last == self.last else inf
 
     def put(self, mono: float, ratio: float) -> None:
+        self.is_gone = False
         self.advance(mono)
         place = self.newest % len(self.low)
         if ratio == ratio:  # no NaN
@@ -162,7 +169,7 @@ class _Ring:
             made.low[slot % slots] = min((low for place in places if (low := self.low[place]) == low), default=nan)
             made.high[slot % slots] = max((high for place in places if (high := self.high[place]) == high), default=nan)
         made.first = max(made.first, made.newest - slots + 1)
-        made.last = self.last
+        made.last, made.is_gone = self.last, self.is_gone
         return made
 
 

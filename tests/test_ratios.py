@@ -86,6 +86,20 @@ def test_a_pool_that_is_gone_leaves_its_past_and_then_goes() -> None:
     assert [series.pool for series in history.series(at(200), 10)] == ["cross-usdt"]
 
 
+def test_pools_that_are_gone_leave_the_room_to_those_that_are_there() -> None:
+    """Whoever opens and closes a hundred positions in an afternoon has charts of what is held now all the same."""
+    history = RatioHistory()
+    for number in range(3):
+        history.put("main", f"isolated-{number}", 0, 0.9)
+        history.gone("main", f"isolated-{number}", 10)
+    history.put("main", "cross-usdt", 0, 0.4)
+    history.put("main", "cross-usdc", 0, None)
+    assert [series.pool for series in history.series(at(20), 2)] == ["cross-usdc", "cross-usdt"]
+
+    history.put("main", "isolated-0", 20, 0.5)
+    assert [series.pool for series in history.series(at(20), 2)] == ["cross-usdc", "isolated-0"]
+
+
 def test_with_many_pools_slots_get_longer_and_no_spike_is_lost() -> None:
     """Four hours of ten thousand pools may not cost more than some megabytes, nor hide the one moment that counted."""
     history = RatioHistory(keep_s=160, step_s=10, slots_at_most=64)
