@@ -155,6 +155,11 @@ class LinkState(StrEnum):
     MUTE = "mute"
     DOWN = "down"
 
+    @property
+    def is_fine(self) -> bool:
+        """Whether it brings all that it should."""
+        return self in (LinkState.LIVE, LinkState.IDLE)
+
 
 class LinkId(NamedTuple):
     """A link to an exchange; `account` is `_instance` for the market links that accounts share."""

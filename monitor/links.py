@@ -6,8 +6,6 @@ from msgspec import Struct
 
 from monitor.events import LinkId, LinkReport, LinkState
 
-_FINE = (LinkState.LIVE, LinkState.IDLE)
-
 
 class Link(Struct):
     """One link as the core knows it.
@@ -38,7 +36,7 @@ class Links:
         """Take a report. True: the state is another."""
         link = self.awaited(event.link, now)
         changed = link.state is not event.state
-        if link.state in _FINE or event.state in _FINE:
+        if link.state.is_fine or event.state.is_fine:
             link.since = now
         link.state = event.state
         link.reconnects = event.reconnects
@@ -50,4 +48,4 @@ class Links:
     def age(self, link: LinkId, now: float) -> float:
         """Seconds since this link was last live; 0 while it is, and while it has nothing to watch."""
         known = self.awaited(link, now)
-        return 0.0 if known.state in _FINE else now - known.since
+        return 0.0 if known.state.is_fine else now - known.since

@@ -17,8 +17,6 @@ DECLARED_WITHIN_S = 20.0
 STUCK_AFTER_S = 10.0
 """Ticks come each second or so: when none has gone through the core for so long, something hangs."""
 
-_FINE = (LinkState.LIVE, LinkState.IDLE)
-
 
 class DaemonState(Struct, frozen=True):
     """What the daemon knows of itself, beside the core.
@@ -91,7 +89,7 @@ def declared_after_s(rule: DataStaleRule) -> float:
 def undeclared(core: Core, now: Now) -> list[LinkId]:
     """Links that have been lost for longer than it may take to tell of it, while nothing has been told."""
     told = {(i.account, i.subject) for i in core.incidents if i.rule == "data_stale"}
-    lost = [link for link, info in core.links.all.items() if info.state not in _FINE and link not in told]
+    lost = [link for link, info in core.links.all.items() if not info.state.is_fine and link not in told]
     return [link for link in lost if _quiet_s(core, link, now) > DECLARED_WITHIN_S]
 
 
@@ -105,7 +103,7 @@ def blindness(core: Core, now: Now) -> list[str]:
         if incident.rule == "store_unusable":
             reasons.append("store unusable")
     for link, info in core.links.all.items():
-        if info.state not in _FINE and not _rule(core, link).enabled and _lost_s(core, link, now) > DECLARED_WITHIN_S:
+        if not info.state.is_fine and not _rule(core, link).enabled and _lost_s(core, link, now) > DECLARED_WITHIN_S:
             reasons.append(f"{link.account} {link.name}: no data")
     return reasons
 

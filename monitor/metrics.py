@@ -17,7 +17,7 @@ from msgspec import Struct
 from monitor.accounts import WatchedAccount
 from monitor.core import Core
 from monitor.effects import INSTANCE
-from monitor.events import LinkId, LinkState, Now
+from monitor.events import LinkId, Now
 from monitor.liveness import DaemonState, blindness
 from monitor.risk import EXACT
 from monitor.risk.report import PoolRisk, PositionRisk
@@ -250,7 +250,7 @@ class Metrics:
     def _take_link(self, core: Core, link: LinkId, now: Now) -> None:
         info = core.links.all.get(link)
         if info is not None:
-            self._put("link_up", link, info.state in (LinkState.LIVE, LinkState.IDLE))
+            self._put("link_up", link, info.state.is_fine)
             self._put("link_state", (*link, info.state.value), 1)
             self._put("link_age_seconds", link, core.links.age(link, now.mono))
             self._put("link_reconnects_total", link, info.reconnects)

@@ -13,7 +13,7 @@ from monitor.config import MqttConfig
 from monitor.errors import ConfigError
 from monitor.messages import is_left_by, neighbours, retained_filters, status_topic
 from monitor.shell import logs, settings
-from monitor.shell.broker import visitor
+from monitor.shell.broker import subscribe, visitor
 
 _SILENCE_S = 1.0
 """After so long without a retained message there are no more of them."""
@@ -77,8 +77,7 @@ async def _retained(client: aiomqtt.Client, mqtt: MqttConfig) -> dict[str, bytes
     """
     ours = mqtt.prefix, mqtt.discovery_prefix
     filters = retained_filters(*ours)
-    granted = await client.subscribe([(each, 0) for each in filters])
-    if any((code if isinstance(code, int) else code.value) >= 0x80 for code in granted):
+    if not await subscribe(client, *filters):
         raise MqttError(f"this user may not read {' and '.join(filters)}")
     found: dict[str, bytes] = {}
     messages = client.messages

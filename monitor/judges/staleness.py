@@ -100,7 +100,7 @@ class StalenessJudge:
             rule = structs.replace(rule, steps=(*milder, at_once))  # what a milder one has opened ends by it
         value = None if age is None else Decimal(str(round(age, 3)))
         key = IncidentKey(link.account, RULE, link.name)
-        alive = self._links.all[link].state in (LinkState.LIVE, LinkState.IDLE)  # a restart alone makes nothing fresh
+        alive = self._links.all[link].state.is_fine  # a restart alone makes nothing fresh
         change = self._reporter.incidents.observe(key, rule, value, now, trusted=alive)
         change = self._reporter.or_retained(change, key, value)
         if change is not None:

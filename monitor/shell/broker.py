@@ -32,6 +32,8 @@ _GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
 _SHORT_S = 5.0
 """A connection that ends sooner than this was no success: the next try waits longer."""
+REFUSED = 0x80
+"""From this reason code on the broker has refused something."""
 _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
 
 
@@ -294,6 +296,12 @@ def visitor(config: MqttConfig, password: str | None, purpose: str) -> aiomqtt.C
     )
     client._client.connect_timeout = config.timeout_s
     return client
+
+
+async def subscribe(client: aiomqtt.Client, *filters: str, qos: int = 0) -> bool:
+    """Subscribe. Whether the broker lets us read all of it."""
+    granted = await client.subscribe([(each, qos) for each in filters])
+    return all((code if isinstance(code, int) else code.value) < REFUSED for code in granted)
 
 
 async def say(config: MqttConfig, password: str | None, topic: str, payload: bytes) -> None:

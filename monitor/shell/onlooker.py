@@ -14,7 +14,7 @@ from monitor.config import MqttConfig
 from monitor.errors import BrokerAway
 from monitor.retained import Retained
 from monitor.shell.backoff import Backoff
-from monitor.shell.broker import visitor
+from monitor.shell.broker import subscribe, visitor
 from monitor.standing import watched
 
 AT_A_GLANCE = ("info", "+/summary", "+/incident/#")
@@ -136,8 +136,7 @@ class Onlooker:
 
 
 async def _subscribe(client: aiomqtt.Client, prefix: str, filters: Iterable[str]) -> None:
-    granted = await client.subscribe([(f"{prefix}/{name}", 0) for name in filters])
-    if any((code if isinstance(code, int) else code.value) >= 0x80 for code in granted):
+    if not await subscribe(client, *(f"{prefix}/{name}" for name in filters)):
         raise MqttError(f"the broker does not let this user read {prefix}/#")
 
 

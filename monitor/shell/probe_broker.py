@@ -23,15 +23,13 @@ from msgspec import structs
 from monitor.config import MqttConfig
 from monitor.effects import INSTANCE
 from monitor.messages import Message
-from monitor.shell.broker import properties_of, tls_context, visitor
+from monitor.shell.broker import REFUSED, properties_of, subscribe, tls_context, visitor
 from monitor.shell.causes import fault_of, in_words, network_remedy
 from monitor.shell.findings import Finding, Level
 
 _BAD_LOGIN = (4, 5, 134, 135)
 _NOT_AUTHORIZED = 135
 _NOBODY_SUBSCRIBES = 16
-_FAILURE = 128
-"""From this reason code on something was refused."""
 
 
 async def reach(config: MqttConfig, password: str | None) -> tuple[str | None, Finding]:
@@ -107,7 +105,7 @@ class _RoundTrip:
                 return
             began = time.monotonic()
             reason = await visit.publish(self._topic, b"1")
-            if reason < _FAILURE and await visit.hears(self._topic):
+            if reason < REFUSED and await visit.hears(self._topic):
                 took_ms = (time.monotonic() - began) * 1000
                 self._say("ok", f"a message below {self._config.prefix}/ (QoS 1) came back within {took_ms:.0f} ms")
                 await self._retained()
@@ -155,7 +153,7 @@ class _RoundTrip:
             return
         came_back = False
         with suppress(MqttError):  # a broker may cut whoever publishes where it must not
-            if await visit.subscribes(topic) and await visit.publish(topic, b"1") < _FAILURE:
+            if await visit.subscribes(topic) and await visit.publish(topic, b"1") < REFUSED:
                 came_back = await visit.hears(topic)
         if came_back:
             self._say("ok", f"a message below {prefix}/, for Home Assistant, came back")
@@ -193,7 +191,7 @@ async def publish_alert(config: MqttConfig, password: str | None, version: str, 
             reason = await visit.publish(message.topic, message.payload, properties=properties)
     except MqttError as exc:
         return [Finding("error", f"test alert: the broker did not take it: {exc}", "the broker's log says why")]
-    if reason >= _FAILURE:
+    if reason >= REFUSED:
         return [Finding("error", f"test alert: the broker refuses it (reason {reason})", acl_remedy(config))]
     see = Finding("note", f"see the next one: {subscriber(config, message.topic)}")
     if reason == _NOBODY_SUBSCRIBES:
@@ -250,8 +248,7 @@ class _Visit:
 
     async def subscribes(self, topic: str) -> bool:
         """Subscribe; whether the broker lets us."""
-        codes = await self.client.subscribe(topic, qos=1)
-        return all(getattr(code, "value", code) < _FAILURE for code in codes)
+        return await subscribe(self.client, topic, qos=1)
 
     async def publish(self, topic: str, payload: bytes, retain: bool = False, properties: Any = None) -> int:
         """Publish at QoS 1 and wait for the broker's word. Gives its reason code, of MQTT 5 alone; 0: it took it."""
