@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks [--quick] [--only NAME …] [--json FILE] [--gates]`."""
+"""Command line: `python -m benchmarks [--quick] [--only NAME …] [--json FILE] [--plot FILE] [--gates]`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import decisions, gates
+from benchmarks import decisions, delivery, gates, growth, plot, running, screen
 from benchmarks.harness import about
 
-GROUPS = {"decisions": decisions.measure}
+GROUPS = {
+    "decisions": decisions.measure,
+    "screen": screen.measure,
+    "delivery": delivery.measure,
+    "start": running.start,
+    "idle": running.idle,
+    "growth": growth.measure,
+}
+_QUICK = ("decisions", "screen", "delivery", "start")
+"""What half a minute is enough for."""
 
 
 def main() -> int:
@@ -21,17 +30,16 @@ def main() -> int:
         description="What a mark price costs, from the wire to a subscriber, beside other ways to do it.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, under half a minute; the figures are rough")
-    parser.add_argument(
-        "--only", nargs="+", choices=GROUPS, metavar="NAME", default=list(GROUPS), help=", ".join(GROUPS)
-    )
+    parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="NAME", help=", ".join(GROUPS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what `growth` has found there, as SVG")
     parser.add_argument("--gates", action="store_true", help="exit with 1 where a ratio is worse than it may ever be")
     arguments = parser.parse_args()
     result: dict[str, Any] = {**about(), "quick": arguments.quick}
     machine, versions = result["machine"], result["versions"]
     print(f"{result['at']}, commit {result['commit']}, {machine['cpu']} × {machine['cores']}, {machine['system']}")
     print(f"load {machine['load']};", ", ".join(f"{name} {number or 'missing'}" for name, number in versions.items()))
-    for name in arguments.only:
+    for name in arguments.only or (_QUICK if arguments.quick else GROUPS):
         print(f"\n== {name}", flush=True)
         try:
             result[name] = asyncio.run(GROUPS[name](arguments.quick, lambda text: print(text, flush=True)))
@@ -40,6 +48,8 @@ def main() -> int:
             return 1
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if arguments.plot is not None and "growth" in result:
+        arguments.plot.write_text(plot.svg(result["growth"]), "utf-8")
     missed = gates.missed(result) if arguments.gates else []
     for line in missed:
         print(f"gate missed: {line}", file=sys.stderr)

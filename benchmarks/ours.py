@@ -39,6 +39,7 @@ from monitor.shell.rest import Budget, Rest
 from monitor.venues import Hosts
 
 MARKET = "binance-usdm"
+POOL = "cross-usdt"
 
 
 def watching(given: scene.Scene) -> Core:
@@ -49,7 +50,7 @@ def watching(given: scene.Scene) -> Core:
         s: tuple(Bracket(i + 1, t.floor, t.rate, t.amount) for i, t in enumerate(given.tiers)) for s in given.held
     }
     events: list[Event] = [LinkReport(LinkId(INSTANCE, MARKET), LinkState.LIVE)]
-    events += [MarkPrice(MARKET, s, given.prices[s], scene.START_MS, None, None) for s in given.held]
+    events += marks_of(given, scene.START_MS)
     for account in given.accounts:
         rows = [Position(*_row(h), False, Decimal(0), scene.START_MS, "USDT") for h in account.holdings]
         balance = Balance("USDT", account.wallet_balance, account.wallet_balance, scene.START_MS)
@@ -69,6 +70,11 @@ def _settled(core: Core, events: Sequence[Event], at: Now) -> list[Effect]:
     while core.is_behind:
         effects += core.step([], at)
     return effects
+
+
+def marks_of(given: scene.Scene, at_ms: int) -> list[MarkPrice]:
+    """The marks of the beginning, once more."""
+    return [MarkPrice(MARKET, symbol, given.prices[symbol], at_ms, None, None) for symbol in given.held]
 
 
 def _row(holding: scene.Holding) -> tuple[str, Side, Decimal, Decimal]:

@@ -69,7 +69,8 @@ def make(accounts: int, positions: int, near: float) -> Scene:
     """A market of 600 symbols, and accounts that hold some of them: a few symbols are held by many.
 
     Args:
-        near: So large a part of the accounts is near a level; the others are far from the first one.
+        near: So large a part of the accounts has a margin ratio between 45 % and 97 %; the others have positions worth
+            one to five times their margin balance, and are far from every level.
     """
     chance = random.Random(accounts * 1000 + positions)
     prices = {s: Decimal(str(round(10 ** chance.uniform(-1, 4), 4))) for s in SYMBOLS}
@@ -83,8 +84,10 @@ def make(accounts: int, positions: int, near: float) -> Scene:
         holdings = tuple(_holding(s, prices[s], chance) for s in sorted(symbols))
         pnl = sum((h.quantity * (prices[h.symbol] - h.entry_price) for h in holdings), Decimal(0))
         margin = sum((_margin(abs(h.quantity) * prices[h.symbol], tiers) for h in holdings), Decimal(0))
-        ratio = chance.uniform(0.45, 0.97) if chance.random() < near else chance.uniform(0.05, 0.35)
-        wallet = (margin / Decimal(str(round(ratio, 3))) - pnl).quantize(Decimal("0.00000001"))
+        gross = sum((abs(h.quantity) * prices[h.symbol] for h in holdings), Decimal(0))
+        is_near = chance.random() < near
+        balance = margin / _between(chance, 0.45, 0.97) if is_near else gross / _between(chance, 1, 5)
+        wallet = (balance - pnl).quantize(Decimal("0.00000001"))
         made.append(Account(f"account-{i:05}", wallet, holdings))
     return Scene(tiers, prices, tuple(made))
 
@@ -99,6 +102,10 @@ def _tiers() -> tuple[Tier, ...]:
 
 def _margin(notional: Decimal, tiers: tuple[Tier, ...]) -> Decimal:
     return max(notional * t.rate - t.amount for t in tiers)
+
+
+def _between(chance: random.Random, low: float, high: float) -> Decimal:
+    return Decimal(str(round(chance.uniform(low, high), 3)))
 
 
 def _holding(symbol: str, price: Decimal, chance: random.Random) -> Holding:

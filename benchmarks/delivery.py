@@ -1,0 +1,179 @@
+"""From a mark price on the wire to a subscriber's hand: the whole daemon with its store, mosquitto, QoS 1.
+
+Each frame makes the daemon tell of something. Beside it, in turns, a message of the same size makes the bare round trip
+from a publisher through the same mosquitto to the same subscriber, and as many bytes go to the disk. The daemon has
+each event on disk before the broker gets it; what it adds besides is the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
+
+import aiomqtt
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from benchmarks.harness import ROOT, figures
+from tests import stories
+from tests.rig import MOSQUITTO, Mosquitto, write_config
+
+_TOPIC = "bench/round-trip"
+_PATIENCE_S = 60
+_FAR, _NEAR = "60000", "53000"
+"""At the second one the account is closer to its liquidation than the first level allows."""
+
+
+class _Subscriber:
+    """Whoever waits for alerts."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self.client = client
+        self.bytes = 0
+        self._messages = aiter(client.messages)
+
+    async def next(self, prefix: str) -> int:
+        """When the next message under this prefix has come (monotonic nanoseconds)."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                message = await anext(self._messages)
+                at = time.monotonic_ns()
+                if str(message.topic).startswith(prefix):
+                    assert isinstance(message.payload, bytes)
+                    self.bytes = len(message.payload)
+                    return at
+
+
+class _Market:
+    """A market stream on which a frame is sent when we say so."""
+
+    def __init__(self) -> None:
+        self._sockets: list[ServerConnection] = []
+        self.connected = asyncio.Event()
+
+    async def serve(self, socket: ServerConnection) -> None:
+        self._sockets.append(socket)
+        self.connected.set()
+        try:
+            async for _ in socket:
+                pass
+        except ConnectionClosed:
+            pass
+        self._sockets.remove(socket)
+
+    async def send(self, price: str) -> int:
+        """Returns when it was sent (monotonic nanoseconds)."""
+        data = {"e": "markPriceUpdate", "E": time.time_ns() // 1_000_000, "s": "BTCUSDT", "p": price, "ap": price}
+        data |= {"P": price, "i": price, "r": "0.00010000", "T": 1_795_276_800_000}
+        frame = json.dumps({"stream": "btcusdt@markPrice@1s", "data": data}).encode()
+        at = time.monotonic_ns()
+        for one in self._sockets:
+            await one.send(frame, text=True)
+        return at
+
+
+async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | None:
+    if MOSQUITTO is None:
+        tell("left out: there is no mosquitto")
+        return None
+    rounds, ticks = (3, 20) if quick else (15, 40)
+    took: dict[str, list[list[float]]] = {"decision": [], "delivery": [], "round_trip": [], "disk": []}
+    async with _parts() as (market, answers, subscriber):
+        near = False
+        for n in range(-1, rounds):
+            turn: dict[str, list[float]] = {name: [] for name in took}
+            for _ in range(ticks):
+                near = not near
+                sent = await market.send(_NEAR if near else _FAR)
+                arrived = await subscriber.next("marginwatch/main/event/")
+                decided = int((await answers.readline()).split()[0])
+                turn["decision"].append((decided - sent) / 1000)
+                turn["delivery"].append((arrived - sent) / 1000)
+            payload = bytes(subscriber.bytes)
+            for _ in range(ticks):
+                sent = time.monotonic_ns()
+                publishing = asyncio.ensure_future(subscriber.client.publish(_TOPIC, payload, qos=1))
+                turn["round_trip"].append((await subscriber.next(_TOPIC) - sent) / 1000)
+                await publishing
+            with TemporaryFile(buffering=0) as file:
+                for _ in range(ticks):
+                    begun = time.monotonic_ns()
+                    file.write(payload)
+                    os.fdatasync(file.fileno())
+                    turn["disk"].append((time.monotonic_ns() - begun) / 1000)
+            if n >= 0:  # the first one warms up
+                for name, values in turn.items():
+                    took[name].append(values)
+        size = subscriber.bytes
+    found = {name: figures(values) for name, values in took.items()}
+    parts = {key: found["decision"][key] + found["round_trip"][key] for key in ("p50", "p99")}
+    times = {key: round(found["delivery"][key] / parts[key], 2) for key in parts}
+    times_with_disk = {key: round(found["delivery"][key] / (parts[key] + found["disk"][key]), 2) for key in parts}
+    tell(f"microseconds from the frame, events of {size} bytes:")
+    for name, one in found.items():
+        each = " ".join(f"{value:,.0f}" for value in one["rounds"])
+        tell(f"  {name.replace('_', ' '):12} median {one['p50']:>7,.0f}  p99 {one['p99']:>8,.0f}  rounds {each}")
+    tell(f"  delivery ÷ (decision + round trip): median {times['p50']}, p99 {times['p99']}")
+    tell(f"  delivery ÷ (decision + round trip + disk): median {times_with_disk['p50']}, p99 {times_with_disk['p99']}")
+    return {"event_bytes": size, "us": found, "times": times, "times_with_disk": times_with_disk}
+
+
+@asynccontextmanager
+async def _parts() -> AsyncIterator[tuple[_Market, asyncio.StreamReader, _Subscriber]]:
+    """Mosquitto, an exchange, the daemon and a subscriber, until the daemon has told of something once."""
+    market = _Market()
+    with TemporaryDirectory() as folder:
+        broker = Mosquitto(Path(folder) / "broker")
+        await broker.start()
+        try:
+            async with (
+                stories.exchange() as exchange,
+                serve(market.serve, "127.0.0.1", 0, compression=None) as server,
+                aiomqtt.Client(
+                    "127.0.0.1",
+                    broker.port,
+                    socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
+                ) as client,
+            ):
+                for topic in ("marginwatch/main/event/#", _TOPIC):
+                    await client.subscribe(topic, qos=1)
+                rules: dict[str, dict[str, Any]] = {
+                    "liquidation_distance": {"reenter_s": 0},
+                    "data_stale": {"enabled": False},
+                }
+                links = {
+                    "tick_s": 1,
+                    "reconcile_s": 3600,
+                    "first_frame_s": 3600,
+                    "ping_interval_s": 60,
+                    "compression": False,
+                }
+                config = write_config(Path(folder) / "d", exchange, broker.port, links=links, rules=rules)
+                here = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+                config.write_text(config.read_text().replace(f"{exchange.ws_url}/market", here))
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "benchmarks.watched", str(config)),
+                    stdout=asyncio.subprocess.PIPE,
+                    cwd=ROOT,
+                )
+                assert process.stdout is not None
+                try:
+                    subscriber = _Subscriber(client)
+                    async with asyncio.timeout(_PATIENCE_S):
+                        await market.connected.wait()
+                    await asyncio.sleep(1)
+                    yield market, process.stdout, subscriber
+                finally:
+                    process.kill()
+                    await process.wait()
+        finally:
+            broker.stop()

@@ -1,0 +1,41 @@
+"""The daemon's own process, as `marginwatch run` has it; beside it, it answers the harness when it has decided to tell.
+
+python -m benchmarks.watched CONFIG
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from benchmarks.worker import Desk
+from monitor.core import Core
+from monitor.effects import Effect, Story
+from monitor.events import Event, Now
+from monitor.shell import daemon, logs, settings
+
+
+class TimedCore(Core):
+    """A core that says when a step of it has brought something to tell."""
+
+    desk: Desk
+
+    def step(self, events: Sequence[Event], now: Now) -> list[Effect]:
+        effects = super().step(events, now)
+        if any(isinstance(effect, Story) for effect in effects):
+            self.desk.decided()
+            asyncio.get_running_loop().call_soon(self.desk.answer)  # once the daemon waits again
+        return effects
+
+
+async def main(path: str) -> None:
+    config = settings.load(settings.find(path))
+    logs.setup(level="warning", stream=sys.stderr)
+    TimedCore.desk = Desk()
+    setattr(daemon, "Core", TimedCore)  # noqa: B010 - it is the name that the daemon looks up
+    await daemon.Daemon(config, settings.fetch(config)).run(asyncio.Event())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
