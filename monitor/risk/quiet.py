@@ -170,35 +170,38 @@ def zone(shape: Shape, marks: Mapping[str, float], limits: Limits) -> Zone | Non
     room_below, room_above = excess - lowest, highest - excess
     if not (room_below > 2 * margin and room_above > 2 * margin):
         return None
+    prices = [_price(slot, excess - slot.excess) if slot.holding.symbol in limits.told else None for slot in slots]
+    widest = _rooms(slots, prices, limits, 0.0, margin)
+    if any(room <= 0 for room in widest):
+        return None
     for box in _BOXES:
         lowest, highest = pool.band(limits, box)
-        if excess - lowest >= room_below / 2 and (highest - excess >= room_above / 2):
+        if excess - lowest < room_below / 2 or highest - excess < room_above / 2:
+            continue
+        rooms = _rooms(slots, prices, limits, box, margin)
+        if all(room >= most / 2 for room, most in zip(rooms, widest, strict=True)):
             break
     else:
         return None
-    lows, highs, slopes, rooms = [], [], [], []
+    lows, highs, slopes = [], [], []
     for slot in slots:
         floors, size, at = slot.holding.floors, slot.size, slot.at
         low = max(slot.mark * (1 - box), floors[at] / size * (1 + _MARGIN))
         high = slot.mark * (1 + box)
         if at + 1 < len(floors):
             high = min(high, floors[at + 1] / size * (1 - _MARGIN))
-        room = math.inf
-        if slot.holding.symbol in limits.told:
-            room = _room(slot, excess, limits, box, margin)
-        if not (low < slot.mark < high and room > 0):
+        if not low < slot.mark < high:
             return None
         lows.append(low)
         highs.append(high)
         slopes.append(slot.holding.quantity - size * slot.rate)
-        rooms.append(room)
     return Zone(
         symbols=tuple(holding.symbol for holding in shape.holdings),
         anchors=tuple(slot.mark for slot in slots),
         lows=tuple(lows),
         highs=tuple(highs),
         slopes=tuple(slopes),
-        rooms=tuple(rooms),
+        rooms=rooms,
         fall=excess - lowest - margin,
         rise=highest - excess - margin,
         until=limits.until,
@@ -266,35 +269,41 @@ class _Sums:
         return lowest, highest
 
 
-def _room(slot: _Slot, excess: float, limits: Limits, box: float, margin: float) -> float:
-    """How far the rest of the pool may fall until this position's liquidation price has come too near."""
-    holding, mark, size = slot.holding, slot.mark, slot.size
-    told = limits.told[holding.symbol]
-    rest = excess - slot.excess
-    moved = box * mark
+def _price(slot: _Slot, rest: float) -> float:
+    """The liquidation price of a position beside which the pool has so much excess; below zero: there is none."""
+    holding, size = slot.holding, slot.size
+    worth = size * holding.entry
     if holding.quantity > 0:
-        roots = [
-            (size * holding.entry - rest - amount) / (size * (1 - rate))
-            for rate, amount in zip(holding.rates, holding.amounts, strict=True)
-        ]
-        price = max(roots)  # below zero: there is none, until it has risen above
+        return max((worth - rest - a) / (size * (1 - r)) for r, a in zip(holding.rates, holding.amounts, strict=True))
+    return min((rest + a + worth) / (size * (1 + r)) for r, a in zip(holding.rates, holding.amounts, strict=True))
+
+
+def _rooms(
+    slots: list[_Slot], prices: list[float | None], limits: Limits, box: float, margin: float
+) -> tuple[float, ...]:
+    """How far the rest of the pool may fall until a position's liquidation price has come too near, of each."""
+    return tuple(
+        math.inf if price is None else _room(slot, price, limits, box, margin)
+        for slot, price in zip(slots, prices, strict=True)
+    )
+
+
+def _room(slot: _Slot, price: float, limits: Limits, box: float, margin: float) -> float:
+    mark, size = slot.mark, slot.size
+    told = limits.told[slot.holding.symbol]
+    moved = box * mark
+    if slot.holding.quantity > 0:
         left = mark - price
         is_beyond = told < mark - moved
-        safe = -price
+        safe = -price  # below zero there is none, until it has risen above
         per_price = size * (1 - slot.rate)
     else:
-        roots = [
-            (rest + amount + size * holding.entry) / (size * (1 + rate))
-            for rate, amount in zip(holding.rates, holding.amounts, strict=True)
-        ]
-        price = min(roots)
         left = price - mark
         is_beyond = told > mark + moved
         safe = -math.inf
         per_price = size
-    nearer = (
-        abs(mark - told) - left + (0.0 if is_beyond else 2 * moved)
-    )  # while both are on one side, marks do not count
+    # While both are on one side, marks do not count.
+    nearer = abs(mark - told) - left + (0.0 if is_beyond else 2 * moved)
     notice = limits.notice_at * mark * (1 - box) - nearer
     warning = (limits.warning_at * (left - moved) - nearer) / (1 + limits.warning_at)
     far = left - moved - limits.ignore_beyond * mark * (1 + box)
