@@ -244,13 +244,12 @@ class WatchedAccount:
     def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
         """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
         limit = self.stale_rule.stale_after_s
-        pools = [pool] if pool else self.pools.values()
-        marks = [self.market.age(what, now.mono) for each in pools for what in streamed(each)]
-        oldest = None if None in marks else max((m for m in marks if m is not None), default=None)
+        marks = self.market.ages(streamed(pool) if pool else self.needed, now.mono)
+        oldest = None if marks is None else max(marks, default=None)
         truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
         live = (
             self.known
-            and None not in marks
+            and marks is not None
             and (oldest is None or oldest < limit)
             and links.age(self.setup.private_link, now.mono) < limit
             and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))

@@ -6,7 +6,7 @@ Rows are merged, never replaced as a whole, and an older row never overwrites a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 from msgspec import Struct, structs
@@ -167,11 +167,21 @@ class MarketBook:
         Only differences of one clock enter, and the measured offset between the two: a wrong clock neither hides nor
         invents staleness.
         """
-        rated = self._rated.get(symbol)
-        if rated is not None:
-            return now - rated
-        mark = self.marks.get(symbol)
-        return None if mark is None else now - mark.arrived + mark.lag_s
+        ages = self.ages((symbol,), now)
+        return None if ages is None else ages[0]
+
+    def ages(self, symbols: Iterable[str], now: float) -> list[float] | None:
+        """The same of several; None: there is one of which there is none."""
+        rated, marks, found = self._rated, self.marks, []
+        for symbol in symbols:
+            at = rated.get(symbol)
+            if at is not None:
+                found.append(now - at)
+            elif (mark := marks.get(symbol)) is not None:
+                found.append(now - mark.arrived + mark.lag_s)
+            else:
+                return None
+        return found
 
     def stream_age(self, symbol: str, now: float) -> float | None:
         """The same for the last mark that the stream itself has brought."""

@@ -283,9 +283,11 @@ class Core:
                     ticked = True
                 elif type(event) in _APPLY and self._is_about_us(event):
                     _APPLY[type(event)](self, event, now)
-            self._settle_snapshots(now)
+            if self._resynced:
+                self._settle_snapshots(now)
             self._look_at_those_that_left(now)
-            self._look_at_the_first(now)
+            if self._dirty or self._waiting:
+                self._look_at_the_first(now)
             for account in told_of:
                 account.in_step = False
             for account in [self.accounts[name] for name in self._moving]:
@@ -317,16 +319,19 @@ class Core:
         """The accounts that these events may change, rather than the market alone."""
         names: dict[str, None] = {}
         for event in events:
+            if isinstance(event, MarkPrice):
+                continue
             if isinstance(event, ContractsRead):
                 names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
-            elif not isinstance(event, MarkPrice):
+            else:
                 names[getattr(event, "account", None) or ""] = None
         return [self.accounts[name] for name in names if name in self.accounts]
 
     def _mark(self, event: MarkPrice, now: Now) -> None:
         key = event.market, event.symbol
         if self.markets[event.market].apply_mark(event, now):
-            self._dirty.update(self._holders.get(key, {}))
+            if holders := self._holders.get(key):
+                self._dirty.update(holders)
             if self._screen is not None:
                 self._screen.mark(event.market, event.symbol, event.price)
                 self._marked[key] = None
@@ -521,9 +526,9 @@ class Core:
 
     def _look_at_those_that_left(self, now: Now) -> None:
         """Pools that this step's marks have taken out of their zone rest no more; they may find another one."""
-        marked, self._marked = self._marked, {}
-        if self._screen is None:
+        if self._screen is None or not self._marked:
             return
+        marked, self._marked = self._marked, {}
         for name, pool_id in self._screen.left(marked, now.mono, lambda key: self._is_live(key, now)):
             self._wake_one(self.accounts[name], pool_id)
             self._dirty[name, pool_id] = None

@@ -105,7 +105,8 @@ class MarketFeed(Feed):
             self.tapped("market", raw)
         self.inbox.put(fresh)
         arrived = time.monotonic()
-        self._seen.update((mark.symbol, arrived) for mark in marks)
+        for mark in marks:
+            self._seen[mark.symbol] = arrived
         if any(isinstance(event, AssetRates) for event in events):
             self._rates_seen = arrived
         return marks
@@ -266,21 +267,31 @@ class MarketSession(Session):
     async def _read(self, socket: ClientConnection) -> None:
         feed = self._feed
         patience_s = feed.config.first_frame_s
+        clock = asyncio.get_running_loop().time
+        marked = clock()
         while True:
             try:
-                async with asyncio.timeout(patience_s):
-                    while not (marks := feed.carry(await socket.recv(decode=False))):
-                        pass
+                async with asyncio.timeout_at(marked + patience_s):  # a timer for each frame would cost more than it
+                    while True:
+                        if marks := feed.carry(await socket.recv(decode=False)):
+                            marked = clock()
+                            self._carried(marks)
             except TimeoutError:
+                if clock() < marked + patience_s:
+                    continue
                 if not feed.symbols:
                     raise _NothingToWatch from None
                 feed.compress = feed.config.compression and not feed.compress  # a known cause of open, silent sockets
                 raise LinkDown(f"open, but no mark for {patience_s:g} s") from None
-            self._seen.update((mark.symbol, time.monotonic()) for mark in marks)
-            if not self.carried:
-                feed.carries(self)
-            if not self.proved.done() and feed.flowing() <= self._seen.keys():
-                self.is_proved()
+
+    def _carried(self, marks: Collection[MarkPrice]) -> None:
+        arrived = time.monotonic()
+        for mark in marks:
+            self._seen[mark.symbol] = arrived
+        if not self.carried:
+            self._feed.carries(self)
+        if not self.proved.done() and self._feed.flowing() <= self._seen.keys():
+            self.is_proved()
 
 
 class _NothingToWatch(Exception):

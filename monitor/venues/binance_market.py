@@ -89,6 +89,8 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
         for mark in found
         if (wanted is None or mark.s in wanted) and mark.st in (None, ours) and mark.e == "markPriceUpdate"
     ]
+    if len(held) == 1:
+        return (_mark(held[0], market),)
     return each_readable(lambda mark: _mark(mark, market), held)
 
 
