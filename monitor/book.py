@@ -41,10 +41,17 @@ answer may come from a copy that lags behind the stream."""
 _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""
 
+_RATE = "rate of "
+
 
 def rate_of(asset: str) -> str:
     """Under which name the age of an asset's rate is asked for, among those of symbols."""
-    return f"rate of {asset}"
+    return f"{_RATE}{asset}"
+
+
+def is_rate(what: str) -> bool:
+    """Whether it is the name of a rate, rather than a symbol."""
+    return what.startswith(_RATE)
 
 
 class Mark(Struct, frozen=True, gc=False):

@@ -7,7 +7,7 @@ sleeps or asks the time: time passing is an event. The same events in the same o
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from decimal import localcontext
 from typing import Any
@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from monitor import publication
 from monitor.accounts import WatchedAccount, streamed
-from monitor.book import MarketBook, rate_of
+from monitor.book import MarketBook, is_rate, rate_of
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
 from monitor.events import (
     AccountChanged,
@@ -168,6 +168,7 @@ class Core:
         self._touched: dict[str, None] = {}
         self._printed: dict[str, None] = {}
         self._watched: dict[str, frozenset[str]] = {}
+        self._needs: dict[str, Counter[str]] = defaultdict(Counter)
         self._daily = DailyJudge(self.reporter, setup.daily, now)
         self._restore(kept or Kept(), now)
 
@@ -249,11 +250,11 @@ class Core:
             for keys in (self._dirty, self._waiting):
                 keys.pop(key, None)
             self._rebuilt.discard(key)
-        account.pools = {}
+        needed, account.pools = account.needed, {}
         for names in (self._moving, self._resynced, self._touched, self._printed):
             names.pop(name, None)
         self.reporter.effects += publication.gone(account, self.published)
-        self._watch(market, now)
+        self._watch(market, needed, frozenset(), now)
         unused = [link.name for link in self._staleness.forget_links(account) if link.account == INSTANCE]
         of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
         self.reporter.end_unwatched(account, of_market, now)
@@ -519,7 +520,7 @@ class Core:
             for what in streamed(pool):
                 self._holders.setdefault((market, what), {})[account.name, pool.id] = None
         if market not in self._watched or account.needed != needed:
-            self._watch(market, now)
+            self._watch(market, needed, account.needed, now)
         self.reporter.effects += publication.gone(account, self.published)
 
     # ---- pools that rest ----
@@ -583,14 +584,22 @@ class Core:
         """The order in which pools are looked at: that of the accounts, and of their pools."""
         return self._order[key[0]], key[1]
 
-    def _watch(self, market: str, now: Now) -> None:
-        """Say what the market link has to bring, where that has changed."""
-        accounts = [a for a in self.accounts.values() if a.setup.market == market]
-        needed = frozenset(what for a in accounts for what in a.needed)
+    def _watch(self, market: str, no_more: frozenset[str], by_now: frozenset[str], now: Now) -> None:
+        """Say what the market link has to bring, where that has changed.
+
+        Args:
+            no_more: What one account needed of it before.
+            by_now: What that account needs.
+        """
+        needs = self._needs[market]
+        needs.update(by_now)
+        needs.subtract(no_more)
+        needed = frozenset(what for what, accounts in needs.items() if accounts)
         before = self._watched.get(market)
         if needed != before:
-            symbols = frozenset(symbol for a in accounts for symbol in a.symbols)
+            symbols = frozenset(what for what in needed if not is_rate(what))
             for what in (before or frozenset()) - needed:
+                del needs[what]
                 self.markets[market].forget(what)
             if needed == symbols:
                 self.markets[market].forget_rates()
