@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
 
@@ -60,6 +60,7 @@ class WatchedAccount:
         self.pools: dict[str, Pool] = {}
         self.in_step = False
         self._risks: dict[str, PoolRisk] = {}
+        self._until_now: dict[str, PoolRisk | Mapping[str, Decimal]] = {}
         self._shapes: dict[str, Shape | None] = {}
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}
@@ -103,6 +104,7 @@ class WatchedAccount:
         for pool_id in self.pools.keys() - pools.keys():
             self._gone[pool_id] = _Gone(frozenset(p.key for p in self.pools[pool_id].positions), now.mono)
             self._risks.pop(pool_id, None)
+            self._until_now.pop(pool_id, None)
             self.unpublished.discard(pool_id)
         for pool_id, pool in pools.items():
             self._gone.pop(pool_id, None)
@@ -118,9 +120,20 @@ class WatchedAccount:
         return {p.id: p for p in margin_pools(self.name, self.book, self.market, inverse)}
 
     def assess(self, pool_id: str) -> tuple[Callable[[], PoolRisk | None], PoolRisk]:
-        """Compute a pool's risk. Returns what it was before this step, for whoever asks, and what it is."""
-        last = self._risks.get(pool_id)
-        return partial(self._was, last), self._assess(pool_id)
+        """Compute a pool's risk. Returns what it was until now, for whoever asks, and what it is."""
+        was = partial(self._was, self._until_now.get(pool_id), self._risks.get(pool_id))
+        risk = self._until_now[pool_id] = self._assess(pool_id)
+        return was, risk
+
+    def rests(self, pool_id: str) -> None:
+        """Nothing can come of a pool until `wakes`, whatever its risk is meanwhile."""
+        self._until_now.pop(pool_id, None)
+
+    def wakes(self, pool_id: str) -> None:
+        """A pool that rested has to be looked at: until now it was what the marks made of it before this step."""
+        risk, prices, earlier = self._risks[pool_id], self.market.prices, self.market.earlier
+        symbols = [p.position.symbol for p in risk.positions]
+        self._until_now[pool_id] = risk if self.in_step else {s: earlier.get(s, prices[s]) for s in symbols}
 
     def _assess(self, pool_id: str) -> PoolRisk:
         last = self._risks.get(pool_id)
@@ -130,18 +143,13 @@ class WatchedAccount:
             self.unpublished.add(pool_id)
         return risk
 
-    def _was(self, last: PoolRisk | None) -> PoolRisk | None:
-        """The risk of a pool before this step: what was computed last, unless the pool rested while its marks moved."""
-        earlier = self.market.earlier
-        marks = (
-            {p.symbol: earlier.get(p.symbol, self.market.prices.get(p.symbol)) for p in last.pool.positions}
-            if last
-            else {}
-        )
-        if last is None or all(p.mark_price is marks[p.position.symbol] for p in last.positions):
+    def _was(self, until_now: PoolRisk | Mapping[str, Decimal] | None, last: PoolRisk | None) -> PoolRisk | None:
+        """The risk that a pool had until now, or would have had at these marks."""
+        if until_now is None or isinstance(until_now, PoolRisk):
+            return until_now
+        if last is None or all(p.mark_price is until_now[p.position.symbol] for p in last.positions):
             return last
-        known = {symbol: mark for symbol, mark in marks.items() if mark is not None}
-        return assess(last.pool, Terms(known, self.terms.tables, self.terms.rates))
+        return assess(last.pool, Terms(until_now, self.terms.tables, self.terms.rates))
 
     def risk(self, pool_id: str) -> PoolRisk:
         """The risk of a pool as it is; a pool that rests is computed when somebody asks."""

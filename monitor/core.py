@@ -274,8 +274,6 @@ class Core:
             told_of = self._told_of(events)
             for account in told_of:
                 account.in_step = bool(account.risks)  # as they are, before anything changes
-            for market in () if self._waiting else self.markets.values():
-                market.earlier.clear()
             ticked = False
             for event in events:
                 if isinstance(event, MarkPrice):
@@ -306,6 +304,8 @@ class Core:
             if ticked and not self.is_ticking:
                 self.is_ticking, self._ticking = True, self._tick()
             self._go_on_ticking()
+            for market in self.markets.values():
+                market.earlier.clear()
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 
@@ -563,12 +563,14 @@ class Core:
             return False
         market, key = account.setup.market, (account.name, pool_id)
         self._screen.rest(key, market, found)
+        account.rests(pool_id)
         for what in found.symbols:
             self._holders[market, what].pop(key, None)
         return True
 
     def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:
         if self._screen is not None and self._screen.wake((account.name, pool_id)):
+            account.wakes(pool_id)
             for what in streamed(account.pools[pool_id]):
                 self._holders[account.setup.market, what][account.name, pool_id] = None
 

@@ -317,6 +317,26 @@ def test_a_storm_is_looked_at_in_slices_and_everything_is_told() -> None:
     assert what([story for some in slices for story in some]) == what(at_once)
 
 
+def test_what_was_before_is_what_was_last_looked_at_however_long_a_storm_lasts() -> None:
+    """Four hedged accounts, of which one is looked at in each step: a mark was never older than four steps."""
+    names = [f"account-{i}" for i in range(4)]
+    core = Watched(*names)
+    core.core._slice = 1
+    for name in names:
+        hedge = row("BTCUSDT", "0.7", "50000", side=Side.LONG), row("BTCUSDT", "-0.1", "50000", side=Side.SHORT)
+        core.begin("1300" if name == names[0] else "100000", *hedge, account=name)
+    core.step(core.mark("50000"), Tick())
+    while core.core.is_behind:
+        core.step(after=0)
+
+    storm = [story for price in range(49_990, 49_000, -10) for story in core.tell(core.mark(str(price)))]
+
+    [story] = [s for s in storm if s.change.incident.rule == "liquidation_distance"]
+    assert story.before is not None
+    assert story.after is not None
+    assert (story.before.mark_price, story.after.mark_price) == (D(49_110), D(49_070))
+
+
 def calls(accounts: int) -> int:
     """How many calls, of Python or of C, a step takes whose marks leave every pool at rest."""
     names = [f"account-{i}" for i in range(accounts)]
