@@ -250,6 +250,7 @@ class Core:
             for keys in (self._dirty, self._waiting):
                 keys.pop(key, None)
             self._rebuilt.discard(key)
+            self._levels.forget(name, pool.id)
         needed, account.pools = account.needed, {}
         for names in (self._moving, self._resynced, self._touched, self._printed):
             names.pop(name, None)

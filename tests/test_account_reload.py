@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from monitor.discovery import Discovery
 from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Watch
 from monitor.events import ClockOffset, LinkId, LinkReport, LinkState, Tick
 from monitor.messages import Identity, Message, Messages
-from monitor.rules import RuleBook
+from monitor.rules import DEFAULTS, RuleBook
 from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row, told
 
 MAIN = AccountSetup("main", "binance-usdm", MARKET)
@@ -58,6 +59,24 @@ def test_an_account_that_is_gone_leaves_nothing_behind() -> None:
     assert not [key for key in core.saved if key[1].startswith("other/")]
     assert "other" not in core.core.accounts
     assert not [link for link in core.core.links.all if link.account == "other"]
+
+
+def test_a_hold_that_ran_when_it_went_begins_anew_if_it_comes_back() -> None:
+    """For a minute at the level: what was seen of it before the account went says nothing of the time between."""
+    slow = structs.replace(DEFAULTS["margin_ratio"], for_s=60.0)
+    core = Watched("main", "other", rules=RuleBook({**DEFAULTS, "margin_ratio": slow}))
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.begin("260", row("BTCUSDT", "1", "50000"), account="other")
+    core.hold(10, "50000")
+    take(core, MAIN)
+    core.hold(120, "50000")
+    take(core, MAIN, OTHER)
+    core.begin("260", row("BTCUSDT", "1", "50000"), account="other")
+
+    early, late = core.hold(55, "50000"), core.hold(10, "50000")
+
+    assert not of_rule(early, "margin_ratio")
+    assert kinds(of_rule(late, "margin_ratio")) == [("opened", "notice")]
 
 
 def test_its_events_say_so_in_words_that_are_true() -> None:
