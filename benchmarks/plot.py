@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 _WIDTH, _HEIGHT = 420, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 76
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 24, 30, 76
 _COLOURS = ("#0b6e4f", "#c1440e", "#6a6a6a", "#5b8fb0")
 _UNITS = ("1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s")
 """Of the powers of ten."""
