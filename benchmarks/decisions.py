@@ -172,12 +172,12 @@ def agreed(reports: dict[str, Any]) -> list[Any]:
 
 def _text(case: dict[str, Any]) -> str:
     name = f"{case['accounts']:,} × {case['positions']}, {case['shape']}"
-    rows = [f"{name:20}{'wall: median (rounds)':>26}{'p99':>9}{'CPU: median (rounds)':>28}{'÷ ours':>9}{'CPU':>7}"]
+    rows = [f"{name:20}{'wall: median (rounds)':>30}{'p99':>11}{'CPU: median (rounds)':>28}{'÷ ours':>9}{'CPU':>9}"]
     found = {TITLES[variant]: case["variants"][variant] for variant in TITLES if variant in case["variants"]}
     for (title, one), times in zip(found.items(), case["times_ours"].values(), strict=True):
         wall, cpu = one["wall_us"], one["cpu_us"]
-        ratios = f"{times['wall_us']:>9.2f}{times['cpu_us']:>7.2f}"
-        rows.append(f"  {title:18}{_spread(wall):>26}{wall['p99']:>9,.0f}{_spread(cpu):>28}{ratios}")
+        ratios = f"{times['wall_us']:>9.3g}{times['cpu_us']:>9.3g}"
+        rows.append(f"  {title:18}{_spread(wall):>30}{wall['p99']:>11,.0f}{_spread(cpu):>28}{ratios}")
     rows += [
         f"  rounds, {title}: " + " ".join(f"{r:,.0f}" for r in one["wall_us"]["rounds"]) for title, one in found.items()
     ]
