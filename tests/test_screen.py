@@ -34,8 +34,8 @@ from monitor.events import (
 from monitor.messages import Identity, Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
-from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook
-from tests.watched import MARKET, WALL_MS, Watched, row
+from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook, Severity, Step
+from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row
 
 D = Decimal
 SYMBOLS = {"BTCUSDT": D(50_000), "ETHUSDT": D(3_000), "SOLUSDT": D(150), "XRPUSDT": D("0.5")}
@@ -285,6 +285,46 @@ def test_a_pool_whose_marks_come_after_a_restart_is_looked_at_before_it_rests() 
         "cross-usdt": "live",
         "isolated-ethusdt": "live",
     }
+
+
+def test_a_pool_does_not_rest_while_a_hold_runs() -> None:
+    """It went back for a moment: the hold begins anew, though nothing else came of that mark."""
+    slow = structs.replace(DEFAULTS["margin_ratio"], for_s=10.0)
+    core = Watched(rules=RuleBook({**DEFAULTS, "margin_ratio": slow}))
+    core.begin("700", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    core.hold(3, "49690")  # 200 ÷ (700 − 310): 0.51
+
+    assert core.tell(core.mark("50000")) == []
+    assert not of_rule(core.tell(core.mark("49690"), after=8), "margin_ratio")
+    assert not of_rule(core.hold(9, "49690"), "margin_ratio")
+    assert kinds(of_rule(core.hold(1, "49690"), "margin_ratio")) == [("opened", "notice")]
+
+
+def test_a_pool_does_not_rest_where_its_notional_chooses_the_rule() -> None:
+    """Nothing of its ratio changes that a rule would take note of; it has grown into a sharper one."""
+    sharp = MarginRatioRule(steps=(Step(D("0.1"), D("0.05"), Severity.WARNING),))
+    rules = RuleBook({**DEFAULTS}, {"margin_ratio": (Match(sharp, min_notional=D(50_100)),)})
+    core = Watched(rules=rules)
+    core.begin("1000", row("BTCUSDT", "1", "50000"))
+    assert not of_rule(core.hold(3, "50000"), "margin_ratio")
+
+    assert kinds(of_rule(core.tell(core.mark("50100")), "margin_ratio")) == [("opened", "warning")]
+
+
+def test_a_pool_that_recovers_does_not_rest_while_its_stream_is_away() -> None:
+    """Away for long enough, and back before the next tick: what was seen meanwhile was no recovery."""
+    core = Watched()
+    core.begin("700", row("BTCUSDT", "1", "50000"))
+    core.hold(2, "49690")
+    core.hold(30, "49900")  # 0.33, and it has been for half of the time that it takes
+
+    core.step(core.link("private", LinkState.DOWN))
+    core.step(core.mark("49901", after=6), after=6)
+    core.step(core.link("private", LinkState.LIVE), after=0.1)
+
+    assert not of_rule(core.hold(59, "49900"), "margin_ratio")
+    assert kinds(of_rule(core.hold(3, "49900"), "margin_ratio")) == [("resolved", "notice")]
 
 
 def crossing(accounts: int, a_slice: int | None = None) -> list[list[Story]]:

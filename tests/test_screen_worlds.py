@@ -418,11 +418,11 @@ class World:
                         here = middle
                     else:
                         there = middle
-            for price in chance.choice(((here, there), (there, here), (here,), (there,), (here, there, here))):
+            ways = ((here, there), (there, here), (here,), (there,), (here, there, here), (there, here, there))
+            after = chance.choice((0.0, 1.0, 2.0))
+            for price in chance.choice(ways):
                 self.prices[key] = price
-                self.step(
-                    self.mark(*key), *([Tick()] if chance.random() < 0.3 else []), after=chance.choice((0.0, 1.0))
-                )
+                self.step(self.mark(*key), *([Tick()] if chance.random() < 0.3 else []), after=after)
 
     def standing(self, account: WatchedAccount, pool: Pool, symbol: str, price: Decimal) -> object:
         """What rules would go by; None: an input is unknown."""
@@ -508,6 +508,11 @@ class World:
         link = chance.choice((LinkId(setup.name, "private"), LinkId("_instance", setup.market)))
         state = chance.choice((LinkState.LIVE, LinkState.LIVE, LinkState.DOWN, LinkState.MUTE))
         self.step(LinkReport(link, state), after=chance.choice((0.0, 0.2)))
+        if state is LinkState.DOWN and chance.random() < 0.5:  # away for long enough, and back before the next tick
+            self.t += 6
+            for key in sorted(self.prices):
+                self.step(self.mark(*key))
+            self.step(LinkReport(link, LinkState.LIVE), after=0.1)
         if chance.random() < 0.3:
             self.step(ClockOffset(setup.market, chance.choice((-3000, 0, 700))))
 
