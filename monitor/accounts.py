@@ -231,8 +231,12 @@ class WatchedAccount:
 
     def rule(self, name: str, pool: Pool) -> Rule:
         """A rule as it holds for a pool."""
+        matches = self.rules.matches.get(name)
+        if not matches:
+            self._ruled[name, pool.id] = rule = self.rules.rules[name]
+            return rule
         notional = ZERO
-        if any(match.min_notional is not None for match in self.rules.matches.get(name, ())):
+        if any(match.min_notional is not None for match in matches):
             marks = self.market.prices
             notional = sum(
                 (abs(contracts.notional(p, marks[p.symbol])) for p in pool.positions if p.symbol in marks), ZERO

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from functools import lru_cache
 
 from monitor.risk import EXACT
 
@@ -20,6 +21,7 @@ def plain(value: Decimal) -> str:
     return f"{value:f}"
 
 
+@lru_cache(maxsize=256)  # all that one step says is of the same moment
 def rfc3339(at_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC with milliseconds."""
     at = datetime.fromtimestamp(at_ms // 1000, UTC)

@@ -517,8 +517,11 @@ def incident_id(key: IncidentKey, opened_ms: int) -> str:
 
 def _step_for(rule: Rule, rank: int) -> Step | None:
     """The step of this severity; where the rule has none (a severity raised by circumstances), the one below it."""
-    below = [step for step in rule.steps if step.severity <= rank]
-    return max(below, key=lambda step: step.severity, default=None)
+    found: Step | None = None
+    for step in rule.steps:
+        if step.severity <= rank and (found is None or step.severity > found.severity):
+            found = step
+    return found
 
 
 def _is_worse(rule: Rule, value: Decimal, worst: Decimal) -> bool:

@@ -189,10 +189,10 @@ def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
     """
     if risk.margin_balance is None:
         return None
-    here = next(p for p in risk.positions if p.position.key == key)
+    rows = [p for p in risk.positions if p.position.symbol == key.symbol]
+    here = next(p for p in rows if p.position.side is key.side)
     if here.mark_price is None:
         return None
-    rows = [p for p in risk.positions if p.position.symbol == key.symbol]
     purse = risk.purses[risk.pool.margin_asset(here.position)]
     still = purse.equity - sum((p.unrealized_pnl or ZERO for p in rows), ZERO)
     legs, base = collateral.valued([contracts.leg(p.position, NO_MARGIN) for p in rows], still, purse.rate)
