@@ -75,6 +75,7 @@ class MqttConfig(Struct, frozen=True):
     timeout_s: float = 5
     reconnect_max_s: float = 30
     inflight: int = 32
+    figures_per_s: int = 1000
     discovery: bool = False
     discovery_prefix: str = "homeassistant"
 
@@ -253,7 +254,14 @@ class Config(Struct, frozen=True):
         accounts = tuple(AccountSetup(a.name, a.venue, a.market, a.labels, a.accept_trading_key) for a in self.accounts)
         unacked_s = self.cmd.unacked_s if self.cmd.enabled else None
         return Setup(
-            accounts, self.rules, self.links.dispute_s, self.summary_every_s, unacked_s, self.summary.daily, self.group
+            accounts=accounts,
+            rules=self.rules,
+            dispute_s=self.links.dispute_s,
+            summary_every_s=self.summary_every_s,
+            unacked_s=unacked_s,
+            daily=self.summary.daily,
+            group=self.group,
+            figures_per_s=self.mqtt.figures_per_s,
         )
 
 
@@ -382,6 +390,7 @@ _MQTT: Kinds = {
     "timeout_s": as_seconds(0.1, 600),
     "reconnect_max_s": as_seconds(0.1, 3600),
     "inflight": as_whole(1, 1000),
+    "figures_per_s": as_whole(1, 1_000_000),
     "discovery": as_flag,
     "discovery_prefix": as_prefix,
 }

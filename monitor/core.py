@@ -90,6 +90,7 @@ class Setup(Struct, frozen=True):
             acknowledgements are expected.
         daily: When each account's daily summary is told; None: never.
         group: When accounts that cross a level together are a group.
+        figures_per_s: So many states of pools and positions are published a second, at most.
     """
 
     accounts: tuple[AccountSetup, ...]
@@ -99,6 +100,7 @@ class Setup(Struct, frozen=True):
     unacked_s: float | None = None
     daily: Daily | None = None
     group: Group = Group()
+    figures_per_s: float = 1000
 
 
 class Kept(Struct, frozen=True):
@@ -135,7 +137,7 @@ class Core:
         self.accounts = {
             a.name: WatchedAccount(a, self.markets[a.market], setup.rules, setup.dispute_s) for a in setup.accounts
         }
-        self.published = publication.Published(setup.summary_every_s)
+        self.published = publication.Published(setup.summary_every_s, setup.figures_per_s)
         self.reporter = Reporter(self.links, self.published)
         self.incidents = self.reporter.incidents
         self.incidents.unacked_s = setup.unacked_s

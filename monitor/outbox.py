@@ -1,8 +1,9 @@
 """What waits for the broker: states of which only the newest counts, and events of which none may be lost.
 
 Pure: it decides what is sent next; `shell/broker.py` sends. A topic is either a state or an event, never both. After
-an outage the states go first, then events, the most severe first; the events of one rule and subject keep their order.
-What can wait goes when nothing else does.
+an outage the states go first (how it stands, and what is open), then events, the most severe first; the events of one
+rule and subject keep their order. Figures of pools and positions, of which there may be thousands, go after all events,
+and what can wait goes when nothing else does.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Outbox:
     def __init__(self) -> None:
         self.states: dict[str, Message] = {}
         self._due: dict[str, None] = {}
+        self._figures: dict[str, None] = {}
         self._patient: dict[str, None] = {}
         self._events: dict[str, _Line] = {}
         self._released: set[str] = set()
@@ -74,7 +76,7 @@ class Outbox:
         for message in messages:
             if message.event_id is None or message.incident_id is None:
                 self.states[message.topic] = message
-                (self._patient if message.can_wait else self._due)[message.topic] = None
+                self._place(message)[message.topic] = None
             else:
                 self._events.setdefault(message.line, _Line()).append(message)
 
@@ -97,13 +99,13 @@ class Outbox:
             if message.incident_id is not None:
                 self._queue(message.line)
         self._flying.clear()
-        self._due = {topic: None for topic, message in self.states.items() if not message.can_wait}
-        self.renew()
+        for topic, message in self.states.items():
+            self._place(message)[topic] = None
         self._catching_up = True
 
     def renew(self) -> None:
         """Say all that can wait anew."""
-        self._patient = {topic: None for topic, message in self.states.items() if message.can_wait}
+        self._patient.update((topic, None) for topic, message in self.states.items() if message.can_wait)
 
     def take(self) -> Message | None:
         """The next message to send; None: nothing waits that could be sent now."""
@@ -111,7 +113,8 @@ class Outbox:
         if self._catching_up:
             message = self._next_state(self._due)
             self._catching_up = message is not None
-        message = message or self._next_event() or self._next_state(self._due) or self._next_patient()
+        message = message or self._next_event() or self._next_state(self._due) or self._next_state(self._figures)
+        message = message or self._next_patient()
         if message is not None:
             self._flying[message.event_id or message.topic] = message
         return message
@@ -122,8 +125,8 @@ class Outbox:
         if message.event_id is None or message.incident_id is None:
             if not message.payload and self.states.get(message.topic) is message:
                 del self.states[message.topic]
-                self._due.pop(message.topic, None)
-                self._patient.pop(message.topic, None)
+                for waiting_states in (self._due, self._figures, self._patient):
+                    waiting_states.pop(message.topic, None)
             return
         self._released.discard(message.event_id)
         waiting = self._events.get(message.line)
@@ -145,7 +148,7 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Events and states that the broker does not have yet."""
-        due = len(self._due) + len(self._patient)
+        due = len(self._due) + len(self._figures) + len(self._patient)
         return self.waiting_events + due + sum(m.event_id is None for m in self._flying.values())
 
     @property
@@ -156,6 +159,14 @@ class Outbox:
     def oldest_event_ms(self) -> int | None:
         """When the oldest event that waits has happened; None: none waits."""
         return min((line.messages[0].at_ms for line in self._events.values() if line.messages), default=None)
+
+    def _place(self, message: Message) -> dict[str, None]:
+        """Where a state waits. It has one place alone: where another waits for its topic, that one's is given up."""
+        place = self._patient if message.can_wait else self._due if message.qos else self._figures
+        for other in (self._due, self._figures, self._patient):
+            if other is not place:
+                other.pop(message.topic, None)
+        return place
 
     def _queue(self, line: str) -> None:
         """Let an incident's first event compete, with the rank of the worst that waits behind it."""

@@ -20,6 +20,8 @@ class Pace:
         self._per_second = weight_per_minute / 60
         self._weights: dict[str, int] = {}
         self._endangered: set[str] = set()
+        self._all = 0
+        self._hurried = 0
 
     @property
     def is_shared(self) -> bool:
@@ -32,24 +34,27 @@ class Pace:
         Args:
             weight: Of one comparison.
         """
+        self.leave(account)
         self._weights[account] = weight
+        self._all += weight
 
     def leave(self, account: str) -> None:
         """Count an account out."""
-        self._weights.pop(account, None)
-        self._endangered.discard(account)
+        self.endangered(account, False)
+        self._all -= self._weights.pop(account, 0)
 
     def endangered(self, account: str, is_endangered: bool) -> bool:
         """Say whether an account is endangered. True: that is new."""
         if is_endangered == (account in self._endangered):
             return False
+        weight = self._weights.get(account, 0)
         (self._endangered.add if is_endangered else self._endangered.discard)(account)
+        self._hurried += weight if is_endangered else -weight
         return True
 
     def interval_s(self, account: str) -> float:
         """Seconds between two comparisons of this account."""
-        hurried = sum(weight for name, weight in self._weights.items() if name in self._endangered)
-        at_ease = sum(self._weights.values()) - hurried
+        hurried, at_ease = self._hurried, self._all - self._hurried
         hurried_s = max(self._shortest_s, hurried / (self._per_second * (1 - _LEAST_PART if at_ease else 1)))
         if account in self._endangered:
             return min(hurried_s, _LONGEST_S)

@@ -26,21 +26,36 @@ from monitor.effects import (
 from monitor.events import Now, Position, PositionKey, Vitals
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
+from monitor.pace import Pace
 from monitor.risk import contracts
 from monitor.risk.attribution import prices
 from monitor.risk.drift import Drift
 from monitor.risk.funding import Forecast, after, payment
 from monitor.risk.margin import ZERO
-from monitor.risk.report import PoolRisk, PositionRisk, bankruptcy_price
+from monitor.risk.report import Pool, PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
 from monitor.rules import RuleBook, Severity
 
+_TICK_S = 1.0
+"""States are looked at about so often."""
+
 
 class Published:
-    """When summaries and healths were last published, and whose are due because something changed."""
+    """When states were last published, and whose are due because something changed.
 
-    def __init__(self, every_s: float) -> None:
+    Args:
+        every_s: Summary and health are published at least this often (seconds).
+        figures_per_s: So many states of pools and positions are published a second. Where there are more, each waits
+            for its turn; those with an open incident wait less than the others.
+    """
+
+    def __init__(self, every_s: float, figures_per_s: float = 1000) -> None:
         self.every_s = every_s
+        self._per_s = figures_per_s
+        self._pace = Pace(_TICK_S, figures_per_s * 60)
+        self._sizes: dict[tuple[str, str], int] = {}
+        self._figures = 0
+        self._spent = self._spent_at = 0.0
         self.summary_due: set[str] = set()
         self.health_due: set[str] = set()
         self._summary_at: dict[str, float] = {}
@@ -57,13 +72,46 @@ class Published:
     def takes_health(self, account: str, now: Now) -> bool:
         return _is_due(account, self.health_due, self._health_at, self.every_s, now)
 
-    def takes_pool(self, account: str, pool_id: str, is_new: bool, now: Now) -> bool:
-        """Whether a pool is due: it is new or changed, or was last published long ago."""
-        key = account, pool_id
-        if not is_new and now.mono - self._pool_at.get(key, -self.every_s) < self.every_s:
-            return False
+    def takes_pool(self, account: str, pool: Pool, is_new: bool, is_urgent: bool, now: Now) -> bool:
+        """Whether a pool is due: it is new or changed, or was last published long ago; and it is its turn."""
+        key = account, pool.id
+        size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
+        if self._sizes.get(key) != size:
+            self._count(key, size)
+        self._pace.endangered("/".join(key), is_urgent)
+        last = self._pool_at.get(key)
+        if last is not None:
+            ago = now.mono - last
+            if (not is_new and ago < self.every_s) or ago < self._turn_s(key):
+                return False
+            if not is_urgent and self._lately(now) >= self._per_s:
+                return False  # it has been many of late: those that began together come apart
         self._pool_at[key] = now.mono
+        self._spent = self._lately(now) + size
+        self._spent_at = now.mono
         return True
+
+    def _lately(self, now: Now) -> float:
+        """How many states have been published that this second still stands for."""
+        return max(0.0, self._spent - (now.mono - self._spent_at) * self._per_s)
+
+    def _turn_s(self, key: tuple[str, str]) -> float:
+        """Seconds between two states of a pool; less than a tick: it need not wait."""
+        return 0.0 if self._figures <= self._per_s else self._pace.interval_s("/".join(key)) - _TICK_S / 2
+
+    def _count(self, key: tuple[str, str], size: int) -> None:
+        self._figures += size - self._sizes.pop(key, 0)
+        if size:
+            self._sizes[key] = size
+            self._pace.join("/".join(key), size)
+        else:
+            self._pace.leave("/".join(key))
+
+    def forget_pool(self, account: str, pool_id: str) -> None:
+        """A pool is not there any more."""
+        self._count((account, pool_id), 0)
+        self._pool_at.pop((account, pool_id), None)
+        self.facts.pop((account, pool_id), None)
 
     def forget(self, account: str) -> None:
         """An account is watched no more."""
@@ -71,9 +119,8 @@ class Published:
         self.health_due.discard(account)
         for by_account in (self._summary_at, self._health_at, self._lag_ms):
             by_account.pop(account, None)
-        for by_pool in (self._pool_at, self.facts):
-            for key in [key for key in by_pool if key[0] == account]:
-                del by_pool[key]
+        for _, pool_id in [key for key in self._sizes if key[0] == account]:
+            self.forget_pool(account, pool_id)
         for subject in [s for s in self._freshness if s.partition("/")[0] == account]:
             del self._freshness[subject]
 
@@ -143,6 +190,7 @@ def gone(account: WatchedAccount, published: Published) -> Iterator[Effect]:
         for key in sorted(keys - still):
             yield PositionGone(account.name, key)
         if pool_id not in account.pools:
+            published.forget_pool(account.name, pool_id)
             del account.published[pool_id]
         else:
             account.published[pool_id] = keys & still
@@ -160,17 +208,19 @@ def _pools(
         published.facts[account.name, pool_id] = facts
         since = account.published_at.get(pool_id, 0)
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
-        is_new = is_new or flipped or moved or pool_id in account.unpublished
-        if not published.takes_pool(account.name, pool_id, is_new, now):
+        if is_new or flipped:
+            account.unpublished.add(pool_id)  # until it is its turn
+        is_new = moved or pool_id in account.unpublished
+        severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
+        if not published.takes_pool(account.name, pool, is_new, severity > Severity.OK, now):
             continue
         if is_new:
             published.summary_due.add(account.name)
         account.published_at[pool_id] = account.market.moves
         risk = account.risk(pool_id)
-        severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
         yield from states(account, risk, severity, ages, now)
         account.published[pool_id] = frozenset(p.position.key for p in risk.positions)
-    account.unpublished.clear()
+        account.unpublished.discard(pool_id)  # being asked may have computed it anew
 
 
 def states(

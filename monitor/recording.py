@@ -114,6 +114,7 @@ class _Settings(Struct, frozen=True):
     summary_every_s: float = 30
     unacked_s: float | None = None
     group: Group = Group()
+    figures_per_s: float = 1000
 
 
 class _LinkState(Struct, frozen=True, omit_defaults=True):
