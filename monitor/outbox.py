@@ -152,6 +152,11 @@ class Outbox:
         return self.waiting_events + due + sum(m.event_id is None for m in self._flying.values())
 
     @property
+    def has_events(self) -> bool:
+        """Whether the broker lacks any event."""
+        return bool(self._events)
+
+    @property
     def waiting_events(self) -> int:
         return sum(len(line.messages) for line in self._events.values())
 

@@ -67,6 +67,7 @@ class Broker:
         self._on_command = on_command
         self._log = logs.logger()
         self._wake = asyncio.Event()
+        self._has_all = asyncio.Event()
         self._stopping = False
         self._stopped = asyncio.Event()
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
@@ -80,6 +81,14 @@ class Broker:
     def wake(self) -> None:
         """Something was put into the outbox."""
         self._wake.set()
+
+    async def let_go(self, within_s: float) -> None:
+        """Wait until the broker has every event, for so long at most (seconds); not at all while it is away."""
+        if self.connected and self._outbox.has_events:
+            self._has_all.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._has_all.wait()
 
     def stop(self) -> None:
         """Send what can be sent, say `offline`, and end."""
@@ -209,6 +218,8 @@ class Broker:
         await self._publish(client, message, version)
         self._outbox.acknowledged(message)
         self._on_sent(message)
+        if not self._outbox.has_events:
+            self._has_all.set()
 
     async def _publish(self, client: aiomqtt.Client, message: Message, version: str) -> None:
         properties = properties_of(message, self._outbox.is_superseded(message)) if version == "5" else None

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from monitor.shell.http import HttpServer
     from monitor.shell.page import Page
 
+FIRST_S = 0.005
+"""Of many alerts at once those that are decided go out before more is looked at, for so long at most (seconds)."""
 _PROGRESS_S = 10.0
 _NAMED = 3
 _LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
@@ -347,6 +349,8 @@ class Daemon:
             if self._inbox.marks:
                 self._tally.marks += self._inbox.marks
                 self._tally.decisions.observe(time.monotonic() - self._inbox.arrived)
+            if self._core.is_behind:
+                await self._broker.let_go(FIRST_S)
             ticking = ticking or any(isinstance(event, Tick) for event in events)
             if ticking and not self._core.is_ticking:
                 ticking = False
