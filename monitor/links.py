@@ -28,9 +28,22 @@ class Links:
 
     def __init__(self) -> None:
         self.all: dict[LinkId, Link] = {}
+        self._of: dict[str, dict[LinkId, Link]] = {}
 
     def awaited(self, link: LinkId, now: float) -> Link:
-        return self.all.setdefault(link, Link(LinkState.CONNECTING, now))
+        known = self.all.get(link)
+        if known is None:
+            known = self.all[link] = Link(LinkState.CONNECTING, now)
+            self._of.setdefault(link.account, {})[link] = known
+        return known
+
+    def of(self, account: str) -> dict[LinkId, Link]:
+        """The links of one account."""
+        return self._of.get(account, {})
+
+    def forget(self, link: LinkId) -> None:
+        """Nobody needs it any more."""
+        del self.all[link], self._of[link.account][link]
 
     def report(self, event: LinkReport, now: float) -> bool:
         """Take a report. True: the state is another."""

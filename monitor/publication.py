@@ -5,7 +5,7 @@ States are published when time ticks, so at most once a second however fast the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from msgspec import structs
@@ -324,13 +324,9 @@ def _sum(a: Decimal | None, b: Decimal | None) -> Decimal:
 def _health(
     account: str, links: Links, drifts: dict[str, Drift], live: bool, vitals: Vitals | None, now: Now
 ) -> HealthState:
-    own: Iterable[tuple[str, float]] = [
-        (link.name, links.age(link, now.mono)) for link in links.all if link.account == account
-    ]
-    by_name = {link.name: info for link, info in links.all.items() if link.account == account}
     return HealthState(
         account=account,
-        links={name: (by_name[name], age) for name, age in own},
+        links={link.name: (info, links.age(link, now.mono)) for link, info in links.of(account).items()},
         drifts=drifts,
         freshness="live" if live else "stale",
         as_of_ms=now.wall_ms,

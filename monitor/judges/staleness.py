@@ -55,7 +55,8 @@ class StalenessJudge:
         for link in account.setup.links:
             self._carried[link].remove(account)
             if not self._carried[link]:
-                del self._carried[link], self._links.all[link]
+                del self._carried[link]
+                self._links.forget(link)
                 unused.append(link)
         return unused
 

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import aiomqtt
@@ -269,12 +270,21 @@ class Broker:
         return not self._ghosts_wanted
 
 
+def _json_properties() -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = "application/json"
+    return properties
+
+
+_JSON = _json_properties()
+"""Made once: making one costs as much as sending a message."""
+
+
 def properties_of(message: Message, is_superseded: bool = False) -> Properties | None:
     """MQTT 5: what kind of payload it is, and for an event how late it comes and whether a newer one follows."""
     if not message.payload.startswith(b"{"):
         return None
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = "application/json"
+    properties = _JSON
     if message.told_as is not None:
         user = [("event_id", message.told_as)]
         delayed_ms = now().wall_ms - message.at_ms
@@ -282,6 +292,7 @@ def properties_of(message: Message, is_superseded: bool = False) -> Properties |
             user.append(("delayed_ms", str(delayed_ms)))
         if is_superseded:
             user.append(("superseded", "true"))
+        properties = copy(_JSON)
         properties.UserProperty = user
     return properties
 
