@@ -50,6 +50,8 @@ def hour() -> Iterator[tuple[list[Message], list[Save]]]:
         yield watched.sent(effects), [effect for effect in effects if isinstance(effect, Save)]
         marks = [watched.mark(random.choice(MARKS), symbol, STEP_S) for symbol in SYMBOLS]
         effects = watched.step(*marks, Tick(), after=STEP_S)
+        while watched.core.is_behind:  # twenty alerts at once are more than one slice
+            effects += watched.step(after=0)
 
 
 async def test_ten_thousand_events_of_an_hour_without_a_broker_all_arrive(
