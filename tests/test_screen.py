@@ -303,13 +303,43 @@ def test_a_pool_does_not_rest_while_a_hold_runs() -> None:
 
 def test_a_pool_does_not_rest_where_its_notional_chooses_the_rule() -> None:
     """Nothing of its ratio changes that a rule would take note of; it has grown into a sharper one."""
-    sharp = MarginRatioRule(steps=(Step(D("0.1"), D("0.05"), Severity.WARNING),))
+    sharp = MarginRatioRule(steps=(Step(D("0.005"), D("0.004"), Severity.WARNING),))
     rules = RuleBook({**DEFAULTS}, {"margin_ratio": (Match(sharp, min_notional=D(50_100)),)})
     core = Watched(rules=rules)
-    core.begin("1000", row("BTCUSDT", "1", "50000"))
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
     assert not of_rule(core.hold(3, "50000"), "margin_ratio")
 
     assert kinds(of_rule(core.tell(core.mark("50100")), "margin_ratio")) == [("opened", "warning")]
+
+
+def test_a_pool_that_rests_wakes_for_what_a_store_that_is_found_late_has_kept() -> None:
+    """An incident of the run before, of a pool that has long been well: nobody else would end it."""
+    before = Watched()
+    before.begin("300", row("BTCUSDT", "1", "50000"))
+    before.price("50000")
+    core = Watched(start=100)
+    core.begin("20000", row("BTCUSDT", "1", "50000"))
+    core.hold(3, "50000")
+
+    core.core.take_over(structs.replace(before.kept(), baselines={}), core.now)
+
+    assert of_rule(core.hold(65, "50000"), "margin_ratio")[-1].change.kind == "resolved"
+
+
+def test_a_price_that_only_marks_have_moved_is_told_once_it_may_be_again() -> None:
+    """The long loses, the short's price comes nearer: told, then not for five seconds, whatever rests meanwhile."""
+    often = structs.replace(DEFAULTS["liquidation_price_moved"], marks_every_s=5.0)
+    core = Watched(rules=RuleBook({**DEFAULTS, "liquidation_price_moved": often}))
+    core.begin("20000", row("BTCUSDT", "1", "50000"), row("ETHUSDT", "-10", "3000"))
+    for at in ("50000", "49900", "49600"):
+        told = core.tell(core.mark(at), core.mark("3000", "ETHUSDT"), Tick())
+    assert of_rule(told, "liquidation_price_moved")
+    soon = [core.tell(core.mark("49300"), core.mark("3000", "ETHUSDT"), Tick()) for _ in range(4)]
+
+    late = core.tell(core.mark("49300"), Tick(), after=1.5)
+
+    assert not of_rule([story for some in soon for story in some], "liquidation_price_moved")
+    assert of_rule(late, "liquidation_price_moved")
 
 
 def test_a_pool_that_recovers_does_not_rest_while_its_stream_is_away() -> None:
