@@ -48,6 +48,7 @@ def hour() -> Iterator[tuple[list[Message], list[Save]]]:
     effects = watched.begin("1000", *held)
     while True:
         yield watched.sent(effects), [effect for effect in effects if isinstance(effect, Save)]
+        watched.effects.clear()  # else all that was ever said would be taken for what waits
         marks = [watched.mark(random.choice(MARKS), symbol, STEP_S) for symbol in SYMBOLS]
         effects = watched.step(*marks, Tick(), after=STEP_S)
         while watched.core.is_behind:  # twenty alerts at once are more than one slice
