@@ -355,14 +355,21 @@ async def test_a_start_of_many_is_read_in_turn_and_says_how_far_it_has_come(
         config = write_config(tmp_path / "d", exchange, broker.port, names, links={"weight_per_minute": 250})
         with Process(config, manager.environment) as process:
             await until(lambda: "of 20 accounts known" in manager.status, "it says how far it has come")
+            await until(lambda: 4 <= known_of_20(manager.status) < 20, "some are known before the others")
             await until(lambda: exchange.rest.weights.used > 220, "the minute is used up")
             used = exchange.rest.weights.used
             status = manager.status
 
     assert used <= 250
-    assert 4 <= int(status.split(" of 20 accounts known")[0]) < 20
+    assert known_of_20(status) < 20
     assert status.count("positions unknown") <= 3
     assert process.logged("link down") == []
+
+
+def known_of_20(status: str) -> int:
+    """How far it says that it has come; 0: it does not say."""
+    known, is_said, _ = status.partition(" of 20 accounts known")
+    return int(known) if is_said else 0
 
 
 def _rewrite(config: Path, source: Path, level: str) -> None:
