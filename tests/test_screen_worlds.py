@@ -109,6 +109,7 @@ class World:
         self.wallets: dict[str, dict[str, Decimal]] = {s.name: {} for s in setups}
         self.rates = {"USDT": D("0.9999"), "USDC": D("0.9995"), "BTC": D(50_000)}
         self.unacked_s = chance.choice((None, 6.0, 30.0))
+        self.figures_per_s = chance.choice((1000, 1000, 3))
         self.cores = self.made(Kept())
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), self.rules)
         self.log: list[str] = []
@@ -116,7 +117,9 @@ class World:
     # ---- cores ----
 
     def made(self, kept: Kept) -> list[Core]:
-        setup = Setup(self.setups, self.rules, unacked_s=self.unacked_s, summary_every_s=5)
+        setup = Setup(
+            self.setups, self.rules, unacked_s=self.unacked_s, summary_every_s=5, figures_per_s=self.figures_per_s
+        )
         cores = [Core(setup, self.now, kept, screened=screened) for screened in (True, True, True, False)]
         cores[0]._screen, cores[1]._screen = Zones(), Columns()
         for core in (*cores[:2], cores[-1]):
