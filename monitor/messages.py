@@ -462,7 +462,7 @@ class Messages:
             else {
                 "number": risk.bracket.number,
                 "rate": float(risk.bracket.rate),
-                "amount": plain(risk.bracket.amount),
+                "amount": plain(risk.bracket.amount.normalize()),
                 "room_to_next": floored(risk.room_to_next),
             },
             "liquidation_price": half_up(risk.liquidation_price),

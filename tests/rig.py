@@ -247,7 +247,8 @@ class Listener:
             self.wrong.append(f"retain={heard.retain} on {heard.topic}")
         if told is not None:
             body = heard.body
-            known, _ = told.setdefault(body["event_id"], (payload, body))
+            place = heard.topic.rpartition(f"/{body['account']}/")[0]  # of two daemons each names what it tells
+            known, _ = told.setdefault(f"{place}/{body['event_id']}", (payload, body))
             if known != payload:
                 self.wrong.append(f"{heard.topic} {body['event_id']} came again with other bytes")
         else:
