@@ -59,7 +59,7 @@ async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_tol
     """A crash comes when there is most to tell; an alert that it loses, or repeats at each start, is worth little."""
     random = Random(SEED)
     took_s = 0.0
-    in_the_midst = 0
+    in_the_midst = ready = 0
     async with exchange() as market, Listener(lasting_broker.port) as listener:
         config = write_config(tmp_path / "d", market, lasting_broker.port)
         process = Process(config).__enter__()
@@ -74,6 +74,7 @@ async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_tol
                     await asyncio.sleep(random.uniform(0, took_s))
                     process.send(signal.SIGKILL)
                     await process.ended()
+                    ready = len(process.logged("ready"))
                     in_the_midst += 0 < counted(listener, kind).total() - turn // 2 * PLACES < PLACES
                     process = Process(config).__enter__()
                 times = turn // 2 + 1
@@ -82,6 +83,7 @@ async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_tol
                 if turn < 2:
                     took_s = max(took_s, (time.monotonic() - begun) * 1.2)
             await until(lambda: not listener.under("main", "incident"), "no incident stands")
+            await until(lambda: len(process.logged("ready")) > ready, "the last one has begun")
             process.send(signal.SIGTERM)
             assert await process.ended() == 0
         finally:
