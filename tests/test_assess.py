@@ -156,6 +156,14 @@ def test_people_get_tables_of_pools_positions_and_moves_of_the_market() -> None:
     assert run.err == ""
 
 
+def test_a_move_that_no_market_makes_is_not_printed_as_if_it_could() -> None:
+    """0.1 BTC short with 90,000 USDT: liquidated at some ten times the mark, (90000 + 9000) ÷ 0.1004 = 986056."""
+    short = [risk_row("BTCUSDT", "-0.1", "90000", "80000")]
+    run = assessed(snapshot(short, {"BTCUSDT": [("0", "0.004", "0")]}, assets(USDT="90000")), as_json=False)
+
+    assert run.out.splitlines()[-1] == "first liquidated as the market rises: cross-usdt, at beyond +1000 %"
+
+
 def test_programs_get_a_json_line_for_each_pool_and_position() -> None:
     """The payloads of the topics, so that one reader serves both."""
     run = assessed(LONG)

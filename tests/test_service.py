@@ -401,8 +401,11 @@ async def test_credentials_are_read_from_the_folder_that_systemd_names(
             await manager.ready()
             await agreement(exchange, listener, "main")
         private_file(folder / "binance_key", "\n")
+        (folder / "binance_secret").unlink()
         with Process(config, environment) as process:
             status = await process.ended()
 
     assert status == 78
     assert "(credential:binance_key): is empty; it belongs into the file that LoadCredential= of" in process.stderr
+    missing = f"(credential:binance_secret): {folder}/binance_secret does not exist; name it with LoadCredential="
+    assert missing in process.stderr

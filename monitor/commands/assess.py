@@ -20,6 +20,8 @@ from monitor.whatif import WhatIfError, parse, shown, signed_percent
 from monitor.wording import percent
 
 _USAGE = 2
+_FARTHEST = Decimal(10)
+"""A rise of the whole market beyond this has no meaning; it is told as that."""
 
 Payload = Mapping[str, Any]
 Say = Callable[[Any, Payload], str]
@@ -148,7 +150,11 @@ def _limit(pool: Payload, way: str, sign: int) -> str:
     if pool["margin_ratio"] >= 1:
         return "the marks as they are"
     limit = pool["market_distance"][way]
-    return "no move" if limit is None else f"{'−' if sign < 0 else '+'}{percent(Decimal(str(limit)))}"
+    if limit is None:
+        return "no move"
+    if Decimal(str(limit)) > _FARTHEST:
+        return "beyond +1000 %"
+    return f"{'−' if sign < 0 else '+'}{percent(Decimal(str(limit)))}"
 
 
 def _first(pools: Mapping[str, Payload], way: str, sign: int) -> str:

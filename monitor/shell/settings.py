@@ -171,7 +171,12 @@ def _fetch(secret: Secret, environ: Mapping[str, str], credentials_dir: str | No
         raise ValueError(
             "credentials exist under systemd only (LoadCredential=); from a shell give their folder: [credentials] dir"
         )
-    value = _private_text(Path(folder) / secret.name)
+    path = Path(folder) / secret.name
+    if not path.exists():
+        raise ValueError(
+            f"{path} does not exist; name it with LoadCredential= in the unit, and restart: a reload brings no new ones"
+        )
+    value = _private_text(path)
     if not value.strip():
         raise ValueError("is empty; it belongs into the file that LoadCredential= of the unit names")
     return _usable(value)
