@@ -29,8 +29,8 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
     given = scene.make(accounts, 20, near=0)
     positions = sum(len(account.holdings) for account in given.accounts)
     columns, kernel = resting(given), None if variants()["limit"] else Kernel(given)
-    marks = {sign: {s: price * (1 + sign * _STEP) for s, price in given.prices.items()} for sign in (1, -1)}
-    marked = [(MARKET, symbol) for symbol in given.held]
+    held = tuple(given.held)
+    marks = {sign: {s: float(price * (1 + sign * _STEP)) for s, price in given.prices.items()} for sign in (1, -1)}
     took: dict[str, list[list[float]]] = {"screen": [], "limit": []}
     for n in range(rounds):
         for name in took:
@@ -38,14 +38,13 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
         for m in range(10):
             moved = marks[1 if (n + m) % 2 else -1]
             with _timed(took["screen"][-1]):
-                for symbol in given.held:
-                    columns.mark(MARKET, symbol, moved[symbol])
-                left = columns.left(marked, 0.0, lambda key: True)
+                columns.mark(MARKET, held, [moved[symbol] for symbol in held])
+                left = columns.left(0.0, lambda key: True)
             assert not left, "a pool has left its zone"
             if kernel is not None:
                 with _timed(took["limit"][-1]):
                     for i, symbol in enumerate(scene.SYMBOLS):
-                        kernel.marks[i] = float(moved[symbol])
+                        kernel.marks[i] = moved[symbol]
                     crossed = kernel.recompute()
                 assert not crossed, "an account has crossed a level"
     found = {name: figures(values) for name, values in took.items() if values[0]}

@@ -8,7 +8,7 @@ sleeps or asks the time: time passing is an event. The same events in the same o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import localcontext
 from typing import Any
 
@@ -71,7 +71,7 @@ from monitor.moves import KINDS, one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
-from monitor.risk.quiet import PoolKey, SymbolKey, zone
+from monitor.risk.quiet import PoolKey, zone
 from monitor.risk.screen import Screen, screen
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
@@ -155,8 +155,9 @@ class Core:
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
         self._screen: Screen | None = screen(len(self.accounts)) if screened else None
         self._order = {name: i for i, name in enumerate(self.accounts)}
-        self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
-        self._marked: dict[SymbolKey, None] = {}
+        self._holders: dict[str, dict[str, dict[PoolKey, None]]] = defaultdict(dict)
+        """Market → symbol or rate → the pools that hang on it and do not rest; what has none is not named."""
+        self._is_marked = False
         self._dirty: dict[PoolKey, None] = {}
         self._rebuilt: set[PoolKey] = set()
         self._waiting: dict[PoolKey, None] = {}
@@ -247,8 +248,7 @@ class Core:
         self._moved.keep(account)
         for pool in account.pools.values():
             key = name, pool.id
-            for what in streamed(pool):
-                self._holders[market, what].pop(key, None)
+            self._release(market, key, streamed(pool))
             for keys in (self._dirty, self._waiting):
                 keys.pop(key, None)
             self._rebuilt.discard(key)
@@ -332,13 +332,12 @@ class Core:
         return [self.accounts[name] for name in names if name in self.accounts]
 
     def _mark(self, event: MarkPrice, now: Now) -> None:
-        key = event.market, event.symbol
         if self.markets[event.market].apply_mark(event, now):
-            if holders := self._holders.get(key):
+            if holders := self._holders[event.market].get(event.symbol):
                 self._dirty.update(holders)
             if self._screen is not None:
-                self._screen.mark(event.market, event.symbol, event.price)
-                self._marked[key] = None
+                self._screen.mark(event.market, (event.symbol,), (float(event.price),))
+                self._is_marked = True
 
     def _is_about_us(self, event: Event) -> bool:
         """Whether it concerns an account, a link or a market that is watched; one that no longer is may echo."""
@@ -353,7 +352,7 @@ class Core:
 
     def _rates(self, event: AssetRates, now: Now) -> None:
         for asset in self.markets[event.market].apply_rates(event, now):
-            self._dirty.update(self._holders.get((event.market, rate_of(asset)), {}))
+            self._dirty.update(self._holders[event.market].get(rate_of(asset), {}))
 
     def _account_changed(self, event: AccountChanged, now: Now) -> None:
         account = self.accounts[event.account]
@@ -509,8 +508,7 @@ class Core:
         market = account.setup.market
         self._wake(account)
         for pool in account.pools.values():
-            for what in streamed(pool):
-                self._holders[market, what].pop((account.name, pool.id), None)
+            self._release(market, (account.name, pool.id), streamed(pool))
         before, needed = account.pools.keys(), account.needed
         account.rebuild(now)
         self._touched[account.name] = None
@@ -520,20 +518,34 @@ class Core:
         self._rebuilt.update(rebuilt)
         self._dirty.update(dict.fromkeys(rebuilt))
         for pool in account.pools.values():
-            for what in streamed(pool):
-                self._holders.setdefault((market, what), {})[account.name, pool.id] = None
+            self._hold(market, (account.name, pool.id), streamed(pool))
         if market not in self._watched or account.needed != needed:
             self._watch(market, needed, account.needed, now)
         self.reporter.effects += publication.gone(account, self.published)
 
     # ---- pools that rest ----
 
+    def _hold(self, market: str, key: PoolKey, needed: Iterable[str]) -> None:
+        """From now on a pool is looked at with each change of what it needs."""
+        holders = self._holders[market]
+        for what in needed:
+            holders.setdefault(what, {})[key] = None
+
+    def _release(self, market: str, key: PoolKey, needed: Iterable[str]) -> None:
+        """A pool is not looked at with each change of what it needs any more."""
+        holders = self._holders[market]
+        for what in needed:
+            if what in holders:
+                holders[what].pop(key, None)
+                if not holders[what]:
+                    del holders[what]
+
     def _look_at_those_that_left(self, now: Now) -> None:
         """Pools that this step's marks have taken out of their zone rest no more; they may find another one."""
-        if self._screen is None or not self._marked:
+        if self._screen is None or not self._is_marked:
             return
-        marked, self._marked = self._marked, {}
-        for name, pool_id in self._screen.left(marked, now.mono, lambda key: self._is_live(key, now)):
+        self._is_marked = False
+        for name, pool_id in self._screen.left(now.mono, lambda key: self._is_live(key, now)):
             self._wake_one(self.accounts[name], pool_id)
             self._dirty[name, pool_id] = None
 
@@ -567,15 +579,13 @@ class Core:
         market, key = account.setup.market, (account.name, pool_id)
         self._screen.rest(key, market, found)
         account.rests(pool_id)
-        for what in found.symbols:
-            self._holders[market, what].pop(key, None)
+        self._release(market, key, found.symbols)
         return True
 
     def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:
         if self._screen is not None and self._screen.wake((account.name, pool_id)):
             account.wakes(pool_id)
-            for what in streamed(account.pools[pool_id]):
-                self._holders[account.setup.market, what][account.name, pool_id] = None
+            self._hold(account.setup.market, (account.name, pool_id), streamed(account.pools[pool_id]))
 
     def _wake(self, account: WatchedAccount) -> None:
         for pool_id in account.pools:

@@ -6,8 +6,7 @@ sums and comparisons of `Zone.holds`; `quiet.py` says what they prove.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from decimal import Decimal
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ Column = NDArray[Any]
 
 _SLOT = {"symbol": "i4", "pool": "i4", "anchor": "f8", "low": "f8", "high": "f8", "slope": "f8", "room": "f8"}
 _POOL = {"start": "i8", "size": "i8", "fall": "f8", "rise": "f8", "until": "f8", "rests": "?", "while_live": "?"}
+_FRAMES = 1000
+"""Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
 _PART = 0.25
 """While marks touch no more than this part of the pools, their slots are picked; else all are asked."""
 
@@ -52,6 +53,8 @@ class Columns:
         self._keys: list[PoolKey] = []
         self._ids: dict[SymbolKey, int] = {}
         self._marks = np.zeros(16)
+        self._marked = np.zeros(16, np.bool_)
+        self._frames: dict[tuple[str, tuple[str, ...]], NDArray[np.int64]] = {}
         self._unused = 0
 
     def __len__(self) -> int:
@@ -62,14 +65,20 @@ class Columns:
         """What the columns take."""
         return sum(column.nbytes for table in (self._slots, self._pools) for column in table._columns.values())
 
-    def mark(self, market: str, symbol: str, price: Decimal) -> None:
-        at = self._id((market, symbol))  # which may make room for it
-        self._marks[at] = price
+    def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
+        ids = self._frames.get((market, symbols))
+        if ids is None:
+            if len(self._frames) >= _FRAMES:
+                self._frames.clear()
+            ids = self._frames[market, symbols] = np.array([self._id((market, symbol)) for symbol in symbols])
+        self._marks[ids] = prices
+        self._marked[ids] = True
 
     def _id(self, symbol: SymbolKey) -> int:
         at = self._ids.setdefault(symbol, len(self._ids))
         if at >= len(self._marks):
             self._marks = np.concatenate([self._marks, np.zeros(at)])
+            self._marked = np.concatenate([self._marked, np.zeros(at, np.bool_)])
         return at
 
     def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
@@ -133,17 +142,15 @@ class Columns:
         row = self._rows.get(key)
         return row is not None and bool(self._pools.rests[row]) and bool(self._pools.while_live[row])
 
-    def left(self, marked: Collection[SymbolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
-        ids = [self._ids[symbol] for symbol in marked if symbol in self._ids]
-        if not ids or not self._keys:
+    def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
+        marked, self._marked = self._marked, np.zeros(len(self._marked), np.bool_)
+        if not self._keys:
             return []
         pools = self._pools
         touched = pools.rests
-        if len(ids) < len(self._ids):
-            is_marked = np.zeros(len(self._ids), np.bool_)
-            is_marked[ids] = True
+        if not marked[: len(self._ids)].all():
             touched = np.zeros(pools.length, np.bool_)
-            touched[self._slots.pool[is_marked[self._slots.symbol]]] = True
+            touched[self._slots.pool[marked[self._slots.symbol]]] = True
             touched &= pools.rests
         rows = np.flatnonzero(touched)
         if len(rows) <= _PART * pools.length:

@@ -6,8 +6,7 @@ every pool that a mark touches is asked; of many, `columns.py` asks them all at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from decimal import Decimal
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from monitor.risk.quiet import PoolKey, SymbolKey, Zone
@@ -18,8 +17,8 @@ _MANY_ACCOUNTS = 20
 class Screen(Protocol):
     """The pools that rest, each in its zone, and the marks in floats. Times are monotonic seconds."""
 
-    def mark(self, market: str, symbol: str, price: Decimal) -> None:
-        """Take the present mark of a symbol."""
+    def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
+        """Take the present marks of these symbols."""
         ...
 
     def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
@@ -38,9 +37,9 @@ class Screen(Protocol):
         """Whether a pool rests only while its data are live."""
         ...
 
-    def left(self, marked: Collection[SymbolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
-        """The pools with a mark among these, which have come just now, that may rest no more: they have left their
-        zone, its time is up, or it is for live data alone and they are not."""
+    def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
+        """The pools with a mark among those that have come since this was last asked, that may rest no more: they have
+        left their zone, its time is up, or it is for live data alone and they are not."""
         ...
 
 
@@ -63,12 +62,14 @@ class Zones:
         self._marks: dict[str, dict[str, float]] = {}
         self._zones: dict[PoolKey, tuple[str, Zone]] = {}
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
+        self._marked: set[SymbolKey] = set()
 
     def __len__(self) -> int:
         return len(self._zones)
 
-    def mark(self, market: str, symbol: str, price: Decimal) -> None:
-        self._marks.setdefault(market, {})[symbol] = float(price)
+    def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
+        self._marks.setdefault(market, {}).update(zip(symbols, prices, strict=True))
+        self._marked.update((market, symbol) for symbol in symbols)
 
     def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
         self._zones[key] = market, zone
@@ -90,10 +91,11 @@ class Zones:
         _, zone = self._zones.get(key, ("", None))
         return zone is not None and zone.while_live
 
-    def left(self, marked: Collection[SymbolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
+    def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
         touched: dict[PoolKey, None] = {}
-        for symbol in marked:
+        for symbol in self._marked:
             touched.update(self._holders.get(symbol, {}))
+        self._marked.clear()
         found = []
         for key in touched:
             market, zone = self._zones[key]
