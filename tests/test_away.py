@@ -62,12 +62,12 @@ async def test_ten_thousand_events_of_an_hour_without_a_broker_all_arrive(
     outbox = Outbox()
     online = Message("marginwatch/status", b"online", True, 1)
     offline = Message("marginwatch/status", b"offline", True, 1)
-    on_disk = 0
+    released = 0
 
     def kept(batch: Batch, error: object) -> None:
-        nonlocal on_disk
-        assert error is None
-        on_disk += len(batch.events)
+        """With an error where a busy disk took longer than an alert may wait; what is on disk is seen at the end."""
+        nonlocal released
+        released += len(batch.events)
         outbox.release(batch.events)
 
     store = Store(tmp_path / "store.sqlite3", 90, kept, lambda reason: None, lambda found: None)
@@ -85,8 +85,8 @@ async def test_ten_thousand_events_of_an_hour_without_a_broker_all_arrive(
     made: list[Message] = []
     sizes: list[int] = []
 
-    async def all_on_disk() -> None:
-        await until(lambda: on_disk == len(made), "all of it is on disk", 60)
+    async def all_released() -> None:
+        await until(lambda: released == len(made), "all of it may be sent", 60)
 
     for messages, saves in hour():
         events = tuple(message for message in messages if message.event_id is not None)
@@ -94,12 +94,13 @@ async def test_ten_thousand_events_of_an_hour_without_a_broker_all_arrive(
         if events or saves:
             store.keep(Batch(events, tuple(saves)))
         made += events
+        await asyncio.sleep(0)  # as between two steps of the daemon
         if len(made) // 2_500 > len(sizes):
-            await all_on_disk()
+            await all_released()
             sizes.append(resident_bytes())
         if len(made) >= EVENTS:
             break
-    await all_on_disk()
+    await all_released()
 
     async with Listener(lasting_broker.port) as listener:
         listener.prefixes = []  # ten thousand payloads of the same few shapes need not all be held against schemas
@@ -122,7 +123,7 @@ async def test_ten_thousand_events_of_an_hour_without_a_broker_all_arrive(
     assert (sizes[-1] - sizes[0]) / (len(made) * 3 / 4) < 6 * bytes_each, (sizes, bytes_each)
     assert len(outbox.states) < 10 * len(SYMBOLS)
     with sqlite3.connect(tmp_path / "store.sqlite3") as file:
-        assert file.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchall() == [(0,)]
+        assert file.execute("SELECT count(*), count(sent_ms) FROM events").fetchall() == [(len(made), len(made))]
 
 
 def resident_bytes() -> int:
