@@ -126,7 +126,7 @@ async def test_a_funding_is_forecast_and_then_told_with_what_had_been_expected(
         async with watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)):
             coming = await listener.event("funding_forecast", "opened")
             moved = await listener.event("liquidation_price_moved", "noted")
-            exchange.set_funding("BTCUSDT", "0")  # of the next one, which may be near as well: at whole hours of the day
+            exchange.set_funding("BTCUSDT", "0")  # of the next one, which may be near as well
             ended = await listener.event("funding_forecast", "resolved")
             await no_incident(listener)
             await agreement(exchange, listener, "main")
