@@ -9,7 +9,9 @@ import asyncio
 import secrets
 import socket
 import ssl
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
@@ -17,6 +19,7 @@ from typing import Any
 
 import aiomqtt
 from aiomqtt import MqttError, ProtocolVersion, Will
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -31,11 +34,65 @@ from monitor.shell.clock import now
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
+_AT_ONCE = 16
+"""How many messages are sent before others have their turn."""
 _SHORT_S = 5.0
 """A connection that ends sooner than this was no success: the next try waits longer."""
 REFUSED = 0x80
 """From this reason code on the broker has refused something."""
 _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
+
+
+class _Client(aiomqtt.Client):
+    """A connection on which many messages are under way at once, and each is written as soon as it is sent.
+
+    The library's own `publish` takes a task per message, and writes when the event loop comes to it again. The methods
+    overridden here are what it has paho call.
+
+    Args:
+        wake: Called when something has been acknowledged.
+    """
+
+    def __init__(self, wake: Callable[[], None], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._wake = wake
+        self._home = threading.get_ident()
+        self.acknowledged: deque[int] = deque()
+        """Numbers of messages that the broker has, until somebody takes them."""
+
+    def begin(self, message: Message, properties: Properties | None) -> int:
+        """Send a message. Returns the number under which it will be acknowledged.
+
+        Raises:
+            MqttError: The connection is lost.
+        """
+        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc, "could not publish")
+        return info.mid
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, *given: Any) -> None:
+        if mid in self._pending_publishes:
+            super()._on_publish(client, userdata, mid, *given)
+        else:
+            self.acknowledged.append(mid)
+            self._wake()
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        if threading.get_ident() == self._home:
+            self._write(sock)
+        else:  # it connects in a thread of its own
+            self._loop.call_soon_threadsafe(self._write, sock)
+
+    def _write(self, sock: Any) -> None:
+        """Write what waits, and the rest of it once the socket takes more."""
+        try:
+            self._client.loop_write()
+            if self._client.want_write():
+                self._loop.add_writer(sock.fileno(), self._write, sock)
+        except Exception as exc:  # as the library does: whoever reads from this connection is told
+            if not self._disconnected.done():
+                self._disconnected.set_exception(exc)
 
 
 class Broker:
@@ -138,19 +195,21 @@ class Broker:
                 raise
             await self._announce(client, self._offline, version)
 
-    async def _serve(self, client: aiomqtt.Client, version: str, backoff: Backoff) -> None:
+    async def _serve(self, client: _Client, version: str, backoff: Backoff) -> None:
         """Send and receive until stopped and empty."""
         async with asyncio.TaskGroup() as tasks:
             others = [tasks.create_task(self._receive(client, version), name="broker receive")]
+            others.append(tasks.create_task(self._remind(), name="broker remind"))
             if self._ghosts_wanted:
                 others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
             await self._send(client, version, backoff)
             for task in others:
                 task.cancel()
 
-    def _client(self, version: str) -> aiomqtt.Client:
+    def _client(self, version: str) -> _Client:
         c = self._config
-        client = aiomqtt.Client(
+        client = _Client(
+            self.wake,
             c.host,
             c.port,
             username=c.username,
@@ -169,7 +228,7 @@ class Broker:
         self._heed_receive_maximum(client)
         return client
 
-    def _heed_receive_maximum(self, client: aiomqtt.Client) -> None:
+    def _heed_receive_maximum(self, client: _Client) -> None:
         """An MQTT 5 broker may say how many messages it takes at a time, and cuts whoever sends more.
 
         Neither library below us heeds that, so the answer to our greeting is read here.
@@ -183,50 +242,51 @@ class Broker:
 
         client._client.on_connect = read
 
-    async def _send(self, client: aiomqtt.Client, version: str, backoff: Backoff) -> None:
+    async def _send(self, client: _Client, version: str, backoff: Backoff) -> None:
         """Send what waits, several at a time; return once stopped and empty."""
-        flying: set[asyncio.Task[None]] = set()
+        flying: dict[int, tuple[Message, float]] = {}
         deadline = None
-        try:
-            while True:
-                self._wake.clear()
-                while len(flying) < self._window and (message := self._outbox.take()) is not None:
-                    flying.add(asyncio.create_task(self._deliver(client, message, version)))
-                if self._stopping:
-                    deadline = deadline or time.monotonic() + _DRAIN_S
-                    if (not flying and not self._outbox.waiting) or time.monotonic() > deadline:
-                        return
-                waking = asyncio.create_task(self._wake.wait())
-                done, _ = await asyncio.wait(
-                    {waking, *flying}, return_when=asyncio.FIRST_COMPLETED, timeout=1 if self._stopping else None
-                )
-                waking.cancel()
-                for task in done - {waking}:
-                    flying.discard(task)
-                    await task  # raises what went wrong; the connection is then given up
-                if time.monotonic() - self._since > _SHORT_S:
-                    backoff.reset()
-        finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+        while True:
+            self._wake.clear()
+            while client.acknowledged:
+                if (sent := flying.pop(client.acknowledged.popleft(), None)) is not None:
+                    self._outbox.acknowledged(sent[0])
+                    self._on_sent(sent[0])
+            if not self._outbox.has_events:
+                self._has_all.set()
+            here = time.monotonic()
+            for _ in range(min(_AT_ONCE, self._window - len(flying))):
+                if (message := self._outbox.take()) is None:
+                    break
+                flying[client.begin(message, self._properties(message, version))] = message, here
+            else:
+                if len(flying) < self._window:  # there may be more, but others want their turn
+                    self._wake.set()
+            if self._stopping:
+                deadline = deadline or here + _DRAIN_S
+                if (not flying and not self._outbox.waiting) or here > deadline:
+                    return
+            if flying and here - next(iter(flying.values()))[1] > self._config.timeout_s:
+                raise MqttError("the broker does not acknowledge")
+            if here - self._since > _SHORT_S:
+                backoff.reset()
+            await self._wake.wait()
 
-    async def _announce(self, client: aiomqtt.Client, status: Message, version: str) -> None:
-        await self._publish(client, status, version)
+    async def _remind(self) -> None:
+        """Have it noticed that a broker takes too long, though nothing else happens."""
+        while True:
+            await asyncio.sleep(min(1.0, self._config.timeout_s / 4))
+            self._wake.set()
+
+    async def _announce(self, client: _Client, status: Message, version: str) -> None:
+        properties = self._properties(status, version)
+        await client.publish(status.topic, status.payload, status.qos, status.retain, properties)
         self._on_sent(status)
 
-    async def _deliver(self, client: aiomqtt.Client, message: Message, version: str) -> None:
-        await self._publish(client, message, version)
-        self._outbox.acknowledged(message)
-        self._on_sent(message)
-        if not self._outbox.has_events:
-            self._has_all.set()
+    def _properties(self, message: Message, version: str) -> Properties | None:
+        return properties_of(message, self._outbox.is_superseded(message)) if version == "5" else None
 
-    async def _publish(self, client: aiomqtt.Client, message: Message, version: str) -> None:
-        properties = properties_of(message, self._outbox.is_superseded(message)) if version == "5" else None
-        await client.publish(message.topic, message.payload, message.qos, message.retain, properties)
-
-    async def _receive(self, client: aiomqtt.Client, version: str) -> None:
+    async def _receive(self, client: _Client, version: str) -> None:
         """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
         commands = f"{self._config.prefix}/cmd/"
         birth = birth_topic(self._config.discovery_prefix)
@@ -251,7 +311,7 @@ class Broker:
             elif message.retain and message.payload and self.account_of(topic) is not None:
                 self.seen.add(topic)
 
-    async def _look_for_ghosts(self, client: aiomqtt.Client) -> None:
+    async def _look_for_ghosts(self, client: _Client) -> None:
         """Learn which retained topics of ours an earlier run has left, under our prefix and at Home Assistant's."""
         filters = retained_filters(self._config.prefix, self._config.discovery_prefix)
         for each in filters:
