@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 import msgspec
 from msgspec import Struct
+
+from monitor.shell import rows
 
 NOTED = "noted"
 """How a one-off fact ended: it was never open."""
@@ -64,60 +66,68 @@ class _Payload(Struct):
 
 # ---- writing ----
 
+_RECORD = (
+    "INSERT INTO incidents VALUES {rows} ON CONFLICT (incident_id) DO UPDATE SET"
+    " symbol = coalesce(excluded.symbol, symbol), side = coalesce(excluded.side, side),"
+    " title = iif(excluded.peak >= peak AND excluded.resolved_ms IS NULL, excluded.title, title),"
+    " peak = max(peak, excluded.peak), resolved_ms = coalesce(excluded.resolved_ms, resolved_ms),"
+    " resolution = coalesce(excluded.resolution, resolution)"
+)
 
-def record(
-    connection: sqlite3.Connection, incident_id: str, payload: bytes, rank: int, opened_ms: int, at_ms: int
-) -> None:
-    """Take an event into the row of its incident.
+_OPENED = (
+    # Of one rule and subject at most one is open: the end of the one before was lost with a store that was away.
+    "WITH new (account, rule, subject, opened_ms) AS (VALUES {rows})"
+    " UPDATE incidents SET resolved_ms = (SELECT min(opened_ms) FROM new WHERE account = incidents.account"
+    " AND rule = incidents.rule AND subject = incidents.subject AND opened_ms > incidents.opened_ms)"
+    " WHERE incident_id IN (SELECT i.incident_id FROM new CROSS JOIN incidents i ON i.account = new.account"
+    " AND i.rule = new.rule AND i.subject = new.subject WHERE i.resolved_ms IS NULL AND i.opened_ms < new.opened_ms)"
+)
 
-    Args:
-        rank: Severity rank that it was told with.
-    """
-    said = _read(payload)
-    account, subject, rule = _names(incident_id)
-    account, subject, rule = said.account or account, said.subject or subject, said.rule or rule
-    over = said.event in ("resolved", "noted")
-    connection.execute(
-        "INSERT INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (incident_id) DO UPDATE SET"
-        " symbol = coalesce(excluded.symbol, symbol), side = coalesce(excluded.side, side),"
-        " title = iif(excluded.peak >= peak AND excluded.resolved_ms IS NULL, excluded.title, title),"
-        " peak = max(peak, excluded.peak), resolved_ms = coalesce(excluded.resolved_ms, resolved_ms),"
-        " resolution = coalesce(excluded.resolution, resolution)",
-        (
-            incident_id,
-            account,
-            rule,
-            subject,
-            said.symbol,
-            said.side,
-            opened_ms,
-            at_ms if over else None,
-            rank,
-            NOTED if said.event == "noted" else said.resolution,
-            said.title,
-        ),
-    )
-    if said.event == "opened":
-        # Of one rule and subject at most one is open: the end of the one before was lost with a store that was away.
-        connection.execute(
-            "UPDATE incidents SET resolved_ms = ? WHERE account = ? AND rule = ? AND subject = ?"
-            " AND resolved_ms IS NULL AND opened_ms < ?",
-            (opened_ms, account, rule, subject, opened_ms),
-        )
+_END = (
+    "WITH ended (account, rule, subject, at_ms) AS (VALUES {rows})"
+    " UPDATE incidents SET resolved_ms = (SELECT at_ms FROM ended LIMIT 1)"
+    " WHERE incident_id IN (SELECT i.incident_id FROM ended CROSS JOIN incidents i ON i.account = ended.account"
+    " AND i.rule = ended.rule AND i.subject = ended.subject WHERE i.resolved_ms IS NULL)"
+)
 
 
-def end(connection: sqlite3.Connection, key: str, at_ms: int) -> None:
-    """Nothing of this rule and subject is open any more.
+def record(connection: sqlite3.Connection, events: Iterable[tuple[str, bytes, int, int, int]]) -> None:
+    """Take events into the rows of their incidents.
 
     Args:
-        key: `<account>/<rule>/<subject>`, as the row of an open incident is kept under.
+        events: Of each its incident, payload, the severity rank that it was told with, when its incident opened, and
+            its own time (unix ms).
     """
+    for some in rows.slices(events):
+        told: list[rows.Row] = []
+        opened: list[rows.Row] = []
+        for incident_id, payload, rank, opened_ms, at_ms in some:
+            said = _read(payload)
+            account, subject, rule = _names(incident_id)
+            account, subject, rule = said.account or account, said.subject or subject, said.rule or rule
+            over_ms = at_ms if said.event in ("resolved", "noted") else None
+            resolution = NOTED if said.event == "noted" else said.resolution
+            which = incident_id, account, rule, subject, said.symbol, said.side
+            told.append((*which, opened_ms, over_ms, rank, resolution, said.title))
+            if said.event == "opened":
+                opened.append((account, rule, subject, opened_ms))
+        rows.execute(connection, _RECORD, told)
+        rows.execute(connection, _OPENED, opened)
+
+
+def end(connection: sqlite3.Connection, keys: Iterable[str], at_ms: int) -> None:
+    """Nothing of these rules and subjects is open any more.
+
+    Args:
+        keys: `<account>/<rule>/<subject>`, as the row of an open incident is kept under.
+    """
+    rows.execute(connection, _END, ((*_parts(key), at_ms) for key in keys))
+
+
+def _parts(key: str) -> tuple[str, str, str]:
     account, _, rest = key.partition("/")
     rule, _, subject = rest.partition("/")
-    connection.execute(
-        "UPDATE incidents SET resolved_ms = ? WHERE account = ? AND rule = ? AND subject = ? AND resolved_ms IS NULL",
-        (at_ms, account, rule, subject),
-    )
+    return account, rule, subject
 
 
 def _read(payload: bytes) -> _Payload:

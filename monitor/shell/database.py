@@ -11,20 +11,35 @@ import fcntl
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 from monitor.errors import StoreError
 from monitor.messages import Message
-from monitor.shell import chronicle, migrations
+from monitor.shell import chronicle, migrations, rows
 from monitor.shell.clock import now
 from monitor.shell.owed import Found, Owed, Rows
 
 _DAY_MS = 86_400_000
 _CHUNK = 1_000
 """Rows deleted at a time: pruning a year must not hold up an alert."""
+_PAGES, _MOST_PAGES = 1_000, 10_000
+"""With how many pages the write-ahead log is carried over, which takes a while: by a write that nobody waits for, and
+by one that an alert waits for."""
 _WAL_BYTES = 4 * 1024 * 1024
 """What the write-ahead log is cut back to once it has been carried over."""
+
+
+_GONE = (
+    "WITH gone (kind, key) AS (VALUES {rows}) DELETE FROM kept WHERE rowid IN"
+    " (SELECT kept.rowid FROM gone CROSS JOIN kept ON kept.kind = gone.kind AND kept.key = gone.key)"
+)
+_SENT = (
+    "WITH sent (event_id, at_ms) AS (VALUES {rows})"
+    " UPDATE events SET sent_ms = (SELECT at_ms FROM sent WHERE event_id = events.event_id)"
+    " WHERE event_id IN (SELECT event_id FROM sent)"
+)
 
 
 class Database:
@@ -50,7 +65,6 @@ class Database:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             self._connection = connection = sqlite3.connect(path, isolation_level=None, timeout=patience_s)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
             if version < migrations.VERSION:
                 if version:
@@ -83,11 +97,16 @@ class Database:
     def write(self, owed: Owed) -> None:
         """Write all that is owed, or nothing of it.
 
+        Events and rows are on disk when this returns. That the broker has an event is safe from a death of ours; a
+        power cut may take it while no other write has followed.
+
         Raises:
             StoreError: It cannot be written.
         """
         connection = self._open
         try:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if owed.events or owed.rows else 'NORMAL'}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES if owed.events else _PAGES}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 _write(connection, owed)
@@ -141,9 +160,9 @@ class Database:
 
 
 def _read(connection: sqlite3.Connection) -> Found:
-    rows: Rows = {}
+    kept: Rows = {}
     for kind, key, row in connection.execute("SELECT kind, key, row FROM kept"):
-        rows.setdefault(kind, {})[key] = row
+        kept.setdefault(kind, {})[key] = row
     unsent = tuple(
         Message(topic, payload, False, 1, *names)
         for topic, payload, *names in connection.execute(
@@ -152,37 +171,33 @@ def _read(connection: sqlite3.Connection) -> Found:
         )
     )
     [last_named_ms] = connection.execute("SELECT max(opened_ms) FROM incidents").fetchone()
-    return Found(rows, unsent, last_named_ms or 0)
+    return Found(kept, unsent, last_named_ms or 0)
 
 
 def _write(connection: sqlite3.Connection, owed: Owed) -> None:
-    at_ms = now().wall_ms
-    for event in owed.events.values():
-        assert event.event_id is not None
-        assert event.incident_id is not None
-        new = connection.execute(
-            "INSERT OR IGNORE INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                event.event_id,
-                event.incident_id,
-                event.topic,
-                event.payload,
-                event.rank,
-                event.opened_ms,
-                event.at_ms,
-            ),
-        ).rowcount
-        if new and event.is_event:
-            chronicle.record(connection, event.incident_id, event.payload, event.rank, event.opened_ms, event.at_ms)
-    for (kind, key), row in owed.rows.items():
-        if row is not None:
-            connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (kind, key, row))
-            continue
-        connection.execute("DELETE FROM kept WHERE kind = ? AND key = ?", (kind, key))
-        if kind == "incident":
-            chronicle.end(connection, key, at_ms)
-    connection.executemany("UPDATE events SET sent_ms = ? WHERE event_id = ?", [(ms, e) for e, ms in owed.sent.items()])
+    for some in rows.slices(owed.events.values()):
+        _write_events(connection, some)
+    kept = [(kind, key, row) for (kind, key), row in owed.rows.items() if row is not None]
+    gone = [place for place, row in owed.rows.items() if row is None]
+    rows.execute(connection, "INSERT OR REPLACE INTO kept VALUES {rows}", kept)
+    rows.execute(connection, _GONE, gone)
+    chronicle.end(connection, [key for kind, key in gone if kind == "incident"], now().wall_ms)
+    rows.execute(connection, _SENT, owed.sent.items())
+
+
+def _write_events(connection: sqlite3.Connection, events: Sequence[Message]) -> None:
+    """Write those that are not there yet."""
+    ids = [event.event_id for event in events]
+    known = connection.execute(f"SELECT event_id FROM events WHERE event_id IN ({', '.join('?' * len(ids))})", ids)
+    there = {event_id for (event_id,) in known}
+    new = [event for event in events if event.event_id not in there]
+    rows.execute(
+        connection,
+        "INSERT INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms) VALUES {rows}",
+        [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in new],
+    )
+    told = [e for e in new if e.is_event]
+    chronicle.record(connection, [(e.incident_id or "", e.payload, e.rank, e.opened_ms, e.at_ms) for e in told])
 
 
 # ---- opening ----

@@ -67,8 +67,8 @@ def _incidents(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX incidents_opened ON incidents (opened_ms)")
     connection.execute("CREATE INDEX of_incident ON events (incident_id, n)")
     connection.execute("CREATE INDEX by_sent ON events (sent_ms)")
-    for row in connection.execute("SELECT incident_id, payload, rank, opened_ms, at_ms FROM events ORDER BY n"):
-        chronicle.record(connection, *row)
+    events = connection.execute("SELECT incident_id, payload, rank, opened_ms, at_ms FROM events ORDER BY n")
+    chronicle.record(connection, events)
     connection.execute(  # ended without a message: nobody watches it any more
         "UPDATE incidents SET resolved_ms ="
         " (SELECT max(at_ms) FROM events WHERE events.incident_id = incidents.incident_id)"

@@ -25,6 +25,8 @@ _PATIENCE_S = 2.0
 """How long the disk may take before events go out from memory."""
 _LOCKED_S, _LOCKED_AGAIN_S = 1.5, 0.2
 """How long somebody else may hold the file: at first, less than the above so that they are named; in later tries."""
+_SENT_S = 0.01
+"""How long it may wait for company that the broker has an event."""
 _LOOK_S = 10.0
 """How often an idle store looks whether its file is still there."""
 _DAY_S = 86_400.0
@@ -65,11 +67,13 @@ class Store:
         self._pauses_s = pauses_s
         self._remind_s = remind_s
         self._log = logs.logger()
-        self._jobs: queue.SimpleQueue[tuple[int, Batch | Sent] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[int, list[Batch | Sent]] | None] = queue.SimpleQueue()
         """Unbounded: it holds what is in memory anyhow until it is on disk, and nothing that comes with every tick."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # of the event loop
+        self._sent: list[Batch | Sent] = []
+        """Not handed over yet."""
         self._handed = 0
         self._answered = 0
         self._gone_on: set[int] = set()
@@ -103,24 +107,31 @@ class Store:
 
     def keep(self, batch: Batch) -> None:
         """Hand a batch over; never waits."""
-        self._handed += 1
-        self._jobs.put((self._handed, batch))
+        self._hand_over(batch)
         if batch.events and self._loop is not None:
             self._loop.call_later(_PATIENCE_S, self._overdue, self._handed, batch)
 
     def sent(self, event_id: str, at_ms: int) -> None:
         """The broker has this event."""
-        self._handed += 1
-        self._jobs.put((self._handed, Sent(event_id, at_ms)))
+        if not self._sent and self._loop is not None:
+            self._loop.call_later(_SENT_S, self._hand_over)
+        self._sent.append(Sent(event_id, at_ms))
 
     async def close(self) -> None:
         """Write what is handed over, then close."""
         self._closing = True
         if self._thread is not None:
+            self._hand_over()
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join, 5)
 
     # ---- in the event loop ----
+
+    def _hand_over(self, *batch: Batch) -> None:
+        if self._sent or batch:
+            self._handed += 1
+            self._jobs.put((self._handed, [*self._sent, *batch]))
+            self._sent = []
 
     def _overdue(self, number: int, batch: Batch) -> None:
         """A disk that hangs holds no alert back."""
@@ -184,10 +195,11 @@ class Store:
         with suppress(queue.Empty):
             job = self._jobs.get(timeout=timeout_s) if timeout_s else self._jobs.get_nowait()
             while job is not None:
-                self._number, what = job
-                self._owed.take(what)
-                if isinstance(what, Batch):
-                    self._batches.append((self._number, what))
+                self._number, given = job
+                for what in given:
+                    self._owed.take(what)
+                    if isinstance(what, Batch):
+                        self._batches.append((self._number, what))
                 job = self._jobs.get_nowait()
             self._running = False
 
