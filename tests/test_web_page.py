@@ -91,7 +91,7 @@ async def test_a_dead_daemon_is_told_and_its_return_is_seen_without_reload(
                 exchange.set_mark("SOLUSDT", "125")
                 await tab.shows("#incidents-open", "isolated-solusdt")
                 assert not await tab.js("return document.body.classList.contains('gone');")
-                assert await tab.text("#alarms") == ""
+                await eventually(lambda: _is_quiet(tab), "it has started")
             await tab.js("window.neverReloaded = true;")
             first.send(signal.SIGKILL)
             await first.ended()
