@@ -25,6 +25,7 @@ from monitor.events import (
     LinkReport,
     LinkState,
     MarkPrice,
+    Marks,
     Now,
     Position,
     PositionsRead,
@@ -100,7 +101,8 @@ class Watch:
 
     def step(self, events: Sequence[Event]) -> list[Effect]:
         """All that follows from the marks of one frame."""
-        self._at = _at(max(event.at_ms for event in events if isinstance(event, MarkPrice)))
+        frames = [event.at_ms for event in events if isinstance(event, Marks)]
+        self._at = _at(max(*(e.at_ms for e in events if isinstance(e, MarkPrice)), *map(max, frames), 0, 0))
         return _settled(self.core, events, self._at)
 
     def tick(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import repeat
 
 from msgspec import Struct, structs
 
@@ -22,6 +23,7 @@ from monitor.events import (
     Contract,
     ExchangeFigures,
     MarkPrice,
+    Marks,
     Now,
     Position,
     PositionKey,
@@ -58,23 +60,33 @@ class Mark(Struct, frozen=True, gc=False):
     """A mark price and when it reached us.
 
     Args:
+        at_ms: When it was made, by the exchange's clock.
         arrived: Monotonic seconds.
-        lag_s: How old it was then, by the exchange's clock; never negative.
+        arrived_ms: The same by the exchange's clock.
+        funding: Rate and time of the next one, as far as there is one.
+        moved: Which change of the market's prices was the last one of this price.
+        bridged: It was asked for over REST.
     """
 
     price: Decimal
     at_ms: int
     arrived: float
-    lag_s: float
-    funding_rate: Decimal | None
-    next_funding_ms: int | None
+    arrived_ms: int
+    funding: tuple[Decimal | None, int | None]
+    moved: int
+    bridged: bool = False
+
+    @property
+    def true_at(self) -> float:
+        """When it was true (monotonic seconds): when it came, but for how late it came."""
+        return self.arrived - max(0, self.arrived_ms - self.at_ms) / 1000
 
 
 class MarketBook:
     """Marks, contracts and collateral rates of one market.
 
-    `prices` is the same marks as the risk arithmetic takes them, `earlier` those that the running step has replaced,
-    and `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
+    `prices` is the same marks as the risk arithmetic takes them, `earlier` is what they were before the running step
+    (empty: as they are), and `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
     """
 
     def __init__(self) -> None:
@@ -82,8 +94,8 @@ class MarketBook:
         self.prices: dict[str, Decimal] = {}
         self.earlier: dict[str, Decimal] = {}
         self.moves = 0
-        self._moved: dict[str, int] = {}
         self._streamed: dict[str, float] = {}
+        """When rates were last true that the stream has brought, and marks that a bridged one has replaced."""
         self.contracts: dict[str, Contract] = {}
         self.assets: dict[str, AssetTerms] = {}
         self.rates: dict[str, AssetRate] = {}
@@ -109,7 +121,7 @@ class MarketBook:
     def funding(self, symbol: str) -> tuple[Decimal | None, int | None]:
         """Rate and time of a symbol's next funding; None: it has none, or it is unknown."""
         mark = self.marks.get(symbol)
-        return (None, None) if mark is None else (mark.funding_rate, mark.next_funding_ms)
+        return (None, None) if mark is None else mark.funding
 
     def funding_interval_hours(self, symbol: str) -> int | None:
         """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
@@ -117,26 +129,50 @@ class MarketBook:
 
     def apply_mark(self, event: MarkPrice, now: Now) -> bool:
         """Take a mark unless a later one is known. False: it was dropped."""
-        here_ms = self.exchange_ms(now)
-        lag_s = max(0.0, here_ms - event.at_ms) / 1000
+        symbol, here_ms = event.symbol, self.exchange_ms(now)
         at_ms = min(event.at_ms, here_ms + _AHEAD_MS)  # one from the far future must not bar all that follow
-        known = self.marks.get(event.symbol)
+        known = self.marks.get(symbol)
         if known is not None and at_ms < known.at_ms:
             return False
         if not event.bridged:
-            self._streamed[event.symbol] = now.mono - lag_s
-        if known is not None:
-            self.earlier.setdefault(event.symbol, known.price)
-        if known is None or known.price != event.price:
-            self.moves += 1
-            self._moved[event.symbol] = self.moves
-        self.marks[event.symbol] = Mark(event.price, at_ms, now.mono, lag_s, event.funding_rate, event.next_funding_ms)
-        self.prices[event.symbol] = event.price
+            self._streamed.pop(symbol, None)
+        elif known is not None and not known.bridged:
+            self._streamed[symbol] = known.true_at
+        if not self.earlier:
+            self.earlier.update(self.prices)
+        self.moves += 1
+        moved = self.moves if known is None or known.price != event.price else known.moved
+        funding = event.funding_rate, event.next_funding_ms
+        self.marks[symbol] = Mark(event.price, at_ms, now.mono, here_ms, funding, moved, event.bridged)
+        self.prices[symbol] = event.price
+        return True
+
+    def apply_marks(self, event: Marks, now: Now) -> bool:
+        """Take all marks of a frame at once. False: none was taken, since one of them is the first of its symbol, late,
+        ahead of its time or after a bridged one, so that each has to be looked at for itself."""
+        here_ms = self.exchange_ms(now)
+        try:
+            known = list(map(self.marks.__getitem__, event.symbols))
+        except KeyError:
+            return False
+        if max(event.at_ms) > here_ms + _AHEAD_MS:
+            return False
+        if any([k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]):
+            return False
+        if not self.earlier:
+            self.earlier.update(self.prices)
+        self.moves += 1
+        moves = self.moves
+        moved = [k.moved if k.price == price else moves for k, price in zip(known, event.prices, strict=True)]
+        marks = map(Mark, event.prices, event.at_ms, repeat(now.mono), repeat(here_ms), event.funding, moved)
+        self.marks.update(zip(event.symbols, marks, strict=True))
+        self.prices.update(zip(event.symbols, event.prices, strict=True))
         return True
 
     def has_moved(self, symbol: str, since: int) -> bool:
         """Whether a mark is another than it was when `moves` was this."""
-        return self._moved.get(symbol, 0) > since
+        mark = self.marks.get(symbol)
+        return mark is not None and mark.moved > since
 
     def apply_rates(self, event: AssetRates, now: Now) -> tuple[str, ...]:
         """Take rates of collateral, unless later ones are known. Returns the assets of which the rate has changed."""
@@ -185,7 +221,8 @@ class MarketBook:
             if at is not None:
                 found.append(now - at)
             elif (mark := marks.get(symbol)) is not None:
-                found.append(now - mark.arrived + mark.lag_s)
+                late_ms = mark.arrived_ms - mark.at_ms
+                found.append(now - mark.arrived + (late_ms / 1000 if late_ms > 0 else 0.0))
             else:
                 return None
         return found
@@ -193,6 +230,8 @@ class MarketBook:
     def stream_age(self, symbol: str, now: float) -> float | None:
         """The same for the last mark that the stream itself has brought."""
         true_at = self._streamed.get(symbol)
+        if true_at is None and (mark := self.marks.get(symbol)) is not None and not mark.bridged:
+            true_at = mark.true_at
         return None if true_at is None else now - true_at
 
 

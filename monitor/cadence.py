@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from msgspec import Struct
-
 _RUN = 5
 """So many intervals in a row decide; a single one is a hiccup, or the gap of a lost connection."""
 _TOO_LONG = 1.5
 
 
-class _Run(Struct):
-    """Of one symbol: its last mark, and the intervals in a row that were on one side of what was promised."""
-
-    at_ms: int
-    late: bool = False
-    intervals_ms: list[int] = []
-
-
 class Cadence:
-    """Measures the interval between the marks of each symbol, by the exchange's own times.
+    """Judges the intervals between the marks of each symbol, by the exchange's own times.
 
     Args:
         promised_s: How often a mark of each symbol should be made.
@@ -28,7 +18,8 @@ class Cadence:
 
     def __init__(self, promised_s: float) -> None:
         self._late_ms = promised_s * 1000 * _TOO_LONG
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, list[int]] = {}
+        """Symbol → its latest intervals in a row (ms), where they are on the other side than is known of it."""
         self._slow: dict[str, float] = {}
 
     @property
@@ -42,27 +33,24 @@ class Cadence:
             for symbol in known.keys() - set(symbols):
                 del known[symbol]
 
-    def marked(self, symbol: str, at_ms: int) -> bool:
-        """Take the time of a mark. True: whether all symbols come in time is another since then."""
-        run = self._runs.get(symbol)
-        if run is None:
-            self._runs[symbol] = _Run(at_ms)
-            return False
-        interval_ms = at_ms - run.at_ms
-        if interval_ms <= 0:
-            return False
-        run.at_ms = at_ms
+    def is_nothing_new(self, longest_ms: int) -> bool:
+        """Whether nothing can follow from intervals that are no longer than this, of whichever symbols."""
+        return longest_ms < self._late_ms and not self._runs and not self._slow
+
+    def marked(self, symbol: str, interval_ms: int) -> bool:
+        """Take the time from a symbol's mark to its next. True: with it, whether all come in time is another."""
         late = interval_ms >= self._late_ms
-        if late != run.late:
-            run.late, run.intervals_ms = late, []
-        if len(run.intervals_ms) == _RUN:
+        if late == (symbol in self._slow):
+            self._runs.pop(symbol, None)
             return False
-        run.intervals_ms.append(interval_ms)
-        if len(run.intervals_ms) < _RUN or late == (symbol in self._slow):
+        run = self._runs.setdefault(symbol, [])
+        run.append(interval_ms)
+        if len(run) < _RUN:
             return False
+        del self._runs[symbol]
         was_slow = bool(self._slow)
         if late:
-            self._slow[symbol] = sorted(run.intervals_ms)[_RUN // 2] / 1000
+            self._slow[symbol] = sorted(run)[_RUN // 2] / 1000
         else:
             del self._slow[symbol]
         return bool(self._slow) != was_slow

@@ -44,6 +44,7 @@ from monitor.events import (
     MarginCall,
     MarginTypesRead,
     MarkPrice,
+    Marks,
     Now,
     OrdersCancelled,
     PositionKey,
@@ -281,6 +282,8 @@ class Core:
             for event in events:
                 if isinstance(event, MarkPrice):
                     self._mark(event, now)
+                elif isinstance(event, Marks):
+                    self._marks(event, now)
                 elif isinstance(event, Tick):
                     ticked = True
                 elif type(event) in _APPLY and self._is_about_us(event):
@@ -323,7 +326,7 @@ class Core:
         """The accounts that these events may change, rather than the market alone."""
         names: dict[str, None] = {}
         for event in events:
-            if isinstance(event, MarkPrice):
+            if isinstance(event, MarkPrice | Marks):
                 continue
             if isinstance(event, ContractsRead):
                 names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
@@ -338,6 +341,18 @@ class Core:
             if self._screen is not None:
                 self._screen.mark(event.market, (event.symbol,), (float(event.price),))
                 self._is_marked = True
+
+    def _marks(self, event: Marks, now: Now) -> None:
+        if not self.markets[event.market].apply_marks(event, now):
+            for mark in event.each:
+                self._mark(mark, now)
+            return
+        holders = self._holders[event.market]
+        for symbol in holders.keys() & event.symbols:
+            self._dirty.update(holders[symbol])
+        if self._screen is not None:
+            self._screen.mark(event.market, event.symbols, event.floats)
+            self._is_marked = True
 
     def _is_about_us(self, event: Event) -> bool:
         """Whether it concerns an account, a link or a market that is watched; one that no longer is may echo."""

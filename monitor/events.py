@@ -189,6 +189,29 @@ class MarkPrice(Struct, frozen=True, gc=False):
     bridged: bool = False
 
 
+class Marks(Struct, frozen=True):
+    """The marks of many symbols that one frame of the stream has brought, each symbol once: column by column, for what
+    is done with all of them at once.
+
+    Args:
+        floats: The prices once more, for what decides nothing.
+        funding: Rate and time, as a mark has them.
+    """
+
+    market: str
+    symbols: tuple[str, ...]
+    prices: list[Decimal]
+    floats: list[float]
+    at_ms: list[int]
+    funding: list[tuple[Decimal | None, int | None]]
+
+    @property
+    def each(self) -> list[MarkPrice]:
+        """The same, one by one."""
+        rows = zip(self.symbols, self.prices, self.at_ms, self.funding, strict=True)
+        return [MarkPrice(self.market, symbol, price, at_ms, *funding) for symbol, price, at_ms, funding in rows]
+
+
 class AssetRates(Struct, frozen=True):
     """Rates at which assets count as collateral; what is not named is unchanged.
 
@@ -542,6 +565,7 @@ class Tick(Struct, frozen=True):
 
 Event = (
     MarkPrice
+    | Marks
     | AssetRates
     | ContractChanged
     | AdlRiskRead

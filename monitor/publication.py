@@ -257,7 +257,7 @@ def _position_state(
     now: Now,
 ) -> PositionState:
     row = position.position
-    mark = account.market.marks.get(row.symbol)
+    funding_rate, next_funding_ms = account.market.funding(row.symbol)
     contract = account.market.contracts.get(row.symbol)
     return PositionState(
         account=account.setup,
@@ -269,8 +269,8 @@ def _position_state(
         liquidation_fee=None if contract is None else contract.liquidation_fee,
         adl_quantile=account.book.adl_quantile(row.key),
         funding_interval_hours=account.market.funding_interval_hours(row.symbol),
-        funding_rate=None if mark is None else mark.funding_rate,
-        next_funding_ms=None if mark is None else mark.next_funding_ms,
+        funding_rate=funding_rate,
+        next_funding_ms=next_funding_ms,
         funding_payment=_payment(account, row),
         liquidation_price_after=price_after,
         exchange=account.book.figures.get(row.key),
@@ -287,10 +287,10 @@ def _facts(account: WatchedAccount, position: Position) -> object:
 
 def _payment(account: WatchedAccount, position: Position) -> Decimal | None:
     """What funding at the present mark and estimate would change the wallet by: −rate × notional (signed)."""
-    mark = account.market.marks.get(position.symbol)
-    if mark is None or mark.funding_rate is None or position.contract_size == 0:
+    price, (rate, _) = account.market.prices.get(position.symbol), account.market.funding(position.symbol)
+    if price is None or rate is None or position.contract_size == 0:
         return None
-    return payment(position, mark.price, mark.funding_rate)
+    return payment(position, price, rate)
 
 
 def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rules: RuleBook, now: Now) -> SummaryState:

@@ -130,7 +130,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
             for position, figures in event.rows:
                 if figures is not None and figures.mark_price > 0:  # it prints 0 where it has none
                     known = market.marks.get(position.symbol)
-                    funding = (known.funding_rate, known.next_funding_ms) if known else (None, None)
+                    funding = market.funding(position.symbol)
                     at_ms = max(now.wall_ms, known.at_ms if known else 0)
                     market.apply_mark(MarkPrice(NAME, position.symbol, figures.mark_price, at_ms, *funding), now)
 

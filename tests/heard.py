@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TypeVar
 
-from monitor.events import Event, LinkReport, LinkState, MarkPrice
+from monitor.events import Event, LinkReport, LinkState, MarkPrice, Marks
 from monitor.shell.feed import Feed
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Rest
 
 T = TypeVar("T")
 WAIT_S = 10.0
+
+
+def each_mark(events: Iterable[Event]) -> list[MarkPrice]:
+    """The marks among events, those of whole frames one by one."""
+    found: list[MarkPrice] = []
+    for event in events:
+        found += [event] if isinstance(event, MarkPrice) else event.each if isinstance(event, Marks) else []
+    return found
 
 
 class Heard:
@@ -36,7 +44,7 @@ class Heard:
             while not probe():
                 taken = await self.inbox.take()
                 self.events += taken
-                self.seen.update((event.symbol, event.price) for event in taken if isinstance(event, MarkPrice))
+                self.seen.update((mark.symbol, mark.price) for mark in each_mark(taken))
 
     async def first(self, kind: type[T]) -> T:
         """The first event of this kind, by now or soon."""

@@ -31,6 +31,7 @@ from monitor.events import (
     ForcedKind,
     MarginTypesRead,
     MarkPrice,
+    Marks,
     Position,
     PositionsRead,
     Side,
@@ -40,6 +41,7 @@ from monitor.events import (
 from monitor.risk.margin import bracket_table
 from monitor.venues import VENUES, Request
 from monitor.venues.wire import number
+from tests.heard import each_mark
 from tests.test_assess import ROOT
 
 D = Decimal
@@ -89,7 +91,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "listenKeyExpired": (PRIVATE, "StreamExpired"),
     "markPriceUpdate": (MARKET, "MarkPrice"),
     "markPriceUpdate/usdm": (MARKET, "MarkPrice"),
-    "markPriceUpdate[] x168/usdm": (MARKET, "MarkPrice"),
+    "markPriceUpdate[] x168/usdm": (MARKET, "Marks"),
     "assetIndexUpdate[]": (MARKET, "AssetRates"),
     "contractInfo": (MARKET, "ContractChanged"),
     # knowingly ignored: orders that have not traded, what is said elsewhere better, and what is not built yet
@@ -154,18 +156,18 @@ def test_a_recorded_frame_becomes_what_it_says(i: int) -> None:
     if expected == IGNORED:
         assert events == []
     else:
-        assert Counter(type(event).__name__ for event in events) == {expected: 168 if "x168" in kind else 1}
+        assert Counter(type(event).__name__ for event in events) == {expected: 1}
 
 
 @recorded
 def test_every_mark_of_an_array_is_read() -> None:
     """The array of all symbols: each with its price, its funding and its own time."""
-    events = USDM.decode_market(frame("markPriceUpdate[] x168/usdm"), "binance-usdm", None)
+    marks = each_mark(USDM.decode_market(frame("markPriceUpdate[] x168/usdm"), "binance-usdm", None))
 
-    assert events[0] == MarkPrice(
+    assert marks[0] == MarkPrice(
         "binance-usdm", "BTCUSDT", D("29985.90000000"), 1654858611001, D("0.00010000"), 1654876800000
     )
-    assert len({event.symbol for event in events if isinstance(event, MarkPrice)}) == 168
+    assert len({mark.symbol for mark in marks}) == 168
 
 
 @recorded
@@ -173,7 +175,7 @@ def test_only_wanted_marks_are_made() -> None:
     """Of 900 symbols an account holds a handful."""
     events = USDM.decode_market(frame("markPriceUpdate[] x168/usdm"), "m", {"ETHUSDT", "NOSUCHUSDT"})
 
-    assert [(e.symbol, e.price) for e in events if isinstance(e, MarkPrice)] == [("ETHUSDT", D("1770.73"))]
+    assert [(mark.symbol, mark.price) for mark in each_mark(events)] == [("ETHUSDT", D("1770.73"))]
 
 
 def test_of_few_symbols_only_their_part_of_an_array_is_read_and_says_the_same() -> None:
@@ -181,13 +183,87 @@ def test_of_few_symbols_only_their_part_of_an_array_is_read_and_says_the_same() 
     enveloped = next(scene.frames(scene.make(1, 1, near=1), "array"))
     bare = enveloped.partition(b'"data":')[2][:-1]
     spaced = enveloped.replace(b":", b": ")
-    every = [event for event in USDM.decode_market(enveloped, "m", None) if isinstance(event, MarkPrice)]
+    every = each_mark(USDM.decode_market(enveloped, "m", None))
     assert len(every) == len(scene.SYMBOLS)
 
     for first in range(0, len(every), 7):
         expected = every[first : first + 7]
         for raw in (enveloped, bare, spaced):
             assert USDM.decode_market(raw, "m", {"NOSUCHUSDT", *(event.symbol for event in expected)}) == expected
+
+
+def rows_of_marks(*rows: str) -> bytes:
+    """An array of a dozen plain marks, and these."""
+    plain = [
+        f'{{"e":"markPriceUpdate","E":{n},"s":"S{n}","p":"{n}.50","r":"0.0001","T":9,"st":1}}' for n in range(1, 13)
+    ]
+    return f"[{','.join([*plain[:5], *rows, *plain[5:]])}]".encode()
+
+
+PLAIN = [(f"S{n}", D(f"{n}.5"), n) for n in range(1, 13)]
+
+
+def of_mark(**keys: object) -> str:
+    row = {"e": "markPriceUpdate", "E": 5, "s": "A", "p": "100.50", "r": "0.0001", "T": 9, "st": 1, **keys}
+    return json.dumps({key: value for key, value in row.items() if value is not None})
+
+
+def test_the_marks_of_an_array_are_one_event() -> None:
+    """Delivery contracts have no funding; a symbol of the other market is not ours; each keeps its own time."""
+    raw = rows_of_marks(of_mark(r="", T=0), of_mark(s="COIN", st=2), of_mark(s="B", st=None, r=None, T=None))
+    [frame] = USDM.decode_market(raw, "m", None)
+
+    assert isinstance(frame, Marks)
+    assert set(frame.each) == {
+        *(MarkPrice("m", symbol, price, at_ms, D("0.0001"), 9) for symbol, price, at_ms in PLAIN),
+        MarkPrice("m", "A", D("100.5"), 5, None, None),
+        MarkPrice("m", "B", D("100.5"), 5, None, None),
+    }
+    assert frame.floats == [float(price) for price in frame.prices]
+    assert USDM.decode_market(b'{"stream":"!markPrice@arr@1s","data":%s}' % raw, "m", None) == [frame]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"p": p} for p in ("0", "0.00000000", "-1.5", "", "1e999", "NaN", "1_0", " 1", "٣", "1.2.3", ".5")),
+        {"p": 5},
+        {"p": []},
+        *({"E": at} for at in (-1, 253402300800000, "x", 1.5, None)),
+        {"T": -1},
+        {"T": 253402300800000},
+        {"r": "x"},
+        {"r": "NaN"},
+        {"r": 1},
+        {"s": None},
+        {"s": 7},
+        {"st": 2},
+        {"st": "x"},
+        {"e": "forceOrder"},
+        {"e": 5},
+    ],
+    ids=str,
+)
+def test_an_odd_row_of_an_array_of_marks_hides_no_other(odd: dict[str, object]) -> None:
+    """Whatever is the matter with it: it is left out, and all else is read."""
+    for row in (of_mark(**odd), json.dumps(odd), "5", "null", "[]"):
+        marks = each_mark(USDM.decode_market(rows_of_marks(row), "m", None))
+        assert [(mark.symbol, mark.price, mark.at_ms) for mark in marks] == PLAIN
+
+
+@pytest.mark.parametrize("p", ["7", "7.", "1e3", "1E-13", "1000000000000000.5", "0.0000000000000000000000000000001e5"])
+def test_a_price_of_another_look_is_read_as_exactly(p: str) -> None:
+    """Small, large, whole or with an exponent: it is a number."""
+    marks = each_mark(USDM.decode_market(rows_of_marks(of_mark(p=p)), "m", None))
+
+    assert {mark.symbol: mark.price for mark in marks} == {"A": D(p), **{symbol: price for symbol, price, _ in PLAIN}}
+
+
+def test_a_symbol_that_is_twice_in_an_array_is_read_twice() -> None:
+    """The later one counts, whichever comes first."""
+    marks = each_mark(USDM.decode_market(rows_of_marks(of_mark(s="S3", p="8.5", E=9)), "m", None))
+
+    assert [(mark.price, mark.at_ms) for mark in marks if mark.symbol == "S3"] == [(D("3.5"), 3), (D("8.5"), 9)]
 
 
 @recorded

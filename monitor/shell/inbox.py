@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from operator import ge
 
-from monitor.events import Event, MarkPrice
+from monitor.events import Event, MarkPrice, Marks
 
 
 class Inbox:
@@ -15,6 +16,7 @@ class Inbox:
     other, replaces nothing. All else is kept, in order; it is small and matters."""
 
     def __init__(self) -> None:
+        self._frames: dict[str, Marks] = {}
         self._marks: dict[tuple[str, str], MarkPrice] = {}
         self._events: list[Event] = []
         self._filled = asyncio.Event()
@@ -27,14 +29,37 @@ class Inbox:
     def put(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, MarkPrice):
-                waiting = self._marks.get((event.market, event.symbol))
-                if waiting is None or event.at_ms >= waiting.at_ms:
-                    self._marks[event.market, event.symbol] = event
+                self._part(event.market)
+                self._put_mark(event)
+            elif isinstance(event, Marks):
+                self._put_frame(event)
             else:
                 self._events.append(event)
-        if (self._events or self._marks) and not self._filled.is_set():
+        if not self._filled.is_set() and (self._events or self._marks or self._frames):
             self._filled_at = time.monotonic()
             self._filled.set()
+
+    def _put_mark(self, mark: MarkPrice) -> None:
+        waiting = self._marks.get((mark.market, mark.symbol))
+        if waiting is None or mark.at_ms >= waiting.at_ms:
+            self._marks[mark.market, mark.symbol] = mark
+
+    def _put_frame(self, frame: Marks) -> None:
+        """Keep a frame whole, unless another one or single marks wait that it does not replace as a whole."""
+        waiting = self._frames.get(frame.market)
+        is_alone = waiting is None and not self._marks
+        if is_alone or (waiting is not None and waiting.symbols == frame.symbols and _none_older(frame, waiting)):
+            self._frames[frame.market] = frame
+            return
+        self._part(frame.market)
+        for mark in frame.each:
+            self._put_mark(mark)
+
+    def _part(self, market: str) -> None:
+        """From now on what waits of a market is kept mark by mark."""
+        if market in self._frames:
+            for mark in self._frames.pop(market).each:
+                self._put_mark(mark)
 
     async def take(self, *, at_once: bool = False) -> list[Event]:
         """Wait until something has happened, and take all of it: account events first, then marks.
@@ -44,8 +69,15 @@ class Inbox:
         """
         await (asyncio.sleep(0) if at_once else self._filled.wait())
         self._filled.clear()
-        self.arrived, self.marks = self._filled_at, len(self._marks)
-        events = [*self._events, *self._marks.values()]
+        frames, marks = self._frames, self._marks
+        self.arrived, self.marks = self._filled_at, len(marks) + sum(len(frame.symbols) for frame in frames.values())
+        events = [*self._events, *frames.values(), *marks.values()]
         self._events.clear()
-        self._marks.clear()
+        frames.clear()
+        marks.clear()
         return events
+
+
+def _none_older(frame: Marks, other: Marks) -> bool:
+    """Whether no mark of a frame is older than in another of the same symbols."""
+    return all(map(ge, frame.at_ms, other.at_ms))

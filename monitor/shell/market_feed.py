@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from decimal import Decimal
+from operator import sub
 
 from websockets.asyncio.client import ClientConnection
 
@@ -14,7 +16,7 @@ from monitor.cadence import Cadence
 from monitor.config import AccountConfig, LinksConfig
 from monitor.effects import INSTANCE
 from monitor.errors import ExchangeError, LinkDown
-from monitor.events import AssetRates, Event, LinkId, LinkState, MarkPrice
+from monitor.events import AssetRates, Event, LinkId, LinkState, MarkPrice, Marks
 from monitor.shell.backoff import Backoff
 from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
@@ -24,6 +26,8 @@ from monitor.turns import Need
 from monitor.venues import VENUES, Request
 
 _STREAMS_PER_FRAME = 200
+_FRAMES = 4000
+"""So many frames with different symbols are remembered; one connection has at most 1,024 streams."""
 _MARK_EVERY_S = 1.0
 """How often the streams that we subscribe are pushed."""
 
@@ -49,8 +53,9 @@ class MarketFeed(Feed):
         self._wanted = asyncio.Event()
         self._held = asyncio.Event()
         self._failing: set[Request] = set()
-        self._seen: dict[str, float] = {}
-        self._latest: dict[str, MarkPrice] = {}
+        self._seen = _Seen()
+        self._at_ms: dict[str, int] = {}
+        self._prices: dict[str, Decimal] = {}
         self._cadence = Cadence(_MARK_EVERY_S)
         self._rates_seen = -math.inf
 
@@ -58,9 +63,8 @@ class MarketFeed(Feed):
         """From now on carry the marks of these symbols, and the rates of collateral if wanted."""
         self.symbols = frozenset(symbols)
         self.rates = rates
-        for known in (self._seen, self._latest):
-            for symbol in known.keys() - self.symbols:
-                del known[symbol]
+        for symbol in self._at_ms.keys() - self.symbols:
+            del self._at_ms[symbol], self._prices[symbol]
         self._cadence.only(self.symbols)
         for session in self._sessions:
             session.changed.set()
@@ -96,32 +100,57 @@ class MarketFeed(Feed):
         self._sessions.discard(session)
         self._wanted.set()
 
-    def carry(self, raw: bytes) -> list[MarkPrice]:
-        """Pass on what one frame says, unless another connection has brought it before. Gives the marks in it."""
+    def carry(self, raw: bytes) -> tuple[str, ...]:
+        """Pass on what one frame says, unless another connection has brought it before. Gives the symbols of the marks
+        in it."""
         events = self.decoded(self.venue.decode_market, raw, self.link.name, self.symbols)
-        marks = [event for event in events if isinstance(event, MarkPrice)]
-        fresh = [event for event in events if not self._is_known(event)]
-        if fresh or not events:
+        symbols: tuple[str, ...] = ()
+        fresh: list[Event] = []
+        for event in events:
+            if isinstance(event, Marks):
+                symbols += event.symbols
+                fresh += [event] if self._is_all_fresh(event) else [m for m in event.each if self._is_fresh(m)]
+            elif isinstance(event, MarkPrice):
+                symbols += (event.symbol,)
+                if self._is_fresh(event):
+                    fresh.append(event)
+            else:
+                fresh.append(event)
+                if isinstance(event, AssetRates):
+                    self._rates_seen = time.monotonic()
+        if self.tap is not None and (fresh or not events):
             self.tapped("market", raw)
         self.inbox.put(fresh)
-        arrived = time.monotonic()
-        for mark in marks:
-            self._seen[mark.symbol] = arrived
-        if any(isinstance(event, AssetRates) for event in events):
-            self._rates_seen = arrived
-        return marks
+        if symbols:
+            self._seen.came(symbols, time.monotonic())
+        return symbols
 
-    def _is_known(self, event: Event) -> bool:
-        """Whether it is a mark that has been passed on before; of each the first frame wins."""
-        if not isinstance(event, MarkPrice):
+    def _is_fresh(self, mark: MarkPrice) -> bool:
+        """Whether a mark has not been passed on before; of each the first frame wins."""
+        symbol, at_ms = mark.symbol, mark.at_ms
+        known_ms = self._at_ms.get(symbol, at_ms)
+        if at_ms < known_ms:
+            return True  # it is not news, but it is the book that judges ages
+        if at_ms == known_ms and mark.price == self._prices.get(symbol):
             return False
-        known = self._latest.get(event.symbol)
-        if known is not None and (event == known or event.at_ms < known.at_ms):
-            return event == known  # an older one is not news, but it is the book that judges ages
-        self._latest[event.symbol] = event
-        if self._cadence.marked(event.symbol, event.at_ms):
+        self._at_ms[symbol], self._prices[symbol] = at_ms, mark.price
+        if at_ms > known_ms and self._cadence.marked(symbol, at_ms - known_ms):
             self._tell_cadence()
-        return False
+        return True
+
+    def _is_all_fresh(self, frame: Marks) -> bool:
+        """Whether all of a frame is later than what has been passed on before. Else, or where the pace of marks has to
+        be looked at, nothing is noted of it."""
+        try:
+            known_ms = map(self._at_ms.__getitem__, frame.symbols)
+            intervals = list(map(sub, frame.at_ms, known_ms))
+        except KeyError:
+            return False
+        if min(intervals) <= 0 or not self._cadence.is_nothing_new(max(intervals)):
+            return False
+        self._at_ms.update(zip(frame.symbols, frame.at_ms, strict=True))
+        self._prices.update(zip(frame.symbols, frame.prices, strict=True))
+        return True
 
     def _tell_cadence(self) -> None:
         every_s = self._cadence.slow_s
@@ -136,7 +165,7 @@ class MarketFeed(Feed):
     def flowing(self) -> frozenset[str]:
         """The symbols of which marks come, whichever connection brings them."""
         since = time.monotonic() - self.config.first_frame_s
-        return frozenset(symbol for symbol in self.symbols if self._seen.get(symbol, -math.inf) >= since)
+        return self.symbols & self._seen.since(since)
 
     def lacks_rates(self, since: float) -> bool:
         """Whether rates are wanted, and none has come since then (monotonic seconds)."""
@@ -206,7 +235,7 @@ class MarketSession(Session):
         super().__init__()
         self.changed = asyncio.Event()
         self._feed = feed
-        self._seen: dict[str, float] = {}
+        self._seen = _Seen()
         self._request_id = 0
 
     async def run(self) -> None:
@@ -243,7 +272,7 @@ class MarketSession(Session):
                 async with asyncio.timeout(feed.config.first_frame_s):
                     await self.changed.wait()
             except TimeoutError:  # an acknowledgement is no proof: a subscription may be lost while others flow
-                silent = [s for s in feed.symbols if self._seen.get(s, 0.0) < asked]
+                silent = feed.symbols - self._seen.since(asked)
                 await self._send(socket, True, self._streams(silent))
                 if feed.lacks_rates(asked):
                     await self._send(socket, True, feed.venue.rate_streams)
@@ -273,9 +302,9 @@ class MarketSession(Session):
             try:
                 async with asyncio.timeout_at(marked + patience_s):  # a timer for each frame would cost more than it
                     while True:
-                        if marks := feed.carry(await socket.recv(decode=False)):
+                        if symbols := feed.carry(await socket.recv(decode=False)):
                             marked = clock()
-                            self._carried(marks)
+                            self._carried(symbols)
             except TimeoutError:
                 if clock() < marked + patience_s:
                     continue
@@ -284,14 +313,30 @@ class MarketSession(Session):
                 feed.compress = feed.config.compression and not feed.compress  # a known cause of open, silent sockets
                 raise LinkDown(f"open, but no mark for {patience_s:g} s") from None
 
-    def _carried(self, marks: Collection[MarkPrice]) -> None:
-        arrived = time.monotonic()
-        for mark in marks:
-            self._seen[mark.symbol] = arrived
+    def _carried(self, symbols: tuple[str, ...]) -> None:
+        self._seen.came(symbols, time.monotonic())
         if not self.carried:
             self._feed.carries(self)
-        if not self.proved.done() and self._feed.flowing() <= self._seen.keys():
+        if not self.proved.done() and self._feed.flowing() <= self._seen.since(-math.inf):
             self.is_proved()
+
+
+class _Seen:
+    """When marks last came, frame by frame: those of the same symbols replace each other."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str, ...], float] = {}
+
+    def came(self, symbols: tuple[str, ...], at: float) -> None:
+        """Marks of these symbols have come (monotonic seconds)."""
+        self._at.pop(symbols, None)  # the latest is the last
+        self._at[symbols] = at
+        if len(self._at) > _FRAMES:
+            del self._at[next(iter(self._at))]
+
+    def since(self, at: float) -> frozenset[str]:
+        """The symbols of which marks have come since then."""
+        return frozenset(symbol for symbols, came_at in self._at.items() if came_at >= at for symbol in symbols)
 
 
 class _NothingToWatch(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from decimal import Decimal
@@ -23,6 +24,7 @@ from monitor.events import (
     FundingTermsRead,
     InsuranceFundRead,
     MarkPrice,
+    Marks,
 )
 from monitor.venues.binance import MISREADS, Frame, bracket_rows, each_readable, unwrapped
 from monitor.venues.wire import decimal, flag, integer, moment, number, parse, text
@@ -35,10 +37,9 @@ _ADL_RISKS = ("low", "medium", "high")
 _LONGEST_INTERVAL_H = 24
 
 
-class _Mark(Struct, gc=False):
+class _Mark(Struct, gc=False, tag_field="e", tag="markPriceUpdate"):
     """The fields of `markPriceUpdate` that we need; since the all-market arrays are merged, `st` says whose it is."""
 
-    e: str
     E: int
     s: str
     p: str
@@ -51,11 +52,21 @@ class _Envelope(Struct, gc=False):
     data: _Mark | list[_Mark]
 
 
+class _Rows(Struct, gc=False):
+    data: list[msgspec.Raw]
+
+
 _MARKS: msgspec.json.Decoder[_Mark | list[_Mark]] = msgspec.json.Decoder(_Mark | list[_Mark], strict=False)
 _ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
 _MARK = msgspec.json.Decoder(_Mark, strict=False)
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_ENVELOPE_OF_ROWS = msgspec.json.Decoder(_Rows)
 _FEW = 8
-"""Up to so many symbols it is faster to look for their objects in the all-market array than to read all of it."""
+"""Up to so many symbols it is faster to look for their objects in the all-market array than to read all of it, and to
+handle each mark by itself."""
+_PRICES = re.compile(r"(?:[0-9]{1,12}+\.[0-9]{1,20}+,)*+")
+_SMALLEST, _LARGEST = 1e-12, 1e12
+"""Prices that are read all at once; what is beyond is looked at by itself."""
 
 
 def market_events(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
@@ -79,19 +90,24 @@ def market_events(raw: bytes, market: str, wanted: Collection[str] | None, ours:
 
 def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
     """The marks in one frame, decoded without a detour: nearly every frame is one."""
-    if wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw):
-        found = _of_few(raw, wanted)
-    else:
-        one_or_all = _ENVELOPE.decode(raw).data if b'"data"' in raw[:200] else _MARKS.decode(raw)
-        found = one_or_all if isinstance(one_or_all, list) else [one_or_all]
-    held = [
-        mark
-        for mark in found
-        if (wanted is None or mark.s in wanted) and mark.st in (None, ours) and mark.e == "markPriceUpdate"
-    ]
+    is_for_few = wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw)
+    found = _of_few(raw, wanted or ()) if is_for_few else _all(raw)
+    held = [mark for mark in found if (wanted is None or mark.s in wanted) and (mark.st is None or mark.st == ours)]
     if len(held) == 1:
         return (_mark(held[0], market),)
-    return each_readable(lambda mark: _mark(mark, market), held)
+    whole = _whole(held, market) if len(held) > _FEW else None
+    return each_readable(lambda mark: _mark(mark, market), held) if whole is None else (whole,)
+
+
+def _all(raw: bytes) -> list[_Mark]:
+    """Every mark of a frame; where some are not of the shape that they should have, all others."""
+    is_wrapped = b'"data"' in raw[:200]
+    try:
+        one_or_all = _ENVELOPE.decode(raw).data if is_wrapped else _MARKS.decode(raw)
+    except msgspec.ValidationError:
+        rows = _ENVELOPE_OF_ROWS.decode(raw).data if is_wrapped else _ROWS.decode(raw)
+        return list(each_readable(_MARK.decode, rows))
+    return one_or_all if isinstance(one_or_all, list) else [one_or_all]
 
 
 def _is_compact_array(raw: bytes) -> bool:
@@ -110,16 +126,38 @@ def _mark(mark: _Mark, market: str) -> MarkPrice:
     price = number(mark.p)
     if price <= 0:
         raise ValueError(f"mark price {mark.p} of {mark.s}")
-    return MarkPrice(market, mark.s, price, moment(mark.E), *_funding(mark.r, moment(mark.T)))
+    return MarkPrice(market, mark.s, price, moment(mark.E), *_funding(mark.r, mark.T))
 
 
+def _whole(found: list[_Mark], market: str) -> Marks | None:
+    """The same of many at once, column by column; None: something is odd about one of them."""
+    symbols = _distinct(tuple([mark.s for mark in found]))
+    texts = [mark.p for mark in found]
+    at_ms = [mark.E for mark in found]
+    if symbols is None or _PRICES.fullmatch(",".join([*texts, ""])) is None:
+        return None
+    floats = list(map(float, texts))
+    if not _SMALLEST < min(floats) <= max(floats) < _LARGEST:
+        return None
+    try:
+        moment(min(at_ms)), moment(max(at_ms))
+        funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
+    except ValueError:
+        return None
+    return Marks(market, symbols, list(map(Decimal, texts)), floats, at_ms, funding)
+
+
+@lru_cache(maxsize=16)
+def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...] | None:
+    """These symbols, for the same ones always the same object; None: one of them is there twice."""
+    return symbols if len(set(symbols)) == len(symbols) else None
+
+
+@lru_cache(maxsize=4096)
 def _funding(rate: str, next_ms: int) -> tuple[Decimal | None, int | None]:
-    """Rate and time of the next funding; delivery contracts say `""` and 0, and have none."""
-    return (_rate(rate), next_ms) if rate and next_ms > 0 else (None, None)
-
-
-_rate = lru_cache(maxsize=4096)(number)
-"""Estimates stay the same for long; prices do not."""
+    """Rate and time of the next funding; delivery contracts say `""` and 0, and have none. Both stay for long."""
+    at_ms = moment(next_ms)
+    return (number(rate), at_ms) if rate and at_ms else (None, None)
 
 
 def marks_now(answer: Any, market: str) -> Iterable[Event]:

@@ -1,0 +1,190 @@
+"""The way of many marks at once: feed, inbox and book do with a frame what they do with each of its marks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from decimal import Decimal
+
+import pytest
+
+from benchmarks.ours import market_feed
+from monitor.book import MarketBook
+from monitor.events import Event, MarkPrice, Marks, Now, Vitals
+from monitor.shell.inbox import Inbox
+from monitor.shell.market_feed import MarketFeed
+from tests.heard import each_mark
+
+M = "binance-usdm"
+SYMBOLS = tuple(f"S{n}USDT" for n in range(12))
+WALL_MS = 1_700_000_000_000
+
+
+def frame(price: str, at_ms: int, symbols: tuple[str, ...] = SYMBOLS, market: str = M) -> Marks:
+    n = len(symbols)
+    return Marks(market, symbols, [Decimal(price)] * n, [float(price)] * n, [at_ms] * n, [(None, None)] * n)
+
+
+def single(price: str, at_ms: int, symbol: str = SYMBOLS[0], bridged: bool = False) -> MarkPrice:
+    return MarkPrice(M, symbol, Decimal(price), at_ms, None, None, bridged)
+
+
+# ---- the book ----
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
+    """Later ones, late ones, those from the future, bridged ones in between, and symbols that are new."""
+    chance = random.Random(seed)
+    at_once, one_by_one = MarketBook(), MarketBook()
+    whole = 0
+    for n in range(60):
+        now = Now(n + chance.random(), WALL_MS + 1000 * n)
+        before = at_once.moves, one_by_one.moves
+        for book in (at_once, one_by_one):
+            book.earlier.clear()
+        if chance.random() < 0.2:
+            at_ms = WALL_MS + 1000 * n + chance.choice((-400, 0, 400))
+            odd = single(str(chance.randint(1, 3)), at_ms, chance.choice(SYMBOLS), bridged=chance.random() < 0.7)
+            assert at_once.apply_mark(odd, now) == one_by_one.apply_mark(odd, now)
+        some = SYMBOLS if chance.random() < 0.7 else tuple(s for s in SYMBOLS if chance.random() < 0.9)
+        far_ms = chance.choice((-5000, 0, 0, 0, 0, 0, 0, 0, 3000))
+        times_ms = [WALL_MS + 1000 * n + far_ms + chance.choice((0, 1)) for _ in some]
+        prices = [Decimal(chance.randint(1, 3)) for _ in some]
+        funding = [(Decimal("0.0001"), chance.randint(1, 2)) for _ in some]
+        marks = Marks(M, some, prices, [float(price) for price in prices], times_ms, [*funding])
+        if at_once.apply_marks(marks, now):
+            whole += 1
+        else:
+            for mark in marks.each:
+                at_once.apply_mark(mark, now)
+        for mark in marks.each:
+            one_by_one.apply_mark(mark, now)
+        assert at_once.prices == one_by_one.prices
+        assert at_once.earlier == one_by_one.earlier
+        for symbol in SYMBOLS:
+            assert at_once.age(symbol, now.mono) == one_by_one.age(symbol, now.mono)
+            assert at_once.stream_age(symbol, now.mono) == one_by_one.stream_age(symbol, now.mono)
+            assert at_once.funding(symbol) == one_by_one.funding(symbol)
+            assert at_once.has_moved(symbol, before[0]) == one_by_one.has_moved(symbol, before[1])
+    assert 10 < whole < 60
+
+
+def test_a_symbol_that_is_missing_from_frames_grows_old() -> None:
+    """However briskly the others come."""
+    book = MarketBook()
+    for n in range(20):
+        marks = frame("100", WALL_MS + 1000 * n, SYMBOLS if n < 3 else SYMBOLS[1:])
+        if not book.apply_marks(marks, Now(n, WALL_MS + 1000 * n)):
+            for mark in marks.each:
+                book.apply_mark(mark, Now(n, WALL_MS + 1000 * n))
+
+    assert book.ages(SYMBOLS[:2], 19) == [17, 0]
+    assert (book.stream_age(SYMBOLS[0], 19), book.stream_age(SYMBOLS[1], 19)) == (17, 0)
+
+
+# ---- the inbox ----
+
+
+def taken(*events: Event) -> tuple[list[Event], int]:
+    """What the core gets of what has been put one after the other, and how many marks are in it."""
+
+    async def take() -> tuple[list[Event], int]:
+        inbox = Inbox()
+        for event in events:
+            inbox.put([event])
+        return await inbox.take(), inbox.marks
+
+    return asyncio.run(take())
+
+
+def test_a_frame_replaces_the_one_that_waits() -> None:
+    """A slow step makes the next one no larger."""
+    vitals = Vitals(1, 2, 3)
+
+    assert taken(frame("1", 5), vitals, frame("2", 6), frame("3", 6)) == ([vitals, frame("3", 6)], 12)
+
+
+def test_frames_of_two_markets_wait_side_by_side() -> None:
+    other = frame("7", 4, market="binance-coinm")
+
+    assert taken(frame("1", 5), other, frame("2", 6)) == ([frame("2", 6), other], 24)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_of_each_mark_the_latest_waits(seed: int) -> None:
+    """Whatever comes in whatever order: frames of all, of some, late ones and single marks."""
+    chance = random.Random(seed)
+    put: list[Event] = []
+    latest: dict[str, MarkPrice] = {}
+    for n in range(chance.randint(1, 12)):
+        at_ms = chance.randint(1, 5)
+        if chance.random() < 0.5:
+            put.append(single(str(n + 1), at_ms, chance.choice(SYMBOLS)))
+        else:
+            marks = frame(str(n + 1), at_ms, chance.choice((SYMBOLS, SYMBOLS, SYMBOLS[3:])))
+            marks.at_ms[0] = chance.randint(1, 5)
+            put.append(marks)
+        for mark in each_mark(put[-1:]):
+            if mark.symbol not in latest or mark.at_ms >= latest[mark.symbol].at_ms:
+                latest[mark.symbol] = mark
+    events, count = taken(*put)
+
+    assert {mark.symbol: mark for mark in each_mark(events)} == latest
+    assert count == len(each_mark(events)) == len(latest)
+
+
+# ---- the feed ----
+
+
+class Fed:
+    """A market feed that frames are handed to."""
+
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+        self.feed: MarketFeed = market_feed("wss://nowhere", self.inbox)
+        self.feed.watch(SYMBOLS)
+
+    async def carry(
+        self, price: str, at_ms: int, symbols: tuple[str, ...] = SYMBOLS, **of_first: str
+    ) -> list[MarkPrice]:
+        """What is passed on of an array frame; keys of its first row may be others."""
+        told = [f'"e":"markPriceUpdate","E":{at_ms},"s":"{symbol}","p":"{price}"' for symbol in symbols]
+        told[0] += "".join(f',"{key}":"{value}"' for key, value in of_first.items())
+        came = self.feed.carry(f"[{','.join(f'{{{row}}}' for row in told)}]".encode())
+        assert came == symbols
+        self.inbox.put([Vitals(0, 0, None)])
+        return each_mark(await self.inbox.take())
+
+
+async def test_a_frame_that_another_connection_has_brought_is_not_passed_on() -> None:
+    """Of each mark the first one wins; one that is late is passed on, for the book to judge."""
+    fed = Fed()
+
+    assert len(await fed.carry("1.5", WALL_MS)) == 12
+    assert await fed.carry("1.5", WALL_MS) == []
+    assert len(await fed.carry("1.6", WALL_MS + 1000)) == 12
+    assert await fed.carry("1.6", WALL_MS + 1000) == []
+    assert [mark.symbol for mark in await fed.carry("1.6", WALL_MS + 1000, p="1.7")] == [SYMBOLS[0]]
+    assert len(await fed.carry("1.5", WALL_MS)) == 12
+    assert len(await fed.carry("1.8", WALL_MS + 2000)) == 12
+
+
+@pytest.mark.parametrize("slow", [SYMBOLS, SYMBOLS[:2]], ids=["all", "two"])
+async def test_frames_that_come_slowly_are_noticed(slow: tuple[str, ...]) -> None:
+    """All of an array, or some of its symbols alone; whatever comes twice or late says nothing."""
+    fed, at_ms = Fed(), WALL_MS
+    others = tuple(symbol for symbol in SYMBOLS if symbol not in slow)
+
+    async def slow_s(every_s: int) -> float | None:
+        nonlocal at_ms
+        for n in range(18):
+            at_ms += 1000
+            for symbols in (SYMBOLS,) * 2 if n % every_s == 0 else (others,) if others else ():
+                await fed.carry("1.5", at_ms, symbols)
+                await fed.carry("1.5", at_ms - 1000, symbols)
+        return fed.feed._cadence.slow_s
+
+    assert await slow_s(1) is None
+    assert await slow_s(3) == 3
+    assert await slow_s(1) is None
