@@ -101,8 +101,9 @@ class Watch:
 
     def step(self, events: Sequence[Event]) -> list[Effect]:
         """All that follows from the marks of one frame."""
-        frames = [event.at_ms for event in events if isinstance(event, Marks)]
-        self._at = _at(max(*(e.at_ms for e in events if isinstance(e, MarkPrice)), *map(max, frames), 0, 0))
+        last = events[-1]
+        assert isinstance(last, MarkPrice | Marks)
+        self._at = _at(last.at_ms if isinstance(last, MarkPrice) else last.at_ms[0])
         return _settled(self.core, events, self._at)
 
     def tick(self) -> dict[str, float]:

@@ -309,7 +309,8 @@ class Core:
             self._touched.clear()
             if ticked and not self.is_ticking:
                 self.is_ticking, self._ticking = True, self._tick()
-            self._go_on_ticking()
+            if self.is_ticking:
+                self._go_on_ticking()
             for market in self.markets.values():
                 market.earlier.clear()
         effects, self.reporter.effects = self.reporter.effects, []
@@ -326,7 +327,7 @@ class Core:
         """The accounts that these events may change, rather than the market alone."""
         names: dict[str, None] = {}
         for event in events:
-            if isinstance(event, MarkPrice | Marks):
+            if isinstance(event, _MARKS):
                 continue
             if isinstance(event, ContractsRead):
                 names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
@@ -721,6 +722,7 @@ class Core:
         self.is_ticking = False
 
 
+_MARKS = MarkPrice, Marks
 _APPLY: dict[type, Callable[[Core, Any, Now], None]] = {
     AccountChanged: Core._account_changed,
     Acknowledge: Core._acknowledge,

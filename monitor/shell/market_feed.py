@@ -53,7 +53,6 @@ class MarketFeed(Feed):
         self._wanted = asyncio.Event()
         self._held = asyncio.Event()
         self._failing: set[Request] = set()
-        self._seen = _Seen()
         self._at_ms: dict[str, int] = {}
         self._prices: dict[str, Decimal] = {}
         self._cadence = Cadence(_MARK_EVERY_S)
@@ -121,8 +120,6 @@ class MarketFeed(Feed):
         if self.tap is not None and (fresh or not events):
             self.tapped("market", raw)
         self.inbox.put(fresh)
-        if symbols:
-            self._seen.came(symbols, time.monotonic())
         return symbols
 
     def _is_fresh(self, mark: MarkPrice) -> bool:
@@ -165,7 +162,7 @@ class MarketFeed(Feed):
     def flowing(self) -> frozenset[str]:
         """The symbols of which marks come, whichever connection brings them."""
         since = time.monotonic() - self.config.first_frame_s
-        return self.symbols & self._seen.since(since)
+        return self.symbols & frozenset[str]().union(*(session.seen.since(since) for session in self._sessions))
 
     def lacks_rates(self, since: float) -> bool:
         """Whether rates are wanted, and none has come since then (monotonic seconds)."""
@@ -235,7 +232,7 @@ class MarketSession(Session):
         super().__init__()
         self.changed = asyncio.Event()
         self._feed = feed
-        self._seen = _Seen()
+        self.seen = _Seen()
         self._request_id = 0
 
     async def run(self) -> None:
@@ -272,7 +269,7 @@ class MarketSession(Session):
                 async with asyncio.timeout(feed.config.first_frame_s):
                     await self.changed.wait()
             except TimeoutError:  # an acknowledgement is no proof: a subscription may be lost while others flow
-                silent = feed.symbols - self._seen.since(asked)
+                silent = feed.symbols - self.seen.since(asked)
                 await self._send(socket, True, self._streams(silent))
                 if feed.lacks_rates(asked):
                     await self._send(socket, True, feed.venue.rate_streams)
@@ -296,7 +293,7 @@ class MarketSession(Session):
     async def _read(self, socket: ClientConnection) -> None:
         feed = self._feed
         patience_s = feed.config.first_frame_s
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic  # which is the event loop's
         marked = clock()
         while True:
             try:
@@ -304,7 +301,7 @@ class MarketSession(Session):
                     while True:
                         if symbols := feed.carry(await socket.recv(decode=False)):
                             marked = clock()
-                            self._carried(symbols)
+                            self._carried(symbols, marked)
             except TimeoutError:
                 if clock() < marked + patience_s:
                     continue
@@ -313,11 +310,11 @@ class MarketSession(Session):
                 feed.compress = feed.config.compression and not feed.compress  # a known cause of open, silent sockets
                 raise LinkDown(f"open, but no mark for {patience_s:g} s") from None
 
-    def _carried(self, symbols: tuple[str, ...]) -> None:
-        self._seen.came(symbols, time.monotonic())
+    def _carried(self, symbols: tuple[str, ...], at: float) -> None:
+        self.seen.came(symbols, at)
         if not self.carried:
             self._feed.carries(self)
-        if not self.proved.done() and self._feed.flowing() <= self._seen.since(-math.inf):
+        if not self.proved.done() and self._feed.flowing() <= self.seen.since(-math.inf):
             self.is_proved()
 
 

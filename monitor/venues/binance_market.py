@@ -49,18 +49,25 @@ class _Mark(Struct, gc=False, tag_field="e", tag="markPriceUpdate"):
 
 
 class _Envelope(Struct, gc=False):
-    data: _Mark | list[_Mark]
+    data: _Mark
 
 
-class _Rows(Struct, gc=False):
+class _EnvelopeOfMany(Struct, gc=False):
+    data: list[_Mark]
+
+
+class _EnvelopeOfRows(Struct, gc=False):
     data: list[msgspec.Raw]
 
 
-_MARKS: msgspec.json.Decoder[_Mark | list[_Mark]] = msgspec.json.Decoder(_Mark | list[_Mark], strict=False)
-_ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
 _MARK = msgspec.json.Decoder(_Mark, strict=False)
+_ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
+_MARKS = msgspec.json.Decoder(list[_Mark], strict=False)
+_ENVELOPE_OF_MARKS = msgspec.json.Decoder(_EnvelopeOfMany, strict=False)
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
-_ENVELOPE_OF_ROWS = msgspec.json.Decoder(_Rows)
+_ENVELOPE_OF_ROWS = msgspec.json.Decoder(_EnvelopeOfRows)
+_HEAD = 200
+"""Within so many bytes an envelope has begun, and an array in it."""
 _FEW = 8
 """Up to so many symbols it is faster to look for their objects in the all-market array than to read all of it, and to
 handle each mark by itself."""
@@ -90,8 +97,14 @@ def market_events(raw: bytes, market: str, wanted: Collection[str] | None, ours:
 
 def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
     """The marks in one frame, decoded without a detour: nearly every frame is one."""
-    is_for_few = wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw)
-    found = _of_few(raw, wanted or ()) if is_for_few else _all(raw)
+    begin = raw.find(b"[", 0, _HEAD)
+    is_wrapped = raw.find(b'"data"', 0, _HEAD) >= 0
+    if begin < 0:
+        found = [_ENVELOPE.decode(raw).data if is_wrapped else _MARK.decode(raw)]
+    elif wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw, begin):
+        found = _of_few(raw, wanted)
+    else:
+        found = _all(raw, is_wrapped)
     held = [mark for mark in found if (wanted is None or mark.s in wanted) and (mark.st is None or mark.st == ours)]
     if len(held) == 1:
         return (_mark(held[0], market),)
@@ -99,26 +112,23 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
     return each_readable(lambda mark: _mark(mark, market), held) if whole is None else (whole,)
 
 
-def _all(raw: bytes) -> list[_Mark]:
-    """Every mark of a frame; where some are not of the shape that they should have, all others."""
-    is_wrapped = b'"data"' in raw[:200]
+def _all(raw: bytes, is_wrapped: bool) -> list[_Mark]:
+    """Every mark of an array; where some are not of the shape that they should have, all others."""
     try:
-        one_or_all = _ENVELOPE.decode(raw).data if is_wrapped else _MARKS.decode(raw)
+        return _ENVELOPE_OF_MARKS.decode(raw).data if is_wrapped else _MARKS.decode(raw)
     except msgspec.ValidationError:
         rows = _ENVELOPE_OF_ROWS.decode(raw).data if is_wrapped else _ROWS.decode(raw)
         return list(each_readable(_MARK.decode, rows))
-    return one_or_all if isinstance(one_or_all, list) else [one_or_all]
 
 
-def _is_compact_array(raw: bytes) -> bool:
+def _is_compact_array(raw: bytes, begin: int) -> bool:
     """Whether a frame is an array of flat objects without a space in it, as the exchange writes it."""
-    begin = raw.find(b"[", 0, 200)
-    return raw[begin : begin + 2] == b"[{" and raw.endswith((b"}]}", b"}]")) and b'"s":"' in raw and b" " not in raw
+    return raw.startswith(b"[{", begin) and raw.endswith((b"}]}", b"}]")) and b'"s":"' in raw and b" " not in raw
 
 
 def _of_few(raw: bytes, wanted: Collection[str]) -> list[_Mark]:
     """The marks of these symbols in a compact array, in its order; the rest of it is not read at all."""
-    places = sorted(at for s in wanted if (at := raw.rfind(b'"s":"%s"' % s.encode())) >= 0)
+    places = sorted(at for s in wanted if (at := raw.find(b'"s":"%s"' % s.encode())) >= 0)
     return [_MARK.decode(raw[raw.rfind(b"{", 0, at) : raw.find(b"}", at) + 1]) for at in places]
 
 

@@ -77,7 +77,10 @@ class Binance(ABC):
         Raises:
             DecodeError: Not JSON, or an event of use here that misreads.
         """
-        return _read(lambda: binance_market.market_events(raw, market, wanted, self.st), raw)
+        try:
+            return list(binance_market.market_events(raw, market, wanted, self.st))
+        except binance.MISREADS as exc:
+            raise _error(exc, raw) from exc
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
         return binance.decode_private(raw, account)
@@ -95,4 +98,8 @@ def _read(read: Callable[[], Iterable[Any]], raw: bytes) -> list[Any]:
     try:
         return list(read())
     except binance.MISREADS as exc:
-        raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
+        raise _error(exc, raw) from exc
+
+
+def _error(exc: Exception, raw: bytes) -> DecodeError:
+    return DecodeError(f"{exc!r:.200} in {one_line(raw)}")
