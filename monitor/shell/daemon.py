@@ -357,19 +357,24 @@ class Daemon:
                 self._ticked()
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
-        messages = [message for effect in effects for message in self._messages.of(effect)]
+        told = [self._messages.of(effect) if isinstance(effect, Story) else [] for effect in effects]
+        events = tuple(message for made in told for message in made if message.event_id is not None)
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
-        events = tuple(message for message in messages if message.event_id is not None)
-        self._publish(messages)
+        self._outbox.put(events)
+        self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)
+        if events or saves:
+            self._store.keep(Batch(events, saves))  # first of all: the disk takes longest
+        made = (made or self._messages.of(effect) for made, effect in zip(told, effects, strict=True))
+        messages = [message for each in made for message in each]
+        self._outbox.put(message for message in messages if message.event_id is None)
+        if self._hub is not None:
+            self._hub.put(messages)
         if self._discovery is not None:
             self._outbox.put(message for effect in effects for message in self._discovery.of(effect))
         if self._recorder is not None:
             self._recorder.happened(effects)
         if self._page is not None:
             self._page.happened(effects)
-        self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)
-        if events or saves:
-            self._store.keep(Batch(events, saves))
         for effect in effects:
             if isinstance(effect, Watch):
                 if effect.market in self._markets:
@@ -381,7 +386,7 @@ class Daemon:
                 self._log.log(logging.INFO if effect.is_done else logging.WARNING, "command", answer=effect.text)
             elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
                 self._tell(effect)
-        if messages:
+        if messages and not events:  # these go before all else, once they are on disk
             self._broker.wake()
 
     def _info(self) -> Message:

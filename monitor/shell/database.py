@@ -11,7 +11,6 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -31,6 +30,7 @@ _WAL_BYTES = 4 * 1024 * 1024
 """What the write-ahead log is cut back to once it has been carried over."""
 
 
+_EVENTS = "INSERT OR IGNORE INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms) VALUES {rows}"
 _GONE = (
     "WITH gone (kind, key) AS (VALUES {rows}) DELETE FROM kept WHERE rowid IN"
     " (SELECT kept.rowid FROM gone CROSS JOIN kept ON kept.kind = gone.kind AND kept.key = gone.key)"
@@ -57,6 +57,7 @@ class Database:
         self._path = path
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
+        self._mode = "", 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(_lock_path(path), patience_s)
@@ -105,8 +106,7 @@ class Database:
         """
         connection = self._open
         try:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if owed.events or owed.rows else 'NORMAL'}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES if owed.events else _PAGES}")
+            self._be_sure(owed)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 _write(connection, owed)
@@ -117,6 +117,14 @@ class Database:
                 raise
         except sqlite3.Error as exc:
             raise StoreError(_remedy(self._path, exc)) from exc
+
+    def _be_sure(self, owed: Owed) -> None:
+        """Have the disk asked where that matters, and the log carried over where nobody waits."""
+        mode = "FULL" if owed.events or owed.rows else "NORMAL", _MOST_PAGES if owed.events else _PAGES
+        if mode != self._mode:
+            self._open.execute(f"PRAGMA synchronous = {mode[0]}")
+            self._open.execute(f"PRAGMA wal_autocheckpoint = {mode[1]}")
+            self._mode = mode
 
     def prune(self, keep_days: int) -> bool:
         """Delete some of what is too old: events that the broker has had for so long, and incidents that have ended.
@@ -175,29 +183,18 @@ def _read(connection: sqlite3.Connection) -> Found:
 
 
 def _write(connection: sqlite3.Connection, owed: Owed) -> None:
-    for some in rows.slices(owed.events.values()):
-        _write_events(connection, some)
+    events = [
+        (e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in owed.events.values()
+    ]
+    rows.execute(connection, _EVENTS, events)
+    told = [e for e in owed.events.values() if e.is_event]  # where a row is there already it becomes what it was
+    chronicle.record(connection, [(e.incident_id or "", e.payload, e.rank, e.opened_ms, e.at_ms) for e in told])
     kept = [(kind, key, row) for (kind, key), row in owed.rows.items() if row is not None]
     gone = [place for place, row in owed.rows.items() if row is None]
     rows.execute(connection, "INSERT OR REPLACE INTO kept VALUES {rows}", kept)
     rows.execute(connection, _GONE, gone)
     chronicle.end(connection, [key for kind, key in gone if kind == "incident"], now().wall_ms)
     rows.execute(connection, _SENT, owed.sent.items())
-
-
-def _write_events(connection: sqlite3.Connection, events: Sequence[Message]) -> None:
-    """Write those that are not there yet."""
-    ids = [event.event_id for event in events]
-    known = connection.execute(f"SELECT event_id FROM events WHERE event_id IN ({', '.join('?' * len(ids))})", ids)
-    there = {event_id for (event_id,) in known}
-    new = [event for event in events if event.event_id not in there]
-    rows.execute(
-        connection,
-        "INSERT INTO events (event_id, incident_id, topic, payload, rank, opened_ms, at_ms) VALUES {rows}",
-        [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in new],
-    )
-    told = [e for e in new if e.is_event]
-    chronicle.record(connection, [(e.incident_id or "", e.payload, e.rank, e.opened_ms, e.at_ms) for e in told])
 
 
 # ---- opening ----
@@ -319,7 +316,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino
