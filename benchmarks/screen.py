@@ -17,7 +17,7 @@ from benchmarks.harness import figures, ratio
 from benchmarks.limit import Kernel
 from benchmarks.ours import MARKET, POOL, Watch, marks_of
 from monitor.risk.columns import Columns
-from monitor.risk.quiet import Holding, Limits, Shape, zone
+from monitor.risk.quiet import Holding, Limits, Shape, Tiers
 
 _TITLES = {"screen": "screen", "limit": "C kernel that computes them all"}
 _STEP = Decimal("0.000001")
@@ -69,14 +69,13 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
 
 def resting(given: scene.Scene) -> Columns:
     """A screen in which every account of the scene rests, watched for its margin ratio alone."""
-    tiers = tuple(zip(*((float(t.floor), float(t.rate), float(t.amount)) for t in given.tiers), strict=True))
+    tiers = Tiers(*zip(*((float(t.floor), float(t.rate), float(t.amount)) for t in given.tiers), strict=True))
     prices = {symbol: float(price) for symbol, price in given.prices.items()}
     columns = Columns()
     for account in given.accounts:
-        held = (Holding(h.symbol, float(h.quantity), float(h.entry_price), *tiers) for h in account.holdings)
-        found = zone(Shape(float(account.wallet_balance), tuple(held)), prices, Limits(ratio_below=0.5))
-        if found is not None:
-            columns.rest((account.name, POOL), MARKET, found)
+        held = (Holding(h.symbol, float(h.quantity), float(h.entry_price), tiers) for h in account.holdings)
+        shape = Shape(float(account.wallet_balance), tuple(held))
+        columns.rest((account.name, POOL), MARKET, shape, prices, Limits(ratio_below=0.5))
     return columns
 
 

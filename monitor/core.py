@@ -72,7 +72,7 @@ from monitor.moves import KINDS, one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
-from monitor.risk.quiet import PoolKey, zone
+from monitor.risk.quiet import PoolKey
 from monitor.risk.screen import Screen, screen
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
@@ -557,7 +557,7 @@ class Core:
                     del holders[what]
 
     def _look_at_those_that_left(self, now: Now) -> None:
-        """Pools that this step's marks have taken out of their zone rest no more; they may find another one."""
+        """Pools that this step's marks have taken out of their zone, and that find no other one, rest no more."""
         if self._screen is None or not self._is_marked:
             return
         self._is_marked = False
@@ -589,13 +589,12 @@ class Core:
             return False
         if limits.while_live and not self._is_live((account.name, pool_id), now):
             return False
-        found = zone(shape, {p.symbol: float(prices[p.symbol]) for p in pool.positions}, limits)
-        if found is None:
-            return False
         market, key = account.setup.market, (account.name, pool_id)
-        self._screen.rest(key, market, found)
+        marks = {p.symbol: float(prices[p.symbol]) for p in pool.positions}
+        if not self._screen.rest(key, market, shape, marks, limits):
+            return False
         account.rests(pool_id)
-        self._release(market, key, found.symbols)
+        self._release(market, key, marks)
         return True
 
     def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:

@@ -290,6 +290,7 @@ class Moves:
         found = self._moved([pool.id], terms, {pool.id: rule})
         self._marks_told[pool.id] = (now.mono, severity)
         self._rebase(pool, terms)
+        self._told[pool.id] = prices(risk)
         return _telling(self.account, found)
 
     def quiet_up_to(self, pool: Pool, rule: LiquidationPriceMovedRule, now: Now) -> tuple[Severity, float]:

@@ -78,6 +78,7 @@ LAYERS = (
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
     {"risk.screen"},
     {"risk.columns"},
+    {"risk.zones"},
     {"risk.quiet"},
     {"risk.report"},
     {"risk.contracts", "risk.collateral"},

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import pytest
 from msgspec import structs
 
 from monitor.events import Bracket, Position, Side
 from monitor.moves import _severity
 from monitor.risk import EXACT
 from monitor.risk.attribution import Move, prices, printed
+from monitor.risk.columns import Columns
 from monitor.risk.margin import BracketTable, bracket_table
-from monitor.risk.quiet import Limits, Zone, shape, zone
+from monitor.risk.quiet import Limits, Shape, Zone, shape, zone
 from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess
+from monitor.risk.screen import Screen
+from monitor.risk.screen import Zones as Screened
 from monitor.risk.terms import Terms
+from monitor.risk.zones import Bounds, Brackets, Slots, zones
 from monitor.rules import LiquidationPriceMovedRule, Severity
 
 D = Decimal
@@ -84,7 +91,8 @@ class Case:
         chance, ratio, distance = self.chance, self.risk.margin_ratio or D(0), self.risk.distance
 
         def off() -> float:
-            return 10 ** chance.uniform(-5, 0.3)
+            """Near, or far off; now and then on the wrong side."""
+            return 10 ** chance.uniform(-12 if chance.random() < 0.5 else -4, 0.3) * chance.choice((1, 1, 1, 1, -0.5))
 
         some: dict[str, Any] = {}
         if chance.random() < 0.5:
@@ -109,10 +117,14 @@ class Case:
     def at(self, marks: dict[str, Decimal]) -> PoolRisk:
         return assess(self.pool, Terms(marks, self.tables))
 
-    def found(self) -> Zone | None:
+    @property
+    def shape(self) -> Shape:
         taken = shape(self.pool, self.tables)
         assert taken is not None
-        return zone(taken, {symbol: float(mark) for symbol, mark in self.marks.items()}, self.limits)
+        return taken
+
+    def found(self) -> Zone | None:
+        return zone(self.shape, {symbol: float(mark) for symbol, mark in self.marks.items()}, self.limits)
 
     def broken(self, marks: dict[str, Decimal]) -> str | None:
         """Which limit does not hold at these marks; None: all do."""
@@ -133,19 +145,22 @@ class Case:
         return None
 
     def edge(self, proof: Zone) -> dict[str, float]:
-        """Marks in a zone that go out of it in some direction if they go any farther."""
+        """Marks in a zone that lie at several of its edges: from each, on along the zone in some direction."""
         chance, anchors = self.chance, dict(zip(proof.symbols, proof.anchors, strict=True))
-        adverse = chance.random() < 0.5
-        way = {}
-        for symbol, slope in zip(proof.symbols, proof.slopes, strict=True):
-            sign = -math.copysign(1, slope) if adverse else chance.choice((-1, 0, 1))
-            way[symbol] = sign * anchors[symbol] * (1.0 if chance.random() < 0.5 else chance.random())
-        low, high = 0.0, 0.06
-        for _ in range(60):
-            part = (low + high) / 2
-            inside = proof.holds({symbol: anchors[symbol] + part * way[symbol] for symbol in anchors})
-            low, high = (part, high) if inside else (low, part)
-        return {symbol: anchors[symbol] + low * way[symbol] for symbol in anchors}
+        marks = anchors
+        for _ in range(chance.choice((1, 3, 3))):
+            adverse = chance.random() < 0.5
+            way = {}
+            for symbol, slope in zip(proof.symbols, proof.slopes, strict=True):
+                sign = -math.copysign(1, slope) if adverse else chance.choice((-1, 0, 1))
+                way[symbol] = sign * anchors[symbol] * proof.box * (1.0 if chance.random() < 0.5 else chance.random())
+            low, high = 0.0, 2.5
+            for _ in range(60):
+                part = (low + high) / 2
+                inside = proof.holds({symbol: marks[symbol] + part * way[symbol] for symbol in marks})
+                low, high = (part, high) if inside else (low, part)
+            marks = {symbol: marks[symbol] + low * way[symbol] for symbol in marks}
+        return marks
 
 
 def held(seeds: range) -> int:
@@ -168,6 +183,75 @@ def held(seeds: range) -> int:
 
 def test_nothing_would_be_told_up_to_the_edge_of_a_zone() -> None:
     assert held(range(1_500)) > 500
+
+
+def test_many_zones_at_once_are_those_of_each_pool_alone() -> None:
+    """What NumPy makes of whatever pools side by side, limit by limit."""
+    cases = [Case(seed) for seed in range(10_000, 10_800)]
+    alone, brackets = [case.found() for case in cases], Brackets()
+    shapes = [case.shape for case in cases]
+    held = [(holding, case) for case, of_case in zip(cases, shapes, strict=True) for holding in of_case.holdings]
+    slots = Slots(
+        np.array([brackets.number(holding.tiers) for holding, _ in held]),
+        np.array([holding.quantity for holding, _ in held]),
+        np.array([holding.entry for holding, _ in held]),
+        np.array([case.limits.told.get(holding.symbol, math.nan) for holding, case in held]),
+        np.array([float(case.marks[holding.symbol]) for holding, case in held]),
+        np.cumsum([0, *(len(of_case.holdings) for of_case in shapes[:-1])]),
+    )
+    wallets = np.array([of_case.wallet for of_case in shapes])
+    limits = (np.array([getattr(case.limits, name) for case in cases]) for name in Bounds._fields[1:])
+
+    together = zones(slots, Bounds(wallets, *limits), brackets)
+
+    gross = np.add.reduceat(np.abs(slots.quantity) * (slots.mark + np.abs(slots.entry)), slots.starts) + np.abs(wallets)
+    assert 200 < sum(one is not None for one in alone) < 600
+    for i, one in enumerate(alone):
+        assert together.is_found[i] == (one is not None)
+        if one is None:
+            continue
+        of_pool = slice(slots.starts[i], slots.starts[i] + len(one.symbols))
+        near = 1e-12 * float(gross[i])
+        assert together.box[i] == pytest.approx(one.box, rel=1e-4)
+        assert (together.fall[i], together.rise[i]) == pytest.approx((one.fall, one.rise), rel=1e-9, abs=near)
+        assert list(together.slope[of_pool]) == pytest.approx(one.slopes, rel=1e-12)
+        assert list(together.room[of_pool]) == pytest.approx(one.rooms, rel=1e-9, abs=near)
+
+
+@pytest.mark.parametrize("made", [Columns, Screened])
+def test_wherever_the_marks_go_a_pool_that_rests_is_within_its_limits(made: Callable[[], Screen]) -> None:
+    """Marks that move a little or far, that turn back, and that stop right at the edge of a zone or past it."""
+    chance = random.Random(7)
+    screen, cases = made(), {(f"a{seed}", "pool"): Case(seed) for seed in range(20_000, 20_250)}
+    marks = {key: {symbol: float(mark) for symbol, mark in case.marks.items()} for key, case in cases.items()}
+    resting = {
+        key: case for key, case in cases.items() if screen.rest(key, key[0], case.shape, marks[key], case.limits)
+    }
+    rested, renewed = 0, 0
+    with localcontext(EXACT):
+        for _ in range(25):
+            for key, case in resting.items():
+                here = zone(case.shape, marks[key], case.limits)
+                if here is not None and chance.random() < 0.3:
+                    by = chance.choice((1, 1 - 1e-9, 1 + 1e-9, 1 + 1e-6, 1.001))
+                    to = {s: marks[key][s] + by * (mark - marks[key][s]) for s, mark in case.edge(here).items()}
+                else:
+                    by = chance.choice((0, 1e-6, 1e-4, 1e-3, 0.01))
+                    to = {symbol: mark * (1 + chance.gauss(0, by)) for symbol, mark in marks[key].items()}
+                renewed += here is not None and not here.holds(to)
+                some = tuple(chance.sample(sorted(to), chance.randint(1, len(to))))
+                marks[key].update((symbol, to[symbol]) for symbol in some)
+                screen.mark(key[0], some, [to[symbol] for symbol in some])
+            for key in screen.left(0.0, lambda key: True):
+                screen.wake(key)
+                del resting[key]
+            for key, case in resting.items():
+                assert screen.rests(key, 0.0)
+                assert case.broken({symbol: D(mark) for symbol, mark in marks[key].items()}) is None
+                rested += 1
+    assert len(screen) == len(resting)  # type: ignore[arg-type]
+    assert rested > 500
+    assert renewed > 100
 
 
 def test_what_the_proof_is_not_for_has_no_shape() -> None:

@@ -1,23 +1,31 @@
 """The screen for many accounts: zones as columns of NumPy arrays, so that a mark costs no Python per position.
 
-A slot is a position of a pool that rests; the slots of a pool lie side by side. All of them are asked at once, with the
-sums and comparisons of `Zone.holds`; `quiet.py` says what they prove.
+A slot is a position of a pool that rests; the slots of a pool lie side by side. Every pool's tangent follows from one
+product and one sum, Σ slope × mark − base with base = Σ slope × anchor; the rooms are kept with their part of the base.
+The box is asked of symbols: of each there is the highest lower end and the lowest upper end of all boxes, and only when
+a mark is past one of these are the slots of its symbol looked at. A pool that leaves its zone gets another one here, if
+there is one within the same limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.risk.quiet import PoolKey, SymbolKey, Zone
+from monitor.risk.quiet import Limits, PoolKey, Shape, SymbolKey, zone
+from monitor.risk.zones import Bounds, Brackets, Column, Found, Slots, zones
 
-Column = NDArray[Any]
+Rows = NDArray[np.int64]
 
-_SLOT = {"symbol": "i4", "pool": "i4", "anchor": "f8", "low": "f8", "high": "f8", "slope": "f8", "room": "f8"}
-_POOL = {"start": "i8", "size": "i8", "fall": "f8", "rise": "f8", "until": "f8", "rests": "?", "while_live": "?"}
+_HOLDING = {"symbol": "i8", "pool": "i4", "tiers": "i4", "quantity": "f8", "entry": "f8", "told": "f8"}
+_SLOT = {**_HOLDING, "anchor": "f8", "slope": "f8", "room": "f8"}
+_POOL = {"start": "i8", "size": "i8", "until": "f8", "rests": "?", "while_live": "?"}
+_POOL |= dict.fromkeys(Bounds._fields, "f8") | dict.fromkeys(("box", "base", "fall", "rise"), "f8")
+_SYMBOL = {"mark": "f8", "low": "f8", "high": "f8", "is_marked": "?"}
 _FRAMES = 1000
 """Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
 _PART = 0.25
@@ -39,7 +47,8 @@ class Table:
         first, self.length = self.length, self.length + count
         if self.length > len(next(iter(self._columns.values()))):
             self._columns = {
-                name: np.concatenate([old, np.zeros(self.length, old.dtype)]) for name, old in self._columns.items()
+                name: np.concatenate([old, np.zeros(count + self.length // 4, old.dtype)])
+                for name, old in self._columns.items()
             }
         return first
 
@@ -48,13 +57,12 @@ class Columns:
     """A `Screen`; a pool keeps its slots for as long as it has as many positions."""
 
     def __init__(self) -> None:
-        self._slots, self._pools = Table(_SLOT), Table(_POOL)
+        self._slots, self._pools, self._symbols = Table(_SLOT), Table(_POOL), Table(_SYMBOL)
         self._rows: dict[PoolKey, int] = {}
         self._keys: list[PoolKey] = []
         self._ids: dict[SymbolKey, int] = {}
-        self._marks = np.zeros(16)
-        self._marked = np.zeros(16, np.bool_)
-        self._frames: dict[tuple[str, tuple[str, ...]], NDArray[np.int64]] = {}
+        self._brackets = Brackets()
+        self._frames: dict[tuple[str, tuple[str, ...]], Rows] = {}
         self._unused = 0
 
     def __len__(self) -> int:
@@ -63,7 +71,9 @@ class Columns:
     @property
     def nbytes(self) -> int:
         """What the columns take."""
-        return sum(column.nbytes for table in (self._slots, self._pools) for column in table._columns.values())
+        return sum(
+            column.nbytes for table in (self._slots, self._pools, self._symbols) for column in table._columns.values()
+        )
 
     def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
         ids = self._frames.get((market, symbols))
@@ -71,32 +81,71 @@ class Columns:
             if len(self._frames) >= _FRAMES:
                 self._frames.clear()
             ids = self._frames[market, symbols] = np.array([self._id((market, symbol)) for symbol in symbols])
-        self._marks[ids] = prices
-        self._marked[ids] = True
+        self._symbols.mark[ids] = prices
+        self._symbols.is_marked[ids] = True
 
     def _id(self, symbol: SymbolKey) -> int:
-        at = self._ids.setdefault(symbol, len(self._ids))
-        if at >= len(self._marks):
-            self._marks = np.concatenate([self._marks, np.zeros(at)])
-            self._marked = np.concatenate([self._marked, np.zeros(at, np.bool_)])
+        at = self._ids.setdefault(symbol, self._symbols.length)
+        if at == self._symbols.length:
+            self._symbols.add(1)
+            self._symbols.low[at], self._symbols.high[at] = -math.inf, math.inf
         return at
 
-    def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
-        row = self._rows.get(key)
-        if row is None or self._pools.size[row] != len(zone.symbols):
-            row = self._place(key, len(zone.symbols))
+    def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
+        self.wake(key)
+        one = zone(shape, marks, limits)  # without NumPy, which for a single pool would take longer
+        if one is None:
+            return False
+        row, count = self._rows.get(key), len(shape.holdings)
+        if row is None or self._pools.size[row] != count:
+            row = self._place(key, count)
         slots, pools = self._slots, self._pools
-        start = pools.start[row]
-        end = start + len(zone.symbols)
-        ids = [self._id((market, symbol)) for symbol in zone.symbols]
-        slots.symbol[start:end] = ids
-        slots.anchor[start:end] = self._marks[ids] = zone.anchors
-        slots.low[start:end] = zone.lows
-        slots.high[start:end] = zone.highs
-        slots.slope[start:end] = zone.slopes
-        slots.room[start:end] = zone.rooms
-        pools.fall[row], pools.rise[row], pools.until[row] = zone.fall, zone.rise, zone.until
-        pools.rests[row], pools.while_live[row] = True, zone.while_live
+        at = np.arange(pools.start[row], pools.start[row] + count)
+        ids = slots.symbol[at] = [self._id((market, symbol)) for symbol in one.symbols]
+        self._symbols.mark[ids] = one.anchors
+        slots.tiers[at] = [self._brackets.number(holding.tiers) for holding in shape.holdings]
+        slots.quantity[at] = [holding.quantity for holding in shape.holdings]
+        slots.entry[at] = [holding.entry for holding in shape.holdings]
+        slots.told[at] = [limits.told.get(symbol, math.nan) for symbol in one.symbols]
+        pools.wallet[row], pools.until[row], pools.while_live[row] = shape.wallet, limits.until, limits.while_live
+        for name in Bounds._fields[1:]:
+            getattr(pools, name)[row] = getattr(limits, name)
+        box, fall, rise = np.array([[one.box], [one.fall], [one.rise]])
+        found = Found(np.array([True]), box, fall, rise, np.array(one.slopes), np.array(one.rooms))
+        self._let_rest(np.array([row]), at, np.array([0]), np.array(one.anchors), found)
+        pools.rests[row] = True
+        return True
+
+    def _renew(self, rows: Rows) -> NDArray[np.bool_]:
+        """Other zones for these pools, around the present marks. Returns for which of them there is one."""
+        at, starts = self._picked(rows)
+        slots, pools = self._slots, self._pools
+        marks = self._symbols.mark[slots.symbol[at]]
+        held = Slots(slots.tiers[at], slots.quantity[at], slots.entry[at], slots.told[at], marks, starts)
+        found = zones(held, Bounds(*(getattr(pools, name)[rows] for name in Bounds._fields)), self._brackets)
+        self._let_rest(rows, at, starts, marks, found)
+        return found.is_found
+
+    def _let_rest(self, rows: Rows, at: Rows, starts: Rows, marks: Column, found: Found) -> None:
+        """Take the zones that have been found for these pools; `at` are their slots, as in `_picked`."""
+        slots, pools = self._slots, self._pools
+        parts = found.slope * marks
+        slots.anchor[at], slots.slope[at], slots.room[at] = marks, found.slope, found.room + parts
+        pools.box[rows], pools.base[rows] = found.box, np.add.reduceat(parts, starts)
+        pools.fall[rows], pools.rise[rows] = found.fall, found.rise
+        self._narrow(at[np.repeat(found.is_found, pools.size[rows])])
+
+    def _narrow(self, at: Rows) -> None:
+        """Take the boxes of these slots into account where marks are asked whether they are in all of them."""
+        slots, symbols = self._slots, self._symbols
+        lows, highs = self._ends(at)
+        np.maximum.at(symbols.low, slots.symbol[at], lows)
+        np.minimum.at(symbols.high, slots.symbol[at], highs)
+
+    def _ends(self, at: Rows) -> tuple[Column, Column]:
+        """Between which marks these slots' boxes are."""
+        anchors, box = self._slots.anchor[at], self._pools.box[self._slots.pool[at]]
+        return anchors * (1 - box), anchors * (1 + box)
 
     def _place(self, key: PoolKey, size: int) -> int:
         """New slots for a pool. What it had is not used any more; once that is most of all, all move together."""
@@ -143,47 +192,65 @@ class Columns:
         return row is not None and bool(self._pools.rests[row]) and bool(self._pools.while_live[row])
 
     def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
-        marked, self._marked = self._marked, np.zeros(len(self._marked), np.bool_)
-        if not self._keys:
-            return []
         pools = self._pools
-        touched = pools.rests
-        if not marked[: len(self._ids)].all():
-            touched = np.zeros(pools.length, np.bool_)
-            touched[self._slots.pool[marked[self._slots.symbol]]] = True
-            touched &= pools.rests
+        touched = self._touched()
         rows = np.flatnonzero(touched)
         if len(rows) <= _PART * pools.length:
-            slots, starts = self._picked(rows)
-            still = self._hold(slots, starts, rows)
+            is_out = np.zeros(pools.length, np.bool_)
+            is_out[rows] = self._is_out(*self._picked(rows), rows)
         else:
-            still = self._hold(slice(None), pools.start, slice(None))[rows]
-        still &= now < pools.until[rows]
-        asked = rows[~still | pools.while_live[rows]]
-        gone = set(rows[~still].tolist())
-        return [self._keys[row] for row in asked.tolist() if row in gone or not is_live(self._keys[row])]
+            is_out = self._is_out(slice(None), pools.start, slice(None))
+            is_out &= pools.rests
+        is_out[self._out_of_box()] = True
+        gone = touched & (now >= pools.until)
+        again = np.flatnonzero(is_out & ~gone)
+        if len(again):
+            gone[again] = ~self._renew(again)
+        for row in np.flatnonzero(touched & pools.while_live & ~gone).tolist():
+            gone[row] = not is_live(self._keys[row])
+        return [self._keys[row] for row in np.flatnonzero(gone).tolist()]
 
-    def _picked(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _touched(self) -> NDArray[np.bool_]:
+        """Which pools rest and have a mark that has come since this was last asked."""
+        slots, pools, is_marked = self._slots, self._pools, self._symbols.is_marked
+        touched = pools.rests.copy()
+        if len(touched) and not is_marked.all():
+            touched &= np.logical_or.reduceat(is_marked.take(slots.symbol), pools.start)
+        is_marked[:] = False
+        return touched
+
+    def _picked(self, rows: Rows) -> tuple[Rows, Rows]:
         """The slots of these pools, and where each pool's begin among them."""
         sizes = self._pools.size[rows]
         starts = np.cumsum(sizes) - sizes
         return np.repeat(self._pools.start[rows] - starts, sizes) + np.arange(sizes.sum()), starts
 
-    def _hold(self, slots: Any, starts: NDArray[np.int64], rows: Any) -> NDArray[np.bool_]:
-        """`Zone.holds` of each of these pools."""
+    def _is_out(self, at: Any, starts: Rows, rows: Any) -> NDArray[np.bool_]:
+        """Which of these pools are out of their zones, be it that all marks are in their boxes."""
         if not len(starts):
             return np.zeros(0, np.bool_)
-        table, pools = self._slots, self._pools
-        marks = self._marks.take(table.symbol[slots])
-        inside = table.low[slots] < marks
-        inside &= marks < table.high[slots]
-        gains = marks
-        gains -= table.anchor[slots]
-        gains *= table.slope[slots]
-        totals = np.add.reduceat(gains, starts)
-        worst = np.minimum.reduceat(np.subtract(table.room[slots], gains, out=gains), starts)
-        held = np.logical_and.reduceat(inside, starts)
-        held &= totals > -pools.fall[rows]
-        held &= totals < pools.rise[rows]
-        held &= totals + worst > 0
-        return held
+        slots, pools = self._slots, self._pools
+        parts = self._symbols.mark.take(slots.symbol[at])
+        parts *= slots.slope[at]
+        change = np.add.reduceat(parts, starts)
+        change -= pools.base[rows]
+        worst = np.minimum.reduceat(np.subtract(slots.room[at], parts, out=parts), starts)
+        is_out: NDArray[np.bool_] = change <= -pools.fall[rows]
+        is_out |= change >= pools.rise[rows]
+        is_out |= change + worst <= 0
+        return is_out
+
+    def _out_of_box(self) -> Rows:
+        """The pools that rest and have a mark that is not in their box."""
+        slots, symbols = self._slots, self._symbols
+        passed = (symbols.mark <= symbols.low) | (symbols.mark >= symbols.high)
+        if not passed.any():
+            return np.zeros(0, np.int64)
+        at = np.flatnonzero(passed.take(slots.symbol))
+        at = at[self._pools.rests[slots.pool[at]]]
+        lows, highs = self._ends(at)
+        marks = symbols.mark[slots.symbol[at]]
+        is_out = (marks <= lows) | (marks >= highs)
+        symbols.low[passed], symbols.high[passed] = -math.inf, math.inf
+        self._narrow(at[~is_out])
+        return slots.pool[at[is_out]]

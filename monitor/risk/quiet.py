@@ -1,23 +1,28 @@
 """Within which marks nothing can come of a pool: a proof in floats, so that the exact work is left out.
 
-Seen from its present marks, a pool is affine in them for as long as no position enters another bracket: with slopes
-k = quantity − |quantity| × rate, its excess E (margin balance minus maintenance margin) changes by Σ k (mark − anchor).
-`zone` gives a box around the present marks, and how far E may fall and rise in it, such that everywhere in there
+Around its present marks `zone` gives a box, the same part of each mark to either side. The excess E of a pool (margin
+balance minus maintenance margin M) is concave in each mark, and a sum over them. So in the box it lies nowhere above
+its tangent, which changes by Σ k (mark − anchor) with slopes k = quantity − |quantity| × rate; and nowhere below it by
+more than the slack: for each position, by how much M at the worse end of the box lies above M's own tangent; nothing
+where the box lies within one bracket. `zone` says how far the tangent may fall and rise so that everywhere in there
 
-- the margin ratio stays strictly between its limits: maintenance margin M is between M ± δ Σ notional × rate, and
-  M ÷ (M + E) < h  ⇔  E > M (1 ÷ h − 1);
-- the distance stays strictly between its own. M is convex, so E is concave along every move, and no slope on the way
-  is steeper than that of the bracket at its end. So while E > d × S, no move by a fraction up to d reaches E = 0, where
-  S is the largest of: notional × (1 − rate) of a long, notional × (1 + rate) of a short, with the rate of the bracket
-  after such a move; the same of all positions together, net, for moves of the whole market. And a tangent of a concave
-  function lies above it: where E < d × T for the present slope T of one of these moves, it reaches E = 0 before d;
+- the margin ratio stays strictly between its limits. M ÷ (M + E) < h  ⇔  E > M (1 ÷ h − 1), and M, which rises with
+  every mark, lies between its values at the lower and at the upper end of the box;
+- the distance stays strictly between its own. E is concave along every move, and no slope on the way is steeper than
+  that at its end. So while E > d × S, no move by a fraction up to d reaches E = 0, where S is the largest of: notional
+  × (1 − rate) of a long, notional × (1 + rate) of a short, with the rate of the bracket after such a move from the end
+  of the box; the same of all positions together, net, for moves of the whole market. And a tangent of a concave
+  function lies above it: where E < d × T for the present slope T of one of these moves, it reaches E = 0 before d. How
+  small T may be in the box follows from the rates at its ends;
 - no liquidation price comes nearer than is allowed since it was last told. A price p follows from C alone, the pool's
-  excess without its own position; dp ÷ dC is at most 1 ÷ (quantity × (1 − rate)) for a long, 1 ÷ quantity for a short.
+  excess without its own position; dp ÷ dC is at most 1 ÷ (quantity × (1 − rate)) for a long, with the rate at the upper
+  end of the box, as a price is below the mark; 1 ÷ quantity for a short.
 
 The error of all this in floats: every term is at most the gross sum G (wallet, notionals, entry values) and is made of
 some ten roundings of 2⁻⁵³ each, added up over at most 1,000 positions: below 1e-12 G. Every limit is taken in by
-1e-9 G, and what is nearer to it than that is computed exactly. Where a proof does not hold (hedged pairs, inverse
-contracts, several collateral assets, tables that do not join up) there is no zone, and every tick is computed.
+1e-9 G, and what is nearer to it than that is computed exactly; the box is taken to be wider than it is by 1e-9 of each
+mark. Where a proof does not hold (hedged pairs, inverse contracts, several collateral assets, tables that do not join
+up) there is no zone, and every tick is computed.
 """
 
 from __future__ import annotations
@@ -25,9 +30,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
+from monitor.events import Bracket
 from monitor.risk.margin import BracketTable
 from monitor.risk.report import Pool
 
@@ -36,23 +43,39 @@ PoolKey = tuple[str, str]
 SymbolKey = tuple[str, str]
 """Market and symbol."""
 
-_MARGIN = 1e-9
-_LAST_DIGITS = 2e-8
+MARGIN = 1e-9
+LAST_DIGITS = 2e-8
 """Prices are compared as printed, to 8 decimals."""
 _MOST_POSITIONS = 1_000
-_BOXES = (0.05, 0.02, 0.005, 0.001, 0.0002)
-"""How far marks may move, as a fraction: the first that costs the limits no more than half of their room."""
+BOX = 0.05
+"""How far marks may move at most, as a fraction."""
+LEAST = 0.05
+"""A box is narrow enough once every limit is as far as this part of what all marks at its end would move."""
+ROUGHLY = 1e-6
+TRIES = 6
+
+
+class Tiers(Struct, frozen=True, gc=False):
+    """The brackets of a symbol in floats."""
+
+    floors: tuple[float, ...]
+    rates: tuple[float, ...]
+    amounts: tuple[float, ...]
+
+    def margin(self, notional: float) -> tuple[float, float]:
+        """The rate that holds at a notional, and the maintenance margin."""
+        at = max(bisect_left(self.floors, notional) - 1, 0)  # an edge belongs to the lower one
+        rate = self.rates[at]
+        return rate, notional * rate - self.amounts[at]
 
 
 class Holding(Struct, frozen=True, gc=False):
-    """A position in floats. `floors`, `rates` and `amounts` are those of its brackets."""
+    """A position in floats."""
 
     symbol: str
     quantity: float
     entry: float
-    floors: tuple[float, ...]
-    rates: tuple[float, ...]
-    amounts: tuple[float, ...]
+    tiers: Tiers
 
 
 class Shape(Struct, frozen=True):
@@ -90,24 +113,22 @@ class Zone(Struct, frozen=True, gc=False):
     """A proof for one pool: position for position in the order of its shape.
 
     Args:
-        lows, highs: The box: marks must be strictly between.
+        box: How far marks may move, as a fraction.
+        lows, highs: Its ends: marks must be strictly between.
         slopes: Change of E for a change of the mark.
         rooms: How far the excess without the position itself may fall.
         fall, rise: How far E may fall and rise, both positive.
-        until: Monotonic seconds; from then on it proves nothing.
-        while_live: Nor does it for a pool whose data are stale.
     """
 
     symbols: tuple[str, ...]
     anchors: tuple[float, ...]
+    box: float
     lows: tuple[float, ...]
     highs: tuple[float, ...]
     slopes: tuple[float, ...]
     rooms: tuple[float, ...]
     fall: float
     rise: float
-    until: float
-    while_live: bool
 
     def holds(self, marks: Mapping[str, float]) -> bool:
         """Whether these marks are in it."""
@@ -132,30 +153,50 @@ def shape(pool: Pool, tables: Mapping[str, BracketTable]) -> Shape | None:
     holdings = []
     for p in pool.positions:
         table = tables.get(p.symbol)
-        if table is None or not table.convex or p.contract_size is not None or not p.quantity:
+        tiers = _tiers(table.brackets) if table is not None and table.convex else None
+        if tiers is None or p.contract_size is not None or not p.quantity:
             return None
-        first, last = table.brackets[0], table.brackets[-1]
-        if first.floor or first.amount or not 0 <= first.rate <= last.rate < 1:
-            return None
-        rows = [(float(b.floor), float(b.rate), float(b.amount)) for b in table.brackets]
-        floors, rates, amounts = zip(*rows, strict=True)
-        holdings.append(Holding(p.symbol, float(p.quantity), float(p.entry_price), floors, rates, amounts))
+        holdings.append(Holding(p.symbol, float(p.quantity), float(p.entry_price), tiers))
     return Shape(float(pool.wallet_balance), tuple(holdings))
 
 
+@lru_cache(maxsize=4096)
+def _tiers(brackets: tuple[Bracket, ...]) -> Tiers | None:
+    """One of its kind for all positions; None: the proof is not for such brackets."""
+    first, last = brackets[0], brackets[-1]
+    if first.floor or first.amount or not 0 <= first.rate <= last.rate < 1:
+        return None
+    rows = ((float(b.floor), float(b.rate), float(b.amount)) for b in brackets)
+    return Tiers(*zip(*rows, strict=True))
+
+
 class _Slot(Struct, gc=False):
-    """A position at its present mark: its notional, bracket and part of the pool's excess."""
+    """A position at its present mark."""
 
     holding: Holding
     mark: float
     size: float
     notional: float
-    at: int
+    rate: float
+    maintenance: float
     excess: float
 
-    @property
-    def rate(self) -> float:
-        return self.holding.rates[self.at]
+
+class _Reach(Struct, frozen=True, gc=False):
+    """How far, in some box, the tangent of a pool's excess may fall and rise, and that without each position fall."""
+
+    fall: float
+    rise: float
+    rooms: tuple[float, ...]
+
+    def affordable(self, most: _Reach, least: float) -> float:
+        """Which part of this box leaves each limit so far at least; from 1 on this one does.
+
+        Args:
+            most: The reach without any box. What a box costs of it is about proportional to the box, and so is `least`.
+        """
+        pairs = ((self.fall, most.fall), (self.rise, most.rise), *zip(self.rooms, most.rooms, strict=True))
+        return min((there / (there - here + least) for here, there in pairs if there < math.inf), default=1.0)
 
 
 def zone(shape: Shape, marks: Mapping[str, float], limits: Limits) -> Zone | None:
@@ -163,132 +204,105 @@ def zone(shape: Shape, marks: Mapping[str, float], limits: Limits) -> Zone | Non
     if limits.ratio_below <= 0 or limits.ratio_above >= 1:
         return None
     slots = [_slot(holding, marks[holding.symbol]) for holding in shape.holdings]
+    gross = sum(slot.notional for slot in slots)
+    margin = MARGIN * (abs(shape.wallet) + gross + sum(abs(slot.size * slot.holding.entry) for slot in slots))
     excess = shape.wallet + sum(slot.excess for slot in slots)
-    margin = _MARGIN * (abs(shape.wallet) + sum(s.notional + abs(s.size * s.holding.entry) for s in slots))
-    pool = _Sums(slots, limits)
-    lowest, highest = pool.band(limits, 0.0)
-    room_below, room_above = excess - lowest, highest - excess
-    if not (room_below > 2 * margin and room_above > 2 * margin):
-        return None
     prices = [_price(slot, excess - slot.excess) if slot.holding.symbol in limits.told else None for slot in slots]
-    widest = _rooms(slots, prices, limits, 0.0, margin)
-    if any(room <= 0 for room in widest):
+    most = _reach(slots, prices, excess, limits, 0.0, margin)
+    if not (most.fall > 2 * margin and most.rise > 2 * margin and all(room > 0 for room in most.rooms)):
         return None
-    for box in _BOXES:
-        lowest, highest = pool.band(limits, box)
-        if excess - lowest < room_below / 2 or highest - excess < room_above / 2:
-            continue
-        rooms = _rooms(slots, prices, limits, box, margin)
-        if all(room >= most / 2 for room, most in zip(rooms, widest, strict=True)):
+    box = BOX
+    for _ in range(TRIES):
+        reach = _reach(slots, prices, excess, limits, box, margin)
+        part = reach.affordable(most, LEAST * box * gross)
+        if part > 1 - ROUGHLY:
             break
+        box *= min(part, 0.5)
     else:
         return None
-    lows, highs, slopes = [], [], []
-    for slot in slots:
-        floors, size, at = slot.holding.floors, slot.size, slot.at
-        low = max(slot.mark * (1 - box), floors[at] / size * (1 + _MARGIN))
-        high = slot.mark * (1 + box)
-        if at + 1 < len(floors):
-            high = min(high, floors[at + 1] / size * (1 - _MARGIN))
-        if not low < slot.mark < high:
-            return None
-        lows.append(low)
-        highs.append(high)
-        slopes.append(slot.holding.quantity - size * slot.rate)
     return Zone(
-        symbols=tuple(holding.symbol for holding in shape.holdings),
+        symbols=tuple(slot.holding.symbol for slot in slots),
         anchors=tuple(slot.mark for slot in slots),
-        lows=tuple(lows),
-        highs=tuple(highs),
-        slopes=tuple(slopes),
-        rooms=rooms,
-        fall=excess - lowest - margin,
-        rise=highest - excess - margin,
-        until=limits.until,
-        while_live=limits.while_live,
+        box=box,
+        lows=tuple(slot.mark * (1 - box) for slot in slots),
+        highs=tuple(slot.mark * (1 + box) for slot in slots),
+        slopes=tuple(slot.holding.quantity - slot.size * slot.rate for slot in slots),
+        rooms=reach.rooms,
+        fall=reach.fall - margin,
+        rise=reach.rise - margin,
     )
 
 
 def _slot(holding: Holding, mark: float) -> _Slot:
     size = abs(holding.quantity)
     notional = size * mark
-    at = _bracket(holding.floors, notional)
-    maintenance = notional * holding.rates[at] - holding.amounts[at]
-    return _Slot(holding, mark, size, notional, at, holding.quantity * (mark - holding.entry) - maintenance)
+    rate, maintenance = holding.tiers.margin(notional)
+    excess = holding.quantity * (mark - holding.entry) - maintenance
+    return _Slot(holding, mark, size, notional, rate, maintenance, excess)
 
 
-def _bracket(floors: tuple[float, ...], notional: float) -> int:
-    return max(bisect_left(floors, notional) - 1, 0)  # an edge belongs to the lower one
-
-
-class _Sums:
-    """What the limits of a pool as a whole follow from, at its present marks."""
-
-    def __init__(self, slots: list[_Slot], limits: Limits) -> None:
-        highest = (1 + _BOXES[0]) * (1 + limits.distance_above)
-        lowest = (1 - _BOXES[0]) * max(0.0, 1 - limits.distance_above)
-        self.margin = self.margin_slope = self.gross = self.net = self.margin_up = self.margin_down = 0.0
-        self.long = self.long_slope = self.short = self.short_slope = 0.0
-        for slot in slots:
-            notional, rate = slot.notional, slot.rate
-            part = notional * rate
-            self.margin += part - slot.holding.amounts[slot.at]
-            self.margin_slope += part
-            self.gross += notional
-            up = notional * slot.holding.rates[_bracket(slot.holding.floors, notional * highest)]
-            down = notional * slot.holding.rates[_bracket(slot.holding.floors, notional * lowest)]
-            self.margin_up += up
-            self.margin_down += down
-            if slot.holding.quantity > 0:
-                self.net += notional
-                self.long = max(self.long, notional - down)
-                self.long_slope = max(self.long_slope, notional - part)
-            else:
-                self.net -= notional
-                self.short = max(self.short, notional + up)
-                self.short_slope = max(self.short_slope, notional + part)
-
-    def band(self, limits: Limits, box: float) -> tuple[float, float]:
-        """Between which excesses ratio and distance are within their limits, wherever the marks are in the box."""
-        least, most = self.margin - box * self.margin_slope, self.margin + box * self.margin_slope
-        lowest, highest = 0.0, math.inf
-        if limits.ratio_below < math.inf:
-            factor = 1 / limits.ratio_below - 1
-            lowest = max(lowest, factor * (most if factor > 0 else least))
-        if limits.ratio_above > 0:
-            highest = (1 / limits.ratio_above - 1) * least
-        drift = box * self.gross
-        if limits.distance_above > 0:
-            single = max(self.long, self.short) * (1 + box)
-            market = max(self.net - self.margin_down * (1 - box), self.margin_up * (1 + box) - self.net) + drift
-            lowest = max(lowest, limits.distance_above * max(single, market))
-        if limits.distance_below < math.inf:
-            up = max(self.short_slope * (1 - box), self.margin_slope * (1 - box) - self.net - drift)
-            down = max(self.long_slope * (1 - box), self.net - self.margin_slope * (1 + box) - drift)
-            highest = min(highest, limits.distance_below * max(up, down if limits.distance_below < 1 else 0.0))
-        return lowest, highest
+def _reach(
+    slots: list[_Slot], prices: list[float | None], excess: float, limits: Limits, box: float, margin: float
+) -> _Reach:
+    below, above = 1 - box - MARGIN, 1 + box + MARGIN
+    fallen, risen = below * max(0.0, 1 - limits.distance_above), above * (1 + limits.distance_above)
+    slack = least = most = gross = net = 0.0
+    part_below = part_above = part_fallen = part_risen = 0.0
+    steepest = gentlest_up = gentlest_down = 0.0
+    for slot in slots:
+        notional, tiers, part = slot.notional, slot.holding.tiers, slot.notional * slot.rate
+        rate_below, least_margin = tiers.margin(notional * below)
+        rate_above, most_margin = tiers.margin(notional * above)
+        rate_fallen, rate_risen = tiers.margin(notional * fallen)[0], tiers.margin(notional * risen)[0]
+        bent_above = most_margin - slot.maintenance - part * (above - 1)
+        bent_below = least_margin - slot.maintenance - part * (below - 1)
+        slack += max(bent_above, bent_below)
+        least += least_margin
+        most += most_margin
+        gross += notional
+        part_below += notional * rate_below
+        part_above += notional * rate_above
+        part_fallen += notional * rate_fallen
+        part_risen += notional * rate_risen
+        if slot.holding.quantity > 0:
+            net += notional
+            steepest = max(steepest, notional * (1 - rate_fallen))
+            gentlest_down = max(gentlest_down, notional * (1 - rate_above))
+        else:
+            net -= notional
+            steepest = max(steepest, notional * (1 + rate_risen))
+            gentlest_up = max(gentlest_up, notional * (1 + rate_below))
+    drift = (above - 1) * gross
+    market = max(net - below * part_fallen, above * part_risen - net) + drift
+    lowest = max(0.0, limits.distance_above * max(above * steepest, market))
+    if limits.ratio_below < math.inf:
+        factor = 1 / limits.ratio_below - 1
+        lowest = max(lowest, factor * (most if factor > 0 else least))
+    highest = math.inf
+    if limits.ratio_above > 0:
+        highest = (1 / limits.ratio_above - 1) * least
+    if limits.distance_below < math.inf:
+        up = max(below * gentlest_up, below * part_below - net - drift)
+        down = max(below * gentlest_down, net - above * part_above - drift)
+        highest = min(highest, limits.distance_below * max(up, down if limits.distance_below < 1 else 0.0))
+    rooms = tuple(
+        math.inf if price is None else _room(slot, price, limits, box + MARGIN, margin) - slack
+        for slot, price in zip(slots, prices, strict=True)
+    )
+    return _Reach(excess - lowest - slack, highest - excess, rooms)
 
 
 def _price(slot: _Slot, rest: float) -> float:
     """The liquidation price of a position beside which the pool has so much excess; below zero: there is none."""
     holding, size = slot.holding, slot.size
-    worth = size * holding.entry
+    worth, lines = size * holding.entry, zip(holding.tiers.rates, holding.tiers.amounts, strict=True)
     if holding.quantity > 0:
-        return max((worth - rest - a) / (size * (1 - r)) for r, a in zip(holding.rates, holding.amounts, strict=True))
-    return min((rest + a + worth) / (size * (1 + r)) for r, a in zip(holding.rates, holding.amounts, strict=True))
-
-
-def _rooms(
-    slots: list[_Slot], prices: list[float | None], limits: Limits, box: float, margin: float
-) -> tuple[float, ...]:
-    """How far the rest of the pool may fall until a position's liquidation price has come too near, of each."""
-    return tuple(
-        math.inf if price is None else _room(slot, price, limits, box, margin)
-        for slot, price in zip(slots, prices, strict=True)
-    )
+        return max((worth - rest - amount) / (size * (1 - rate)) for rate, amount in lines)
+    return min((rest + amount + worth) / (size * (1 + rate)) for rate, amount in lines)
 
 
 def _room(slot: _Slot, price: float, limits: Limits, box: float, margin: float) -> float:
+    """How far the rest of the pool may fall until a position's liquidation price has come too near."""
     mark, size = slot.mark, slot.size
     told = limits.told[slot.holding.symbol]
     moved = box * mark
@@ -296,7 +310,7 @@ def _room(slot: _Slot, price: float, limits: Limits, box: float, margin: float) 
         left = mark - price
         is_beyond = told < mark - moved
         safe = -price  # below zero there is none, until it has risen above
-        per_price = size * (1 - slot.rate)
+        per_price = size * (1 - slot.holding.tiers.margin(slot.notional * (1 + box))[0])
     else:
         left = price - mark
         is_beyond = told > mark + moved
@@ -307,4 +321,4 @@ def _room(slot: _Slot, price: float, limits: Limits, box: float, margin: float) 
     notice = limits.notice_at * mark * (1 - box) - nearer
     warning = (limits.warning_at * (left - moved) - nearer) / (1 + limits.warning_at)
     far = left - moved - limits.ignore_beyond * mark * (1 + box)
-    return (max(min(notice, warning), far, safe) - _LAST_DIGITS - 2 * margin / size) * per_price
+    return (max(min(notice, warning), far, safe) - LAST_DIGITS - 2 * margin / size) * per_price

@@ -1,15 +1,18 @@
 """Which pools rest: the marks have not left the zone in which nothing can come of them, so nothing is computed.
 
-It decides nothing. A pool that leaves its zone is looked at exactly, as all were that never rested. Of a few accounts
-every pool that a mark touches is asked; of many, `columns.py` asks them all at once, if NumPy is there.
+It decides nothing. A pool that leaves its zone gets another one around the present marks; if there is none within its
+limits, it is looked at exactly, as all were that never rested. Of a few accounts every pool that a mark touches is
+asked; of many, `columns.py` asks them all at once, if NumPy is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from monitor.risk.quiet import PoolKey, SymbolKey, Zone
+from msgspec import Struct
+
+from monitor.risk.quiet import Limits, PoolKey, Shape, SymbolKey, Zone, zone
 
 _MANY_ACCOUNTS = 20
 
@@ -21,8 +24,13 @@ class Screen(Protocol):
         """Take the present marks of these symbols."""
         ...
 
-    def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
-        """From now on a pool rests; the marks that its zone stands around are the present ones."""
+    def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
+        """From now on a pool rests, for as long as no figure of it can be past these limits. False: it cannot.
+
+        Args:
+            shape: The pool; what was said of it before counts no more.
+            marks: The present marks of its symbols.
+        """
         ...
 
     def wake(self, key: PoolKey) -> bool:
@@ -38,8 +46,8 @@ class Screen(Protocol):
         ...
 
     def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
-        """The pools with a mark among those that have come since this was last asked, that may rest no more: they have
-        left their zone, its time is up, or it is for live data alone and they are not."""
+        """The pools with a mark among those that have come since this was last asked, that may rest no more: there is
+        no zone for them, their time is up, or it is for live data alone and they are not."""
         ...
 
 
@@ -55,41 +63,57 @@ def screen(accounts: int) -> Screen:
     return Zones()
 
 
+class _Resting(Struct, gc=False):
+    """A pool that rests, in which zone, and within which limits another one may be found."""
+
+    market: str
+    shape: Shape
+    limits: Limits
+    zone: Zone
+
+
 class Zones:
     """A screen that asks one pool after the other."""
 
     def __init__(self) -> None:
         self._marks: dict[str, dict[str, float]] = {}
-        self._zones: dict[PoolKey, tuple[str, Zone]] = {}
+        self._resting: dict[PoolKey, _Resting] = {}
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
         self._marked: set[SymbolKey] = set()
 
     def __len__(self) -> int:
-        return len(self._zones)
+        return len(self._resting)
 
     def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
         self._marks.setdefault(market, {}).update(zip(symbols, prices, strict=True))
         self._marked.update((market, symbol) for symbol in symbols)
 
-    def rest(self, key: PoolKey, market: str, zone: Zone) -> None:
-        self._zones[key] = market, zone
-        self._marks.setdefault(market, {}).update(zip(zone.symbols, zone.anchors, strict=True))
-        for symbol in zone.symbols:
+    def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
+        self.wake(key)
+        found = zone(shape, marks, limits)
+        if found is None:
+            return False
+        self._resting[key] = _Resting(market, shape, limits, found)
+        self._marks.setdefault(market, {}).update(marks)
+        for symbol in found.symbols:
             self._holders.setdefault((market, symbol), {})[key] = None
+        return True
 
     def wake(self, key: PoolKey) -> bool:
-        market, zone = self._zones.pop(key, ("", None))
-        for symbol in () if zone is None else zone.symbols:
-            del self._holders[market, symbol][key]
-        return zone is not None
+        one = self._resting.pop(key, None)
+        if one is None:
+            return False
+        for symbol in one.zone.symbols:
+            del self._holders[one.market, symbol][key]
+        return True
 
     def rests(self, key: PoolKey, now: float) -> bool:
-        _, zone = self._zones.get(key, ("", None))
-        return zone is not None and now < zone.until
+        one = self._resting.get(key)
+        return one is not None and now < one.limits.until
 
     def is_while_live(self, key: PoolKey) -> bool:
-        _, zone = self._zones.get(key, ("", None))
-        return zone is not None and zone.while_live
+        one = self._resting.get(key)
+        return one is not None and one.limits.while_live
 
     def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
         touched: dict[PoolKey, None] = {}
@@ -98,8 +122,18 @@ class Zones:
         self._marked.clear()
         found = []
         for key in touched:
-            market, zone = self._zones[key]
-            still = now < zone.until and zone.holds(self._marks[market])
-            if not still or (zone.while_live and not is_live(key)):
+            one = self._resting[key]
+            still = now < one.limits.until and self._stays(one)
+            if not still or (one.limits.while_live and not is_live(key)):
                 found.append(key)
         return found
+
+    def _stays(self, one: _Resting) -> bool:
+        """Whether a pool is in its zone, or in another one from now on."""
+        marks = self._marks[one.market]
+        if not one.zone.holds(marks):
+            found = zone(one.shape, marks, one.limits)
+            if found is None:
+                return False
+            one.zone = found
+        return True
