@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import decisions, delivery, gates, growth, plot, running, screen
+from benchmarks import decisions, delivery, gates, growth, many, plot, running, screen
 from benchmarks.harness import about
 
 GROUPS = {
@@ -19,6 +19,7 @@ GROUPS = {
     "start": running.start,
     "idle": running.idle,
     "growth": growth.measure,
+    "many": many.measure,
 }
 _QUICK = ("decisions", "screen", "delivery", "start")
 """What half a minute is enough for."""

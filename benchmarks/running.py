@@ -15,10 +15,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from msgspec import structs
-
 from benchmarks.harness import ROOT
-from monitor.config import LinksConfig, MqttConfig
 from tests import stories
 from tests.chaos.process import DaemonProcess
 from tests.rig import MOSQUITTO, Mosquitto, write_config
@@ -48,7 +45,7 @@ async def idle(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | Non
         found = {
             "seconds": seconds,
             "cpu_s_per_minute": round((cpu_s(daemon.pid) - used) / minutes, 3),
-            **_memory_mb(daemon.pid),
+            **memory_mb(daemon.pid),
         }
     tell(
         f"one account, five symbols, a frame of each a second, over {seconds} s: {found['cpu_s_per_minute']} s of CPU a"
@@ -69,7 +66,7 @@ async def start(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | No
     for accounts in (1,) if quick else (1, 10, 50):
         begun = time.monotonic()
         async with _daemon(accounts) as daemon:
-            took = {"wall_s": round(time.monotonic() - begun, 2), "cpu_s": cpu_s(daemon.pid), **_memory_mb(daemon.pid)}
+            took = {"wall_s": round(time.monotonic() - begun, 2), "cpu_s": cpu_s(daemon.pid), **memory_mb(daemon.pid)}
         found["accounts"][accounts] = took
         tell(
             f"ready with {accounts:3} accounts: {took['wall_s']} s, {took['cpu_s']} s of CPU, {took['resident_mb']} MB"
@@ -86,11 +83,8 @@ async def _daemon(accounts: int) -> AsyncIterator[DaemonProcess]:
         await broker.start()
         try:
             async with stories.exchange(*map(account, names), tick_s=1) as exchange:
-                links = {**structs.asdict(LinksConfig()), "weight_per_minute": 100_000, "private_forms": []}
-                mqtt = {key: value for key, value in structs.asdict(MqttConfig()).items() if key in _MQTT}
-                config = write_config(
-                    Path(folder) / "d", exchange, broker.port, names, links=links, mqtt=mqtt, summary_every_s=30
-                )
+                limit = {"weight_per_minute": 100_000}
+                config = write_config(Path(folder) / "d", exchange, broker.port, names, hurried=False, links=limit)
                 daemon = DaemonProcess(config, {})
                 try:
                     await daemon.start()
@@ -102,17 +96,13 @@ async def _daemon(accounts: int) -> AsyncIterator[DaemonProcess]:
             broker.stop()
 
 
-_MQTT = ("timeout_s", "reconnect_max_s", "keepalive_s")
-"""Where the tests' config differs from the defaults."""
-
-
 def cpu_s(pid: int) -> float:
     """CPU that a process has used, of its own and of the kernel for it. Source: proc_pid_stat(5), fields 14 and 15."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
 
 
-def _memory_mb(pid: int) -> dict[str, float]:
+def memory_mb(pid: int) -> dict[str, float]:
     """Megabytes: `resident`, and `own` without the files it has mapped. Source: proc_pid_status(5)."""
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines())
     found = {line[0].rstrip(":"): line[1] for line in lines if len(line) > 1}

@@ -355,6 +355,7 @@ def write_config(
     port: int,
     accounts: Iterable[str] = ("main",),
     *,
+    hurried: bool = True,
     mqtt: Table | None = None,
     links: Table | None = None,
     rules: Mapping[str, Table] | None = None,
@@ -363,21 +364,25 @@ def write_config(
     """A config file that points at a simulated exchange and a broker, with durations fit for tests.
 
     Args:
+        hurried: False: with the daemon's own durations.
         mqtt, links: Keys of these tables, over the tests' own.
         rules: Rule → keys, over the tests' own.
         top: Further keys and tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    own_mqtt, own_links, own_rules = (MQTT, LINKS, RULES) if hurried else ({}, {}, {})
     written: dict[str, Any] = {
         "instance": "test",
-        "summary_every_s": 0.5,
+        **({"summary_every_s": 0.5} if hurried else {}),
         "summary": {"enabled": False},  # else tests that run at eight would hear of it
         **top,
-        "mqtt": {"host": "127.0.0.1", "port": port, **MQTT, **(mqtt or {})},
-        "links": {**LINKS, **(links or {})},
+        "mqtt": {"host": "127.0.0.1", "port": port, **own_mqtt, **(mqtt or {})},
+        "links": {**own_links, **(links or {})},
         "store": {"path": str(folder / "store.sqlite3")},
         "log": {"format": "json"},
-        "rules": {name: {**RULES.get(name, {}), **(rules or {}).get(name, {})} for name in {**RULES, **(rules or {})}},
+        "rules": {
+            name: {**own_rules.get(name, {}), **(rules or {}).get(name, {})} for name in {**own_rules, **(rules or {})}
+        },
         "account": [
             {
                 "name": name,
