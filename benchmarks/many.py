@@ -58,9 +58,10 @@ class _Login:
 class _Exchange:
     """The simulated exchange as a process, and its market, which wanders."""
 
-    def __init__(self, scenario: Mapping[str, Any], url: str, client: aiohttp.ClientSession) -> None:
+    def __init__(self, scenario: Mapping[str, Any], url: str, pid: int, client: aiohttp.ClientSession) -> None:
         self.accounts = {a["name"]: _Login(f"{a['name']}-key", f"{a['name']}-secret") for a in scenario["account"]}
         self.url = url
+        self.pid = pid
         self.ws_url = url.replace("http", "ws", 1)
         self._client = client
         self._chance = random.Random(1)
@@ -109,7 +110,7 @@ class _Subscriber:
     def __init__(self, port: int) -> None:
         self._port = port
         self.events: list[tuple[float, str, dict[str, Any]]] = []
-        self.lags_ms: dict[str, list[tuple[float, float]]] = {}
+        self.lags_ms: list[tuple[float, float]] = []
         self.begun = asyncio.Event()
 
     async def run(self) -> None:
@@ -121,7 +122,7 @@ class _Subscriber:
                 assert isinstance(message.payload, bytes)
                 topic, body = str(message.topic), json.loads(message.payload)
                 if topic.endswith("/health"):
-                    self.lags_ms.setdefault(topic, []).append((at, body["loop_lag_ms"]))
+                    self.lags_ms.append((at, body["heartbeat"]["loop_lag_ms"]))
                 else:
                     self.events.append((at, topic, body))
 
@@ -129,9 +130,9 @@ class _Subscriber:
         return [event for event in self.events if event[0] >= at]
 
     def stall_ms(self, at: float) -> float:
-        """The longest that the loop was late since then, of those that say it of the whole time since then."""
-        said = [[lag for when, lag in lags if when >= at] for lags in self.lags_ms.values()]
-        return max((lag for lags in said for lag in lags), default=0.0)
+        """The longest that the loop was late since then, or a little earlier: each account's health says so twice a
+        minute, of all the time since it last did."""
+        return max((lag_ms for when, lag_ms in self.lags_ms if when >= at), default=0.0)
 
 
 async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | None:
@@ -237,7 +238,7 @@ async def _fall(
         pass
     await asyncio.sleep(35)  # what comes too often comes by then; and every account has said how late the loop was
     told = subscriber.since(fell)
-    first = {}
+    first: dict[tuple[str, str], float] = {}
     for at, _, body in told:
         first.setdefault((body["account"], body["rule"]), at)
     wanted = [at for key, at in first.items() if key in expected]
@@ -303,10 +304,9 @@ async def _parts(scenario: Mapping[str, Any]) -> AsyncIterator[tuple[_Exchange, 
             hello = (await process.stdout.readline()).decode()
             drain = asyncio.create_task(process.stdout.read())
             async with aiohttp.ClientSession() as client:
-                exchange = _Exchange(scenario, hello.split()[3].rstrip(","), client)
+                exchange = _Exchange(scenario, hello.split()[3].rstrip(","), process.pid, client)
                 subscriber = _Subscriber(broker.port)
                 listening = asyncio.create_task(subscriber.run())
-                await subscriber.begun.wait()
                 links = {"weight_per_minute": 100_000}
                 names = list(exchange.accounts)
                 config = write_config(folder / "d", exchange, broker.port, names, hurried=False, links=links)

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -349,9 +349,23 @@ def private_file(path: Path, text: str) -> Path:
     return path
 
 
+class Reachable(Protocol):
+    """What a config says of a simulated exchange, in this process or another: its addresses, and accounts with a
+    market, a key and a secret."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def ws_url(self) -> str: ...
+
+    @property
+    def accounts(self) -> Mapping[str, Any]: ...
+
+
 def write_config(
     folder: Path,
-    exchange: Exchange,
+    exchange: Reachable,
     port: int,
     accounts: Iterable[str] = ("main",),
     *,
@@ -400,7 +414,7 @@ def write_config(
     return path
 
 
-def addresses(exchange: Exchange, account: str) -> Table:
+def addresses(exchange: Reachable, account: str) -> Table:
     """Venue and addresses of an account; the simulated exchange serves both hosts on one port."""
     if exchange.accounts[account].market == "coinm":
         host = f"{exchange.ws_url}/dstream"

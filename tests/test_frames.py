@@ -583,6 +583,19 @@ def test_the_other_answers_read_as_documented() -> None:
     assert [(e.symbol, e.price, e.funding_rate) for e in marks if isinstance(e, MarkPrice)] == [("A", D("1.5"), None)]
 
 
+def test_what_many_accounts_are_told_alike_is_kept_once() -> None:
+    """Brackets of all symbols are half a megabyte of text; two thousand accounts are told the same."""
+    rows = '[{"symbol":"A","brackets":[{"bracket":1,"notionalFloor":0,"maintMarginRatio":0.004,"cum":0.0}]}]'
+    first, second = (answer("leverageBracket", rows)[0] for _ in range(2))
+    other = answer("leverageBracket", rows.replace("0.004", "0.005"))[0]
+
+    assert isinstance(first, BracketsRead)
+    assert isinstance(second, BracketsRead)
+    assert isinstance(other, BracketsRead)
+    assert first.brackets["A"] is second.brackets["A"]
+    assert other.brackets["A"][0].rate == Decimal("0.005")
+
+
 def test_an_odd_row_of_a_market_wide_list_hides_no_other() -> None:
     """One strange symbol among nine hundred must not blind us for those we hold."""
     good = '{"symbol":"A","brackets":[{"bracket":1,"notionalFloor":0,"maintMarginRatio":0.004,"cum":0}]}'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -70,6 +71,10 @@ _FORCED = {
 _EXPIRED_BY_LIQUIDATION = "5"
 _STRATEGY_LIQUIDATED = {8005: True, 8015: False}
 _HIGHEST_QUANTILE = 4
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_ROWS_REMEMBERED = 4096
+"""Many accounts are told the same of all symbols, in answers of half a megabyte: each row is read and kept once."""
+_symbol = lru_cache(_ROWS_REMEMBERED)(text)
 
 
 def side(value: object) -> Side:
@@ -325,11 +330,26 @@ def forced_read(body: Any, account: str) -> Iterable[Event]:
     return each_readable(read, body)
 
 
-def margin_types_read(body: Any, account: str) -> Iterable[Event]:
-    def read(row: Frame) -> tuple[str, bool]:
-        return text(row["symbol"]), text(row["marginType"]).lower() == "isolated"
+def rows_of(body: bytes) -> list[bytes]:
+    """The rows of a list as they stand there; of an object, which is all that is said of a single symbol, that one.
 
-    yield MarginTypesRead(account, dict(each_readable(read, body)))
+    Raises:
+        ValueError: Not JSON, or neither.
+    """
+    if body.lstrip()[:1] == b"{":
+        return [body]
+    return [bytes(row) for row in _ROWS.decode(body)]
+
+
+def margin_types_read(rows: Iterable[bytes], account: str) -> Iterable[Event]:
+    """Rows of `symbolConfig`."""
+    yield MarginTypesRead(account, dict(each_readable(_margin_type, rows)))
+
+
+@lru_cache(maxsize=_ROWS_REMEMBERED)
+def _margin_type(raw: bytes) -> tuple[str, bool]:
+    row = parse(raw)
+    return _symbol(row["symbol"]), text(row["marginType"]).lower() == "isolated"
 
 
 def each_readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterable[T]:
@@ -351,23 +371,26 @@ def each_readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterable[T]:
         raise wrong
 
 
-def brackets_read(body: Any, account: str, *floors: str) -> Iterable[Event]:
-    """`leverageBracket`: a list, or for a single symbol an object. Rates and amounts are bare JSON numbers.
+def brackets_read(rows: Iterable[bytes], account: str, *floors: str) -> Iterable[Event]:
+    """Rows of `leverageBracket`. Rates and amounts are bare JSON numbers.
 
     Args:
         floors: What the lower edge of a bracket is called, in order of preference.
     """
+    read = list(each_readable(lambda raw: _symbol_brackets(raw, floors), rows))
+    brackets = {symbol: brackets for symbol, brackets, _ in read}
+    yield BracketsRead(account, brackets, {symbol: coef for symbol, _, coef in read if coef is not None})
 
-    def read(row: Frame) -> tuple[str, tuple[Bracket, ...], Decimal | None]:
-        given = row.get("notionalCoef")
-        coef = None if given is None else decimal(given)
-        if coef is not None and coef <= 0:
-            raise ValueError(f"a bracket multiplier of {coef}")
-        return text(row["symbol"]), bracket_rows(row["brackets"], "bracket", floors, "maintMarginRatio", "cum"), coef
 
-    rows = list(each_readable(read, body if isinstance(body, list) else [body]))
-    brackets = {symbol: brackets for symbol, brackets, _ in rows}
-    yield BracketsRead(account, brackets, {symbol: coef for symbol, _, coef in rows if coef is not None})
+@lru_cache(maxsize=_ROWS_REMEMBERED)
+def _symbol_brackets(raw: bytes, floors: tuple[str, ...]) -> tuple[str, tuple[Bracket, ...], Decimal | None]:
+    row = parse(raw)
+    given = row.get("notionalCoef")
+    coef = None if given is None else decimal(given)
+    if coef is not None and coef <= 0:
+        raise ValueError(f"a bracket multiplier of {coef}")
+    symbol = _symbol(row["symbol"])
+    return symbol, bracket_rows(row["brackets"], "bracket", floors, "maintMarginRatio", "cum"), coef
 
 
 def bracket_rows(rows: Any, number: str, floors: Iterable[str], rate: str, amount: str) -> tuple[Bracket, ...]:

@@ -75,10 +75,14 @@ class BinanceCoinm(Binance):
             status=binance_wallet.STATUS,
         )
 
+    @property
+    def by_rows(self) -> tuple[Request, ...]:
+        return (_BRACKETS,)
+
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
         return {
             # The documentation spells the floor `qtylFloor`, real answers `qtyFloor`.
-            _BRACKETS: lambda answer: binance.brackets_read(answer, account, "qtyFloor", "qtylFloor"),
+            _BRACKETS: lambda rows: binance.brackets_read(rows, account, "qtyFloor", "qtylFloor"),
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
             _FORCED: lambda answer: binance.forced_read(answer, account),

@@ -87,11 +87,15 @@ class BinanceUsdm(Binance):
             status=binance_wallet.STATUS,
         )
 
+    @property
+    def by_rows(self) -> tuple[Request, ...]:
+        return (_MARGIN_TYPES, _BRACKETS)
+
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
         return {
             _MODE: lambda answer: _mode(answer, account),
-            _MARGIN_TYPES: lambda answer: binance.margin_types_read(answer, account),
-            _BRACKETS: lambda answer: binance.brackets_read(answer, account, "notionalFloor"),
+            _MARGIN_TYPES: lambda rows: binance.margin_types_read(rows, account),
+            _BRACKETS: lambda rows: binance.brackets_read(rows, account, "notionalFloor"),
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
             _FORCED: lambda answer: binance.forced_read(answer, account),

@@ -36,6 +36,11 @@ class Binance(ABC):
     @abstractmethod
     def requests(self) -> Requests: ...
 
+    @property
+    @abstractmethod
+    def by_rows(self) -> tuple[Request, ...]:
+        """Those whose answers are read row by row."""
+
     @abstractmethod
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
         """How the answer to each request is read."""
@@ -91,7 +96,8 @@ class Binance(ABC):
         Raises:
             DecodeError: Not JSON, or not of the shape that this request has.
         """
-        return _read(lambda: self.readers(account, market, sent_ms)[request](parse(body)), body)
+        parts = binance.rows_of if request in self.by_rows else parse
+        return _read(lambda: self.readers(account, market, sent_ms)[request](parts(body)), body)
 
 
 def _read(read: Callable[[], Iterable[Any]], raw: bytes) -> list[Any]:
