@@ -132,14 +132,14 @@ class WatchedAccount:
     def wakes(self, pool_id: str) -> None:
         """A pool that rested has to be looked at: until now it was what the marks made of it before this step."""
         risk, prices, earlier = self._risks[pool_id], self.market.prices, self.market.earlier
-        symbols = [p.position.symbol for p in risk.positions]
+        symbols = [p.symbol for p in risk.pool.positions]
         self._until_now[pool_id] = risk if self.in_step else {s: earlier.get(s, prices[s]) for s in symbols}
 
     def _assess(self, pool_id: str) -> PoolRisk:
         last = self._risks.get(pool_id)
         risk = assess(self.pools[pool_id], self.terms)
         self._risks[pool_id] = risk
-        if risk != last:
+        if last is None or risk.differs(last):
             self.unpublished.add(pool_id)
         return risk
 
@@ -147,14 +147,14 @@ class WatchedAccount:
         """The risk that a pool had until now, or would have had at these marks."""
         if until_now is None or isinstance(until_now, PoolRisk):
             return until_now
-        if last is None or all(p.mark_price is until_now[p.position.symbol] for p in last.positions):
+        if last is None or last.is_at(until_now):
             return last
         return assess(last.pool, Terms(until_now, self.terms.tables, self.terms.rates))
 
     def risk(self, pool_id: str) -> PoolRisk:
         """The risk of a pool as it is; a pool that rests is computed when somebody asks."""
-        risk, prices = self._risks[pool_id], self.market.prices
-        if self.in_step or all(p.mark_price is prices.get(p.position.symbol) for p in risk.positions):
+        risk = self._risks[pool_id]
+        if self.in_step or risk.is_at(self.market.prices):
             return risk
         with localcontext(EXACT):  # whoever asks
             return self._assess(pool_id)

@@ -399,7 +399,7 @@ class Messages:
             "asset": risk.pool.asset,
             "margin_ratio": self.ratio(risk.margin_ratio),
             "bankrupt": risk.bankrupt,
-            "reason": _pool_reason(risk.missing, bool(risk.positions)),
+            "reason": _pool_reason(risk.missing, bool(risk.pool.positions)),
             "margin_balance": margin_balance(risk.wallet_balance, risk.unrealized_pnl),
             "wallet_balance": truncated(risk.wallet_balance),
             "unrealized_pnl": truncated(risk.unrealized_pnl),

@@ -7,7 +7,7 @@ that amounts to a warning waits for nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from itertools import zip_longest
 import msgspec
 from msgspec import Struct, structs
 
-from monitor.events import AccountChanged, Fill, Now, PositionKey
+from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves, prices, printed
 from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.risk.terms import Terms
@@ -254,14 +254,19 @@ class Moves:
         now: Now,
         *,
         only_from: Severity = Severity.INFO,
+        risk_of: Callable[[str], PoolRisk] | None = None,
     ) -> Telling | None:
         """What there is to tell of the pools that account events touched; None: no price moved (so far, or enough).
 
         Args:
             rules: Pool id → the rule as it holds there.
             only_from: Below this severity nothing is told, and the causes go on adding up.
+            risk_of: The present risk of a pool, where it is known.
         """
-        found = self._moved([i for i in self._entries if i in rules and rules[i].enabled], terms, rules)
+        touched = [i for i in self._entries if i in rules and rules[i].enabled]
+        if only_from > Severity.INFO and risk_of is not None:
+            touched = touched if any(self._may_reach(only_from, risk_of(i), rules[i]) for i in touched) else []
+        found = self._moved(touched, terms, rules)
         if only_from > Severity.INFO and not any(m.severity >= only_from for m in found):
             return None
         self._group = self._deadline = None
@@ -283,11 +288,13 @@ class Moves:
         pool = risk.pool
         if pool.id in self._entries:
             return None
-        severity = self._severity_now(risk, rule)
-        told_at, told = self._marks_told.get(pool.id, (now.mono - rule.marks_every_s, Severity.OK))
-        if severity < Severity.NOTICE or (severity <= told and now.mono - told_at < rule.marks_every_s):
+        told_at, told = self._marks_told.get(pool.id, (-math.inf, Severity.OK))
+        is_lately = now.mono - told_at < rule.marks_every_s
+        least = max(Severity.NOTICE, told + 1) if is_lately else Severity.NOTICE
+        severity = self._severity_now(risk, rule, least) if least <= Severity.WARNING else Severity.OK
+        if severity < least:
             return None
-        found = self._moved([pool.id], terms, {pool.id: rule})
+        found = self._moved([pool.id], terms, {pool.id: rule}, risk)
         self._marks_told[pool.id] = (now.mono, severity)
         self._rebase(pool, terms)
         self._told[pool.id] = prices(risk)
@@ -316,25 +323,47 @@ class Moves:
             told = self._told[baseline.pool.id] = prices(assess(baseline.pool, baseline.terms))
         return told
 
-    def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> Severity:
-        """What the pool's largest move since the baseline amounts to; asked on every tick, so without the causes."""
+    def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule, least: int = Severity.NOTICE) -> Severity:
+        """What the pool's largest move since the baseline amounts to; asked on every tick, so without the causes.
+
+        Args:
+            least: What amounts to less is called information.
+        """
         baseline = self.baselines.get(risk.pool.id)
         if baseline is None or not _is_complete(baseline.pool, baseline.terms):
             return Severity.OK
-        told = self._told_prices(baseline)
-        severities = [
-            _severity(Move(key, told.get(key), price, (), False), mark, rule)
-            for p in risk.positions
-            if (mark := p.mark_price) is not None
-            for key, price in [(p.position.key, printed(p.liquidation_price))]
-        ]
-        return max(severities, default=Severity.OK)
+        told, worst = self._told_prices(baseline), Severity.INFO
+        for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
+            before = told.get(position.key)
+            if mark is None or before is None or risk.withstands(i, _beyond(before, mark, position, rule, least)):
+                continue
+            move = Move(position.key, before, printed(risk.price(i)), (), False)
+            worst = max(worst, _severity(move, mark, rule))
+        return worst
+
+    def _may_reach(self, least: Severity, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
+        """Whether what account events and marks have done to a pool's prices may amount to this; not yet solved for."""
+        pool_id = risk.pool.id
+        baseline = self.baselines.get(pool_id)
+        if baseline is None or pool_id in self._replaced or self._entries[pool_id][-1].pool != risk.pool:
+            return True
+        if not _is_complete(baseline.pool, baseline.terms):
+            return True
+        told, was_long = self._told_prices(baseline), {p.key: p.quantity > 0 for p in baseline.pool.positions}
+        for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
+            before = told.get(position.key) if was_long.get(position.key) == (position.quantity > 0) else None
+            if mark is None:
+                return True
+            if before is not None and not risk.withstands(i, _beyond(before, mark, position, rule, least)):
+                return True
+        return not risk.own
 
     def _moved(
         self,
         pool_ids: Iterable[str],
         terms: Terms,
         rules: Mapping[str, LiquidationPriceMovedRule],
+        risk: PoolRisk | None = None,
     ) -> list[PoolMove]:
         found = []
         for pool_id in pool_ids:
@@ -346,7 +375,7 @@ class Moves:
             pool = stages[-1].pool if stages else baseline.pool
             if not _is_complete(pool, terms):
                 continue
-            for move in moves(before, stages, terms).values():
+            for move in moves(before, stages, terms, risk).values():
                 if move.before != move.after or (move.opened and move.after is not None):
                     mark = terms.marks[move.key.symbol]
                     found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))
@@ -426,6 +455,8 @@ class Moves:
 
 
 _ZERO = Decimal(0)
+_LAST_DIGITS = Decimal("0.00000002")
+"""Prices are compared as printed, to 8 decimals."""
 _A_MOMENT_S = 0.001
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
@@ -440,6 +471,19 @@ def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Sev
     if nearer >= rule.warning_at * abs(mark - move.after):
         return Severity.WARNING
     return Severity.NOTICE if nearer >= rule.notice_at * mark else Severity.INFO
+
+
+def _beyond(before: Decimal, mark: Decimal, position: Position, rule: LiquidationPriceMovedRule, least: int) -> Decimal:
+    """A price such that a liquidation price beyond it, however it is rounded, has not come near enough for a severity.
+
+    It is on the side of the mark on which the position loses.
+    """
+    was = abs(mark - before)
+    near = was / (1 + rule.warning_at)
+    if least <= Severity.NOTICE:
+        near = max(near, was - rule.notice_at * mark)
+    near = min(near, rule.ignore_beyond * mark) + _LAST_DIGITS
+    return mark - near if position.quantity > 0 else mark + near
 
 
 def _telling(account: str, found: list[PoolMove]) -> Telling | None:

@@ -219,7 +219,7 @@ def _pools(
         account.published_at[pool_id] = account.market.moves
         risk = account.risk(pool_id)
         yield from states(account, risk, severity, ages, now)
-        account.published[pool_id] = frozenset(p.position.key for p in risk.positions)
+        account.published[pool_id] = frozenset(p.key for p in risk.pool.positions)
         account.unpublished.discard(pool_id)  # being asked may have computed it anew
 
 
@@ -311,7 +311,7 @@ def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rul
         else None,
         worst_distance=min((r.distance for r in risks if r.distance is not None), default=None) if complete else None,
         unrealized_pnl=pnl,
-        open_positions=sum(len(r.positions) for r in risks) if account.known else None,
+        open_positions=sum(len(r.pool.positions) for r in risks) if account.known else None,
         ages=ages,
         as_of_ms=now.wall_ms,
     )

@@ -245,7 +245,7 @@ def figures(risk: PoolRisk | None) -> Figures | None:
     """A pool's figures, with price and mark of its closest position, or of its only one."""
     if risk is None:
         return None
-    shown = risk.closest or (risk.positions[0] if len(risk.positions) == 1 else None)
+    shown = risk.closest or (risk.position(0) if len(risk.pool.positions) == 1 else None)
     return Figures(
         margin_ratio=risk.margin_ratio,
         wallet_balance=risk.wallet_balance,
@@ -298,8 +298,8 @@ def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, .
 def _pnl_changes(before: PoolRisk, after: PoolRisk) -> Iterator[tuple[str, str, Decimal]]:
     """Asset, symbol, and by how much the unrealized PnL of its positions has changed (asset)."""
     for risk, sign in ((before, -1), (after, 1)):
-        for p in risk.positions:
-            yield risk.pool.margin_asset(p.position), p.position.symbol, sign * (p.unrealized_pnl or ZERO)
+        for p, own in zip(risk.pool.positions, risk.own, strict=True):
+            yield risk.pool.margin_asset(p), p.symbol, sign * own.unrealized_pnl
 
 
 def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple[Advice, ...]:

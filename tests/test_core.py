@@ -141,8 +141,8 @@ def test_what_waits_to_be_told_costs_nothing_while_nothing_of_it_moves() -> None
     """At a funding instant a thousand accounts wait at once; no mark of another symbol may pay for them."""
     core = funded("ETHUSDT", "other")
 
-    assert calls(core, "moves", core.mark("50001")) == 0
-    assert calls(core, "moves", core.mark("3001", "ETHUSDT")) == 1
+    assert calls(core, "_may_reach", core.mark("50001")) == 0
+    assert calls(core, "_may_reach", core.mark("3001", "ETHUSDT")) == 1
     assert of_rule(core.tell(Tick(), after=20), "liquidation_price_moved")
 
 

@@ -121,7 +121,7 @@ def _story(
     risks = list(account.risks.values()) if account.known else []
     highest = max((r for r in risks if r.margin_ratio is not None), key=_ratio, default=None)
     nearest = min((r for r in risks if r.distance is not None), key=_distance, default=None)
-    positions = sum(len(r.positions) for r in risks) if account.known else None
+    positions = sum(len(r.pool.positions) for r in risks) if account.known else None
     severity = worst_severity([i.severity for i in incidents])
     facts: dict[str, Fact] = {
         "date": day.isoformat(),
@@ -196,7 +196,7 @@ def _watched(account: WatchedAccount, risks: list[PoolRisk], positions: int | No
 
 def _worst(risks: list[PoolRisk], highest: PoolRisk | None, nearest: PoolRisk | None) -> list[str]:
     sentences = []
-    if highest is not None and highest.positions:
+    if highest is not None and highest.pool.positions:
         sentences.append(f"Worst margin ratio {percent(_ratio(highest))} ({highest.pool.id}).")
     if nearest is not None:
         closest = nearest.closest
@@ -205,7 +205,7 @@ def _worst(risks: list[PoolRisk], highest: PoolRisk | None, nearest: PoolRisk | 
             side = side_word(closest.is_long)
             at = f": {closest.position.symbol} {side} liquidates at {price(closest.liquidation_price)}"
         sentences.append(f"Nearest to liquidation {percent(_distance(nearest))} ({nearest.pool.id}{at}).")
-    elif highest is not None and highest.positions:
+    elif highest is not None and highest.pool.positions:
         sentences.append("No price liquidates it.")
     unknown = [r.pool.id for r in risks if r.margin_ratio is None]
     if unknown:

@@ -104,7 +104,7 @@ class LevelsJudge:
 
     def _replaced(self, account: WatchedAccount, rule: str, risk: PoolRisk, now: Now) -> str | None:
         """The incident of a pool that has become this one, because the account's mode or a margin type was switched."""
-        keys = frozenset(p.position.key for p in risk.positions)
+        keys = frozenset(p.key for p in risk.pool.positions)
         old = [i for i in self._reporter.of(account.name, rule) if account.became(i.subject, keys)]
         return max(old, key=lambda i: i.severity).incident_id if old else None
 

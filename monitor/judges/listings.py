@@ -37,11 +37,11 @@ class ListingsJudge:
             last,
         ) in account.last_risks.items():  # only those with debts, which never rest, are asked for figures
             risk = account.risk(pool_id) if last.pool.assets else last
-            for symbol in dict.fromkeys(p.position.symbol for p in risk.positions):
+            for symbol in dict.fromkeys(p.symbol for p in risk.pool.positions):
                 held.add(self._status(account, risk.pool, symbol, now))
                 held.add(self._brackets(account, risk.pool, symbol, now))
-            for p in risk.positions:
-                held.add(self._quantile(account, risk.pool, p.position.key, now))
+            for p in risk.pool.positions:
+                held.add(self._quantile(account, risk.pool, p.key, now))
             held |= {self._debt(account, risk, wallet.asset, now) for wallet in risk.pool.assets}
         for incident in self._reporter.of(account.name, *RULES):
             if incident.key not in held:

@@ -29,7 +29,7 @@ class MovedJudge:
         """Tell what the marks of a pool's other positions have done to its prices, now and then."""
         rule = account.rule(RULE, risk.pool)
         assert isinstance(rule, LiquidationPriceMovedRule)
-        if rule.enabled and (len(risk.positions) > 1 or risk.pool.assets) and not risk.missing:
+        if rule.enabled and (len(risk.pool.positions) > 1 or risk.pool.assets) and not risk.missing:
             self._tell(account, account.moves.check_marks(risk, account.terms, rule, now), now)
 
     def quiet(self, account: WatchedAccount, pool: Pool, limits: Limits, now: Now) -> Limits | None:
@@ -57,7 +57,8 @@ class MovedJudge:
         if account.known and account.moves.pending:
             rules = {pool_id: account.rule(RULE, pool) for pool_id, pool in account.pools.items()}
             moved = {i: rule for i, rule in rules.items() if isinstance(rule, LiquidationPriceMovedRule)}
-            self._tell(account, account.moves.tell(account.terms, moved, now, only_from=only_from), now)
+            telling = account.moves.tell(account.terms, moved, now, only_from=only_from, risk_of=account.risk)
+            self._tell(account, telling, now)
 
     def keep(self, account: WatchedAccount) -> None:
         """Keep the baselines that are new."""

@@ -90,7 +90,9 @@ def prices(risk: PoolRisk) -> dict[PositionKey, Decimal | None]:
     return {p.position.key: printed(p.liquidation_price) for p in risk.positions}
 
 
-def moves(before: Sequence[Baseline], stages: Sequence[Stage], terms: Terms) -> dict[PositionKey, Move]:
+def moves(
+    before: Sequence[Baseline], stages: Sequence[Stage], terms: Terms, now: PoolRisk | None = None
+) -> dict[PositionKey, Move]:
     """For each position that the pool has now, how its liquidation price came from the baseline's to the present one.
 
     Args:
@@ -98,6 +100,7 @@ def moves(before: Sequence[Baseline], stages: Sequence[Stage], terms: Terms) -> 
         stages: The pool after each account event since the baseline, in order of event time; where the baselines are
             of other pools, the first stage is what has become of them.
         terms: Present marks, brackets and rates.
+        now: The present risk of the pool, where it is known already.
     """
     # What came later was not in the baseline: the present value serves, and moves nothing.
     marks, tables, rates = dict(terms.marks), dict(terms.tables), dict(terms.rates)
@@ -111,7 +114,8 @@ def moves(before: Sequence[Baseline], stages: Sequence[Stage], terms: Terms) -> 
     causes: list[Cause] = []
 
     def then(cause: Cause, terms: Terms) -> None:
-        seen.append(_Seen((pool, assess(pool, terms))))
+        known = now is not None and now.is_of(pool, terms)
+        seen.append(_Seen((pool, now if now is not None and known else assess(pool, terms))))
         causes.append(cause)
 
     for stage in stages:

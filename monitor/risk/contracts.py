@@ -68,14 +68,16 @@ def quantity_unit(position: Position, contract: Contract | None) -> str:
 
 def unknowns(position: Position, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> list[str]:
     """What must be known of a position and is not, such as `mark BTCUSDT`."""
-    symbol = position.symbol
-    known = {
-        "mark": symbol in marks,
-        "brackets": symbol in tables,
-        "contract": position.contract_size != 0,
-        "entry": position.contract_size is None or position.entry_price > 0,
-    }
-    return [f"{what} {symbol}" for what, is_known in known.items() if not is_known]
+    symbol, size = position.symbol, position.contract_size
+    found = []
+    if symbol not in marks:
+        found.append(f"mark {symbol}")
+    if symbol not in tables:
+        found.append(f"brackets {symbol}")
+    if size is not None:
+        found += [f"contract {symbol}"] if size == 0 else []
+        found += [f"entry {symbol}"] if position.entry_price <= 0 else []
+    return found
 
 
 def _inverted(t: Decimal | None) -> Decimal | None:

@@ -67,11 +67,11 @@ def forecast(risk: PoolRisk, fundings: Mapping[str, Funding]) -> Forecast | None
     next_ms = min(times)
     payments = {}
     purses = {asset: structs.replace(purse) for asset, purse in risk.purses.items()}
-    for p in risk.positions:
-        funding = fundings.get(p.position.symbol)
-        if funding is not None and funding.next_ms == next_ms and p.mark_price is not None:
-            payments[p.position.key] = paid = payment(p.position, p.mark_price, funding.rate)
-            purses[pool.margin_asset(p.position)].wallet_balance += paid
+    for p, own in zip(pool.positions, risk.own, strict=True):
+        funding = fundings.get(p.symbol)
+        if funding is not None and funding.next_ms == next_ms:
+            payments[p.key] = paid = -funding.rate * own.notional
+            purses[pool.margin_asset(p)].wallet_balance += paid
     balance = collateral.margin_balance(purses.values())
     ratio = margin_ratio(risk.maintenance_margin, balance)
     return Forecast(next_ms, payments, balance - risk.margin_balance, ratio)

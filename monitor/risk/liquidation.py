@@ -56,36 +56,67 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
     """
     if len(legs) == 1:
         return _of_one(legs[0], base, now)
-    sizes = [abs(leg.exposure) for leg in legs]
-    indices = [leg.table.index(size * now) for leg, size in zip(legs, sizes, strict=True)]
+    sizes, indices = [], []
     slope, constant = ZERO, base
-    for leg, size, index in zip(legs, sizes, indices, strict=True):
-        bracket = leg.table.brackets[index]
+    for leg in legs:
+        size = abs(leg.exposure)
+        at = leg.table.index(size * now)
+        bracket = leg.table.brackets[at]
         slope += leg.exposure - size * bracket.rate
         constant += leg.offset + bracket.amount
+        sizes.append(size)
+        indices.append(at)
     safe = slope * now + constant > 0
-    down = up = True
-    if safe and all(leg.table.convex for leg in legs):
-        # A concave function that is positive now has no zero on a side at whose far end it is not negative.
-        lowest = base + sum((leg.offset + leg.table.brackets[0].amount for leg in legs), ZERO)
-        steepest = sum((leg.exposure - abs(leg.exposure) * leg.table.brackets[-1].rate for leg in legs), ZERO)
-        down, up = lowest < 0, steepest < 0
+    # A concave function that is positive now has one zero at most on a side; none where it is not negative at its end.
+    is_concave = safe and all(leg.table.convex for leg in legs)
+    root = -constant / slope if slope else None
     walk = partial(_walk, legs, sizes, indices, slope, constant, now, safe)
-    return Crossings(walk(upward=False) if down else None, walk(upward=True) if up else None)
+    below = above = None
+    if root is not None and 0 < root <= now and _is_within(legs, sizes, indices, root, upward=False):
+        below = root
+    elif not is_concave or base + sum((leg.offset + leg.table.brackets[0].amount for leg in legs), ZERO) < 0:
+        below = walk(upward=False)
+    if root is not None and root >= now and _is_within(legs, sizes, indices, root, upward=True):
+        above = root
+    elif not is_concave or sum((x.exposure - abs(x.exposure) * x.table.brackets[-1].rate for x in legs), ZERO) < 0:
+        above = walk(upward=True)
+    return Crossings(below, above)
 
 
 def _of_one(leg: Leg, base: Decimal, now: Decimal) -> Crossings:
     """The same of a single leg, which is what most symbols have."""
-    exposure, brackets, constant = leg.exposure, leg.table.brackets, base + leg.offset
-    size = abs(exposure)
-    at = leg.table.index(size * now)
-    safe = (exposure - size * brackets[at].rate) * now + constant + brackets[at].amount > 0
+    exposure, table = leg.exposure, leg.table
+    size, constant = abs(exposure), base + leg.offset
+    at = table.index(size * now)
+    first, bracket, last = table.brackets[0], table.brackets[at], table.brackets[-1]
+    slope, start = exposure - size * bracket.rate, constant + bracket.amount
+    safe = slope * now + start > ZERO
     down = up = True
-    if safe and leg.table.convex:
-        down = constant + brackets[0].amount < 0
-        up = exposure - size * brackets[-1].rate < 0
-    first_zero = partial(_first_zero, leg, size, constant, at, now, safe)
-    return Crossings(first_zero(upward=False) if down else None, first_zero(upward=True) if up else None)
+    if safe and table.convex:
+        down, up = constant + first.amount < ZERO, exposure - size * last.rate < ZERO
+    root = -start / slope if slope and (down or up) else None
+    below = above = None
+    if down:
+        is_here = root is not None and ZERO < root <= now and (not at or size * root > bracket.floor)
+        below = root if is_here else _first_zero(leg, size, constant, at, now, safe, upward=False)
+    if up:
+        is_last = bracket is last
+        is_here = root is not None and root >= now and (is_last or size * root < table.brackets[at + 1].floor)
+        above = root if is_here else _first_zero(leg, size, constant, at, now, safe, upward=True)
+    return Crossings(below, above)
+
+
+def _is_within(
+    legs: Sequence[Leg], sizes: Sequence[Decimal], indices: Sequence[int], t: Decimal, *, upward: bool
+) -> bool:
+    """Whether no leg has left its bracket on the way to t: most often none has, and there is nothing to walk."""
+    for leg, size, at in zip(legs, sizes, indices, strict=True):
+        brackets = leg.table.brackets
+        if upward and at + 1 < len(brackets) and size * t >= brackets[at + 1].floor:
+            return False
+        if not upward and at and size * t <= brackets[at].floor:
+            return False
+    return True
 
 
 def _first_zero(

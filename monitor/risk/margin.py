@@ -5,10 +5,12 @@ Source: Binance Support, "Leverage and Margin of USDⓈ-M Futures" and "Liquidat
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -17,6 +19,9 @@ from monitor.events import Bracket
 ZERO = Decimal(0)
 RATIO_CAP = Decimal(10)
 """Published margin ratio of a pool whose margin balance is gone; also the largest that is published at all."""
+
+
+_FLOOR = attrgetter("floor")
 
 
 class BracketTable(Struct, frozen=True, gc=False):
@@ -32,11 +37,12 @@ class BracketTable(Struct, frozen=True, gc=False):
 
     def index(self, notional: Decimal) -> int:
         """Which bracket holds at this absolute notional; an edge belongs to the lower one, the last has no end."""
-        last = len(self.brackets) - 1
-        at = 0
-        while at < last and notional > self.brackets[at + 1].floor:
-            at += 1
-        return at
+        return bisect_left(self.brackets, notional, 1, key=_FLOOR) - 1
+
+    @property
+    def is_gentle(self) -> bool:
+        """Whether maintenance margin grows with the notional, by less than it and never by a jump."""
+        return self.convex and self.brackets[0].rate >= 0 and self.brackets[-1].rate < 1
 
     def maintenance_margin(self, notional: Decimal) -> Decimal:
         """notional × rate − amount of the bracket in force (margin asset, ≥ 0 for sound tables).

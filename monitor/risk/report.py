@@ -7,13 +7,15 @@ assets, and all are computed alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
+from decimal import Context, Decimal, localcontext
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct, structs
 
 from monitor.events import AssetRate, Bracket, Position, PositionKey
-from monitor.risk import collateral, contracts
+from monitor.risk import EXACT, collateral, contracts
 from monitor.risk.collateral import PAR, Purse
 from monitor.risk.liquidation import Crossings, Leg, crossings
 from monitor.risk.margin import NO_MARGIN, ZERO, BracketTable, margin_ratio
@@ -21,6 +23,9 @@ from monitor.risk.terms import Terms
 
 ONE = Decimal(1)
 NOWHERE = Crossings(None, None)
+_MINUS_TWO = Decimal(-2)
+_ROUGHLY = Context(prec=12)
+"""For a bound that is to be short and beyond what it bounds."""
 
 
 class AssetWallet(Struct, frozen=True):
@@ -98,80 +103,325 @@ class PositionRisk(Struct, frozen=True, gc=False):
         return self.position.quantity > 0
 
 
-class PoolRisk(Struct, frozen=True):
+class Own(NamedTuple):
+    """What one position alone adds to its pool, at mark price (margin asset); `notional` is signed."""
+
+    notional: Decimal
+    unrealized_pnl: Decimal
+    maintenance_margin: Decimal
+
+
+class PoolRisk(Struct, frozen=True, dict=True):
     """The risk of a pool at one moment.
 
+    Sums are made at once. Where the pool is liquidated takes a solver, and is worked out once somebody asks; of many
+    positions the closest is found without solving for all of them.
+
     Args:
+        marks, tables: Of each position, in their order; None: unknown.
+        missing: What is unknown, such as `mark BTCUSDT`.
+        own: Of each position; empty while something is missing.
+        purses: Asset → its part in the figures.
         wallet_balance: Of all its collateral. This and all that follows: None while an input is unknown.
-        unrealized_pnl: Of all its positions at mark: what they add to the wallet balance.
         maintenance_margin: Of all its positions.
         margin_balance: Wallet balance plus unrealized PnL.
         margin_ratio: Maintenance margin ÷ margin balance; 1 is liquidation; at most 10.
         bankrupt: Margin balance ≤ 0 with positions open.
-        market_distance: Uniform relative move of all marks, down and up, at which the ratio reaches 1; None: none.
-        closest: The position nearest to its liquidation price; None: none has one.
-        distance: The smaller of market distance and the closest position's; 0 at or past liquidation; None: none.
-        missing: What is unknown, such as `mark BTCUSDT`.
-        purses: Asset → its part in the figures.
     """
 
     pool: Pool
-    positions: tuple[PositionRisk, ...]
-    wallet_balance: Decimal | None
-    unrealized_pnl: Decimal | None
-    maintenance_margin: Decimal | None
-    margin_balance: Decimal | None
-    margin_ratio: Decimal | None
-    bankrupt: bool
-    market_distance: Crossings
-    closest: PositionRisk | None
-    distance: Decimal | None
+    marks: tuple[Decimal | None, ...]
+    tables: tuple[BracketTable | None, ...]
     missing: tuple[str, ...]
+    own: tuple[Own, ...] = ()
     purses: Mapping[str, Purse] = {}
+    wallet_balance: Decimal | None = None
+    maintenance_margin: Decimal | None = None
+    margin_balance: Decimal | None = None
+    margin_ratio: Decimal | None = None
+    bankrupt: bool = False
 
     def rate(self, position: Position) -> AssetRate:
         """What the asset of a position's own figures is worth in the asset of the pool."""
         return self.purses[self.pool.margin_asset(position)].rate
 
+    def is_at(self, marks: Mapping[str, Decimal]) -> bool:
+        """Whether these very marks are those that it was computed at."""
+        return all(mark is marks.get(p.symbol) for p, mark in zip(self.pool.positions, self.marks, strict=True))
+
+    def is_of(self, pool: Pool, terms: Terms) -> bool:
+        """Whether this is the risk of that very pool on these very terms."""
+        return (
+            self.pool is pool
+            and self.is_at(terms.marks)
+            and all(table is terms.tables.get(p.symbol) for p, table in zip(pool.positions, self.tables, strict=True))
+            and all(self.purses[w.asset].rate is terms.rates.get(w.asset) for w in pool.assets if self.own)
+        )
+
+    def differs(self, last: PoolRisk) -> bool:
+        """Whether any figure of it is another than in an earlier risk of the pool."""
+        known = (self.missing, self.marks, self.purses, self.pool), (last.missing, last.marks, last.purses, last.pool)
+        if known[0] != known[1]:
+            return True
+        if self.tables == last.tables:
+            return False
+        return (self.positions, self.market_distance) != (last.positions, last.market_distance)
+
+    @property
+    def unrealized_pnl(self) -> Decimal | None:
+        """Of all positions at mark: what they add to the wallet balance. None: an input is unknown."""
+        if self.margin_balance is None or self.wallet_balance is None:
+            return None
+        return EXACT.subtract(self.margin_balance, self.wallet_balance)
+
+    @cached_property
+    def excess(self) -> Decimal:
+        """Margin balance minus maintenance margin: at zero the pool is liquidated."""
+        return EXACT.subtract(self.margin_balance or ZERO, self.maintenance_margin or ZERO)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the pool is at or past liquidation."""
+        return bool(self.own) and self.excess <= 0
+
+    @cached_property
+    def positions(self) -> tuple[PositionRisk, ...]:
+        """All of them, in the pool's order."""
+        with localcontext(EXACT):  # whoever asks
+            return tuple(self.position(i) for i in range(len(self.pool.positions)))
+
+    @cached_property
+    def closest(self) -> PositionRisk | None:
+        """The position nearest to its liquidation price; None: none has one, or an input is unknown."""
+        if not self.own:
+            return None
+        with localcontext(EXACT):
+            return self._closest_when_past() if self.is_past else self._closest()
+
+    @cached_property
+    def market_distance(self) -> Crossings:
+        """Uniform relative move of all marks, down and up, at which the ratio reaches 1; None: none, or unknown."""
+        if not self.own or self.is_past:
+            return NOWHERE
+        with localcontext(EXACT):
+            return self._market_distance()
+
+    @cached_property
+    def distance(self) -> Decimal | None:
+        """The smaller of market distance and the closest position's; 0 past liquidation; None: none, or unknown."""
+        if self.is_past:
+            return ZERO
+        closest, market = self.closest, self.market_distance
+        distances = (market.below, market.above, closest.distance if closest else None)
+        return min((d for d in distances if d is not None), default=None)
+
+    def position(self, i: int) -> PositionRisk:
+        """One of them, by its place in the pool."""
+        found = self._found.get(i)
+        if found is None:
+            found = self._found[i] = self._position(i) if self.own else self._incomplete(i)
+        return found
+
+    def withstands(self, i: int, price: Decimal) -> bool:
+        """Whether the mark of a position may go to this price, alone, and on all the way there leave an excess.
+
+        Found without solving for the liquidation price, which then lies beyond. False: it may not, or it is not known.
+        """
+        if not self._is_gentle or price <= 0:
+            return False
+        position, own, table = self.pool.positions[i], self.own[i], _known(self.tables[i])
+        pnl = contracts.unrealized_pnl(position, price)
+        maintenance = table.maintenance_margin(abs(contracts.notional(position, price)))
+        return self.excess - own.unrealized_pnl + own.maintenance_margin + pnl - maintenance > 0
+
+    def price(self, i: int) -> Decimal | None:
+        """Liquidation price of a position, by its place in the pool; None: it has none, or an input is unknown."""
+        mark = self.marks[i]
+        if not self.own or mark is None:
+            return None
+        return nearest(self._crossings(self.pool.positions[i].symbol), mark)
+
+    # ---- how it is worked out ----
+
+    @cached_property
+    def _found(self) -> dict[int, PositionRisk]:
+        return {}
+
+    @cached_property
+    def _solved(self) -> dict[str, Crossings]:
+        return {}
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        """Symbol → places of its positions: one, or the two legs of a hedge."""
+        rows: dict[str, list[int]] = {}
+        for i, p in enumerate(self.pool.positions):
+            rows.setdefault(p.symbol, []).append(i)
+        return rows
+
+    @cached_property
+    def _is_gentle(self) -> bool:
+        """Whether the excess is a concave function of each mark, which falls only as that goes against the position."""
+        return (
+            bool(self.own)
+            and not self.is_past
+            and not self.pool.assets
+            and len(self._rows) == len(self.own)
+            and all(table is not None and table.is_gentle for table in self.tables)
+            and all(p.contract_size is None for p in self.pool.positions)
+        )
+
+    def _closest(self) -> PositionRisk | None:
+        places: Iterable[int] = range(len(self.own))
+        if self._is_gentle:
+            # A mark that moves by a part of itself takes so much of the excess at most: a long is required less then,
+            # a short more, at a rate below 1.
+            pulls = [own.notional if own.notional > 0 else own.notional * _MINUS_TWO for own in self.own]
+            excess, places = self.excess, []
+            beyond: Decimal | None = None
+            for i in sorted(range(len(pulls)), key=pulls.__getitem__, reverse=True):
+                if beyond is not None and pulls[i] * beyond < excess:
+                    break  # it is farther than one that is known, and so are all that pull less
+                places.append(i)
+                distance = self.position(i).distance
+                if distance is not None:
+                    above = _ROUGHLY.next_plus(distance)
+                    beyond = above if beyond is None else min(above, beyond)
+            places.sort()
+        known = [p for p in map(self.position, places) if p.distance is not None]
+        return min(known, key=_nearness, default=None)
+
+    def _closest_when_past(self) -> PositionRisk:
+        """All are at 0 then: the largest that has a price."""
+        largest_first = sorted(range(len(self.own)), key=lambda i: self.own[i].maintenance_margin, reverse=True)
+        for i in largest_first:
+            if self.position(i).liquidation_price is not None:
+                return self.position(i)
+        return self.position(largest_first[0])
+
+    def _crossings(self, symbol: str) -> Crossings:
+        """The marks of a symbol at which the pool is liquidated; the legs of a hedged pair move together."""
+        found = self._solved.get(symbol)
+        if found is None:
+            held = self._rows[symbol]
+            first, own = self.pool.positions[held[0]], self.own[held[0]]
+            pnl, maintenance = own.unrealized_pnl, own.maintenance_margin
+            for i in held[1:]:
+                pnl += self.own[i].unrealized_pnl
+                maintenance += self.own[i].maintenance_margin
+            purse = self.purses[self.pool.margin_asset(first)]
+            legs = [contracts.leg(self.pool.positions[i], _known(self.tables[i])) for i in held]
+            equity, rate = purse.equity, purse.rate
+            legs, base = collateral.valued(legs, equity - pnl, rate)
+            base += self.excess - collateral.value(equity, rate) + collateral.cost(maintenance, rate)
+            now = contracts.variable(first, _known(self.marks[held[0]]))
+            found = self._solved[symbol] = contracts.prices(first, crossings(legs, base, now))
+        return found
+
+    def _market_distance(self) -> Crossings:
+        """Relative moves, both positive, of all marks alike; of one symbol it is that symbol's own distance."""
+        pool = self.pool
+        if len(self._rows) == 1:
+            mark, prices = _known(self.marks[0]), self._crossings(pool.positions[0].symbol)
+            return Crossings(
+                None if prices.below is None else ONE - prices.below / mark,
+                None if prices.above is None else prices.above / mark - ONE,
+            )
+        by_asset: dict[str, list[Leg]] = {asset: [] for asset in self.purses}
+        for p, at, table in zip(pool.positions, self.marks, self.tables, strict=True):
+            by_asset[pool.margin_asset(p)].append(_by_factor(p, _known(at), _known(table)))
+        legs: list[Leg] = []
+        base = ZERO
+        for asset, purse in self.purses.items():
+            counted, still = collateral.valued(by_asset[asset], purse.wallet_balance, purse.rate)
+            legs += counted
+            base += still
+        factor = contracts.prices(pool.positions[0], crossings(legs, base, ONE))
+        return Crossings(
+            None if factor.below is None else ONE - factor.below,
+            None if factor.above is None else factor.above - ONE,
+        )
+
+    def _position(self, i: int) -> PositionRisk:
+        position, own = self.pool.positions[i], self.own[i]
+        mark, table = _known(self.marks[i]), _known(self.tables[i])
+        notional, past = abs(own.notional), self.is_past
+        at = table.index(notional)
+        further = table.brackets[at + 1].floor if at + 1 < len(table.brackets) else None
+        prices = self._crossings(position.symbol)
+        price = self.price(i)
+        if past:
+            distance: Decimal | None = ZERO
+        else:
+            distance = None if price is None else abs(price - mark) / mark
+        reason = "liquidated_at_every_price" if past else "safe_at_every_price"
+        return PositionRisk(
+            position=position,
+            mark_price=mark,
+            notional=own.notional,
+            unrealized_pnl=own.unrealized_pnl,
+            maintenance_margin=own.maintenance_margin,
+            bracket=table.brackets[at],
+            room_to_next=None if further is None else further - notional,
+            liquidation=prices,
+            liquidation_price=price,
+            reason=None if price is not None else reason,
+            distance=distance,
+        )
+
+    def _incomplete(self, i: int) -> PositionRisk:
+        """A position of a pool with an unknown input: its known figures, and nothing that would need the rest."""
+        p, mark, table = self.pool.positions[i], self.marks[i], self.tables[i]
+        solid = p.contract_size is None or (p.contract_size and p.entry_price)
+        notional = None if mark is None or not solid else contracts.notional(p, mark)
+        maintenance = None if notional is None or table is None else table.maintenance_margin(abs(notional))
+        return PositionRisk(
+            position=p,
+            mark_price=mark,
+            notional=notional,
+            unrealized_pnl=None if mark is None or notional is None else contracts.unrealized_pnl(p, mark),
+            maintenance_margin=maintenance,
+            bracket=None if notional is None or table is None else table.brackets[table.index(abs(notional))],
+            room_to_next=None,
+            liquidation=NOWHERE,
+            liquidation_price=None,
+            reason="mark_unknown" if mark is None else "brackets_unknown" if table is None else "pool_incomplete",
+            distance=None,
+        )
+
 
 def assess(pool: Pool, terms: Terms) -> PoolRisk:
     """The risk of a pool at these marks, brackets and rates."""
-    marks, tables = terms.marks, terms.tables
+    marks = tuple([terms.marks.get(p.symbol) for p in pool.positions])
+    tables = tuple([terms.tables.get(p.symbol) for p in pool.positions])
     missing = unknowns(pool, terms)
     if missing:
-        return _incomplete(pool, terms, missing)
-    own = [_own_figures(p, marks[p.symbol], tables[p.symbol]) for p in pool.positions]
+        return PoolRisk(pool, marks, tables, missing, wallet_balance=None if pool.assets else pool.wallet_balance)
+    own = tuple(map(_own_figures, pool.positions, marks, tables))
     purses = opened(pool, terms.rates)
-    for p, (_, pnl, maintenance) in zip(pool.positions, own, strict=True):
-        purse = purses[pool.margin_asset(p)]
-        purse.unrealized_pnl += pnl
-        purse.maintenance_margin += maintenance
+    if pool.assets:
+        for p, figures in zip(pool.positions, own, strict=True):
+            purse = purses[pool.margin_asset(p)]
+            purse.unrealized_pnl += figures.unrealized_pnl
+            purse.maintenance_margin += figures.maintenance_margin
+    else:
+        purse = purses[pool.asset]
+        purse.unrealized_pnl = sum([figures.unrealized_pnl for figures in own], ZERO)
+        purse.maintenance_margin = sum([figures.maintenance_margin for figures in own], ZERO)
     maintenance = collateral.maintenance_margin(purses.values())
     balance = collateral.margin_balance(purses.values())
-    wallet = sum((collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()), ZERO)
-    past = bool(pool.positions) and balance <= maintenance
-    solved = _solve_symbols(pool, terms, balance - maintenance, own, purses)
-    positions = tuple(
-        _position_risk(p, marks[p.symbol], figures, tables[p.symbol], solved[p.symbol], past)
-        for p, figures in zip(pool.positions, own, strict=True)
-    )
-    closest = min((p for p in positions if p.distance is not None), key=_nearness, default=None)
-    market = _market_distance(pool, terms, solved, purses)
-    distances = [d for d in (market.below, market.above, closest.distance if closest else None) if d is not None]
     return PoolRisk(
         pool=pool,
-        positions=positions,
-        wallet_balance=wallet,
-        unrealized_pnl=balance - wallet,
+        marks=marks,
+        tables=tables,
+        missing=(),
+        own=own,
+        purses=purses,
+        wallet_balance=sum((collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()), ZERO),
         maintenance_margin=maintenance,
         margin_balance=balance,
         margin_ratio=margin_ratio(maintenance, balance),
         bankrupt=bool(pool.positions) and balance <= 0,
-        market_distance=NOWHERE if past else market,
-        closest=closest,
-        distance=ZERO if past else min(distances, default=None),
-        missing=(),
-        purses=purses,
     )
 
 
@@ -189,118 +439,27 @@ def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
     """
     if risk.margin_balance is None:
         return None
-    rows = [p for p in risk.positions if p.position.symbol == key.symbol]
-    here = next(p for p in rows if p.position.side is key.side)
-    if here.mark_price is None:
+    rows = [
+        (p, own, mark)
+        for p, own, mark in zip(risk.pool.positions, risk.own, risk.marks, strict=True)
+        if p.symbol == key.symbol
+    ]
+    here, mark_price = next((p, mark) for p, _, mark in rows if p.side is key.side)
+    if mark_price is None:
         return None
-    purse = risk.purses[risk.pool.margin_asset(here.position)]
-    still = purse.equity - sum((p.unrealized_pnl or ZERO for p in rows), ZERO)
-    legs, base = collateral.valued([contracts.leg(p.position, NO_MARGIN) for p in rows], still, purse.rate)
+    purse = risk.purses[risk.pool.margin_asset(here)]
+    still = purse.equity - sum((own.unrealized_pnl for _, own, _ in rows), ZERO)
+    legs, base = collateral.valued([contracts.leg(p, NO_MARGIN) for p, _, _ in rows], still, purse.rate)
     base += risk.margin_balance - collateral.value(purse.equity, purse.rate)
-    found = crossings(legs, base, contracts.variable(here.position, here.mark_price))
-    return nearest(contracts.prices(here.position, found), here.mark_price)
+    found = crossings(legs, base, contracts.variable(here, mark_price))
+    return nearest(contracts.prices(here, found), mark_price)
 
 
 def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:
     """The one of two prices that is nearer to the mark."""
-    known = [price for price in (prices.below, prices.above) if price is not None]
-    return min(known, key=lambda price: abs(price - mark_price), default=None)
-
-
-def _nearness(risk: PositionRisk) -> tuple[Decimal, bool, Decimal]:
-    """The nearest first; of a pool past liquidation, where all are at 0, the largest that has a price."""
-    return risk.distance or ZERO, risk.liquidation_price is None, -(risk.maintenance_margin or ZERO)
-
-
-_Own = tuple[Decimal, Decimal, Decimal]
-"""Signed notional, unrealized PnL and maintenance margin of one position."""
-
-
-def _own_figures(position: Position, mark: Decimal, table: BracketTable) -> _Own:
-    notional = contracts.notional(position, mark)
-    return notional, contracts.unrealized_pnl(position, mark), table.maintenance_margin(abs(notional))
-
-
-def _solve_symbols(
-    pool: Pool, terms: Terms, excess: Decimal, own: Sequence[_Own], purses: Mapping[str, Purse]
-) -> dict[str, Crossings]:
-    """For each symbol, the marks at which the pool is liquidated; the legs of a hedged pair move together."""
-    rows: dict[str, list[tuple[Position, _Own]]] = {}
-    for p, figures in zip(pool.positions, own, strict=True):
-        rows.setdefault(p.symbol, []).append((p, figures))
-    solved: dict[str, Crossings] = {}
-    for symbol, held in rows.items():
-        first, _ = held[0]
-        purse = purses[pool.margin_asset(first)]
-        moving = [contracts.leg(p, terms.tables[symbol]) for p, _ in held]
-        pnl = sum((figures[1] for _, figures in held), ZERO)
-        maintenance = sum((figures[2] for _, figures in held), ZERO)
-        legs, base = collateral.valued(moving, purse.equity - pnl, purse.rate)
-        base += excess - collateral.value(purse.equity, purse.rate) + collateral.cost(maintenance, purse.rate)
-        found = crossings(legs, base, contracts.variable(first, terms.marks[symbol]))
-        solved[symbol] = contracts.prices(first, found)
-    return solved
-
-
-def _market_distance(
-    pool: Pool, terms: Terms, solved: Mapping[str, Crossings], purses: Mapping[str, Purse]
-) -> Crossings:
-    """Relative moves, both positive, of all marks alike; of one symbol it is that symbol's own distance."""
-    if not solved:
-        return NOWHERE
-    if len(solved) == 1:
-        [(symbol, prices)] = solved.items()
-        mark = terms.marks[symbol]
-        return Crossings(
-            None if prices.below is None else ONE - prices.below / mark,
-            None if prices.above is None else prices.above / mark - ONE,
-        )
-    legs: list[Leg] = []
-    base = ZERO
-    for asset, purse in purses.items():
-        moving = [_by_factor(p, terms) for p in pool.positions if pool.margin_asset(p) == asset]
-        counted, still = collateral.valued(moving, purse.wallet_balance, purse.rate)
-        legs += counted
-        base += still
-    factor = contracts.prices(pool.positions[0], crossings(legs, base, ONE))
-    return Crossings(
-        None if factor.below is None else ONE - factor.below,
-        None if factor.above is None else factor.above - ONE,
-    )
-
-
-def _by_factor(position: Position, terms: Terms) -> Leg:
-    """A position's leg where t is the factor on all marks."""
-    leg = contracts.leg(position, terms.tables[position.symbol])
-    exposure = leg.exposure * contracts.variable(position, terms.marks[position.symbol])
-    return Leg(exposure, leg.offset, leg.table)
-
-
-def _position_risk(
-    position: Position, mark: Decimal, own: _Own, table: BracketTable, prices: Crossings, past: bool
-) -> PositionRisk:
-    notional, pnl, maintenance = own
-    at = table.index(abs(notional))
-    further = table.brackets[at + 1].floor if at + 1 < len(table.brackets) else None
-    price = nearest(prices, mark)
-    if past:
-        distance: Decimal | None = ZERO
-    else:
-        distance = None if price is None else abs(price - mark) / mark
-    reason = "liquidated_at_every_price" if past else "safe_at_every_price"
-    return PositionRisk(
-        position=position,
-        mark_price=mark,
-        notional=notional,
-        unrealized_pnl=pnl,
-        maintenance_margin=maintenance,
-        bracket=table.brackets[at],
-        room_to_next=None if further is None else further - abs(notional),
-        liquidation=prices,
-        liquidation_price=price,
-        reason=None if price is not None else reason,
-        distance=distance,
-    )
+    if prices.below is None or prices.above is None:
+        return prices.above if prices.below is None else prices.below
+    return min(prices.below, prices.above, key=lambda price: abs(price - mark_price))
 
 
 def unknowns(pool: Pool, terms: Terms) -> tuple[str, ...]:
@@ -312,40 +471,27 @@ def unknowns(pool: Pool, terms: Terms) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _incomplete(pool: Pool, terms: Terms, missing: tuple[str, ...]) -> PoolRisk:
-    """A pool with an unknown input: each position's known figures, and nothing that would need the rest."""
-    positions = []
-    for p in pool.positions:
-        mark, table = terms.marks.get(p.symbol), terms.tables.get(p.symbol)
-        solid = p.contract_size is None or (p.contract_size and p.entry_price)
-        notional = None if mark is None or not solid else contracts.notional(p, mark)
-        maintenance = None if notional is None or table is None else table.maintenance_margin(abs(notional))
-        positions.append(
-            PositionRisk(
-                position=p,
-                mark_price=mark,
-                notional=notional,
-                unrealized_pnl=None if mark is None or notional is None else contracts.unrealized_pnl(p, mark),
-                maintenance_margin=maintenance,
-                bracket=None if notional is None or table is None else table.brackets[table.index(abs(notional))],
-                room_to_next=None,
-                liquidation=NOWHERE,
-                liquidation_price=None,
-                reason="mark_unknown" if mark is None else "brackets_unknown" if table is None else "pool_incomplete",
-                distance=None,
-            )
-        )
-    return PoolRisk(
-        pool=pool,
-        positions=tuple(positions),
-        wallet_balance=None if pool.assets else pool.wallet_balance,
-        unrealized_pnl=None,
-        maintenance_margin=None,
-        margin_balance=None,
-        margin_ratio=None,
-        bankrupt=False,
-        market_distance=NOWHERE,
-        closest=None,
-        distance=None,
-        missing=missing,
-    )
+def _nearness(risk: PositionRisk) -> tuple[Decimal, bool, Decimal]:
+    """The nearest first; of several that are as near, the largest."""
+    return risk.distance or ZERO, risk.liquidation_price is None, -(risk.maintenance_margin or ZERO)
+
+
+def _own_figures(position: Position, mark: Decimal | None, table: BracketTable | None) -> Own:
+    price = _known(mark)
+    notional = contracts.notional(position, price)
+    return Own(notional, contracts.unrealized_pnl(position, price), _known(table).maintenance_margin(abs(notional)))
+
+
+def _by_factor(position: Position, mark: Decimal, table: BracketTable) -> Leg:
+    """A position's leg where t is the factor on all marks."""
+    leg = contracts.leg(position, table)
+    return Leg(leg.exposure * contracts.variable(position, mark), leg.offset, leg.table)
+
+
+_T = TypeVar("_T")
+
+
+def _known(value: _T | None) -> _T:
+    """What cannot be unknown where nothing is missing."""
+    assert value is not None
+    return value

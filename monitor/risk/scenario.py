@@ -19,12 +19,11 @@ def ratio_after(risk: PoolRisk, move: Decimal, terms: Terms) -> Decimal | None:
         return None
     pool = risk.pool
     purses = opened(pool, {asset: purse.rate for asset, purse in risk.purses.items()})
-    for p in risk.positions:
-        if p.mark_price is None:
+    for p, at in zip(pool.positions, risk.marks, strict=True):
+        if at is None:
             return None
-        mark = p.mark_price * (1 + move)
-        purse = purses[pool.margin_asset(p.position)]
-        purse.unrealized_pnl += contracts.unrealized_pnl(p.position, mark)
-        notional = abs(contracts.notional(p.position, mark))
-        purse.maintenance_margin += terms.tables[p.position.symbol].maintenance_margin(notional)
+        mark = at * (1 + move)
+        purse = purses[pool.margin_asset(p)]
+        purse.unrealized_pnl += contracts.unrealized_pnl(p, mark)
+        purse.maintenance_margin += terms.tables[p.symbol].maintenance_margin(abs(contracts.notional(p, mark)))
     return margin_ratio(collateral.maintenance_margin(purses.values()), collateral.margin_balance(purses.values()))
