@@ -249,6 +249,9 @@ def test_an_odd_row_of_an_array_of_marks_hides_no_other(odd: dict[str, object]) 
     for row in (of_mark(**odd), json.dumps(odd), "5", "null", "[]"):
         marks = each_mark(USDM.decode_market(rows_of_marks(row), "m", None))
         assert [(mark.symbol, mark.price, mark.at_ms) for mark in marks] == PLAIN
+        compact = rows_of_marks(row).replace(b": ", b":").replace(b", ", b",")
+        few = each_mark(USDM.decode_market(compact, "m", {"A", "S4", "S9"}))
+        assert [(mark.symbol, mark.price, mark.at_ms) for mark in few] == [PLAIN[3], PLAIN[8]]
 
 
 @pytest.mark.parametrize("p", ["7", "7.", "1e3", "1E-13", "1000000000000000.5", "0.0000000000000000000000000000001e5"])
