@@ -29,7 +29,9 @@ def main(config_path: str | None) -> int:
         return complain(exc)
     logs.setup(config.log.format, config.log.level)
     try:
-        asyncio.run(_run(path, config, found, Daemon(config, found)))
+        daemon = Daemon(config, found)
+        with asyncio.Runner(loop_factory=daemon.pulse.event_loop) as runner:
+            runner.run(_run(path, config, found, daemon))
     except Exception:  # a bug: one line for the log, and systemd starts us anew
         logs.logger().critical("crashed", exc_info=True)
         return 1

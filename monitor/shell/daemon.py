@@ -97,7 +97,7 @@ class Daemon:
         self._callback_failed = asyncio.Event()
         self._failure: Exception | None = None
         self._tally = Tally()
-        self._pulse = Pulse(self._tally.loop_delays.observe)
+        self.pulse = Pulse(self._tally.loop_delays.observe)
         self._discovery: Discovery | None = None
         self._recorder: FlightRecorder | None = None
         self._heartbeat: Heartbeat | None = None
@@ -166,7 +166,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
-                parts = [("pump", self._pump()), ("tick", self._tick()), ("pulse", self._pulse.run())]
+                parts = [("pump", self._pump()), ("tick", self._tick())]
                 parts += [("callbacks", self._callbacks())]
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
                 parts += [("webhook", self._webhook.run())] if self._webhook is not None else []
@@ -337,7 +337,7 @@ class Daemon:
 
     async def _tick(self) -> None:
         while True:
-            self._inbox.put([self._pulse.take(), Tick()])
+            self._inbox.put([self.pulse.take(), Tick()])
             await asyncio.sleep(self._config.links.tick_s)
 
     async def _pump(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,33 +16,61 @@ _STATM = Path("/proc/self/statm")
 
 
 class Pulse:
-    """Measures how late the event loop comes to what is due, by setting itself a timer ten times a second.
+    """Measures how late the event loop that it makes comes to what is due. A timer that measures would wake an idle
+    daemon for nothing else; so the loop says each time when it was busy, and when timers would have come is worked out.
+    Within another event loop nothing is measured.
 
     Args:
-        on_lag: Called with each lag (seconds).
+        on_lag: Called with the lag of each such timer, ten a second (seconds).
     """
 
     def __init__(self, on_lag: Callable[[float], None] = lambda lag_s: None) -> None:
         self._on_lag = on_lag
-        self._started = time.monotonic()
-        self._due = self._started
+        self._started = self._due = time.monotonic()
+        self._busy_since: float | None = None
         self._lag_s = 0.0
 
-    async def run(self) -> None:
-        """Measure until cancelled."""
-        while True:
-            self._due = time.monotonic() + _SAMPLE_S
-            await asyncio.sleep(_SAMPLE_S)
-            lag_s = max(0.0, time.monotonic() - self._due)
-            self._lag_s = max(self._lag_s, lag_s)
-            self._on_lag(lag_s)
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that is measured."""
+        return asyncio.SelectorEventLoop(_Selector(self))
+
+    def is_busy(self, since: float) -> None:
+        """What is due from now on has to wait until the loop is idle again (monotonic seconds)."""
+        self._busy_since = since
+
+    def is_idle(self) -> None:
+        """The loop has nothing more to do for now."""
+        here = time.monotonic()
+        since = here if self._busy_since is None else self._busy_since
+        self._busy_since = None
+        self._lag_s = max(self._lag_s, here - since)
+        while self._due <= here:
+            self._on_lag(here - self._due if self._due > since else 0.0)
+            self._due += _SAMPLE_S
 
     def take(self) -> Vitals:
         """The vitals now, with the longest lag since they were last taken."""
         here = time.monotonic()
-        lag_s = max(self._lag_s, here - self._due if here > self._due else 0.0)  # a timer may be late at this moment
+        lag_s = max(self._lag_s, 0.0 if self._busy_since is None else here - self._busy_since)
         self._lag_s = 0.0
         return Vitals(here - self._started, lag_s * 1000, rss_bytes())
+
+
+class _Selector(selectors.DefaultSelector):
+    """What the event loop waits with."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        super().__init__()
+        self._pulse = pulse
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._pulse.is_idle()
+        begun = time.monotonic()
+        found = super().select(timeout)
+        here = time.monotonic()
+        # of what has been due since before it returned, the whole wait counts
+        self._pulse.is_busy(here if timeout is None else min(here, begun + max(0.0, timeout)))
+        return found
 
 
 def rss_bytes() -> int | None:
