@@ -6,6 +6,7 @@ A new client object per connection, under the same client id, so that an old ses
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import socket
 import ssl
@@ -32,7 +33,7 @@ from monitor.shell.clock import now
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
-_AT_ONCE = 16
+_AT_ONCE = 32
 """How many messages are sent before others have their turn."""
 _SHORT_S = 5.0
 """A connection that ends sooner than this was no success: the next try waits longer."""
@@ -123,7 +124,8 @@ class Broker:
         self._on_command = on_command
         self._log = logs.logger()
         self._wake = asyncio.Event()
-        self._has_all = asyncio.Event()
+        self._has_another = asyncio.Event()
+        self._had_at = -math.inf
         self._stopping = False
         self._stopped = asyncio.Event()
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
@@ -139,12 +141,13 @@ class Broker:
         self._wake.set()
 
     async def let_go(self, within_s: float) -> None:
-        """Wait until the broker has every event, for so long at most (seconds); not at all while it is away."""
-        if self.connected and self._outbox.has_events:
-            self._has_all.clear()
+        """Wait until the broker has another event, for so long at most (seconds); not at all where it has had one in
+        that time, or is away."""
+        if self.connected and self._outbox.has_events and time.monotonic() - self._had_at > within_s:
+            self._has_another.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await self._has_all.wait()
+                    await self._has_another.wait()
 
     def stop(self) -> None:
         """Send what can be sent, say `offline`, and end."""
@@ -248,10 +251,7 @@ class Broker:
             self._wake.clear()
             while client.acknowledged:
                 if (sent := flying.pop(client.acknowledged.popleft(), None)) is not None:
-                    self._outbox.acknowledged(sent[0])
-                    self._on_sent(sent[0])
-            if not self._outbox.has_events:
-                self._has_all.set()
+                    self._has(sent[0])
             here = time.monotonic()
             for _ in range(min(_AT_ONCE, self._window - len(flying))):
                 if (message := self._outbox.take()) is None:
@@ -269,6 +269,14 @@ class Broker:
             if here - self._since > _SHORT_S:
                 backoff.reset()
             await self._wake.wait()
+
+    def _has(self, message: Message) -> None:
+        """The broker has it."""
+        self._outbox.acknowledged(message)
+        self._on_sent(message)
+        if message.event_id is not None:
+            self._had_at = time.monotonic()
+            self._has_another.set()
 
     async def _remind(self) -> None:
         """Have it noticed that a broker takes too long, though nothing else happens."""
