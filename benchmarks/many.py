@@ -40,6 +40,8 @@ _CRASHED = 150
 _STEADY_S = 60
 _LIMIT = 2_400
 """REST weight a minute that the exchange allows one address."""
+_BUDGET = 100_000
+"""What the daemon may use of it a minute, where the limit is switched off."""
 _TIERS = (("50000", "0.004"), ("250000", "0.01"), ("1000000", "0.025"), ("10000000", "0.05"), ("80000000", "0.25"))
 _NEAR, _NEARER = Decimal("0.885"), Decimal("0.855")
 """Marks after each fall, of what they were. An endangered account's wallet is 15 % of what it holds, and maintenance
@@ -144,6 +146,7 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | 
     found: dict[str, Any] = {"accounts": accounts, "positions": POSITIONS}
     async with _parts(scenario) as (exchange, daemon, subscriber):
         found["start"] = await _start(exchange, daemon, tell)
+        await exchange.post("set_weight", others=_BUDGET - _LIMIT)  # from here on it has what it has in life
         wandering = asyncio.create_task(exchange.wander())
         await asyncio.sleep(10)
         found["steady"] = await _steady(exchange, daemon, subscriber, tell)
@@ -294,7 +297,6 @@ async def _parts(scenario: Mapping[str, Any]) -> AsyncIterator[tuple[_Exchange, 
         await broker.start()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "monitor.sim", "--scenario", str(file), "--port", "0"),
-            *("--weight-limit", "1000000000"),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
             limit=2**24,
@@ -305,9 +307,10 @@ async def _parts(scenario: Mapping[str, Any]) -> AsyncIterator[tuple[_Exchange, 
             drain = asyncio.create_task(process.stdout.read())
             async with aiohttp.ClientSession() as client:
                 exchange = _Exchange(scenario, hello.split()[3].rstrip(","), process.pid, client)
+                await exchange.post("set_weight", limit=10**9)
                 subscriber = _Subscriber(broker.port)
                 listening = asyncio.create_task(subscriber.run())
-                links = {"weight_per_minute": 100_000}
+                links = {"weight_per_minute": _BUDGET, "reconcile_s": len(exchange.accounts)}  # one a second
                 names = list(exchange.accounts)
                 config = write_config(folder / "d", exchange, broker.port, names, hurried=False, links=links)
                 daemon = DaemonProcess(config, {})

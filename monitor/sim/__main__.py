@@ -64,7 +64,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tick-s", type=float, default=1.0, help="seconds between mark frames (default: %(default)s)")
     parser.add_argument("--state", metavar="FILE", type=Path, help="kept after every change; gone on with if it exists")
     parser.add_argument("--seed", type=int, help="listen keys follow from it (default: the scenario's)")
-    parser.add_argument("--weight-limit", type=int, default=2400, help="REST weight a minute (default: %(default)s)")
     chosen = parser.parse_args(argv)
     if chosen.host not in ("127.0.0.1", "::1", "localhost"):
         parser.error("--host must be a loopback address: anybody who reaches it can steer the exchange")
@@ -85,7 +84,6 @@ def build(chosen: argparse.Namespace) -> Exchange:
         if chosen.seed is not None:
             scenario = replace(scenario, seed=chosen.seed)
         exchange = Exchange(scenario, tick_s=chosen.tick_s, auto_funding=auto, state_path=chosen.state)
-    exchange.rest.weights.limit = chosen.weight_limit
     if chosen.brackets:
         tables = json.loads(Path(chosen.brackets).read_text("utf-8"), parse_float=Decimal)
         for table in tables:

@@ -50,6 +50,7 @@ COMMANDS = (
     "drop",
     "send_garbage",
     "send_raw",
+    "set_weight",
     "expire_listen_key",
 )
 LOOPBACK = ("127.0.0.1", "::1")

@@ -15,6 +15,10 @@ Params = dict[str, str]
 Answer = Callable[[Account | None, Params], object]
 
 
+class Printed(str):
+    """An answer that is JSON already."""
+
+
 class ApiError(Exception):
     """An error body, with its HTTP status."""
 

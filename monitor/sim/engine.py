@@ -133,7 +133,7 @@ class Engine:
             if price <= 0:
                 raise ValueError(f"a mark is above 0, not {price}")
             self.market[symbol].mark = price
-        self.evaluate([a for a in self.accounts.values() if any(map(a.holds, prices))])
+        self.evaluate([a for a in self.accounts.values() if any(p.symbol in prices for p in a.open_positions())])
         self.changed()
 
     def set_index(self, symbol: str, price: Numeric) -> None:
@@ -221,6 +221,8 @@ class Engine:
     def evaluate(self, accounts: Sequence[Account]) -> None:
         """Liquidate pools at ratio 1, and call for margin once when a pool passes 0.8."""
         for account in accounts:
+            if margin.is_calm(account, self.market):
+                continue
             if account.multi_assets and collateral.repay(self, account):
                 self._remember(account)
             for pool in multiassets.pools(account, self.market):

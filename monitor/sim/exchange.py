@@ -331,6 +331,14 @@ class Exchange(Enforcement):
         """Send any text to a route or a host."""
         self.streams.send_raw(route, frame)
 
+    def set_weight(self, limit: int | None = None, others: int | None = None) -> None:
+        """REST weight a minute: what is allowed to an address, and what others there use of it."""
+        weights = self.rest.weights
+        weights.limit = weights.limit if limit is None else limit
+        if others is not None:
+            weights.used += others - weights.others
+            weights.others = others
+
     def expire_listen_key(self, account: str) -> bool:
         """End the account's listen key now, announced; whether it had one."""
         return self.listen_keys.end(self.account(account).name)

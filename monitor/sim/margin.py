@@ -14,6 +14,7 @@ from monitor.sim.decimals import ONE, ZERO, exact
 from monitor.sim.market import Bracket, Market, scaled
 
 BANKRUPT_RATIO = Decimal(10)
+CALM_RATIO = 0.7  # far enough below the ratio of a margin call
 
 
 @exact
@@ -122,6 +123,27 @@ def _pool(name: str, isolated: bool, positions: list[Position], collateral: Deci
     )
 
 
+def is_calm(account: Account, market: Market) -> bool:
+    """Whether no pool can be near a margin call, by floats and with room to spare: of many accounts most need no more.
+
+    False wherever this is not plain: nothing is decided by it.
+    """
+    if account.multi_assets or account.margin_called or account.market == "coinm":
+        return False
+    balances: dict[str, float] = {}
+    needed: dict[str, float] = {}
+    for position in account.open_positions():
+        contract = market[position.symbol]
+        if account.isolated(position) or position.coef != ONE:
+            return False
+        asset, mark, quantity = position.asset, float(contract.mark), float(position.quantity)
+        size = abs(quantity) * mark
+        rate = next((b.rate for b in contract.brackets if size < b.cap), contract.brackets[-1].rate)
+        balances[asset] = balances.get(asset, 0.0) + quantity * (mark - float(position.entry_price))
+        needed[asset] = needed.get(asset, 0.0) + size * float(rate)  # without the bracket's amount it is more
+    return all(amount < CALM_RATIO * (float(account.balance(a).cross) + balances[a]) for a, amount in needed.items())
+
+
 @exact
 def liquidation_price(position: Position, account: Account, market: Market) -> Decimal | None:
     """Mark of this symbol at which its pool reaches ratio 1, other marks held still; None: there is none.
@@ -134,8 +156,8 @@ def liquidation_price(position: Position, account: Account, market: Market) -> D
     if pool is None:
         return None
     legs = [p for p in pool.positions if p.symbol == position.symbol]
-    others = [p for p in pool.positions if p.symbol != position.symbol]
-    spare = pool.collateral + sum((unrealized(p, market) - maintenance(p, market) for p in others), ZERO)
+    of_legs = sum((unrealized(leg, market) - maintenance(leg, market) for leg in legs), ZERO)
+    spare = pool.balance - pool.maintenance - of_legs
     contract, brackets = market[position.symbol], brackets_of(position, market)
 
     inverse, size = contract.coin_margined, contract.contract_size

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from monitor.sim.account import Account
-from monitor.sim.endpoints import ApiError, Endpoint, Params, Table, own
+from monitor.sim.endpoints import ApiError, Endpoint, Params, Printed, Table, own
 from monitor.sim.engine import Engine
 from monitor.sim.listenkeys import ListenKeys
 from monitor.sim.rest_coinm import CoinmEndpoints
@@ -43,6 +43,9 @@ class Rest:
         self._engine = engine
         self._keys = keys
         self._endpoints = self._table()
+        self._owners: dict[str, list[Account]] = {}
+        for account in engine.accounts.values():
+            self._owners.setdefault(account.api_key, []).append(account)
 
     def _table(self) -> Table:
         limits = (self._engine, self._keys, lambda: self.weights.limit)
@@ -94,7 +97,7 @@ class Rest:
 
     def _reply(self, status: int, body: object, headers: dict[str, str] | None = None) -> web.Response:
         shown = {"X-MBX-USED-WEIGHT-1M": str(self.weights.used), **(headers or {})}
-        text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+        text = body if isinstance(body, Printed) else json.dumps(body, separators=(",", ":"), ensure_ascii=False)
         return web.Response(status=status, text=text, content_type="application/json", headers=shown)
 
     def _limited(self, status: int, wait_s: float) -> web.Response:
@@ -134,8 +137,7 @@ class Rest:
     def _owner(self, key: str, path: str) -> Account | None:
         """The account that the key opens where it is used: on its market, or on either for the wallet's paths."""
         market = {"/fapi": "usdm", "/dapi": "coinm"}.get(path[:5])
-        owners = (a for a in self._engine.accounts.values() if a.api_key == key)
-        return next((a for a in owners if market in (None, a.market)), None)
+        return next((a for a in self._owners.get(key, ()) if market in (None, a.market)), None)
 
     def _check_time(self, params: Params) -> None:
         try:

@@ -1,8 +1,11 @@
 """USDⓈ-M endpoints: /fapi."""
 
+import json
+from collections.abc import Sequence
+
 from monitor.sim import answers, listings, margin
 from monitor.sim.account import Account, Row
-from monitor.sim.endpoints import ApiError, Endpoint, Endpoints, Params, Table, known, own
+from monitor.sim.endpoints import ApiError, Endpoint, Endpoints, Params, Printed, Table, known, own
 from monitor.sim.market import Bracket
 
 
@@ -12,6 +15,8 @@ class UsdmEndpoints(Endpoints):
     market = "usdm"
     prefix = "/fapi"
     income_weight = 30
+    _shown: Sequence[object] = ()
+    _printed = Printed("[]")
 
     def own_rows(self) -> Table:
         """Versions 2 and 3 of the account, its configuration, and the market's listings."""
@@ -53,12 +58,23 @@ class UsdmEndpoints(Endpoints):
 
     def _brackets(self, account: Account | None, params: Params) -> object:
         tables = self._engine.market.brackets(self.market)
+        if "symbol" not in params and not known(account).coefs:
+            return self._all_brackets(account, tables)
         if "symbol" not in params:
             return [self._bracket_row(account, symbol, rows) for symbol, rows in tables.items()]
         if params["symbol"] not in tables:
             raise ApiError(400, -1121, "Invalid symbol.")
         row = self._bracket_row(account, params["symbol"], tables[params["symbol"]])
         return [row] if self._engine.faults.bracket_list else row
+
+    def _all_brackets(self, account: Account | None, tables: dict[str, list[Bracket]]) -> Printed:
+        """What every account without multipliers of its own is told, printed once for all of them."""
+        shown = [(symbol, *brackets) for symbol, brackets in tables.items()]
+        if shown != self._shown:
+            rows = [self._bracket_row(account, symbol, brackets) for symbol, brackets in tables.items()]
+            self._printed = Printed(json.dumps(rows, separators=(",", ":"), ensure_ascii=False))
+            self._shown = shown
+        return self._printed
 
     def _bracket_row(self, account: Account | None, symbol: str, brackets: list[Bracket]) -> Row:
         return listings.leverage_bracket(symbol, *answers.printed_brackets(known(account), symbol, brackets))

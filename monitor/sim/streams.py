@@ -17,7 +17,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -52,6 +52,7 @@ class Streams:
         self._keys = keys
         self._counters = counters
         self._held: dict[str, tuple[Account, Frame]] = {}
+        self._by_key: dict[str, list[Connection]] | None = None
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One websocket from handshake to end; anything else at these paths is not found."""
@@ -75,27 +76,42 @@ class Streams:
         finally:
             if connection in self.connections:
                 self.connections.remove(connection)
+                self._by_key = None
 
     def _joined(self, connection: Connection) -> None:
         if connection not in self.connections:
             self.connections.append(connection)
-        self.apply_half_open()
+        self._by_key = None
+        self._apply_half_open(connection)
 
     def on(self, place: str) -> list[Connection]:
         """The open connections of a host, or those of either host that are for "market" or "private"."""
         return [c for c in self.connections if not c.ended and (place == c.host or place in c.kinds)]
 
-    def _heard(self, kind: str) -> list[Connection]:
-        """The connections that deliver "market" or "private" streams, as things are now."""
+    def _heard(self, kind: str, among: Sequence[Connection] | None = None) -> list[Connection]:
+        """The connections, of all or of some, that deliver "market" or "private" streams, as things are now."""
         routes = {"fstream": kind, "dstream": kind if self._faults.dstream_routed else ""}
-        open_ones = [c for c in self.connections if not c.ended and c.route == routes[c.host]]
+        some = self.connections if among is None else among
+        open_ones = [c for c in some if not c.ended and c.route == routes[c.host]]
         return [c for c in open_ones if not self._faults.mute(c.host, kind)]
+
+    def _with_key(self, key: str) -> Sequence[Connection]:
+        """The connections that have asked for a listen key."""
+        if self._by_key is None:
+            self._by_key = {}
+            for connection in self.connections:
+                for name in connection.streams:
+                    self._by_key.setdefault(name, []).append(connection)
+        return self._by_key.get(key, ())
 
     def apply_half_open(self) -> None:
         """Freeze or thaw connections as the switches say."""
         for connection in self.connections:
-            frozen = self._faults.half_open(connection.host, connection.kinds) and not connection.ended
-            (connection.open.clear if frozen else connection.open.set)()
+            self._apply_half_open(connection)
+
+    def _apply_half_open(self, connection: Connection) -> None:
+        frozen = self._faults.half_open(connection.host, connection.kinds) and not connection.ended
+        (connection.open.clear if frozen else connection.open.set)()
 
     # Market
 
@@ -188,8 +204,8 @@ class Streams:
         host = "dstream" if account.market == "coinm" else "fstream"
         mute_forms = self._faults.mute_forms if self._faults.on(host) else ()
         text = encode(frame)
-        for connection in self._heard("private"):
-            if connection.host != host or key not in connection.streams or connection.form in mute_forms:
+        for connection in self._heard("private", self._with_key(key)):
+            if connection.host != host or connection.form in mute_forms:
                 continue
             wanted = connection.streams[key]
             if wanted is None or frame["e"] in wanted:

@@ -6,12 +6,16 @@ from time import monotonic
 
 @dataclass
 class Weights:
-    """One pool per minute for all callers. ban_after: how many 429 answers in one minute bring the ban."""
+    """One pool per minute for all callers of an address.
+
+    ban_after: how many 429 answers in one minute bring the ban. others: what is used each minute by others there.
+    """
 
     limit: int = 2400
     ban_after: int = 3
     ban_s: float = 120.0
     used: int = 0
+    others: int = 0
     _minute: int = 0
     _refused: int = 0
     _banned_until: float = 0.0
@@ -20,7 +24,7 @@ class Weights:
         """HTTP status for a request of this weight: 200, 429 or 418."""
         minute = now_ms // 60_000
         if minute != self._minute:
-            self._minute, self.used, self._refused = minute, 0, 0
+            self._minute, self.used, self._refused = minute, self.others, 0
         if monotonic() < self._banned_until:
             return 418
         self.used += weight
