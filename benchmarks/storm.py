@@ -105,7 +105,7 @@ class Storm:
         self.decided += [time.monotonic()] * len(_alerts(events))
         if events or saves:
             self.store.keep(Batch(events, saves))
-        if messages:
+        if messages and not events:
             self.broker.wake()
 
     def _kept(self, batch: Batch, error: object) -> None:

@@ -65,7 +65,7 @@ _NOTICE = "/notice"
 Payload = dict[str, Any]
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """One MQTT message.
 
     Args:

@@ -65,6 +65,8 @@ class Outbox:
         self._figures: dict[str, None] = {}
         self._patient: dict[str, None] = {}
         self._events: dict[str, _Line] = {}
+        self.waiting_events = 0
+        """Events that the broker does not have yet."""
         self._released: set[str] = set()
         self._heads: list[tuple[int, int, str]] = []
         self._order = count()
@@ -79,6 +81,7 @@ class Outbox:
                 self._place(message)[message.topic] = None
             else:
                 self._events.setdefault(message.line, _Line()).append(message)
+                self.waiting_events += 1
 
     def release(self, messages: Iterable[Message]) -> bool:
         """These events may be sent now. True: some of them could not be before."""
@@ -134,6 +137,7 @@ class Outbox:
             return  # acknowledged twice, over the old connection and over the new
         if waiting.messages[0].event_id == message.event_id:
             waiting.popleft()
+            self.waiting_events -= 1
         if waiting.messages:
             self._queue(message.line)
         else:
@@ -155,10 +159,6 @@ class Outbox:
     def has_events(self) -> bool:
         """Whether the broker lacks any event."""
         return bool(self._events)
-
-    @property
-    def waiting_events(self) -> int:
-        return sum(len(line.messages) for line in self._events.values())
 
     @property
     def oldest_event_ms(self) -> int | None:

@@ -14,18 +14,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from monitor.effects import Save
 from monitor.errors import StoreError
 from monitor.messages import Message
 from monitor.shell import chronicle, logs
-from monitor.shell.database import read_only
+from monitor.shell.database import Database, read_only
 from monitor.shell.owed import Batch, Found, Owed, Sent
 from monitor.shell.store import Store
 from tests.rig import until
@@ -160,6 +163,72 @@ async def test_rows_of_any_kind_are_kept_replaced_and_forgotten(tmp_path: Path) 
     left = await what_is_left(tmp_path / "s.sqlite3")
 
     assert left.rows == {"silence": {"a": b"1"}, "baseline": {"main/x": b"4"}}
+
+
+def some_stories(seed: int) -> list[Batch]:
+    """Steps of several incidents at a time, of which some end and some are lost sight of."""
+    random = Random(seed)
+    opened_ms: dict[str, int] = {}
+    numbers: Counter[str] = Counter()
+    steps = []
+    for at_ms in range(NOW_MS, NOW_MS + 400):
+        of = random.choice("abcdefgh")
+        kind = random.choice(["worsened", "improved", "resolved"]) if of in opened_ms else "opened"
+        if kind == "opened" or random.random() < 0.1:  # its end was lost, and it opens again
+            kind, opened_ms[of], numbers[of] = "opened", at_ms, 0
+        numbers[of] += 1
+        told = event(numbers[of], kind, of=of, at_ms=opened_ms[of], title=f"{kind} at {at_ms}", symbol="BTCUSDT")
+        told = structs.replace(told, at_ms=at_ms, rank=random.choice([2, 3, 4]))
+        row = f"{of} {at_ms}".encode()
+        if kind == "resolved":
+            del opened_ms[of]
+        steps.append(
+            Batch((told,), (Save("incident", f"main/margin_ratio/{of}", None if kind == "resolved" else row),))
+        )
+    return steps
+
+
+@pytest.mark.parametrize("size", [3, 64, 65, 400])
+async def test_however_many_come_at_a_time_the_store_tells_the_same(tmp_path: Path, size: int) -> None:
+    steps = some_stories(size)
+    for name, at_a_time in (("one", 1), ("many", size)):
+        database = Database(tmp_path / name, 1.0)
+        for start in range(0, len(steps), at_a_time):
+            owed = Owed()
+            for step in steps[start : start + at_a_time]:
+                owed.take(step)
+            database.write(owed)
+        owed = Owed()
+        for step in steps[:300]:
+            owed.take(Sent(step.events[0].event_id or "", step.events[0].at_ms + 1))
+        database.write(owed)
+        database.close()
+
+    one, many = (dump(tmp_path / name, "events", "incidents", "kept") for name in ("one", "many"))
+    assert [sorted(table) for table in many] == [sorted(table) for table in one]
+
+
+async def test_the_disk_is_asked_for_what_nobody_else_has(tmp_path: Path) -> None:
+    """An event has to outlive a power cut; that the broker has it, only us: at worst it is told again."""
+
+    def is_asked(owed: Owed) -> bool:
+        database.write(owed)
+        [mode] = database._open.execute("PRAGMA synchronous").fetchone()
+        return bool(mode == 2)  # FULL: the log is synced before COMMIT returns
+
+    database = Database(tmp_path / "s.sqlite3", 1.0)
+    event_owed, sent_owed, row_owed = Owed(), Owed(), Owed()
+    event_owed.take(BATCH)
+    sent_owed.take(Sent(EVENT.event_id or "", NOW_MS))
+    row_owed.take(Batch((), (Save("baseline", "main/a", b"row"),)))
+    assert [is_asked(owed) for owed in (sent_owed, event_owed, sent_owed, row_owed, event_owed)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    database.close()
 
 
 async def test_ten_thousand_unsent_events_are_found_in_order_and_at_once(tmp_path: Path) -> None:
