@@ -32,17 +32,16 @@ class ListingsJudge:
     def judge(self, account: WatchedAccount, now: Now) -> None:
         """Hold every position and debt against its rules; asked once a tick."""
         held: set[IncidentKey] = set()
-        for (
-            pool_id,
-            last,
-        ) in account.last_risks.items():  # only those with debts, which never rest, are asked for figures
+        for pool_id, last in account.last_risks.items():
+            # only those with debts, which never rest, are asked for figures
             risk = account.risk(pool_id) if last.pool.assets else last
+            trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
             for symbol in dict.fromkeys(p.symbol for p in risk.pool.positions):
-                held.add(self._status(account, risk.pool, symbol, now))
+                held.add(self._status(account, risk.pool, symbol, trusted, now))
                 held.add(self._brackets(account, risk.pool, symbol, now))
             for p in risk.pool.positions:
-                held.add(self._quantile(account, risk.pool, p.key, now))
-            held |= {self._debt(account, risk, wallet.asset, now) for wallet in risk.pool.assets}
+                held.add(self._quantile(account, risk.pool, p.key, trusted, now))
+            held |= {self._debt(account, risk, wallet.asset, trusted, now) for wallet in risk.pool.assets}
         for incident in self._reporter.of(account.name, *RULES):
             if incident.key not in held:
                 change = self._incidents.resolve(incident.key, self._ending(account, incident, now), None, now)
@@ -99,7 +98,7 @@ class ListingsJudge:
         self._tell(account, pool, change, symbol, {"reason": fault}, now)
         return key
 
-    def _status(self, account: WatchedAccount, pool: Pool, symbol: str, now: Now) -> IncidentKey:
+    def _status(self, account: WatchedAccount, pool: Pool, symbol: str, trusted: bool, now: Now) -> IncidentKey:
         key = IncidentKey(account.name, "contract_status", slug(symbol))
         contract = account.market.contracts.get(symbol)
         if contract is not None:
@@ -108,20 +107,22 @@ class ListingsJudge:
             if contract.status not in ("TRADING", ""):
                 seconds = ZERO
             facts: dict[str, Fact] = {"status": contract.status, "delivery_at": contract.delivery_ms}
-            self._observe(account, pool, key, seconds, symbol, facts, now)
+            self._observe(account, pool, key, seconds, symbol, facts, trusted, now)
         return key
 
-    def _quantile(self, account: WatchedAccount, pool: Pool, position: PositionKey, now: Now) -> IncidentKey:
+    def _quantile(
+        self, account: WatchedAccount, pool: Pool, position: PositionKey, trusted: bool, now: Now
+    ) -> IncidentKey:
         key = IncidentKey(account.name, "adl_quantile", row_slug(position))
         quantile = account.book.adl_quantile(position)
         if quantile is not None:
             risk = account.market.adl_risks.get(position.symbol)
             at_least = Severity.WARNING if risk == "high" else Severity.OK
             facts: dict[str, Fact] = {"quantile": quantile, "adl_risk": risk}
-            self._observe(account, pool, key, Decimal(quantile), position.symbol, facts, now, at_least)
+            self._observe(account, pool, key, Decimal(quantile), position.symbol, facts, trusted, now, at_least)
         return key
 
-    def _debt(self, account: WatchedAccount, risk: PoolRisk, asset: str, now: Now) -> IncidentKey:
+    def _debt(self, account: WatchedAccount, risk: PoolRisk, asset: str, trusted: bool, now: Now) -> IncidentKey:
         """A debt is converted once it is past the asset's threshold; the lower of wallet and equity counts."""
         key = IncidentKey(account.name, "auto_exchange", slug(asset))
         terms = account.market.assets.get(asset)
@@ -130,7 +131,7 @@ class ListingsJudge:
             debt = max(ZERO, -min(purse.wallet_balance, purse.equity))
             part = debt / terms.auto_exchange if terms.auto_exchange else Decimal(1 if debt else 0)
             facts: dict[str, Fact] = {"asset": asset, "debt": debt, "threshold": terms.auto_exchange}
-            self._observe(account, risk.pool, key, part, None, facts, now)
+            self._observe(account, risk.pool, key, part, None, facts, trusted, now)
         return key
 
     def _observe(
@@ -141,11 +142,11 @@ class ListingsJudge:
         value: Decimal | None,
         symbol: str | None,
         facts: dict[str, Fact],
+        trusted: bool,
         now: Now,
         at_least: Severity = Severity.OK,
     ) -> None:
         rule = self._rule(account, pool, key.rule, symbol)
-        trusted = self._reporter.ages(account, pool, now).freshness == "live"
         change = self._incidents.observe(key, rule, value, now, trusted=trusted, at_least=at_least)
         change = self._reporter.or_retained(change, key, value)
         self._tell(account, pool, change, symbol, facts, now)

@@ -93,14 +93,16 @@ class StalenessJudge:
         age = self._age(link, rule, now)
         looked_at = accounts if link.account != INSTANCE or self._is_blind(link, rule.stale_after_s, now) else []
         blinded = [(a, pool_id) for a in looked_at for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
-        in_danger = link != first.setup.rest_link and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded)
-        if in_danger and age is not None:
+        value = None if age is None else Decimal(str(round(age, 3)))
+        key = IncidentKey(link.account, RULE, link.name)
+        lowest = min([Decimal(str(rule.stale_after_s)), *(step.at for step in rule.steps)])
+        may_open = value is not None and (value >= lowest or key in self._reporter.incidents.open)
+        in_danger = may_open and link != first.setup.rest_link  # else no figure is asked for
+        if in_danger and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded):
             clear = min([Decimal(str(rule.stale_after_s)) * Decimal("0.8"), *(s.clear for s in rule.steps)])
             at_once = Step(Decimal(str(rule.stale_after_s)), clear, Severity.CRITICAL)
             milder = (step for step in rule.steps if step.severity < Severity.CRITICAL)
             rule = structs.replace(rule, steps=(*milder, at_once))  # what a milder one has opened ends by it
-        value = None if age is None else Decimal(str(round(age, 3)))
-        key = IncidentKey(link.account, RULE, link.name)
         alive = self._links.all[link].state.is_fine  # a restart alone makes nothing fresh
         change = self._reporter.incidents.observe(key, rule, value, now, trusted=alive)
         change = self._reporter.or_retained(change, key, value)

@@ -16,6 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 FIRST_S = 0.005
 """Of many alerts at once those that are decided go out before more is looked at, for so long at most (seconds)."""
 _PROGRESS_S = 10.0
+_DANGER_TICKS = 5
+"""Of each account it is asked once in so many ticks whether it is endangered, which takes exact figures."""
 _NAMED = 3
 _LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
 
@@ -97,6 +100,7 @@ class Daemon:
         self._callback_failed = asyncio.Event()
         self._failure: Exception | None = None
         self._tally = Tally()
+        self._ticks = 0
         self.pulse = Pulse(self._tally.loop_delays.observe)
         self._discovery: Discovery | None = None
         self._recorder: FlightRecorder | None = None
@@ -508,10 +512,11 @@ class Daemon:
         away_s = self._broker_away_s(here)
         if self._webhook is not None:
             self._webhook.broker_away(away_s)
-        for name, feed in self._accounts.items():
+        for name, feed in islice(self._accounts.items(), self._ticks % _DANGER_TICKS, None, _DANGER_TICKS):
             account = self._core.accounts[name]
             rule = account.stale_rule
             feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
+        self._ticks += 1
         if not self._ready and self._is_settled():
             self._ready = True
             gc.freeze()  # what there is now is there to stay: no pass over all of it any more
