@@ -255,18 +255,26 @@ class WatchedAccount:
 
     def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
         """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
-        limit = self.stale_rule.stale_after_s
         marks = self.market.ages(streamed(pool) if pool else self.needed, now.mono)
         oldest = None if marks is None else max(marks, default=None)
         truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
-        live = (
+        live = marks is not None and self._is_live(pool, marks, links, now)
+        return Ages("live" if live else "stale", oldest, truth)
+
+    def is_live(self, pool: Pool, links: Links, now: Now) -> bool:
+        """Whether a pool's figures are those of now."""
+        marks = self.market.ages(streamed(pool), now.mono)
+        return marks is not None and self._is_live(pool, marks, links, now)
+
+    def _is_live(self, pool: Pool | None, marks: list[float], links: Links, now: Now) -> bool:
+        """The same, with the ages of its marks."""
+        limit = self.stale_rule.stale_after_s
+        return (
             self.known
-            and marks is not None
-            and (oldest is None or oldest < limit)
+            and (not marks or max(marks) < limit)
             and links.age(self.setup.private_link, now.mono) < limit
             and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))
         )
-        return Ages("live" if live else "stale", oldest, truth)
 
     def _is_incomplete(self, pool: Pool) -> bool:
         """Whether an input is unknown: when the pool was last computed, and still."""

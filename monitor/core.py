@@ -573,7 +573,7 @@ class Core:
 
     def _is_live(self, key: PoolKey, now: Now) -> bool:
         account = self.accounts[key[0]]
-        return self.reporter.ages(account, account.pools[key[1]], now).freshness == "live"
+        return account.is_live(account.pools[key[1]], self.links, now)
 
     def _rest(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
         """Let a pool rest for as long as nothing can come of it. False: something may."""

@@ -35,7 +35,7 @@ class ListingsJudge:
         for pool_id, last in account.last_risks.items():
             # only those with debts, which never rest, are asked for figures
             risk = account.risk(pool_id) if last.pool.assets else last
-            trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
+            trusted = account.is_live(risk.pool, self._reporter.links, now)
             for symbol in dict.fromkeys(p.symbol for p in risk.pool.positions):
                 held.add(self._status(account, risk.pool, symbol, trusted, now))
                 held.add(self._brackets(account, risk.pool, symbol, now))

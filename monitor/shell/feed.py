@@ -266,19 +266,23 @@ class Feed(ABC):
             yield socket
 
     def decoded(self, decode: Callable[..., list[Event]], *args: Any) -> list[Event]:
-        """Events of a frame; one that misreads is dropped, counted and logged."""
+        """Events of a frame; one that misreads is dropped."""
         try:
             return decode(*args)
         except DecodeError as exc:
-            self.bad_frames += 1
-            self.log.warning(
-                "frame dropped",
-                account=self.link.account,
-                link=self.link.name,
-                count=self.bad_frames,
-                error=str(exc),
-            )
+            self.dropped(exc)
             return []
+
+    def dropped(self, exc: DecodeError) -> None:
+        """Count and log a frame that misreads."""
+        self.bad_frames += 1
+        self.log.warning(
+            "frame dropped",
+            account=self.link.account,
+            link=self.link.name,
+            count=self.bad_frames,
+            error=str(exc),
+        )
 
 
 async def ended(*tasks: asyncio.Task[Any]) -> None:

@@ -19,8 +19,9 @@ class Inbox:
         self._frames: dict[str, Marks] = {}
         self._marks: dict[tuple[str, str], MarkPrice] = {}
         self._events: list[Event] = []
-        self._filled = asyncio.Event()
+        self._awaited: asyncio.Future[None] | None = None
         self._filled_at = 0.0
+        self._is_filled = False
         self.arrived = 0.0
         """When the first of what was last taken came (monotonic seconds)."""
         self.marks = 0
@@ -35,9 +36,11 @@ class Inbox:
                 self._put_frame(event)
             else:
                 self._events.append(event)
-        if not self._filled.is_set() and (self._events or self._marks or self._frames):
+        if not self._is_filled and (self._events or self._marks or self._frames):
             self._filled_at = time.monotonic()
-            self._filled.set()
+            self._is_filled = True
+            if self._awaited is not None and not self._awaited.done():
+                self._awaited.set_result(None)
 
     def _put_mark(self, mark: MarkPrice) -> None:
         waiting = self._marks.get((mark.market, mark.symbol))
@@ -62,13 +65,17 @@ class Inbox:
                 self._put_mark(mark)
 
     async def take(self, *, at_once: bool = False) -> list[Event]:
-        """Wait until something has happened, and take all of it: account events first, then marks.
+        """Wait until something has happened, and take all of it: account events first, then marks. One task may wait.
 
         Args:
             at_once: Only let others have their turn, then take what there is.
         """
-        await (asyncio.sleep(0) if at_once else self._filled.wait())
-        self._filled.clear()
+        if at_once:
+            await asyncio.sleep(0)
+        elif not self._is_filled:
+            self._awaited = asyncio.get_running_loop().create_future()
+            await self._awaited
+        self._is_filled = False
         frames, marks = self._frames, self._marks
         self.arrived, self.marks = self._filled_at, len(marks) + sum(len(frame.symbols) for frame in frames.values())
         events = [*self._events, *frames.values(), *marks.values()]

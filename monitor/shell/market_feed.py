@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from monitor.cadence import Cadence
 from monitor.config import AccountConfig, LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import ExchangeError, LinkDown
+from monitor.errors import DecodeError, ExchangeError, LinkDown
 from monitor.events import AssetRates, Event, LinkId, LinkState, MarkPrice, Marks
 from monitor.shell.backoff import Backoff
 from monitor.shell.feed import Feed, Session
@@ -102,7 +102,11 @@ class MarketFeed(Feed):
     def carry(self, raw: bytes) -> tuple[str, ...]:
         """Pass on what one frame says, unless another connection has brought it before. Gives the symbols of the marks
         in it."""
-        events = self.decoded(self.venue.decode_market, raw, self.link.name, self.symbols)
+        try:
+            events = self.venue.decode_market(raw, self.link.name, self.symbols)
+        except DecodeError as exc:
+            self.dropped(exc)
+            events = []
         symbols: tuple[str, ...] = ()
         fresh: list[Event] = []
         for event in events:
