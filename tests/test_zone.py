@@ -69,7 +69,38 @@ class Case:
             warning_at=digits(10 ** chance.uniform(-4, 0.5)),
             ignore_beyond=digits(10 ** chance.uniform(-2, 0.5)),
         )
+        if chance.random() < 0.3:
+            self.move_one_price()
         self.limits = self.near()
+
+    def move_one_price(self) -> None:
+        """The price of one position has come nearer since it was told, by almost as much as is allowed, or by more."""
+        chance = self.chance
+        now = {p.position.symbol: p for p in self.risk.positions if printed(p.liquidation_price)}
+        if not now:
+            return
+        self.told = {symbol: printed(p.liquidation_price) or D(0) for symbol, p in now.items()}
+        symbol = chance.choice(sorted(now))
+        mark, price, is_long = self.marks[symbol], self.told[symbol], now[symbol].is_long
+        left = abs(mark - price)
+        by = (
+            mark * digits(10 ** chance.uniform(-6, -1))
+            if chance.random() < 0.5
+            else left * digits(chance.uniform(0, 4))
+        )
+        self.told[symbol] = printed(price - by if is_long else price + by) or D(0)
+        nearer = abs(mark - self.told[symbol]) - left
+        over = 1 + digits(10 ** chance.uniform(-10, -2) * chance.choice((1, 1, 1, -1)))
+        never, always = D(10**6), D("1e-12")
+        notice, warning, beyond = chance.choice(
+            (
+                (nearer / mark * over, never, never),
+                (never, nearer / left * over if left else never, never),
+                (always, always, left / mark / over),
+                (nearer / mark * over, nearer / left / over if left else never, left / mark),
+            )
+        )
+        self.rule = LiquidationPriceMovedRule(notice_at=notice, warning_at=warning, ignore_beyond=beyond)
 
     def table(self, notional: float) -> BracketTable:
         """Tiers around a notional, as tables in the wild have them: they join up."""
@@ -103,7 +134,7 @@ class Case:
             some["distance_above"] = float(distance) / (1 + off())
         if distance is not None and chance.random() < 0.3:
             some["distance_below"] = float(distance) * (1 + off())
-        told = {symbol: float(price) for symbol, price in self.told.items()} if chance.random() < 0.6 else {}
+        told = {symbol: float(price) for symbol, price in self.told.items()} if chance.random() < 0.7 else {}
         self.highest = chance.choice((Severity.INFO, Severity.NOTICE)) if told else Severity.WARNING
         notice = math.inf if self.highest is Severity.NOTICE else float(self.rule.notice_at)
         return Limits(

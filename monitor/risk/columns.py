@@ -2,8 +2,7 @@
 
 A slot is a position of a pool that rests; the slots of a pool lie side by side. Every pool's tangent follows from one
 product and one sum, Σ slope × mark − base with base = Σ slope × anchor; the rooms are kept with their part of the base.
-The box is asked of symbols: of each there is the highest lower end and the lowest upper end of all boxes, and only when
-a mark is past one of these are the slots of its symbol looked at. A pool that leaves its zone gets another one here, if
+A pool that leaves its zone gets another one here, if
 there is one within the same limits.
 """
 
@@ -22,10 +21,10 @@ from monitor.risk.zones import Bounds, Brackets, Column, Found, Slots, zones
 Rows = NDArray[np.int64]
 
 _HOLDING = {"symbol": "i8", "pool": "i4", "tiers": "i4", "quantity": "f8", "entry": "f8", "told": "f8"}
-_SLOT = {**_HOLDING, "anchor": "f8", "slope": "f8", "room": "f8"}
+_SLOT = {**_HOLDING, "low": "f8", "high": "f8", "slope": "f8", "room": "f8"}
 _POOL = {"start": "i8", "size": "i8", "until": "f8", "rests": "?", "while_live": "?"}
-_POOL |= dict.fromkeys(Bounds._fields, "f8") | dict.fromkeys(("box", "base", "fall", "rise"), "f8")
-_SYMBOL = {"mark": "f8", "low": "f8", "high": "f8", "is_marked": "?"}
+_POOL |= dict.fromkeys(Bounds._fields, "f8") | dict.fromkeys(("base", "fall", "rise"), "f8")
+_SYMBOL = {"mark": "f8", "is_marked": "?"}
 _FRAMES = 1000
 """Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
 _PART = 0.25
@@ -88,7 +87,6 @@ class Columns:
         at = self._ids.setdefault(symbol, self._symbols.length)
         if at == self._symbols.length:
             self._symbols.add(1)
-            self._symbols.low[at], self._symbols.high[at] = -math.inf, math.inf
         return at
 
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
@@ -129,23 +127,10 @@ class Columns:
     def _let_rest(self, rows: Rows, at: Rows, starts: Rows, marks: Column, found: Found) -> None:
         """Take the zones that have been found for these pools; `at` are their slots, as in `_picked`."""
         slots, pools = self._slots, self._pools
-        parts = found.slope * marks
-        slots.anchor[at], slots.slope[at], slots.room[at] = marks, found.slope, found.room + parts
-        pools.box[rows], pools.base[rows] = found.box, np.add.reduceat(parts, starts)
-        pools.fall[rows], pools.rise[rows] = found.fall, found.rise
-        self._narrow(at[np.repeat(found.is_found, pools.size[rows])])
-
-    def _narrow(self, at: Rows) -> None:
-        """Take the boxes of these slots into account where marks are asked whether they are in all of them."""
-        slots, symbols = self._slots, self._symbols
-        lows, highs = self._ends(at)
-        np.maximum.at(symbols.low, slots.symbol[at], lows)
-        np.minimum.at(symbols.high, slots.symbol[at], highs)
-
-    def _ends(self, at: Rows) -> tuple[Column, Column]:
-        """Between which marks these slots' boxes are."""
-        anchors, box = self._slots.anchor[at], self._pools.box[self._slots.pool[at]]
-        return anchors * (1 - box), anchors * (1 + box)
+        parts, moved = found.slope * marks, np.repeat(found.box, pools.size[rows])
+        slots.low[at], slots.high[at] = marks * (1 - moved), marks * (1 + moved)
+        slots.slope[at], slots.room[at] = found.slope, found.room + parts
+        pools.base[rows], pools.fall[rows], pools.rise[rows] = np.add.reduceat(parts, starts), found.fall, found.rise
 
     def _place(self, key: PoolKey, size: int) -> int:
         """New slots for a pool. What it had is not used any more; once that is most of all, all move together."""
@@ -200,8 +185,7 @@ class Columns:
             is_out[rows] = self._is_out(*self._picked(rows), rows)
         else:
             is_out = self._is_out(slice(None), pools.start, slice(None))
-            is_out &= pools.rests
-        is_out[self._out_of_box()] = True
+            is_out &= touched
         gone = touched & (now >= pools.until)
         again = np.flatnonzero(is_out & ~gone)
         if len(again):
@@ -226,31 +210,19 @@ class Columns:
         return np.repeat(self._pools.start[rows] - starts, sizes) + np.arange(sizes.sum()), starts
 
     def _is_out(self, at: Any, starts: Rows, rows: Any) -> NDArray[np.bool_]:
-        """Which of these pools are out of their zones, be it that all marks are in their boxes."""
+        """Which of these pools are out of their zones."""
         if not len(starts):
             return np.zeros(0, np.bool_)
         slots, pools = self._slots, self._pools
-        parts = self._symbols.mark.take(slots.symbol[at])
-        parts *= slots.slope[at]
+        marks = self._symbols.mark.take(slots.symbol[at])
+        outside = marks <= slots.low[at]
+        outside |= marks >= slots.high[at]
+        parts = np.multiply(marks, slots.slope[at], out=marks)
         change = np.add.reduceat(parts, starts)
         change -= pools.base[rows]
         worst = np.minimum.reduceat(np.subtract(slots.room[at], parts, out=parts), starts)
-        is_out: NDArray[np.bool_] = change <= -pools.fall[rows]
+        is_out: NDArray[np.bool_] = np.logical_or.reduceat(outside, starts)
+        is_out |= change <= -pools.fall[rows]
         is_out |= change >= pools.rise[rows]
         is_out |= change + worst <= 0
         return is_out
-
-    def _out_of_box(self) -> Rows:
-        """The pools that rest and have a mark that is not in their box."""
-        slots, symbols = self._slots, self._symbols
-        passed = (symbols.mark <= symbols.low) | (symbols.mark >= symbols.high)
-        if not passed.any():
-            return np.zeros(0, np.int64)
-        at = np.flatnonzero(passed.take(slots.symbol))
-        at = at[self._pools.rests[slots.pool[at]]]
-        lows, highs = self._ends(at)
-        marks = symbols.mark[slots.symbol[at]]
-        is_out = (marks <= lows) | (marks >= highs)
-        symbols.low[passed], symbols.high[passed] = -math.inf, math.inf
-        self._narrow(at[~is_out])
-        return slots.pool[at[is_out]]

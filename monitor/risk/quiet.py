@@ -52,7 +52,9 @@ BOX = 0.05
 LEAST = 0.05
 """A box is narrow enough once every limit is as far as this part of what all marks at its end would move."""
 ROUGHLY = 1e-6
-TRIES = 6
+TRIES = 5
+NARROWER = 0.25
+"""A box that is too wide is tried again at this part of it at most."""
 
 
 class Tiers(Struct, frozen=True, gc=False):
@@ -217,7 +219,7 @@ def zone(shape: Shape, marks: Mapping[str, float], limits: Limits) -> Zone | Non
         part = reach.affordable(most, LEAST * box * gross)
         if part > 1 - ROUGHLY:
             break
-        box *= min(part, 0.5)
+        box *= min(part, NARROWER)
     else:
         return None
     return Zone(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.risk.quiet import BOX, LAST_DIGITS, LEAST, MARGIN, ROUGHLY, TRIES, Tiers
+from monitor.risk.quiet import BOX, LAST_DIGITS, LEAST, MARGIN, NARROWER, ROUGHLY, TRIES, Tiers
 
 Column = NDArray[Any]
 
@@ -114,11 +114,12 @@ class _Pools:
         self.is_long = slots.quantity > 0
         self.size = np.abs(slots.quantity)
         self.notional = self.size * slots.mark
+        self.longs, self.shorts = self.notional * (self.is_long, ~self.is_long)
         self.rate, self.maintenance = self._margin(self.notional)
         self.part = self.notional * self.rate
         own = slots.quantity * (slots.mark - slots.entry) - self.maintenance
         worth = np.abs(self.size * slots.entry)
-        sums = self._sums(own, self.notional + worth, self.notional, np.copysign(self.notional, slots.quantity))
+        sums = self._sums(np.stack([own, self.notional + worth, self.notional, self.longs - self.shorts]))
         self.excess, gross, self.gross, self.net = sums
         self.excess += bounds.wallet
         self.margin = MARGIN * (np.abs(bounds.wallet) + gross)
@@ -138,7 +139,7 @@ class _Pools:
             narrower = is_found & ~(part > 1 - ROUGHLY)
             if not narrower.any():
                 break
-            box[narrower] *= np.minimum(part[narrower], 0.5)
+            box[narrower] *= np.minimum(part[narrower], NARROWER)
         else:
             is_found &= ~narrower
         slope = self.quantity - self.size * self.rate
@@ -160,12 +161,11 @@ class _Pools:
         rate_below, rate_above, rate_fallen, rate_risen = rates
         moved = above.take(self.owner) - 1
         bent = np.maximum(margins[1] - self.part * moved, margins[0] + self.part * moved) - self.maintenance
-        slack, least, most, part_below, part_above, part_fallen, part_risen = self._sums(
-            bent, margins[0], margins[1], *(notional * rates)
-        )
-        longs, shorts = np.where(self.is_long, notional, 0.0), np.where(self.is_long, 0.0, notional)
-        steepest = self._most(longs * (1 - rate_fallen) + shorts * (1 + rate_risen))
-        gentlest_up, gentlest_down = self._most(shorts * (1 + rate_below)), self._most(longs * (1 - rate_above))
+        (slack,), (least, most, *_) = self._sums(bent[None]), self._sums(margins)
+        part_below, part_above, part_fallen, part_risen = self._sums(notional * rates)
+        steepest = self._most(self.longs * (1 - rate_fallen) + self.shorts * (1 + rate_risen))
+        gentlest_up = self._most(self.shorts * (1 + rate_below))
+        gentlest_down = self._most(self.longs * (1 - rate_above))
         drift = (above - 1) * self.gross
         market = np.maximum(self.net - below * part_fallen, above * part_risen - self.net) + drift
         factor = 1 / bounds.ratio_below - 1
@@ -216,8 +216,8 @@ class _Pools:
         rate = self.rates.take(at)
         return rate, notional * rate - self.amounts.take(at)
 
-    def _sums(self, *of_slots: Column) -> Column:
-        return np.add.reduceat(np.stack(of_slots), self.starts, axis=1)
+    def _sums(self, rows: Column) -> Column:
+        return np.add.reduceat(rows, self.starts, axis=1)
 
     def _most(self, of_slots: Column) -> Column:
         return np.maximum.reduceat(of_slots, self.starts)
