@@ -200,7 +200,6 @@ class Broker:
         """Send and receive until stopped and empty."""
         async with asyncio.TaskGroup() as tasks:
             others = [tasks.create_task(self._receive(client, version), name="broker receive")]
-            others.append(tasks.create_task(self._remind(), name="broker remind"))
             if self._ghosts_wanted:
                 others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
             await self._send(client, version, backoff)
@@ -266,9 +265,13 @@ class Broker:
                     return
             if flying and here - next(iter(flying.values()))[1] > self._config.timeout_s:
                 raise MqttError("the broker does not acknowledge")
-            if here - self._since > _SHORT_S:
+            is_short = here - self._since <= _SHORT_S
+            if not is_short:
                 backoff.reset()
-            await self._wake.wait()
+            look_again_s = min(1.0, self._config.timeout_s / 4) if flying or is_short or self._stopping else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(look_again_s):  # then look once more, though nothing has happened
+                    await self._wake.wait()
 
     def _has(self, message: Message) -> None:
         """The broker has it."""
@@ -277,12 +280,6 @@ class Broker:
         if message.event_id is not None:
             self._had_at = time.monotonic()
             self._has_another.set()
-
-    async def _remind(self) -> None:
-        """Have it noticed that a broker takes too long, though nothing else happens."""
-        while True:
-            await asyncio.sleep(min(1.0, self._config.timeout_s / 4))
-            self._wake.set()
 
     async def _announce(self, client: _Client, status: Message, version: str) -> None:
         properties = self._properties(status, version)
