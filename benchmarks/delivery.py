@@ -88,7 +88,8 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | 
         tell("left out: there is no mosquitto")
         return None
     rounds, ticks = (3, 20) if quick else (15, 40)
-    took: dict[str, list[list[float]]] = {"decision": [], "delivery": [], "round_trip": [], "disk": []}
+    names = ("decision", "store", "delivery", "without", "round_trip", "disk")
+    took: dict[str, list[list[float]]] = {name: [] for name in names}
     async with _parts() as (market, answers, subscriber):
         near = False
         for n in range(-1, rounds):
@@ -99,9 +100,11 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | 
                     await asyncio.sleep(_REST_S)
                     sent = await market.send(_NEAR if near else _FAR)
                     arrived = await subscriber.next("marginwatch/main/event/")
-                    decided = int((await answers.readline()).split()[0])
+                    decided, wrote_ns = await _said(answers, sent)
                     turn["decision"].append((decided - sent) / 1000)
+                    turn["store"].append(wrote_ns / 1000)
                     turn["delivery"].append((arrived - sent) / 1000)
+                    turn["without"].append((arrived - sent - wrote_ns) / 1000)
                     payload = bytes(subscriber.bytes)
                     await asyncio.sleep(_REST_S)
                     sent = time.monotonic_ns()
@@ -118,23 +121,41 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | 
                     took[name].append(values)
         size = subscriber.bytes
     found = {name: figures(values) for name, values in took.items()}
-    times = _times(found, "decision", "round_trip")
-    times_with_disk = _times(found, "decision", "round_trip", "disk")
-    tell(f"microseconds from the frame, events of {size} bytes:")
+    tell(f"microseconds from the frame, events of {size} bytes; without: delivery less what the store took to write:")
     for name, one in found.items():
         each = " ".join(f"{value:,.0f}" for value in one["rounds"])
         tell(f"  {name.replace('_', ' '):12} median {one['p50']:>7,.0f}  p99 {one['p99']:>8,.0f}  rounds {each}")
-    tell(f"  delivery ÷ (decision + round trip): median {times['p50']}, p99 {times['p99']}")
-    tell(f"  delivery ÷ (decision + round trip + disk): median {times_with_disk['p50']}, p99 {times_with_disk['p99']}")
-    return {"event_bytes": size, "us": found, "times": times, "times_with_disk": times_with_disk}
+    times = {
+        "times": _times(found, "delivery", "decision", "round_trip"),
+        "times_without": _times(found, "without", "decision", "round_trip"),
+        "times_with_disk": _times(found, "delivery", "decision", "round_trip", "disk"),
+    }
+    for name, text in (
+        ("times", "delivery ÷ (decision + round trip)"),
+        ("times_without", "without the store's write ÷ (decision + round trip)"),
+        ("times_with_disk", "delivery ÷ (decision + round trip + disk)"),
+    ):
+        tell(f"  {text}: median {times[name]['p50']}, p99 {times[name]['p99']}")
+    return {"event_bytes": size, "us": found, **times}
 
 
-def _times(found: dict[str, dict[str, Any]], *parts: str) -> dict[str, float]:
-    """Delivery in multiples of these parts of it: the median of the rounds, since what slows the machine slows all."""
-    whole = {key: sum(found[name][key] for name in parts) for key in ("p50", "p99")}
+async def _said(answers: asyncio.StreamReader, sent: int) -> tuple[int, int]:
+    """What the daemon says of a frame: when it was decided, and how long the store took to write (nanoseconds)."""
+    decided = wrote = None
+    while decided is None or wrote is None:
+        match (await answers.readline()).split():
+            case [b"wrote", begun, ended] if int(begun) > sent:
+                wrote = int(ended) - int(begun)
+            case [at, _] if int(at) > sent:
+                decided = int(at)
+    return decided, wrote
+
+
+def _times(found: dict[str, dict[str, Any]], of: str, *parts: str) -> dict[str, float]:
+    """In multiples of these parts: the median of the rounds, since what slows the machine for a while slows all."""
     rounds = [sum(each) for each in zip(*(found[name]["rounds"] for name in parts), strict=True)]
-    p50 = ratio(found["delivery"], {**whole, "rounds": rounds})
-    return {"p50": round(p50, 2), "p99": round(found["delivery"]["p99"] / whole["p99"], 2)}
+    p99 = found[of]["p99"] / sum(found[name]["p99"] for name in parts)
+    return {"p50": round(ratio(found[of], {"rounds": rounds}), 2), "p99": round(p99, 2)}
 
 
 @asynccontextmanager

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 
 from benchmarks.worker import Desk
 from monitor.core import Core
 from monitor.effects import Effect, Story
 from monitor.events import Event, Now
-from monitor.shell import daemon, logs, settings
+from monitor.shell import daemon, logs, settings, store
+from monitor.shell.database import Database
+from monitor.shell.owed import Owed
 
 
 class TimedCore(Core):
@@ -29,11 +32,23 @@ class TimedCore(Core):
         return effects
 
 
+class TimedDatabase(Database):
+    """A store that says how long an event took to get to the disk."""
+
+    def write(self, owed: Owed) -> None:
+        begun = time.monotonic_ns()
+        super().write(owed)
+        if owed.events:
+            sys.stdout.write(f"wrote {begun} {time.monotonic_ns()}\n")  # in one piece: the event loop says things too
+            sys.stdout.flush()
+
+
 async def main(path: str) -> None:
     config = settings.load(settings.find(path))
     logs.setup(level="warning", stream=sys.stderr)
     TimedCore.desk = Desk()
     setattr(daemon, "Core", TimedCore)  # noqa: B010 - it is the name that the daemon looks up
+    setattr(store, "Database", TimedDatabase)  # noqa: B010
     await daemon.Daemon(config, settings.fetch(config)).run(asyncio.Event())
 
 

@@ -30,7 +30,8 @@ class Desk:
 
     def answer(self) -> None:
         """Ready for the next frame."""
-        print(self._through, self._cpu, flush=True)
+        sys.stdout.write(f"{self._through} {self._cpu}\n")
+        sys.stdout.flush()
         self._begun = time.process_time_ns()
 
     async def serve(self, commands: Mapping[str, Callable[[], Any]]) -> None:
