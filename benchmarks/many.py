@@ -203,14 +203,16 @@ def _known(daemon: DaemonProcess) -> int:
 async def _steady(
     exchange: _Exchange, daemon: DaemonProcess, subscriber: _Subscriber, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    begun, used = time.monotonic(), cpu_s(daemon.pid)
+    heard = len(subscriber.events)
+    begun, used, others = time.monotonic(), cpu_s(daemon.pid), cpu_s(exchange.pid)
     await asyncio.sleep(_STEADY_S)
     took = time.monotonic() - begun
     found = {
         "seconds": _STEADY_S,
         "cpu_s_per_s": round((cpu_s(daemon.pid) - used) / took, 3),
         **memory_mb(daemon.pid),
-        "events": len(subscriber.events),
+        "exchange_cpu_s_per_s": round((cpu_s(exchange.pid) - others) / took, 3),
+        "events": len(subscriber.events) - heard,
         "longest_stall_ms": subscriber.stall_ms(begun),
     }
     tell(
