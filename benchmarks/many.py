@@ -20,24 +20,25 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import aiomqtt
 
+from benchmarks import scene
 from benchmarks.harness import ROOT
 from benchmarks.running import cpu_s, memory_mb
+from benchmarks.screen import resting
 from monitor.config import LinksConfig
 from monitor.venues import VENUES
 from tests.chaos.process import DaemonProcess
 from tests.rig import MOSQUITTO, Mosquitto, until, write_config
 
-ACCOUNTS, POSITIONS, SYMBOLS = 2_000, 20, 600
+POSITIONS, SYMBOLS = 20, 600
 _ENDANGERED = 4
 """Every fourth account is brought near its liquidation by the fall."""
 _CRASHED = 150
 """So many symbols fall; those of the endangered accounts are among them, all long."""
-_STEADY_S = 60
 _LIMIT = 2_400
 """REST weight a minute that the exchange allows one address."""
 _BUDGET = 100_000
@@ -45,7 +46,22 @@ _BUDGET = 100_000
 _TIERS = (("50000", "0.004"), ("250000", "0.01"), ("1000000", "0.025"), ("10000000", "0.05"), ("80000000", "0.25"))
 _NEAR, _NEARER = Decimal("0.885"), Decimal("0.855")
 """Marks after each fall, of what they were. An endangered account's wallet is 15 % of what it holds, and maintenance
-margin at most 0.4 %: at the first it is 4 % from its liquidation, at the second its margin ratio is above 0.6."""
+margin 0.4 %: at the first it is 3.6 % from its liquidation, a warning; at the second 0.2 %, which is critical, and its
+margin ratio is 0.68."""
+
+
+class _Size(NamedTuple):
+    """How much is measured.
+
+    Args:
+        steady_s: Seconds of marks that wander.
+        after_s: Seconds after all events of a fall, in which what is told too often would come, and each account says
+            how late the loop was.
+    """
+
+    accounts: int
+    steady_s: float
+    after_s: float
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,7 @@ class _Exchange:
 
         Returns when that frame was asked for (monotonic seconds).
         """
+        self._offsets = dict.fromkeys(self._first, 0.0)
         for symbol in list(self._first)[:_CRASHED]:
             self._level[symbol] = to
         await self._move()
@@ -141,20 +158,26 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | 
     if MOSQUITTO is None:
         tell("left out: there is no mosquitto")
         return None
-    accounts = 100 if quick else ACCOUNTS
-    scenario = _scenario(accounts)
-    found: dict[str, Any] = {"accounts": accounts, "positions": POSITIONS}
+    size = _Size(20, 2, 3) if quick else _Size(2_000, 60, 35)
+    scenario = _scenario(size.accounts)
+    given = scene.make(size.accounts, POSITIONS, near=0)
+    found: dict[str, Any] = {
+        "accounts": size.accounts,
+        "positions": POSITIONS,
+        "bytes_per_position": round(resting(given).nbytes / (size.accounts * POSITIONS), 1),
+    }
+    tell(f"in the screen a position takes {found['bytes_per_position']} bytes")
     async with _parts(scenario) as (exchange, daemon, subscriber):
         found["start"] = await _start(exchange, daemon, tell)
         await exchange.post("set_weight", others=_BUDGET - _LIMIT)  # from here on it has what it has in life
         wandering = asyncio.create_task(exchange.wander())
-        await asyncio.sleep(10)
-        found["steady"] = await _steady(exchange, daemon, subscriber, tell)
+        await asyncio.sleep(size.steady_s / 6)
+        found["steady"] = await _steady(exchange, daemon, subscriber, size.steady_s, tell)
         wandering.cancel()
         await asyncio.sleep(2)
         endangered = [row["name"] for row in scenario["account"][::_ENDANGERED]]
         found["falls"] = [
-            await _fall(exchange, daemon, subscriber, to, endangered, rules, tell)
+            await _fall(exchange, daemon, subscriber, to, endangered, rules, size.after_s, tell)
             for to, rules in ((_NEAR, ("liquidation_distance",)), (_NEARER, ("liquidation_distance", "margin_ratio")))
         ]
         found["end"] = memory_mb(daemon.pid)
@@ -201,14 +224,14 @@ def _known(daemon: DaemonProcess) -> int:
 
 
 async def _steady(
-    exchange: _Exchange, daemon: DaemonProcess, subscriber: _Subscriber, tell: Callable[[str], None]
+    exchange: _Exchange, daemon: DaemonProcess, subscriber: _Subscriber, seconds: float, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     heard = len(subscriber.events)
     begun, used, others = time.monotonic(), cpu_s(daemon.pid), cpu_s(exchange.pid)
-    await asyncio.sleep(_STEADY_S)
+    await asyncio.sleep(seconds)
     took = time.monotonic() - begun
     found = {
-        "seconds": _STEADY_S,
+        "seconds": seconds,
         "cpu_s_per_s": round((cpu_s(daemon.pid) - used) / took, 3),
         **memory_mb(daemon.pid),
         "exchange_cpu_s_per_s": round((cpu_s(exchange.pid) - others) / took, 3),
@@ -216,7 +239,7 @@ async def _steady(
         "longest_stall_ms": subscriber.stall_ms(begun),
     }
     tell(
-        f"one frame of {SYMBOLS} marks a second, over {_STEADY_S} s: {found['cpu_s_per_s']} s of CPU a second,"
+        f"one frame of {SYMBOLS} marks a second, over {seconds:g} s: {found['cpu_s_per_s']} s of CPU a second,"
         f" longest stall {found['longest_stall_ms']:.0f} ms, {found['resident_mb']} MB resident,"
         f" {found['events']} events"
     )
@@ -230,6 +253,7 @@ async def _fall(
     to: Decimal,
     endangered: list[str],
     rules: tuple[str, ...],
+    after_s: float,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     used = cpu_s(daemon.pid)
@@ -241,7 +265,7 @@ async def _fall(
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pass
-    await asyncio.sleep(35)  # what comes too often comes by then; and every account has said how late the loop was
+    await asyncio.sleep(after_s)
     told = subscriber.since(fell)
     first: dict[tuple[str, str], float] = {}
     for at, _, body in told:

@@ -18,6 +18,7 @@ from benchmarks.limit import Kernel
 from benchmarks.ours import Watch
 from benchmarks.usual import Script
 from monitor.venues import VENUES
+from tests.conftest import needs_mosquitto
 
 _ROOT = Path(__file__).parent.parent
 
@@ -121,3 +122,22 @@ def test_what_is_drawn_is_a_picture_with_every_line() -> None:
     texts = [text.text for text in root.iter(f"{name}text")]
     assert texts.count("accounts & more") == texts.count("theirs") == 3
     assert {"1 µs", "10 ms", "10"} <= set(texts)
+
+
+def test_of_many_accounts_that_fall_every_event_comes_once(tmp_path: Path) -> None:
+    """The figures for two thousand would say nothing if some had not been told, or told twice."""
+    needs_mosquitto()
+    path = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "many", "--json", str(path)]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(path.read_text("utf-8"))["many"]
+
+    assert found["start"]["private_connections"] == found["accounts"]
+    assert found["steady"]["events"] == 0
+    for fall in found["falls"]:
+        assert (fall["lost"], fall["doubled"], fall["others"]) == (0, 0, ["_instance"])
+        assert 0 < fall["first_s"] <= fall["last_s"]
+    first, second = (fall["by_rule"] for fall in found["falls"])
+    assert first == {"liquidation_distance opened warning": 5, "group noted warning": 1}
+    assert second["liquidation_distance worsened critical"] == second["margin_ratio opened notice"] == 5
