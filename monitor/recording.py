@@ -136,6 +136,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="string")
 _SECRET_VALUES = re.compile(rb'("(?:listenKey|apiKey|secretKey|secret|signature)"\s*:\s*")([^"\\]*)')
 _SECRET_PARAMETERS = re.compile(rb"\b((?:listenKey|apiKey|signature|timestamp)=)[^&\s\"'\\]*")
 _STREAM_NAME = re.compile(rb'("stream"\s*:\s*")[^"\\]*')
+_WORDS = re.compile(rb"[A-Za-z0-9_-]{%d,}" % _SHORTEST_SECRET)
 _HINTS = (b"istenKey", b"piKey", b"ecret", b"ignature", b"timestamp=")
 
 
@@ -143,14 +144,22 @@ class Secrets:
     """What must not get into a file: the keys and secrets of the config, and the stream keys that come by."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._known: dict[bytes, None] = {}
+        self._plain: dict[bytes, None] = {}
+        self._lengths: dict[int, None] = {}
+        self._odd: dict[bytes, None] = {}
         for value in values:
             self.learn(value)
 
     def learn(self, value: str) -> None:
         """From now on remove this too. What is shorter than any key is left: it would be found in honest data."""
-        if len(value) >= _SHORTEST_SECRET:
-            self._known[value.encode()] = None
+        secret = value.encode()
+        if len(value) < _SHORTEST_SECRET:
+            return
+        if _WORDS.fullmatch(secret):
+            self._plain[secret] = None
+            self._lengths[len(secret)] = None
+        else:
+            self._odd[secret] = None
 
     def removed(self, raw: bytes, source: Source) -> bytes:
         """The bytes without anything secret. A private stream of several accounts names each frame by its key."""
@@ -162,10 +171,22 @@ class Secrets:
             raw = _SECRET_PARAMETERS.sub(rb"\g<1>" + REMOVED, raw)
         if source == "private":
             raw = _STREAM_NAME.sub(rb"\g<1>" + REMOVED, raw)
-        for secret in list(self._known):  # a recorder's thread removes while another learns
-            if secret in raw:
-                raw = raw.replace(secret, REMOVED)
+        for secret in self._within(raw):
+            raw = raw.replace(secret, REMOVED)
         return raw
+
+    def _within(self, raw: bytes) -> list[bytes]:
+        """Those that stand in these bytes, the longest first. Thousands of accounts have thousands of secrets, too many
+        to look for one by one: of each long word it is asked whether it, or a part of it, is one."""
+        lengths = list(self._lengths)  # a recorder's thread removes while another learns
+        found = {
+            part
+            for word in set(_WORDS.findall(raw) if lengths else ())
+            for length in lengths
+            for start in range(len(word) - length + 1)
+            if (part := word[start : start + length]) in self._plain
+        }
+        return sorted([*found, *(secret for secret in list(self._odd) if secret in raw)], key=len, reverse=True)
 
 
 # ---- writing ----

@@ -143,6 +143,27 @@ def test_a_key_once_seen_is_removed_wherever_it_appears_later() -> None:
     assert encode(line(f'{{"note":"{KEY} again"}}'.encode()), secrets).count(b"REMOVED again") == 1
 
 
+_ALPHABET = "ab-_.é/"
+
+
+@given(
+    secrets=st.lists(st.text(_ALPHABET, min_size=8, max_size=12), max_size=6),
+    parts=st.lists(st.text(_ALPHABET + ' "{', max_size=9), min_size=1, max_size=6),
+    chosen=st.lists(st.integers(0, 5), max_size=4),
+)
+def test_wherever_a_secret_stands_it_is_removed_and_all_else_stays(
+    secrets: list[str], parts: list[str], chosen: list[int]
+) -> None:
+    """Within a word, beside another secret, or a part of it; of thousands as of one."""
+    hidden = [secrets[n % len(secrets)] for n in chosen] if secrets else []
+    text = "".join(a + b for a, b in zip([*parts, *[""] * len(hidden)], [*hidden, *[""] * len(parts)], strict=True))
+    written = Secrets(secrets).removed(text.encode(), "rest")
+
+    assert not any(secret.encode() in written for secret in secrets)
+    if not any(secret in text for secret in secrets):
+        assert written == text.encode()
+
+
 def test_names_of_accounts_stay() -> None:
     """Without them nobody could tell whose line it is."""
     assert decode(encode(line(b'{"note":"main"}'), Secrets(["main", KEY]))).raw == b'{"note":"main"}'
