@@ -51,7 +51,7 @@ def watching(given: scene.Scene) -> Core:
         s: tuple(Bracket(i + 1, t.floor, t.rate, t.amount) for i, t in enumerate(given.tiers)) for s in given.held
     }
     events: list[Event] = [LinkReport(LinkId(INSTANCE, MARKET), LinkState.LIVE)]
-    events += marks_of(given, scene.START_MS)
+    events.append(marks_of(given, scene.START_MS))
     for account in given.accounts:
         rows = [Position(*_row(h), False, Decimal(0), scene.START_MS, "USDT") for h in account.holdings]
         balance = Balance("USDT", account.wallet_balance, account.wallet_balance, scene.START_MS)
@@ -73,9 +73,11 @@ def _settled(core: Core, events: Sequence[Event], at: Now) -> list[Effect]:
     return effects
 
 
-def marks_of(given: scene.Scene, at_ms: int) -> list[MarkPrice]:
+def marks_of(given: scene.Scene, at_ms: int) -> Marks:
     """The marks of the beginning, once more."""
-    return [MarkPrice(MARKET, symbol, given.prices[symbol], at_ms, None, None) for symbol in given.held]
+    prices = [given.prices[symbol] for symbol in given.held]
+    count = len(prices)
+    return Marks(MARKET, tuple(given.held), prices, [*map(float, prices)], [at_ms] * count, [(None, None)] * count)
 
 
 def _row(holding: scene.Holding) -> tuple[str, Side, Decimal, Decimal]:

@@ -90,11 +90,12 @@ def calls_of(accounts: int) -> dict[str, float]:
         count += event in ("call", "c_call")
 
     still = marks_of(given, scene.START_MS + 1000)
-    watch.step(still)  # whoever had no zone yet finds one
+    watch.step([still])  # whoever had no zone yet finds one
     sys.setprofile(counted)
-    watch.step(marks_of(given, scene.START_MS + 2000))
+    watch.step([marks_of(given, scene.START_MS + 2000)])
     sys.setprofile(None)
-    return {"marks": len(still), "calls": count, "calls_per_mark": round(count / len(still), 1)}
+    marks = len(still.symbols)
+    return {"marks": marks, "calls": count, "calls_per_mark": round(count / marks, 2)}
 
 
 @contextmanager
