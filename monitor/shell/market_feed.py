@@ -112,7 +112,7 @@ class MarketFeed(Feed):
         for event in events:
             if isinstance(event, Marks):
                 symbols += event.symbols
-                fresh += [event] if self._is_all_fresh(event) else [m for m in event.each if self._is_fresh(m)]
+                fresh += self._fresh(event)
             elif isinstance(event, MarkPrice):
                 symbols += (event.symbol,)
                 if self._is_fresh(event):
@@ -139,19 +139,21 @@ class MarketFeed(Feed):
             self._tell_cadence()
         return True
 
-    def _is_all_fresh(self, frame: Marks) -> bool:
-        """Whether all of a frame is later than what has been passed on before. Else, or where the pace of marks has to
-        be looked at, nothing is noted of it."""
+    def _fresh(self, frame: Marks) -> list[Event]:
+        """What of a frame has not been passed on before: mostly all of it, or nothing."""
+        symbols = frame.symbols
         try:
-            known_ms = map(self._at_ms.__getitem__, frame.symbols)
-            intervals = list(map(sub, frame.at_ms, known_ms))
-        except KeyError:
-            return False
-        if min(intervals) <= 0 or not self._cadence.is_nothing_new(max(intervals)):
-            return False
-        self._at_ms.update(zip(frame.symbols, frame.at_ms, strict=True))
-        self._prices.update(zip(frame.symbols, frame.prices, strict=True))
-        return True
+            intervals = list(map(sub, frame.at_ms, map(self._at_ms.__getitem__, symbols)))
+            if min(intervals) > 0 and self._cadence.is_nothing_new(max(intervals)):
+                self._at_ms.update(zip(symbols, frame.at_ms, strict=True))
+                self._prices.update(zip(symbols, frame.prices, strict=True))
+                return [frame]
+            if not any(intervals) and frame.prices == list(map(self._prices.__getitem__, symbols)):
+                return []
+        except KeyError:  # the first mark of a symbol
+            pass
+        marks = [mark for mark in frame.each if self._is_fresh(mark)]
+        return [frame] if len(marks) == len(symbols) else [*marks]
 
     def _tell_cadence(self) -> None:
         every_s = self._cadence.slow_s
