@@ -131,9 +131,7 @@ class WatchedAccount:
 
     def wakes(self, pool_id: str) -> None:
         """A pool that rested has to be looked at: until now it was what the marks made of it before this step."""
-        risk, prices, earlier = self._risks[pool_id], self.market.prices, self.market.earlier
-        symbols = [p.symbol for p in risk.pool.positions]
-        self._until_now[pool_id] = risk if self.in_step else {s: earlier.get(s, prices[s]) for s in symbols}
+        self._until_now[pool_id] = self._risks[pool_id] if self.in_step else self.market.before_step()
 
     def _assess(self, pool_id: str) -> PoolRisk:
         last = self._risks.get(pool_id)

@@ -127,6 +127,12 @@ class MarketBook:
         """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
         return None if self.funding_hours is None else self.funding_hours.get(symbol, 8)
 
+    def before_step(self) -> dict[str, Decimal]:
+        """The prices as they were before the running step."""
+        if not self.earlier:
+            self.earlier.update(self.prices)
+        return self.earlier
+
     def apply_mark(self, event: MarkPrice, now: Now) -> bool:
         """Take a mark unless a later one is known. False: it was dropped."""
         symbol, here_ms = event.symbol, self.exchange_ms(now)
@@ -138,8 +144,7 @@ class MarketBook:
             self._streamed.pop(symbol, None)
         elif known is not None and not known.bridged:
             self._streamed[symbol] = known.true_at
-        if not self.earlier:
-            self.earlier.update(self.prices)
+        self.before_step()
         self.moves += 1
         moved = self.moves if known is None or known.price != event.price else known.moved
         funding = event.funding_rate, event.next_funding_ms
@@ -159,8 +164,7 @@ class MarketBook:
             return False
         if any([k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]):
             return False
-        if not self.earlier:
-            self.earlier.update(self.prices)
+        self.before_step()
         self.moves += 1
         moves = self.moves
         moved = [k.moved if k.price == price else moves for k, price in zip(known, event.prices, strict=True)]

@@ -312,7 +312,7 @@ class Core:
             if self.is_ticking:
                 self._go_on_ticking()
             for market in self.markets.values():
-                market.earlier.clear()
+                market.earlier = {}
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 

@@ -41,6 +41,7 @@ class Case:
         self.chance = chance = random.Random(seed)
         self.marks: dict[str, Decimal] = {}
         self.tables: dict[str, BracketTable] = {}
+        self.is_steep = chance.random() < 0.3
         positions = []
         scale = chance.uniform(-6, 10) if chance.random() < 0.3 else 4.0
         for i in range(chance.choice((1, 1, 2, 2, 3, 6))):
@@ -103,11 +104,14 @@ class Case:
         self.rule = LiquidationPriceMovedRule(notice_at=notice, warning_at=warning, ignore_beyond=beyond)
 
     def table(self, notional: float) -> BracketTable:
-        """Tiers around a notional, as tables in the wild have them: they join up."""
+        """Tiers around a notional, as tables in the wild have them: they join up. Steep ones change within a box."""
         chance = self.chance
-        parts = [10 ** chance.choice((chance.uniform(-1, 1), chance.uniform(-0.01, 0.01))) for _ in range(5)]
+        far = 0.01 if self.is_steep else 1
+        parts = [10 ** chance.choice((chance.uniform(-far, far), chance.uniform(-0.01, 0.01))) for _ in range(5)]
         floors = sorted(digits(notional * part, 6) for part in parts[: chance.randint(0, 5)])
-        rates = sorted(digits(10 ** chance.uniform(-3, -0.3), 4) for _ in range(len(floors) + 1))
+        rates = sorted(
+            digits(10 ** chance.uniform(-3, -0.01 if self.is_steep else -0.3), 4) for _ in range(len(floors) + 1)
+        )
         rows = [Bracket(1, D(0), rates[0], D(0))]
         for i, floor in enumerate(dict.fromkeys(floors), 2):
             amount = rows[-1].amount + floor * (rates[i - 1] - rows[-1].rate)
@@ -125,16 +129,20 @@ class Case:
             """Near, or far off; now and then on the wrong side."""
             return 10 ** chance.uniform(-12 if chance.random() < 0.5 else -4, 0.3) * chance.choice((1, 1, 1, 1, -0.5))
 
-        some: dict[str, Any] = {}
+        often = {"ratio_below": 0.5, "ratio_above": 0.3, "distance_above": 0.5, "distance_below": 0.3, "told": 0.7}
+        chosen = {what for what, part in often.items() if chance.random() < part}
         if chance.random() < 0.5:
+            chosen = {chance.choice(sorted(often))}  # no other one keeps it from its edge
+        some: dict[str, Any] = {}
+        if "ratio_below" in chosen:
             some["ratio_below"] = float(ratio) * (1 + off())
-        if chance.random() < 0.3:
+        if "ratio_above" in chosen:
             some["ratio_above"] = float(ratio) / (1 + off())
-        if distance is not None and chance.random() < 0.5:
+        if distance is not None and "distance_above" in chosen:
             some["distance_above"] = float(distance) / (1 + off())
-        if distance is not None and chance.random() < 0.3:
+        if distance is not None and "distance_below" in chosen:
             some["distance_below"] = float(distance) * (1 + off())
-        told = {symbol: float(price) for symbol, price in self.told.items()} if chance.random() < 0.7 else {}
+        told = {symbol: float(price) for symbol, price in self.told.items()} if "told" in chosen else {}
         self.highest = chance.choice((Severity.INFO, Severity.NOTICE)) if told else Severity.WARNING
         notice = math.inf if self.highest is Severity.NOTICE else float(self.rule.notice_at)
         return Limits(

@@ -11,9 +11,8 @@ where the box lies within one bracket. `zone` says how far the tangent may fall 
 - the distance stays strictly between its own. E is concave along every move, and no slope on the way is steeper than
   that at its end. So while E > d × S, no move by a fraction up to d reaches E = 0, where S is the largest of: notional
   × (1 − rate) of a long, notional × (1 + rate) of a short, with the rate of the bracket after such a move from the end
-  of the box; the same of all positions together, net, for moves of the whole market. And a tangent of a concave
-  function lies above it: where E < d × T for the present slope T of one of these moves, it reaches E = 0 before d. How
-  small T may be in the box follows from the rates at its ends;
+  of the box; the same of all positions together, net, for moves of the whole market. And along a move too E lies below
+  the tangent: where that is below d × T for its slope T along one of these moves, E reaches 0 before d;
 - no liquidation price comes nearer than is allowed since it was last told. A price p follows from C alone, the pool's
   excess without its own position; dp ÷ dC is at most 1 ÷ (quantity × (1 − rate)) for a long, with the rate at the upper
   end of the box, as a price is below the mark; 1 ÷ quantity for a short.
@@ -249,12 +248,11 @@ def _reach(
     below, above = 1 - box - MARGIN, 1 + box + MARGIN
     fallen, risen = below * max(0.0, 1 - limits.distance_above), above * (1 + limits.distance_above)
     slack = least = most = gross = net = 0.0
-    part_below = part_above = part_fallen = part_risen = 0.0
-    steepest = gentlest_up = gentlest_down = 0.0
+    parts = parts_fallen = parts_risen = 0.0
+    steepest = tangent_up = tangent_down = 0.0
     for slot in slots:
         notional, tiers, part = slot.notional, slot.holding.tiers, slot.notional * slot.rate
-        rate_below, least_margin = tiers.margin(notional * below)
-        rate_above, most_margin = tiers.margin(notional * above)
+        least_margin, most_margin = tiers.margin(notional * below)[1], tiers.margin(notional * above)[1]
         rate_fallen, rate_risen = tiers.margin(notional * fallen)[0], tiers.margin(notional * risen)[0]
         bent_above = most_margin - slot.maintenance - part * (above - 1)
         bent_below = least_margin - slot.maintenance - part * (below - 1)
@@ -262,30 +260,26 @@ def _reach(
         least += least_margin
         most += most_margin
         gross += notional
-        part_below += notional * rate_below
-        part_above += notional * rate_above
-        part_fallen += notional * rate_fallen
-        part_risen += notional * rate_risen
+        parts += part
+        parts_fallen += notional * rate_fallen
+        parts_risen += notional * rate_risen
         if slot.holding.quantity > 0:
             net += notional
             steepest = max(steepest, notional * (1 - rate_fallen))
-            gentlest_down = max(gentlest_down, notional * (1 - rate_above))
+            tangent_down = max(tangent_down, notional - part)
         else:
             net -= notional
             steepest = max(steepest, notional * (1 + rate_risen))
-            gentlest_up = max(gentlest_up, notional * (1 + rate_below))
+            tangent_up = max(tangent_up, notional + part)
     drift = (above - 1) * gross
-    market = max(net - below * part_fallen, above * part_risen - net) + drift
-    lowest = max(0.0, limits.distance_above * max(above * steepest, market))
-    if limits.ratio_below < math.inf:
-        factor = 1 / limits.ratio_below - 1
-        lowest = max(lowest, factor * (most if factor > 0 else least))
+    market = max(net - below * parts_fallen, above * parts_risen - net) + drift
+    lowest = max(0.0, limits.distance_above * max(above * steepest, market), (1 / limits.ratio_below - 1) * most)
     highest = math.inf
     if limits.ratio_above > 0:
         highest = (1 / limits.ratio_above - 1) * least
     if limits.distance_below < math.inf:
-        up = max(below * gentlest_up, below * part_below - net - drift)
-        down = max(below * gentlest_down, net - above * part_above - drift)
+        up = max(below * tangent_up, below * parts - net - drift)
+        down = max(below * tangent_down, net - above * parts - drift)
         highest = min(highest, limits.distance_below * max(up, down if limits.distance_below < 1 else 0.0))
     rooms = tuple(
         math.inf if price is None else _room(slot, price, limits, box + MARGIN, margin) - slack

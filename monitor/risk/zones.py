@@ -119,8 +119,12 @@ class _Pools:
         self.part = self.notional * self.rate
         own = slots.quantity * (slots.mark - slots.entry) - self.maintenance
         worth = np.abs(self.size * slots.entry)
-        sums = self._sums(np.stack([own, self.notional + worth, self.notional, self.longs - self.shorts]))
-        self.excess, gross, self.gross, self.net = sums
+        sums = self._sums(np.stack([own, self.notional + worth, self.notional, self.longs - self.shorts, self.part]))
+        self.excess, gross, self.gross, self.net, self.parts = sums
+        self.tangent_up, self.tangent_down = (
+            self._most(self.shorts * (1 + self.rate)),
+            self._most(self.longs * (1 - self.rate)),
+        )
         self.excess += bounds.wallet
         self.margin = MARGIN * (np.abs(bounds.wallet) + gross)
         self.watched = np.flatnonzero(slots.told == slots.told)
@@ -158,22 +162,19 @@ class _Pools:
         below, above = 1 - box - MARGIN, 1 + box + MARGIN
         ends = below, above, below * np.maximum(0.0, 1 - bounds.distance_above), above * (1 + bounds.distance_above)
         rates, margins = self._margin(notional * np.stack(ends).take(self.owner, axis=1))
-        rate_below, rate_above, rate_fallen, rate_risen = rates
+        _, rate_above, rate_fallen, rate_risen = rates
         moved = above.take(self.owner) - 1
         bent = np.maximum(margins[1] - self.part * moved, margins[0] + self.part * moved) - self.maintenance
         (slack,), (least, most, *_) = self._sums(bent[None]), self._sums(margins)
-        part_below, part_above, part_fallen, part_risen = self._sums(notional * rates)
+        parts_fallen, parts_risen = self._sums(notional * rates[2:])
         steepest = self._most(self.longs * (1 - rate_fallen) + self.shorts * (1 + rate_risen))
-        gentlest_up = self._most(self.shorts * (1 + rate_below))
-        gentlest_down = self._most(self.longs * (1 - rate_above))
         drift = (above - 1) * self.gross
-        market = np.maximum(self.net - below * part_fallen, above * part_risen - self.net) + drift
-        factor = 1 / bounds.ratio_below - 1
+        market = np.maximum(self.net - below * parts_fallen, above * parts_risen - self.net) + drift
         lowest = np.maximum(bounds.distance_above * np.maximum(above * steepest, market), 0.0)
-        lowest = np.maximum(lowest, factor * np.where(factor > 0, most, least))
+        lowest = np.maximum(lowest, (1 / bounds.ratio_below - 1) * most)
         highest = np.where(bounds.ratio_above > 0, (1 / bounds.ratio_above - 1) * least, math.inf)
-        up = np.maximum(below * gentlest_up, below * part_below - self.net - drift)
-        down = np.maximum(below * gentlest_down, self.net - above * part_above - drift)
+        up = np.maximum(below * self.tangent_up, below * self.parts - self.net - drift)
+        down = np.maximum(below * self.tangent_down, self.net - above * self.parts - drift)
         tangent = np.maximum(up, np.where(bounds.distance_below < 1, down, 0.0))
         near = np.where(bounds.distance_below < math.inf, bounds.distance_below * tangent, math.inf)
         room = np.full(len(notional), math.inf)
