@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec import structs
 
 from monitor.accounts import FORCED_MEMORY_S, WatchedAccount
+from monitor.effects import Ages
 from monitor.events import ForcedKind, Now, PositionKey, Side
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
@@ -38,7 +39,8 @@ class LevelsJudge:
         """Hold a pool against its rules. One with an unknown input is neither better nor worse: it is stale."""
         if risk.margin_ratio is None:
             return
-        trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
+        ages = self._reporter.ages(account, risk.pool, now)
+        trusted = ages.freshness == "live"
         for name in LEVELS:
             rule = account.rule(name, risk.pool)
             value = risk.margin_ratio if name == "margin_ratio" else risk.distance
@@ -58,9 +60,9 @@ class LevelsJudge:
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
-                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, before(), risk, now)
+                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, before(), risk, now, ages)
             elif trusted and self._reporter.is_unconfirmed(key):
-                self._tell(account, self._reporter.retained(key), rule, None, risk, now)
+                self._tell(account, self._reporter.retained(key), rule, None, risk, now, ages)
 
     def quiet(self, account: WatchedAccount, pool: Pool) -> Limits | None:
         """Within which figures of a pool nothing would be told of it; None: they must be looked at each time."""
@@ -104,8 +106,10 @@ class LevelsJudge:
 
     def _replaced(self, account: WatchedAccount, rule: str, risk: PoolRisk, now: Now) -> str | None:
         """The incident of a pool that has become this one, because the account's mode or a margin type was switched."""
-        keys = frozenset(p.key for p in risk.pool.positions)
-        old = [i for i in self._reporter.of(account.name, rule) if account.became(i.subject, keys)]
+        old = self._reporter.of(account.name, rule)
+        if old:
+            keys = frozenset(p.key for p in risk.pool.positions)
+            old = [i for i in old if account.became(i.subject, keys)]
         return max(old, key=lambda i: i.severity).incident_id if old else None
 
     def judge_drift(self, account: WatchedAccount, now: Now) -> None:
@@ -154,9 +158,10 @@ class LevelsJudge:
         before: PoolRisk | None,
         risk: PoolRisk | None,
         now: Now,
+        ages: Ages | None = None,
     ) -> None:
         pool = None if risk is None else risk.pool
         if pool is not None:
             account.unpublished.add(pool.id)  # its severity is part of what is published
-        ages, seq = self._reporter.ages(account, pool, now), self._reporter.seq(change)
+        ages, seq = ages or self._reporter.ages(account, pool, now), self._reporter.seq(change)
         self._reporter.emit(pool_story(account, change, rule, before, risk, ages, now, seq), now)

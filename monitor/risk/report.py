@@ -7,7 +7,7 @@ assets, and all are computed alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Context, Decimal, localcontext
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -126,7 +126,9 @@ class PoolRisk(Struct, frozen=True, dict=True):
         maintenance_margin: Of all its positions.
         margin_balance: Wallet balance plus unrealized PnL.
         margin_ratio: Maintenance margin ÷ margin balance; 1 is liquidation; at most 10.
+        excess: Margin balance minus maintenance margin: at zero the pool is liquidated; zero while an input is unknown.
         bankrupt: Margin balance ≤ 0 with positions open.
+        is_past: It is at or past liquidation.
     """
 
     pool: Pool
@@ -139,7 +141,9 @@ class PoolRisk(Struct, frozen=True, dict=True):
     maintenance_margin: Decimal | None = None
     margin_balance: Decimal | None = None
     margin_ratio: Decimal | None = None
+    excess: Decimal = ZERO
     bankrupt: bool = False
+    is_past: bool = False
 
     def rate(self, position: Position) -> AssetRate:
         """What the asset of a position's own figures is worth in the asset of the pool."""
@@ -175,16 +179,6 @@ class PoolRisk(Struct, frozen=True, dict=True):
         return EXACT.subtract(self.margin_balance, self.wallet_balance)
 
     @cached_property
-    def excess(self) -> Decimal:
-        """Margin balance minus maintenance margin: at zero the pool is liquidated."""
-        return EXACT.subtract(self.margin_balance or ZERO, self.maintenance_margin or ZERO)
-
-    @property
-    def is_past(self) -> bool:
-        """Whether the pool is at or past liquidation."""
-        return bool(self.own) and self.excess <= 0
-
-    @cached_property
     def positions(self) -> tuple[PositionRisk, ...]:
         """All of them, in the pool's order."""
         with localcontext(EXACT):  # whoever asks
@@ -196,6 +190,9 @@ class PoolRisk(Struct, frozen=True, dict=True):
         if not self.own:
             return None
         with localcontext(EXACT):
+            if len(self.own) == 1:
+                only = self._position(0)
+                return None if only.distance is None else only
             return self._closest_when_past() if self.is_past else self._closest()
 
     @cached_property
@@ -217,10 +214,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
 
     def position(self, i: int) -> PositionRisk:
         """One of them, by its place in the pool."""
-        found = self._found.get(i)
-        if found is None:
-            found = self._found[i] = self._position(i) if self.own else self._incomplete(i)
-        return found
+        return self._position(i) if self.own else self._incomplete(i)
 
     def withstands(self, i: int, price: Decimal) -> bool:
         """Whether the mark of a position may go to this price, alone, and on all the way there leave an excess.
@@ -244,20 +238,8 @@ class PoolRisk(Struct, frozen=True, dict=True):
     # ---- how it is worked out ----
 
     @cached_property
-    def _found(self) -> dict[int, PositionRisk]:
-        return {}
-
-    @cached_property
     def _solved(self) -> dict[str, Crossings]:
         return {}
-
-    @cached_property
-    def _rows(self) -> dict[str, list[int]]:
-        """Symbol → places of its positions: one, or the two legs of a hedge."""
-        rows: dict[str, list[int]] = {}
-        for i, p in enumerate(self.pool.positions):
-            rows.setdefault(p.symbol, []).append(i)
-        return rows
 
     @cached_property
     def _is_gentle(self) -> bool:
@@ -266,44 +248,41 @@ class PoolRisk(Struct, frozen=True, dict=True):
             bool(self.own)
             and not self.is_past
             and not self.pool.assets
-            and len(self._rows) == len(self.own)
-            and all(table is not None and table.is_gentle for table in self.tables)
-            and all(p.contract_size is None for p in self.pool.positions)
+            and all([table is not None and table.is_gentle for table in self.tables])
+            and all([p.contract_size is None for p in self.pool.positions])
+            and len({p.symbol for p in self.pool.positions}) == len(self.own)
         )
 
     def _closest(self) -> PositionRisk | None:
-        places: Iterable[int] = range(len(self.own))
-        if self._is_gentle:
-            # A mark that moves by a part of itself takes so much of the excess at most: a long is required less then,
-            # a short more, at a rate below 1.
-            pulls = [own.notional if own.notional > 0 else own.notional * _MINUS_TWO for own in self.own]
-            excess, places = self.excess, []
-            beyond: Decimal | None = None
-            for i in sorted(range(len(pulls)), key=pulls.__getitem__, reverse=True):
-                if beyond is not None and pulls[i] * beyond < excess:
-                    break  # it is farther than one that is known, and so are all that pull less
-                places.append(i)
-                distance = self.position(i).distance
-                if distance is not None:
-                    above = _ROUGHLY.next_plus(distance)
-                    beyond = above if beyond is None else min(above, beyond)
-            places.sort()
-        known = [p for p in map(self.position, places) if p.distance is not None]
-        return min(known, key=_nearness, default=None)
+        if not self._is_gentle:
+            known = [p for p in self.positions if p.distance is not None]
+            return min(known, key=_nearness, default=None)
+        # A mark that moves by a part of itself takes so much of the excess at most: a long is required less then, a
+        # short more, at a rate below 1.
+        pulls = [own.notional if own.notional > 0 else own.notional * _MINUS_TWO for own in self.own]
+        found: dict[int, PositionRisk] = {}
+        beyond: Decimal | None = None
+        for i in sorted(range(len(pulls)), key=pulls.__getitem__, reverse=True):
+            if beyond is not None and pulls[i] * beyond < self.excess:
+                break  # it is farther than one that is known, and so are all that pull less
+            position = self._position(i)
+            if position.distance is not None:
+                found[i] = position
+                above = _ROUGHLY.next_plus(position.distance)
+                beyond = above if beyond is None else min(above, beyond)
+        return min([found[i] for i in sorted(found)], key=_nearness, default=None)
 
     def _closest_when_past(self) -> PositionRisk:
         """All are at 0 then: the largest that has a price."""
         largest_first = sorted(range(len(self.own)), key=lambda i: self.own[i].maintenance_margin, reverse=True)
-        for i in largest_first:
-            if self.position(i).liquidation_price is not None:
-                return self.position(i)
-        return self.position(largest_first[0])
+        priced = (i for i in largest_first if self.price(i) is not None)
+        return self._position(next(priced, largest_first[0]))
 
     def _crossings(self, symbol: str) -> Crossings:
         """The marks of a symbol at which the pool is liquidated; the legs of a hedged pair move together."""
         found = self._solved.get(symbol)
         if found is None:
-            held = self._rows[symbol]
+            held = [i for i, p in enumerate(self.pool.positions) if p.symbol == symbol]
             first, own = self.pool.positions[held[0]], self.own[held[0]]
             pnl, maintenance = own.unrealized_pnl, own.maintenance_margin
             for i in held[1:]:
@@ -321,7 +300,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
     def _market_distance(self) -> Crossings:
         """Relative moves, both positive, of all marks alike; of one symbol it is that symbol's own distance."""
         pool = self.pool
-        if len(self._rows) == 1:
+        if len({p.symbol for p in pool.positions}) == 1:
             mark, prices = _known(self.marks[0]), self._crossings(pool.positions[0].symbol)
             return Crossings(
                 None if prices.below is None else ONE - prices.below / mark,
@@ -421,7 +400,9 @@ def assess(pool: Pool, terms: Terms) -> PoolRisk:
         maintenance_margin=maintenance,
         margin_balance=balance,
         margin_ratio=margin_ratio(maintenance, balance),
+        excess=balance - maintenance,
         bankrupt=bool(pool.positions) and balance <= 0,
+        is_past=bool(pool.positions) and balance <= maintenance,
     )
 
 
