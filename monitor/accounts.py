@@ -298,8 +298,9 @@ class WatchedAccount:
         if pool_id not in self._risks:
             return False
         risk = self.risk(pool_id)
-        near = risk.distance is not None and risk.distance < rule.endangered_distance
-        return near or (risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio)
+        if risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio:
+            return True
+        return risk.distance is not None and risk.distance < rule.endangered_distance
 
     # ---- forced orders ----
 

@@ -155,7 +155,7 @@ class Incidents:
         self._by_account: dict[str, dict[IncidentKey, Incident]] = {}
         self.is_hushed: Callable[[IncidentKey, Kind, Severity, Now], bool] = lambda key, kind, severity, now: False
         self.unacked_s: float | None = None
-        self._pending: dict[tuple[IncidentKey, int], float] = {}
+        self._pending: dict[IncidentKey, dict[int, float]] = {}
         self._last_opened: dict[IncidentKey, int] = {}
         self._floor_ms = 0
 
@@ -243,7 +243,7 @@ class Incidents:
         `for_s` running, is quiet nowhere.
         """
         incident = self.open.get(key)
-        if self._pending and any(pending == key for pending, _ in self._pending):
+        if key in self._pending:
             return None
         if not rule.enabled:
             return Quiet() if incident is None else None
@@ -281,7 +281,7 @@ class Incidents:
 
     def is_idle(self, key: IncidentKey) -> bool:
         """Whether nothing is open of it, nor about to be."""
-        return key not in self.open and not (self._pending and any(pending == key for pending, _ in self._pending))
+        return key not in self.open and key not in self._pending
 
     def is_owed(self, key: IncidentKey, now: Now) -> bool:
         """Whether something of an open incident was kept back by a silence that is over."""
@@ -329,8 +329,7 @@ class Incidents:
 
     def forget(self, key: IncidentKey) -> None:
         """The subject is not there any more: what was about to be told of it begins anew if it comes back."""
-        for pending in [p for p in self._pending if p[0] == key]:
-            del self._pending[pending]
+        self._pending.pop(key, None)
 
     def named(self, key: IncidentKey, now: Now) -> int:
         """What an incident that may come is named after (Unix milliseconds); no other will be."""
@@ -386,13 +385,16 @@ class Incidents:
 
     def _target(self, key: IncidentKey, rule: Rule, value: Decimal | None, now: Now) -> Severity:
         """The highest severity whose step fires, and has for `for_s`."""
-        target = Severity.OK
+        target, pending = Severity.OK, self._pending.get(key, {})
         for step in rule.steps:
-            pending = (key, step.severity)
             if not step.fires(value):
-                self._pending.pop(pending, None)
-            elif not rule.for_s or now.mono - self._pending.setdefault(pending, now.mono) >= rule.for_s:
+                pending.pop(step.severity, None)
+            elif not rule.for_s or now.mono - pending.setdefault(step.severity, now.mono) >= rule.for_s:
                 target = max(target, step.severity)
+        if pending:
+            self._pending[key] = pending
+        else:
+            self._pending.pop(key, None)
         return target
 
     def _open(

@@ -10,13 +10,15 @@ from monitor.accounts import WatchedAccount
 from monitor.events import Now
 from monitor.incidents import IncidentKey
 from monitor.reporter import Reporter
-from monitor.risk.attribution import adverse, moves_between
+from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import after
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
 from monitor.telling import forecast_story
 
 RULE = "funding_forecast"
+_LAST_DIGITS = Decimal("0.00000002")
+"""Prices are compared as printed, to 8 decimals."""
 _STEPS = tuple(Step(Decimal(s), s - Decimal("0.5"), s) for s in Severity if s is not Severity.OK)
 """What is held against the rule is how bad it would be: a severity's own rank."""
 
@@ -54,6 +56,19 @@ class FundingJudge:
         reached = levels.severity(then.margin_ratio)
         if reached > levels.severity(risk.margin_ratio):
             return reached
-        marks = account.market.prices
-        nearer = [adverse(m, marks[m.key.symbol]) / marks[m.key.symbol] for m in moves_between(risk, then)]
+        places = [i for i in range(len(then.own)) if not _hardly_moves(i, risk, then, rule)]
+        nearer = [adverse(move_between(risk, then, i), mark) / mark for i in places if (mark := then.marks[i])]
         return Severity.NOTICE if any(part >= rule.notice_at for part in nearer) else Severity.OK
+
+
+def _hardly_moves(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> bool:
+    """Whether a liquidation price certainly moves by less than is worth a notice, without solving for it.
+
+    Where such a price moves by one, the excess changes by the quantity at least, and less the highest rate for a long.
+    """
+    position, mark, table = then.pool.positions[i], then.marks[i], then.tables[i]
+    if mark is None or table is None or not (risk.is_gentle and then.is_gentle):
+        return False
+    size = abs(position.quantity)
+    steep = size - size * table.brackets[-1].rate if position.quantity > 0 else size
+    return risk.excess - then.excess + _LAST_DIGITS * size < rule.notice_at * mark * steep

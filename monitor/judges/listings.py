@@ -32,13 +32,14 @@ class ListingsJudge:
     def judge(self, account: WatchedAccount, now: Now) -> None:
         """Hold every position and debt against its rules; asked once a tick."""
         held: set[IncidentKey] = set()
+        faults = account.book.bracket_faults
         for pool_id, last in account.last_risks.items():
             # only those with debts, which never rest, are asked for figures
             risk = account.risk(pool_id) if last.pool.assets else last
             trusted = account.is_live(risk.pool, self._reporter.links, now)
             for symbol in dict.fromkeys(p.symbol for p in risk.pool.positions):
                 held.add(self._status(account, risk.pool, symbol, trusted, now))
-                held.add(self._brackets(account, risk.pool, symbol, now))
+                held.add(self._brackets(account, risk.pool, symbol, faults.get(symbol), now))
             for p in risk.pool.positions:
                 held.add(self._quantile(account, risk.pool, p.key, trusted, now))
             held |= {self._debt(account, risk, wallet.asset, trusted, now) for wallet in risk.pool.assets}
@@ -79,10 +80,11 @@ class ListingsJudge:
                 }
                 self._tell(account, pool, change, symbol, facts, now, figures(then), figures(risk))
 
-    def _brackets(self, account: WatchedAccount, pool: Pool, symbol: str, now: Now) -> IncidentKey:
+    def _brackets(self, account: WatchedAccount, pool: Pool, symbol: str, fault: str | None, now: Now) -> IncidentKey:
         """Brackets that make no sense are a warning for as long as we hold the symbol."""
         key = IncidentKey(account.name, "bracket_changed", slug(symbol))
-        fault = account.book.bracket_faults.get(symbol)
+        if fault is None and self._incidents.is_idle(key):
+            return key  # there is nothing to end
         change: Change | None = None
         if not self._is_told(account, key.rule, symbol):
             change = self._incidents.resolve(key, "rule_changed", None, now)
@@ -147,13 +149,15 @@ class ListingsJudge:
         at_least: Severity = Severity.OK,
     ) -> None:
         rule = self._rule(account, pool, key.rule, symbol)
+        if self._incidents.is_idle(key) and not any(step.fires(value) for step in rule.steps):
+            return  # nothing is open, nor begins
         change = self._incidents.observe(key, rule, value, now, trusted=trusted, at_least=at_least)
         change = self._reporter.or_retained(change, key, value)
         self._tell(account, pool, change, symbol, facts, now)
 
     def _rule(self, account: WatchedAccount, pool: Pool, name: str, symbol: str | None) -> Rule:
         """A rule as it holds for one symbol of a pool, or for all of it."""
-        if symbol is None:
+        if symbol is None or not account.rules.matches.get(name):
             return account.rule(name, pool)
         own = tuple(p for p in pool.positions if p.symbol == symbol)
         return account.rule(name, structs.replace(pool, id=slug(symbol), positions=own))

@@ -130,10 +130,10 @@ def moves(
     return {position.key: _move(position, seen, causes) for position in pool.positions}
 
 
-def moves_between(before: PoolRisk, after: PoolRisk) -> list[Move]:
-    """How the prices of two assessments of one pool differ, without the causes."""
-    old, past = prices(before), after.distance == 0
-    return [Move(key, old.get(key), price, (), key not in old, past) for key, price in prices(after).items()]
+def move_between(before: PoolRisk, after: PoolRisk, i: int) -> Move:
+    """How the price of one position differs between two assessments of the same positions, without the causes."""
+    key = after.pool.positions[i].key
+    return Move(key, printed(before.price(i)), printed(after.price(i)), (), False, after.is_past)
 
 
 class _Seen:

@@ -212,6 +212,18 @@ class PoolRisk(Struct, frozen=True, dict=True):
         distances = (market.below, market.above, closest.distance if closest else None)
         return min((d for d in distances if d is not None), default=None)
 
+    @cached_property
+    def is_gentle(self) -> bool:
+        """Whether the excess is a concave function of each mark, which falls only as that goes against the position."""
+        return (
+            bool(self.own)
+            and not self.is_past
+            and not self.pool.assets
+            and all([table is not None and table.is_gentle for table in self.tables])
+            and all([p.contract_size is None for p in self.pool.positions])
+            and len({p.symbol for p in self.pool.positions}) == len(self.own)
+        )
+
     def position(self, i: int) -> PositionRisk:
         """One of them, by its place in the pool."""
         return self._position(i) if self.own else self._incomplete(i)
@@ -221,7 +233,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
 
         Found without solving for the liquidation price, which then lies beyond. False: it may not, or it is not known.
         """
-        if not self._is_gentle or price <= 0:
+        if not self.is_gentle or price <= 0:
             return False
         position, own, table = self.pool.positions[i], self.own[i], _known(self.tables[i])
         pnl = contracts.unrealized_pnl(position, price)
@@ -241,20 +253,8 @@ class PoolRisk(Struct, frozen=True, dict=True):
     def _solved(self) -> dict[str, Crossings]:
         return {}
 
-    @cached_property
-    def _is_gentle(self) -> bool:
-        """Whether the excess is a concave function of each mark, which falls only as that goes against the position."""
-        return (
-            bool(self.own)
-            and not self.is_past
-            and not self.pool.assets
-            and all([table is not None and table.is_gentle for table in self.tables])
-            and all([p.contract_size is None for p in self.pool.positions])
-            and len({p.symbol for p in self.pool.positions}) == len(self.own)
-        )
-
     def _closest(self) -> PositionRisk | None:
-        if not self._is_gentle:
+        if not self.is_gentle:
             known = [p for p in self.positions if p.distance is not None]
             return min(known, key=_nearness, default=None)
         # A mark that moves by a part of itself takes so much of the excess at most: a long is required less then, a
