@@ -25,13 +25,16 @@ from monitor.events import (
     PositionKey,
     Side,
 )
+from monitor.judges.funding import _hardly_moves
 from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
+from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import Funding, after, forecast
 from monitor.risk.margin import BracketTable, bracket_table
 from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess
 from monitor.risk.scenario import ratio_after
 from monitor.risk.terms import Terms
+from monitor.rules import FundingForecastRule
 from tests.test_multi_assets import Shared, margin_asset
 from tests.watched import of_rule, row
 
@@ -198,6 +201,52 @@ def test_the_distance_of_a_pool_is_the_smallest_that_there_is(case: Case) -> Non
 
 
 # ---- what would become of it ----
+
+
+@given(cases())
+@settings(max_examples=500)
+def test_the_closest_position_is_the_one_that_is_found_by_looking_at_all(case: Case) -> None:
+    """It is found first, and without solving for those that cannot be as near."""
+    known = [p for p in case.risk.positions if p.distance is not None]
+
+    closest = case.risk.closest
+
+    if not known:
+        assert closest is None
+        return
+    assert closest in known
+    assert closest.distance == min(p.distance or ZERO for p in known)
+
+
+@given(cases(("linear", "isolated")), st.integers(1, 2000))
+@settings(max_examples=500)
+def test_a_price_that_is_withstood_lies_before_the_liquidation_price(case: Case, mille: int) -> None:
+    """What is known without solving for the price agrees with what the solver finds, and says enough."""
+    risk = case.risk
+    with localcontext(EXACT):
+        for i, p in enumerate(risk.positions):
+            mark = p.mark_price or ZERO
+            price = mark - mark * mille / 1000 if p.is_long else mark + mark * mille / 1000
+            beyond = p.liquidation_price is None or abs(p.liquidation_price - mark) > abs(price - mark)
+
+            withstood = risk.withstands(i, price)
+
+            assert withstood == (risk.is_gentle and price > 0 and beyond)
+
+
+@given(cases(("linear",)), st.integers(-50, 50), st.sampled_from([D("0.0001"), D("0.005"), D("0.1")]))
+@settings(max_examples=500)
+def test_a_funding_that_hardly_moves_a_price_moves_it_by_less_than_a_notice(
+    case: Case, mille: int, notice_at: Decimal
+) -> None:
+    """What is known without solving for the price before and after must not keep a forecast from being told."""
+    risk, rule = case.risk, FundingForecastRule(notice_at=notice_at)
+    with localcontext(EXACT):
+        wallet = (case.pool.wallet_balance or ZERO) * (1000 + mille) / 1000
+        then = assess(case.pool.with_wallets({case.pool.asset: wallet}), case.terms)
+        for i, mark in enumerate(then.marks):
+            if mark is not None and _hardly_moves(i, risk, then, rule):
+                assert adverse(move_between(risk, then, i), mark) < notice_at * mark
 
 
 @given(cases(), st.integers(-900, 3000))
