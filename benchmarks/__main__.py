@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import decisions, delivery, gates, growth, many, plot, running, screen
+from benchmarks import decisions, delivery, gates, growth, many, plot, running, screen, storm
 from benchmarks.harness import about
 
 GROUPS = {
     "decisions": decisions.measure,
     "screen": screen.measure,
     "delivery": delivery.measure,
+    "storm": storm.measure,
     "start": running.start,
     "idle": running.idle,
     "growth": growth.measure,
