@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from msgspec import structs
+from websockets.sync.server import ServerConnection, serve
 
 from monitor.config import AccountConfig, LinksConfig
 from monitor.config_values import Secret
@@ -95,6 +97,32 @@ async def test_a_link_that_fails_while_it_is_stopped_ends_all_the_same() -> None
 
     await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 5)
     assert running.done()
+
+
+async def test_who_is_late_himself_does_not_take_it_for_the_silence_of_the_other() -> None:
+    """A machine that is held up for longer than a pong may take would cut every connection, and begin all anew."""
+
+    async def part() -> None:
+        return None
+
+    def echo(socket: ServerConnection) -> None:
+        for _ in socket:
+            pass
+
+    link = Parts(part, session_waits=False)
+    link.config = structs.replace(link.config, ping_interval_s=0.01, ping_timeout_s=0.1)
+    with serve(echo, "127.0.0.1", 0) as server:
+        answering = threading.Thread(target=server.serve_forever)
+        answering.start()
+        async with link.connection(f"ws://127.0.0.1:{server.socket.getsockname()[1]}") as socket:
+            for _ in range(20):
+                await asyncio.sleep(0)
+                time.sleep(0.15)  # noqa: ASYNC251 - this is what is tested
+            latency = await asyncio.wait_for(await socket.ping(), 5)
+        server.shutdown()
+        answering.join()
+
+    assert latency > 0
 
 
 async def test_a_link_that_fails_of_itself_goes_on() -> None:

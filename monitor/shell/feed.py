@@ -12,7 +12,7 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -31,6 +31,8 @@ from monitor.shell.tap import Source, Tap
 from monitor.venues import Request, Venue
 
 _MAX_FRAME = 16 * 2**20
+_NO_PONG = 1011
+"""What the other side is told then, as `websockets` does."""
 
 
 class Session(ABC):
@@ -256,14 +258,31 @@ class Feed(ABC):
         async with connect(
             url,
             open_timeout=c.connect_timeout_s,
-            ping_interval=c.ping_interval_s,
-            ping_timeout=c.ping_timeout_s,
+            ping_interval=None,
             close_timeout=c.close_timeout_s,
             compression="deflate" if self.compress else None,
             max_size=_MAX_FRAME,
             logger=None,
         ) as socket:
-            yield socket
+            beating = asyncio.create_task(self._beat(socket), name=f"ping[{self.link.account} {self.link.name}]")
+            try:
+                yield socket
+            finally:
+                await ended(beating)
+
+    async def _beat(self, socket: ClientConnection) -> None:
+        """Close a connection whose peer does not answer a ping in time. Where it is we who are late, on a busy machine
+        or with very many accounts, an answer that has arrived counts. With the library's own pings it does not: they
+        would end every connection at once, and each account would have to be read anew."""
+        with suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(self.config.ping_interval_s)
+                pong = asyncio.ensure_future(await socket.ping())
+                await asyncio.wait({pong}, timeout=self.config.ping_timeout_s)
+                if not pong.done():
+                    await socket.close(_NO_PONG, "keepalive ping timeout")
+                    return
+                await pong
 
     def decoded(self, decode: Callable[..., list[Event]], *args: Any) -> list[Event]:
         """Events of a frame; one that misreads is dropped."""
