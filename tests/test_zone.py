@@ -153,6 +153,13 @@ class Case:
             **some,
         )
 
+    @property
+    def is_for_prices_alone(self) -> bool:
+        """Whether nothing else than liquidation prices keeps it in its zone."""
+        limits = self.limits
+        free = (limits.ratio_above, limits.ratio_below, limits.distance_above, limits.distance_below)
+        return bool(limits.told) and free == (0.0, math.inf, 0.0, math.inf)
+
     def at(self, marks: dict[str, Decimal]) -> PoolRisk:
         return assess(self.pool, Terms(marks, self.tables))
 
@@ -261,7 +268,9 @@ def test_many_zones_at_once_are_those_of_each_pool_alone() -> None:
 def test_wherever_the_marks_go_a_pool_that_rests_is_within_its_limits(made: Callable[[], Screen]) -> None:
     """Marks that move a little or far, that turn back, and that stop right at the edge of a zone or past it."""
     chance = random.Random(7)
-    screen, cases = made(), {(f"a{seed}", "pool"): Case(seed) for seed in range(20_000, 20_250)}
+    screen, cases = made(), {(f"a{seed}", "pool"): Case(seed) for seed in range(20_000, 23_000)}
+    prices_alone = [key for key, case in cases.items() if case.is_for_prices_alone]
+    cases = {key: cases[key] for key in [*list(cases)[:200], *prices_alone]}
     marks = {key: {symbol: float(mark) for symbol, mark in case.marks.items()} for key, case in cases.items()}
     resting = {
         key: case for key, case in cases.items() if screen.rest(key, key[0], case.shape, marks[key], case.limits)
