@@ -35,6 +35,7 @@ LONGEST_LINE = 32 * 2**20
 
 REMOVED = b"REMOVED"
 _SHORTEST_SECRET = 8
+_FEW_SECRETS = 20
 _YEAR_10000_MS = 253_402_300_800_000
 
 Source = Literal["market", "private", "rest", "link"]
@@ -176,16 +177,19 @@ class Secrets:
         return raw
 
     def _within(self, raw: bytes) -> list[bytes]:
-        """Those that stand in these bytes, the longest first. Thousands of accounts have thousands of secrets, too many
-        to look for one by one: of each long word it is asked whether it, or a part of it, is one."""
-        lengths = list(self._lengths)  # a recorder's thread removes while another learns
-        found = {
-            part
-            for word in set(_WORDS.findall(raw) if lengths else ())
-            for length in lengths
-            for start in range(len(word) - length + 1)
-            if (part := word[start : start + length]) in self._plain
-        }
+        """Those that stand in these bytes, the longest first. A few are looked for one by one. Of thousands, as of so
+        many accounts, that would take too long: of each word that is long enough it is asked whether a part is one."""
+        if len(self._plain) <= _FEW_SECRETS:
+            found = {secret for secret in list(self._plain) if secret in raw}  # while this goes on another may learn
+        else:
+            lengths = list(self._lengths)
+            found = {
+                part
+                for word in set(_WORDS.findall(raw))
+                for length in lengths
+                for start in range(len(word) - length + 1)
+                if (part := word[start : start + length]) in self._plain
+            }
         return sorted([*found, *(secret for secret in list(self._odd) if secret in raw)], key=len, reverse=True)
 
 
