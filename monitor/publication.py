@@ -23,7 +23,7 @@ from monitor.effects import (
     RuleState,
     SummaryState,
 )
-from monitor.events import Now, Position, PositionKey, Vitals
+from monitor.events import Now, Position, Vitals
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
 from monitor.pace import Pace
@@ -62,7 +62,8 @@ class Published:
         self._health_at: dict[str, float] = {}
         self._pool_at: dict[tuple[str, str], float] = {}
         self._freshness: dict[str, str] = {}
-        self.facts: dict[tuple[str, str], Mapping[PositionKey, object]] = {}
+        self.facts: dict[tuple[str, str], list[object]] = {}
+        """What was last published of a pool's positions beside their risk."""
         self._vitals: Vitals | None = None
         self._lag_ms: dict[str, float] = {}
 
@@ -200,23 +201,21 @@ def _pools(
     account: WatchedAccount, incidents: list[Incident], links: Links, published: Published, now: Now
 ) -> Iterator[Effect]:
     for pool_id, last in list(account.last_risks.items()):
-        pool = last.pool
+        pool, key = last.pool, (account.name, pool_id)
         ages = account.ages(pool, links, now)
         flipped = published.freshness(f"{account.name}/{pool_id}", ages.freshness)
-        facts = {p.key: _facts(account, p) for p in pool.positions}
-        is_new = published.facts.get((account.name, pool_id), facts) != facts
-        published.facts[account.name, pool_id] = facts
+        if flipped:
+            account.unpublished.add(pool_id)  # until it is its turn
         since = account.published_at.get(pool_id, 0)
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
-        if is_new or flipped:
-            account.unpublished.add(pool_id)  # until it is its turn
-        is_new = moved or pool_id in account.unpublished
+        is_new = moved or pool_id in account.unpublished or _facts(account, pool) != published.facts.get(key)
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
         if not published.takes_pool(account.name, pool, is_new, severity > Severity.OK, now):
             continue
         if is_new:
             published.summary_due.add(account.name)
         account.published_at[pool_id] = account.market.moves
+        published.facts[key] = _facts(account, pool)
         risk = account.risk(pool_id)
         yield from states(account, risk, severity, ages, now)
         account.published[pool_id] = frozenset(p.key for p in risk.pool.positions)
@@ -279,10 +278,13 @@ def _position_state(
     )
 
 
-def _facts(account: WatchedAccount, position: Position) -> object:
-    """What is published of a position beside its risk."""
-    market, symbol = account.market, position.symbol
-    return market.funding(symbol), market.funding_interval_hours(symbol), account.book.adl_quantile(position.key)
+def _facts(account: WatchedAccount, pool: Pool) -> list[object]:
+    """What is published of a pool's positions beside their risk."""
+    market, book = account.market, account.book
+    return [
+        (p.key, market.funding(p.symbol), market.funding_interval_hours(p.symbol), book.adl_quantile(p.key))
+        for p in pool.positions
+    ]
 
 
 def _payment(account: WatchedAccount, position: Position) -> Decimal | None:
