@@ -42,8 +42,10 @@ FULL = (
     Case(1, 5, 1, "symbol", 9, 200),
     Case(1, 5, 1, "array", 9, 60),
     Case(10, 20, 0.3, "array", 9, 40),
+    Case(1_000, 20, 0.001, "array", 7, 20),
     Case(1_000, 20, 0.01, "array", 7, 10),
     Case(1_000, 20, 0.3, "array", 5, 6),
+    Case(10_000, 20, 0.001, "array", 5, 8),
     Case(10_000, 20, 0.01, "array", 5, 4),
 )
 QUICK = (
@@ -184,7 +186,7 @@ def _text(case: dict[str, Any]) -> str:
     return "\n".join(
         (
             *rows,
-            f"  {case['frame_bytes']:,} bytes a frame, {case['held_symbols']} symbols held, {case['near']:.0%} of the"
+            f"  {case['frame_bytes']:,} bytes a frame, {case['held_symbols']} symbols held, {case['near']:.1%} of the"
             f" accounts near a level; {case['crossings']} crossings, the same in all; {case['told']} told",
             f"  our CPU beyond the bare receive {case['beyond_bare_cpu_us']:,.0f};"
             f" of the tick each second {case['tick_cpu_us']:,}\n",
