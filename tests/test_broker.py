@@ -1,14 +1,19 @@
-"""The connection to the broker: what goes over the wire beside a payload."""
+"""The connection to the broker: what goes over the wire beside a payload, and how much of it at a time."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from monitor.config import MqttConfig
 from monitor.messages import Message
-from monitor.shell.broker import properties_of
+from monitor.outbox import Outbox
+from monitor.shell.broker import Broker, properties_of
 from monitor.shell.clock import now
+from tests.rig import Mosquitto, until
 
 
 @pytest.mark.parametrize("length", [1, 60, 127, 128, 300, 20_000])
@@ -48,3 +53,24 @@ def test_a_state_says_that_it_is_json_and_an_emptied_topic_says_nothing() -> Non
     assert state is not None
     assert state.pack() == expected.pack()  # type: ignore[no-untyped-call]
     assert properties_of(Message("t", b"", True, 1)) is None
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_however_much_is_sent_others_have_their_turn(broker: Mosquitto, qos: int) -> None:
+    """What is sent with QoS 0 is acknowledged by being written; thousands of figures held everything up for as long."""
+    outbox, sent = Outbox(), list[Message]()
+    online, offline = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
+    sender = Broker(MqttConfig(port=broker.port), None, outbox, online, offline, sent.append)
+    running = asyncio.create_task(sender.run())
+    await until(lambda: sent, "it is connected")
+    outbox.put(Message(f"marginwatch/main/pool/{n}", b"{}", True, qos) for n in range(2000))
+    sender.wake()
+
+    before, most = len(sent), 0
+    while len(sent) <= 2000:
+        await asyncio.sleep(0)
+        most, before = max(most, len(sent) - before), len(sent)
+
+    sender.stop()
+    await running
+    assert most <= 64

@@ -269,6 +269,9 @@ class Broker:
             if not is_short:
                 backoff.reset()
             look_again_s = min(1.0, self._config.timeout_s / 4) if flying or is_short or self._stopping else None
+            if self._wake.is_set():
+                await asyncio.sleep(0)  # waiting for what has happened already gives nobody a turn
+                continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(look_again_s):  # then look once more, though nothing has happened
                     await self._wake.wait()
