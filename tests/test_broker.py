@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from paho.mqtt.packettypes import PacketTypes
@@ -74,3 +75,27 @@ async def test_however_much_is_sent_others_have_their_turn(broker: Mosquitto, qo
     sender.stop()
     await running
     assert most <= 64
+
+
+async def test_an_acknowledgement_that_waits_to_be_read_is_not_missed(broker: Mosquitto) -> None:
+    """A step that takes longer than the broker may, or a machine that pauses us, is no fault of the broker."""
+    outbox, sent = Outbox(), list[Message]()
+    online, offline = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
+    sender = Broker(MqttConfig(port=broker.port, timeout_s=0.3), None, outbox, online, offline, sent.append)
+    running = asyncio.create_task(sender.run())
+    await until(lambda: sent, "it is connected")
+
+    def say(payload: bytes) -> None:
+        outbox.put([Message("marginwatch/main/summary", payload, True, 1)])
+        sender.wake()
+
+    say(b"{}")
+    await asyncio.sleep(0)  # it is under way
+    await asyncio.sleep(0)
+    time.sleep(0.5)  # noqa: ASYNC251 - the step that takes so long
+    say(b'{"more": 1}')
+    await until(lambda: len(sent) >= 3, "the broker has both")
+
+    sender.stop()
+    await running
+    assert sent.count(online) == 1

@@ -35,6 +35,8 @@ _GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
 _AT_ONCE = 32
 """How many messages are sent before others have their turn."""
+_READ_S = 0.01
+"""An acknowledgement that has come while we were busy is read within this time."""
 _SHORT_S = 5.0
 """A connection that ends sooner than this was no success: the next try waits longer."""
 REFUSED = 0x80
@@ -264,7 +266,9 @@ class Broker:
                 if (not flying and not self._outbox.waiting) or here > deadline:
                     return
             if flying and here - next(iter(flying.values()))[1] > self._config.timeout_s:
-                raise MqttError("the broker does not acknowledge")
+                await asyncio.sleep(_READ_S)
+                if next(iter(flying)) not in client.acknowledged:
+                    raise MqttError("the broker does not acknowledge")
             is_short = here - self._since <= _SHORT_S
             if not is_short:
                 backoff.reset()
