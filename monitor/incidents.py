@@ -385,14 +385,17 @@ class Incidents:
 
     def _target(self, key: IncidentKey, rule: Rule, value: Decimal | None, now: Now) -> Severity:
         """The highest severity whose step fires, and has for `for_s`."""
-        target, pending = Severity.OK, self._pending.get(key, {})
+        target, known = Severity.OK, self._pending.get(key, {})
+        pending: dict[int, float] = {}
         for step in rule.steps:
-            if not step.fires(value):
-                pending.pop(step.severity, None)
-            elif not rule.for_s or now.mono - pending.setdefault(step.severity, now.mono) >= rule.for_s:
-                target = max(target, step.severity)
+            if step.fires(value):
+                since = known.get(step.severity, now.mono)
+                if rule.for_s:
+                    pending[step.severity] = since
+                if now.mono - since >= rule.for_s:
+                    target = max(target, step.severity)
         if pending:
-            self._pending[key] = pending
+            self._pending[key] = pending  # of no step that the rule had at another time
         else:
             self._pending.pop(key, None)
         return target

@@ -132,6 +132,21 @@ def test_a_condition_must_last_where_the_rule_says_so() -> None:
     assert said(watch.see(21, "0.85")) == ("opened", "warning")
 
 
+def test_a_hold_ends_where_the_rule_has_its_step_no_more() -> None:
+    """Circumstances come and go, and a rule's steps with them: what began long ago must not count later."""
+    steps = MarginRatioRule().steps
+    milder = MarginRatioRule(steps=steps[:1], for_s=10)
+    watch = Watch(MarginRatioRule(steps=(steps[0], steps[-1]), for_s=10))
+    watch.see(0, "1")
+    watch.rule = milder
+    watch.see(1, "0.1")
+    assert watch.incidents.is_idle(KEY)
+
+    watch.rule = MarginRatioRule(steps=(steps[0], steps[-1]), for_s=10)
+    assert watch.see(100, "1") is None
+    assert said(watch.see(110, "1")) == ("opened", "liquidation")
+
+
 # ---- hysteresis, improvement, recovery ----
 
 

@@ -147,10 +147,10 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
     at_ms = [mark.E for mark in found]
     if symbols is None or _PRICES.fullmatch(",".join([*texts, ""])) is None:
         return None
-    floats = list(map(float, texts))
-    if not _SMALLEST < min(floats) <= max(floats) < _LARGEST:
-        return None
     try:
+        floats = list(map(float, texts))
+        if not _SMALLEST < min(floats) <= max(floats) < _LARGEST:
+            return None
         moment(min(at_ms)), moment(max(at_ms))
         funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
     except ValueError:
