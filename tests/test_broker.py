@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from paho.mqtt.packettypes import PacketTypes
@@ -14,6 +17,7 @@ from monitor.messages import Message
 from monitor.outbox import Outbox
 from monitor.shell.broker import Broker, properties_of
 from monitor.shell.clock import now
+from tests.conftest import needs_mosquitto
 from tests.rig import Mosquitto, until
 
 
@@ -56,46 +60,69 @@ def test_a_state_says_that_it_is_json_and_an_emptied_topic_says_nothing() -> Non
     assert properties_of(Message("t", b"", True, 1)) is None
 
 
+ONLINE, OFFLINE = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
+
+
+@asynccontextmanager
+async def sending(outbox: Outbox, config: MqttConfig) -> AsyncIterator[tuple[Broker, list[Message]]]:
+    """A connection that sends what is in the outbox, and what the broker has."""
+    sent: list[Message] = []
+    sender = Broker(config, None, outbox, ONLINE, OFFLINE, sent.append)
+    running = asyncio.create_task(sender.run())
+    await until(lambda: sent, "it is connected")
+    yield sender, sent
+    sender.stop()
+    await running
+
+
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_however_much_is_sent_others_have_their_turn(broker: Mosquitto, qos: int) -> None:
     """What is sent with QoS 0 is acknowledged by being written; thousands of figures held everything up for as long."""
-    outbox, sent = Outbox(), list[Message]()
-    online, offline = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
-    sender = Broker(MqttConfig(port=broker.port), None, outbox, online, offline, sent.append)
-    running = asyncio.create_task(sender.run())
-    await until(lambda: sent, "it is connected")
-    outbox.put(Message(f"marginwatch/main/pool/{n}", b"{}", True, qos) for n in range(2000))
-    sender.wake()
+    outbox = Outbox()
+    async with sending(outbox, MqttConfig(port=broker.port)) as (sender, sent):
+        outbox.put(Message(f"marginwatch/main/pool/{n}", b"{}", True, qos) for n in range(2000))
+        sender.wake()
 
-    before, most = len(sent), 0
-    while len(sent) <= 2000:
-        await asyncio.sleep(0)
-        most, before = max(most, len(sent) - before), len(sent)
+        before, most = len(sent), 0
+        while len(sent) <= 2000:
+            await asyncio.sleep(0)
+            most, before = max(most, len(sent) - before), len(sent)
 
-    sender.stop()
-    await running
     assert most <= 64
 
 
 async def test_an_acknowledgement_that_waits_to_be_read_is_not_missed(broker: Mosquitto) -> None:
     """A step that takes longer than the broker may, or a machine that pauses us, is no fault of the broker."""
-    outbox, sent = Outbox(), list[Message]()
-    online, offline = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
-    sender = Broker(MqttConfig(port=broker.port, timeout_s=0.3), None, outbox, online, offline, sent.append)
-    running = asyncio.create_task(sender.run())
-    await until(lambda: sent, "it is connected")
+    outbox = Outbox()
+    async with sending(outbox, MqttConfig(port=broker.port, timeout_s=0.3)) as (sender, sent):
+        for seconds in (0.5, 0.0):
+            outbox.put([Message("marginwatch/main/summary", b"%g" % seconds, True, 1)])
+            sender.wake()
+            await asyncio.sleep(0)  # it is under way
+            await asyncio.sleep(0)
+            time.sleep(seconds)  # noqa: ASYNC251 - the step that takes so long
+        await until(lambda: len(sent) >= 3, "the broker has both")
 
-    def say(payload: bytes) -> None:
-        outbox.put([Message("marginwatch/main/summary", payload, True, 1)])
-        sender.wake()
+    assert sent.count(ONLINE) == 1
 
-    say(b"{}")
-    await asyncio.sleep(0)  # it is under way
-    await asyncio.sleep(0)
-    time.sleep(0.5)  # noqa: ASYNC251 - the step that takes so long
-    say(b'{"more": 1}')
-    await until(lambda: len(sent) >= 3, "the broker has both")
 
-    sender.stop()
-    await running
-    assert sent.count(online) == 1
+async def test_a_broker_that_takes_few_at_a_time_has_room_for_the_status(tmp_path: Path) -> None:
+    needs_mosquitto()
+    broker = Mosquitto(tmp_path / "few", "max_inflight_messages 3")
+    await broker.start()
+    outbox = Outbox()
+    try:
+        async with sending(outbox, MqttConfig(port=broker.port)) as (sender, _):
+            broker.freeze()
+            outbox.put(Message(f"marginwatch/main/summary/{n}", b"{}", True, 1) for n in range(10))
+            sender.wake()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            left = list(iter(outbox.take, None))
+            for message in left:
+                outbox.acknowledged(message)
+            broker.thaw()
+    finally:
+        broker.kill()
+
+    assert len(left) == 8

@@ -35,6 +35,8 @@ _GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
 _AT_ONCE = 32
 """How many messages are sent before others have their turn."""
+_MOST_AT_A_TIME = 65_535
+"""What an MQTT 5 broker takes where it does not say."""
 _READ_S = 0.01
 """An acknowledgement that has come while we were busy is read within this time."""
 _SHORT_S = 5.0
@@ -233,13 +235,14 @@ class Broker:
     def _heed_receive_maximum(self, client: _Client) -> None:
         """An MQTT 5 broker may say how many messages it takes at a time, and cuts whoever sends more.
 
-        Neither library below us heeds that, so the answer to our greeting is read here.
+        Neither library below us heeds that, so the answer to our greeting is read here. One place is left for our
+        status, which is said whatever else is under way.
         """
         self._window = self._config.inflight
         on_connect: Any = client._client.on_connect
 
         def read(paho: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-            self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+            self._window = min(self._window, max(1, getattr(properties, "ReceiveMaximum", _MOST_AT_A_TIME) - 1))
             on_connect(paho, userdata, flags, reason, properties)
 
         client._client.on_connect = read
