@@ -128,8 +128,8 @@ class Core:
     """All state of the monitor, owned by the one task that calls `step`.
 
     Args:
-        screened: Whether pools may rest while nothing can come of them. It changes no effect, only the time it takes; and
-            with that, where there is more to look at than one step may, which account comes in which step.
+        screened: Whether pools may rest while nothing can come of them. It changes no effect, only the time it takes;
+            and so, where there is more to look at than one step may, which account comes in which step.
     """
 
     def __init__(self, setup: Setup, now: Now, kept: Kept | None = None, *, screened: bool = True) -> None:
