@@ -266,10 +266,13 @@ def test_a_price_of_another_look_is_read_as_exactly(p: str) -> None:
 
 
 def test_a_symbol_that_is_twice_in_an_array_is_read_twice() -> None:
-    """The later one counts, whichever comes first."""
-    marks = each_mark(USDM.decode_market(rows_of_marks(of_mark(s="S3", p="8.5", E=9)), "m", None))
+    """The later one counts, whichever comes first; of a few symbols only the last is looked for."""
+    raw = rows_of_marks(of_mark(s="S3", p="8.5", E=9))
+    marks = each_mark(USDM.decode_market(raw, "m", None))
+    few = each_mark(USDM.decode_market(raw.replace(b" ", b""), "m", {"S3"}))
 
     assert [(mark.price, mark.at_ms) for mark in marks if mark.symbol == "S3"] == [(D("3.5"), 3), (D("8.5"), 9)]
+    assert [(mark.price, mark.at_ms) for mark in few] == [(D("8.5"), 9)]
 
 
 @recorded

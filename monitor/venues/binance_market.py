@@ -128,7 +128,7 @@ def _is_compact_array(raw: bytes, begin: int) -> bool:
 
 def _of_few(raw: bytes, wanted: Collection[str]) -> list[_Mark]:
     """The marks of these symbols in a compact array, in its order; the rest of it is not read at all."""
-    places = sorted(at for s in wanted if (at := raw.find(b'"s":"%s"' % s.encode())) >= 0)
+    places = sorted(at for s in wanted if (at := raw.rfind(b'"s":"%s"' % s.encode())) >= 0)
     rows = [raw[raw.rfind(b"{", 0, at) : raw.find(b"}", at) + 1] for at in places]
     return list(each_readable(_MARK.decode, rows))
 
