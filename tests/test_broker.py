@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +17,11 @@ from paho.mqtt.properties import Properties
 from monitor.config import MqttConfig
 from monitor.messages import Message
 from monitor.outbox import Outbox
+from monitor.shell import logs
 from monitor.shell.broker import Broker, properties_of
 from monitor.shell.clock import now
 from tests.conftest import needs_mosquitto
-from tests.rig import Mosquitto, until
+from tests.rig import Mosquitto, private_file, until
 
 
 @pytest.mark.parametrize("length", [1, 60, 127, 128, 300, 20_000])
@@ -104,6 +107,27 @@ async def test_an_acknowledgement_that_waits_to_be_read_is_not_missed(broker: Mo
         await until(lambda: len(sent) >= 3, "the broker has both")
 
     assert sent.count(ONLINE) == 1
+
+
+async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:
+    """An ACL that forgets the alerts lets everything look well: the broker acknowledges, and passes nothing on."""
+    needs_mosquitto()
+    acl = private_file(tmp_path / "acl", "topic write marginwatch/status\n")
+    broker = Mosquitto(tmp_path / "closed", f"acl_file {acl}")
+    await broker.start()
+    outbox, log, topic = Outbox(), io.StringIO(), "marginwatch/main/event/critical/margin_ratio"
+    logs.setup("json", "info", log)
+    try:
+        async with sending(outbox, MqttConfig(port=broker.port)) as (sender, sent):
+            outbox.put([Message(topic, b"{}", False, 1)])
+            sender.wake()
+            await until(lambda: len(sent) == 2, "the broker has answered")
+            await until(lambda: "refused" in log.getvalue(), "it is said")
+    finally:
+        broker.kill()
+
+    [said] = [line for line in map(json.loads, log.getvalue().splitlines()) if "refused" in line["event"]]
+    assert (said["level"], said["topic"], said["reason"]) == ("error", topic, "Not authorized")
 
 
 async def test_a_broker_that_takes_few_at_a_time_has_room_for_the_status(tmp_path: Path) -> None:

@@ -61,7 +61,9 @@ class _Client(aiomqtt.Client):
         self._wake = wake
         self._home = threading.get_ident()
         self.acknowledged: deque[int] = deque()
-        """Numbers of messages that the broker has, until somebody takes them."""
+        """Numbers of messages that the broker has answered, until somebody takes them."""
+        self.refused: dict[int, str] = {}
+        """Of those, why the broker has taken some and passed them on to nobody."""
 
     def begin(self, message: Message, properties: Properties | None) -> int:
         """Send a message. Returns the number under which it will be acknowledged.
@@ -74,10 +76,12 @@ class _Client(aiomqtt.Client):
             raise aiomqtt.MqttCodeError(info.rc, "could not publish")
         return info.mid
 
-    def _on_publish(self, client: Any, userdata: Any, mid: int, *given: Any) -> None:
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, *given: Any) -> None:
         if mid in self._pending_publishes:
-            super()._on_publish(client, userdata, mid, *given)
+            super()._on_publish(client, userdata, mid, reason, *given)
         else:
+            if reason.is_failure:
+                self.refused[mid] = str(reason)
             self.acknowledged.append(mid)
             self._wake()
 
@@ -254,8 +258,10 @@ class Broker:
         while True:
             self._wake.clear()
             while client.acknowledged:
-                if (sent := flying.pop(client.acknowledged.popleft(), None)) is not None:
-                    self._has(sent[0])
+                number = client.acknowledged.popleft()
+                why_not = client.refused.pop(number, None)
+                if (sent := flying.pop(number, None)) is not None:
+                    self._has(sent[0], why_not)
             here = time.monotonic()
             for _ in range(min(_AT_ONCE, self._window - len(flying))):
                 if (message := self._outbox.take()) is None:
@@ -283,8 +289,11 @@ class Broker:
                 async with asyncio.timeout(look_again_s):  # then look once more, though nothing has happened
                     await self._wake.wait()
 
-    def _has(self, message: Message) -> None:
-        """The broker has it."""
+    def _has(self, message: Message, why_not: str | None) -> None:
+        """The broker has it. Where it says that it passes it on to nobody, sending it again would change nothing."""
+        if why_not is not None:
+            remedy = "the ACL of the broker must let our user write to it"
+            self._log.error("message refused by the broker", topic=message.topic, reason=why_not, remedy=remedy)
         self._outbox.acknowledged(message)
         self._on_sent(message)
         if message.event_id is not None:
