@@ -225,8 +225,7 @@ class MarketBook:
             if at is not None:
                 found.append(now - at)
             elif (mark := marks.get(symbol)) is not None:
-                late_ms = mark.arrived_ms - mark.at_ms
-                found.append(now - mark.arrived + (late_ms / 1000 if late_ms > 0 else 0.0))
+                found.append(now - mark.true_at)
             else:
                 return None
         return found

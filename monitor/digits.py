@@ -14,6 +14,8 @@ from functools import lru_cache
 from monitor.risk import EXACT
 
 EIGHT = Decimal("0.00000001")
+LAST_DIGITS = 2 * EIGHT
+"""By so much at most rounding moves two printed prices apart."""
 
 
 def plain(value: Decimal) -> str:

@@ -15,6 +15,7 @@ from itertools import zip_longest
 import msgspec
 from msgspec import Struct, structs
 
+from monitor.digits import LAST_DIGITS
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves, prices, printed
 from monitor.risk.report import Pool, PoolRisk, assess
@@ -455,8 +456,6 @@ class Moves:
 
 
 _ZERO = Decimal(0)
-_LAST_DIGITS = Decimal("0.00000002")
-"""Prices are compared as printed, to 8 decimals."""
 _A_MOMENT_S = 0.001
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
@@ -482,7 +481,7 @@ def _beyond(before: Decimal, mark: Decimal, position: Position, rule: Liquidatio
     near = was / (1 + rule.warning_at)
     if least <= Severity.NOTICE:
         near = max(near, was - rule.notice_at * mark)
-    near = min(near, rule.ignore_beyond * mark) + _LAST_DIGITS
+    near = min(near, rule.ignore_beyond * mark) + LAST_DIGITS
     return mark - near if position.quantity > 0 else mark + near
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct, structs
 
 from monitor.accounts import WatchedAccount
+from monitor.digits import EIGHT
 from monitor.errors import MarginwatchError
 from monitor.events import Balance, Position
 from monitor.risk import EXACT, contracts
@@ -23,7 +24,6 @@ from monitor.venues import VENUES
 from monitor.wording import percent
 
 ONE, HUNDRED = Decimal(1), Decimal(100)
-_EIGHT = Decimal("0.00000001")
 
 # Bounded digits: with more, the exact arithmetic would have to round.
 _NUMBER = r"\d{1,15}(?:\.\d{1,12})?"
@@ -336,7 +336,7 @@ def _share(row: Position, left: Decimal) -> Decimal:
     if not left:
         return row.isolated_wallet
     closed = abs(row.quantity - left)
-    return EXACT.divide(row.isolated_wallet * closed, abs(row.quantity)).quantize(_EIGHT, ROUND_DOWN, EXACT)
+    return EXACT.divide(row.isolated_wallet * closed, abs(row.quantity)).quantize(EIGHT, ROUND_DOWN, EXACT)
 
 
 # ---- the book ----

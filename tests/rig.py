@@ -10,6 +10,7 @@ import asyncio
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -74,10 +75,16 @@ async def eventually(probe: Callable[[], Awaitable[T]], what: str, within_s: flo
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nobody listens on.
+
+    From below those that a system gives to whoever connects: a browser with its hundred connections would take such a
+    one between this answer and the daemon's start.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Mosquitto:

@@ -49,7 +49,7 @@ def config_of(folder: Path, exchange: Exchange, broker: Mosquitto, **http: Any) 
 @asynccontextmanager
 async def seen(tab: Browser, port: int) -> AsyncIterator[None]:
     """The page is open and shows the pools; at the end the browser has complained of nothing."""
-    await until(lambda: is_open(port), "the daemon listens")
+    await until(lambda: is_open(port), "the daemon listens", within_s=45)
     await tab.open(f"http://127.0.0.1:{port}/")
     await tab.shows("#accounts", "cross-usdt")
     await tab.shows("#beat-word", "live")

@@ -7,6 +7,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from monitor.accounts import WatchedAccount
+from monitor.digits import LAST_DIGITS
 from monitor.events import Now
 from monitor.incidents import IncidentKey
 from monitor.reporter import Reporter
@@ -17,8 +18,6 @@ from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
 from monitor.telling import forecast_story
 
 RULE = "funding_forecast"
-_LAST_DIGITS = Decimal("0.00000002")
-"""Prices are compared as printed, to 8 decimals."""
 _STEPS = tuple(Step(Decimal(s), s - Decimal("0.5"), s) for s in Severity if s is not Severity.OK)
 """What is held against the rule is how bad it would be: a severity's own rank."""
 
@@ -40,7 +39,7 @@ class FundingJudge:
             near = None  # it is over; a mark that is silent since then does not know it
         then = None if near is None else after(risk, near, account.terms)
         severity = Severity.OK if then is None else self._severity(account, risk, then, rule)
-        trusted = self._reporter.ages(account, risk.pool, now).freshness == "live"
+        trusted = account.is_live(risk.pool, self._reporter.links, now)
         by_rank = structs.replace(rule, steps=_STEPS)
         change = self._reporter.incidents.observe(key, by_rank, Decimal(severity), now, trusted=trusted)
         if trusted:
@@ -71,4 +70,4 @@ def _hardly_moves(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastR
         return False
     size = abs(position.quantity)
     steep = size - size * table.brackets[-1].rate if position.quantity > 0 else size
-    return risk.excess - then.excess + _LAST_DIGITS * size < rule.notice_at * mark * steep
+    return risk.excess - then.excess + LAST_DIGITS * size < rule.notice_at * mark * steep

@@ -12,12 +12,12 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from msgspec import Struct, structs
 
+from monitor.digits import EIGHT
 from monitor.events import Position, PositionKey
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.risk.terms import Terms
 
-_EIGHT = Decimal("0.00000001")
 _SILENT = ("marks", "collateral_price", "bracket_change")
 """What always goes on, and is a cause only where it has moved something."""
 
@@ -82,7 +82,7 @@ class Move(Struct, frozen=True):
 
 def printed(price: Decimal | None) -> Decimal | None:
     """A liquidation price as the exchange prints it: half-up to 8 decimals."""
-    return None if price is None else price.quantize(_EIGHT, rounding=ROUND_HALF_UP)
+    return None if price is None else price.quantize(EIGHT, rounding=ROUND_HALF_UP)
 
 
 def prices(risk: PoolRisk) -> dict[PositionKey, Decimal | None]:

@@ -33,6 +33,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from monitor import digits
 from monitor.events import Bracket
 from monitor.risk.margin import BracketTable
 from monitor.risk.report import Pool
@@ -43,8 +44,7 @@ SymbolKey = tuple[str, str]
 """Market and symbol."""
 
 MARGIN = 1e-9
-LAST_DIGITS = 2e-8
-"""Prices are compared as printed, to 8 decimals."""
+LAST_DIGITS = float(digits.LAST_DIGITS)
 _MOST_POSITIONS = 1_000
 BOX = 0.05
 """How far marks may move at most, as a fraction."""

@@ -1,5 +1,6 @@
 """REST endpoints: what they weigh and ask for, and those that both markets have under their own path."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,11 @@ Answer = Callable[[Account | None, Params], object]
 
 class Printed(str):
     """An answer that is JSON already."""
+
+
+def printed(answer: object) -> Printed:
+    """An answer as REST prints it: JSON without spaces."""
+    return Printed(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
 
 
 class ApiError(Exception):

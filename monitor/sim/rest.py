@@ -3,14 +3,13 @@
 import asyncio
 import hashlib
 import hmac
-import json
 import re
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from monitor.sim.account import Account
-from monitor.sim.endpoints import ApiError, Endpoint, Params, Printed, Table, own
+from monitor.sim.endpoints import ApiError, Endpoint, Params, Printed, Table, own, printed
 from monitor.sim.engine import Engine
 from monitor.sim.listenkeys import ListenKeys
 from monitor.sim.rest_coinm import CoinmEndpoints
@@ -97,7 +96,7 @@ class Rest:
 
     def _reply(self, status: int, body: object, headers: dict[str, str] | None = None) -> web.Response:
         shown = {"X-MBX-USED-WEIGHT-1M": str(self.weights.used), **(headers or {})}
-        text = body if isinstance(body, Printed) else json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+        text = body if isinstance(body, Printed) else printed(body)
         return web.Response(status=status, text=text, content_type="application/json", headers=shown)
 
     def _limited(self, status: int, wait_s: float) -> web.Response:

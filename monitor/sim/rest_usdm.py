@@ -1,11 +1,10 @@
 """USDⓈ-M endpoints: /fapi."""
 
-import json
 from collections.abc import Sequence
 
 from monitor.sim import answers, listings, margin
 from monitor.sim.account import Account, Row
-from monitor.sim.endpoints import ApiError, Endpoint, Endpoints, Params, Printed, Table, known, own
+from monitor.sim.endpoints import ApiError, Endpoint, Endpoints, Params, Printed, Table, known, own, printed
 from monitor.sim.market import Bracket
 
 
@@ -72,7 +71,7 @@ class UsdmEndpoints(Endpoints):
         shown = [(symbol, *brackets) for symbol, brackets in tables.items()]
         if shown != self._shown:
             rows = [self._bracket_row(account, symbol, brackets) for symbol, brackets in tables.items()]
-            self._printed = Printed(json.dumps(rows, separators=(",", ":"), ensure_ascii=False))
+            self._printed = printed(rows)
             self._shown = shown
         return self._printed
 
