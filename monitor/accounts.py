@@ -52,6 +52,7 @@ class WatchedAccount:
 
     def __init__(self, setup: AccountSetup, market: MarketBook, rules: RuleBook, dispute_s: float) -> None:
         self.setup = setup
+        self._private_link = setup.private_link
         self.market = market
         self.rules = rules
         self.book = AccountBook(dispute_s)
@@ -270,7 +271,7 @@ class WatchedAccount:
         return (
             self.known
             and (not marks or max(marks) < limit)
-            and links.age(self.setup.private_link, now.mono) < limit
+            and links.age(self._private_link, now.mono) < limit
             and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))
         )
 
@@ -380,7 +381,8 @@ class WatchedAccount:
 
 def streamed(pool: Pool) -> list[str]:
     """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
-    return [*(p.symbol for p in pool.positions), *(rate_of(wallet.asset) for wallet in pool.assets)]
+    needed = [p.symbol for p in pool.positions]
+    return needed + [rate_of(wallet.asset) for wallet in pool.assets] if pool.assets else needed
 
 
 def worst_severity(severities: list[Severity]) -> Severity:

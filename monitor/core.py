@@ -275,47 +275,63 @@ class Core:
             now: Monotonic seconds and wall-clock milliseconds, read by the caller.
         """
         self._now = now
-        with localcontext(EXACT):
-            told_of = self._told_of(events)
-            for account in told_of:
-                account.in_step = bool(account.risks)  # as they are, before anything changes
-            ticked = False
+        others = [event for event in events if not isinstance(event, _MARKS)]
+        if not others:
+            self._take_marks(events, now)
+            self._look_at_those_that_left(now)
+        if others or self._dirty or self._moving or self.is_behind:  # of most marks nothing follows
+            with localcontext(EXACT):
+                self._follow(events, others, now)
+        for market in self.markets.values():
+            market.earlier = {}
+        effects, self.reporter.effects = self.reporter.effects, []
+        return effects
+
+    def _take_marks(self, events: Sequence[Event], now: Now) -> None:
+        for event in events:
+            if isinstance(event, MarkPrice):
+                self._mark(event, now)
+            elif isinstance(event, Marks):
+                self._marks(event, now)
+
+    def _follow(self, events: Sequence[Event], others: Sequence[Event], now: Now) -> None:
+        """All that follows from events, or from marks that have been taken.
+
+        Args:
+            others: Those of the events that are no marks; where there are none, the marks have been taken.
+        """
+        told_of = self._told_of(others)
+        for account in told_of:
+            account.in_step = bool(account.risks)  # as they are, before anything changes
+        if others:
             for event in events:
-                if isinstance(event, MarkPrice):
-                    self._mark(event, now)
-                elif isinstance(event, Marks):
-                    self._marks(event, now)
-                elif isinstance(event, Tick):
-                    ticked = True
+                if isinstance(event, _MARKS):
+                    self._take_marks((event,), now)
                 elif type(event) in _APPLY and self._is_about_us(event):
                     _APPLY[type(event)](self, event, now)
             if self._resynced:
                 self._settle_snapshots(now)
             self._look_at_those_that_left(now)
-            if self._dirty or self._waiting:
-                self._look_at_the_first(now)
-            for account in told_of:
-                account.in_step = False
-            for account in [self.accounts[name] for name in self._moving]:
-                is_due = account.moves.due(now)
-                if not is_due and account.name not in self._touched:
-                    continue  # nothing has changed that its prices follow from
-                only_from = Severity.INFO if is_due else Severity.WARNING
-                self._moved.tell(account, now, only_from=only_from)
-                self._touched[account.name] = None
-                if not account.moves.pending:
-                    del self._moving[account.name]
-            for name in self._touched:
-                self._moved.keep(self.accounts[name])
-            self._touched.clear()
-            if ticked and not self.is_ticking:
-                self.is_ticking, self._ticking = True, self._tick()
-            if self.is_ticking:
-                self._go_on_ticking()
-            for market in self.markets.values():
-                market.earlier = {}
-        effects, self.reporter.effects = self.reporter.effects, []
-        return effects
+        if self._dirty or self._waiting:
+            self._look_at_the_first(now)
+        for account in told_of:
+            account.in_step = False
+        for account in [self.accounts[name] for name in self._moving]:
+            is_due = account.moves.due(now)
+            if not is_due and account.name not in self._touched:
+                continue  # nothing has changed that its prices follow from
+            only_from = Severity.INFO if is_due else Severity.WARNING
+            self._moved.tell(account, now, only_from=only_from)
+            self._touched[account.name] = None
+            if not account.moves.pending:
+                del self._moving[account.name]
+        for name in self._touched:
+            self._moved.keep(self.accounts[name])
+        self._touched.clear()
+        if not self.is_ticking and any(isinstance(event, Tick) for event in others):
+            self.is_ticking, self._ticking = True, self._tick()
+        if self.is_ticking:
+            self._go_on_ticking()
 
     @property
     def is_behind(self) -> bool:
@@ -328,8 +344,6 @@ class Core:
         """The accounts that these events may change, rather than the market alone."""
         names: dict[str, None] = {}
         for event in events:
-            if isinstance(event, _MARKS):
-                continue
             if isinstance(event, ContractsRead):
                 names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
             else:

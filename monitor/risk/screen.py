@@ -85,8 +85,10 @@ class Zones:
         return len(self._resting)
 
     def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
-        self._marks.setdefault(market, {}).update(zip(symbols, prices, strict=True))
-        self._marked.update((market, symbol) for symbol in symbols)
+        marks = self._marks.setdefault(market, {})
+        for symbol, price in zip(symbols, prices, strict=True):
+            marks[symbol] = price
+            self._marked.add((market, symbol))
 
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
         self.wake(key)

@@ -30,7 +30,8 @@ class Inbox:
     def put(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, MarkPrice):
-                self._part(event.market)
+                if self._frames:
+                    self._part(event.market)
                 self._put_mark(event)
             elif isinstance(event, Marks):
                 self._put_frame(event)
@@ -43,9 +44,10 @@ class Inbox:
                 self._awaited.set_result(None)
 
     def _put_mark(self, mark: MarkPrice) -> None:
-        waiting = self._marks.get((mark.market, mark.symbol))
+        key = mark.market, mark.symbol
+        waiting = self._marks.get(key)
         if waiting is None or mark.at_ms >= waiting.at_ms:
-            self._marks[mark.market, mark.symbol] = mark
+            self._marks[key] = mark
 
     def _put_frame(self, frame: Marks) -> None:
         """Keep a frame whole, unless another one or single marks wait that it does not replace as a whole."""
@@ -77,7 +79,7 @@ class Inbox:
             await self._awaited
         self._is_filled = False
         frames, marks = self._frames, self._marks
-        self.arrived, self.marks = self._filled_at, len(marks) + sum(len(frame.symbols) for frame in frames.values())
+        self.arrived, self.marks = self._filled_at, len(marks) + sum([len(frame.symbols) for frame in frames.values()])
         events = [*self._events, *frames.values(), *marks.values()]
         self._events.clear()
         frames.clear()

@@ -100,8 +100,10 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
     begin = raw.find(b"[", 0, _HEAD)
     is_wrapped = raw.find(b'"data"', 0, _HEAD) >= 0
     if begin < 0:
-        found = [_ENVELOPE.decode(raw).data if is_wrapped else _MARK.decode(raw)]
-    elif wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw, begin):
+        mark = _ENVELOPE.decode(raw).data if is_wrapped else _MARK.decode(raw)
+        is_held = (wanted is None or mark.s in wanted) and (mark.st is None or mark.st == ours)
+        return (_mark(mark, market),) if is_held else ()
+    if wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw, begin):
         found = _of_few(raw, wanted)
     else:
         found = _all(raw, is_wrapped)

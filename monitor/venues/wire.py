@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Struct
 
 _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?")
+_PLAIN = 60
+"""Up to so many digits, with a point in between, are a number without a look at the pattern: nearly all are."""
 _LARGEST_EXPONENT = 30
 _EIGHT = Decimal("0.00000001")
 _YEAR_10000_MS = 253_402_300_800_000
@@ -84,7 +86,8 @@ def number(text: str) -> Decimal:
         ValueError: Not a plain ASCII number (NaN, Infinity, spaces, underscores and other digits are none), or so
             large or small that no price or quantity can mean it.
     """
-    if _NUMBER.fullmatch(text) is None:
+    is_plain = text.isascii() and text.replace(".", "", 1).isdecimal() and text[0] != "." and len(text) <= _PLAIN
+    if not is_plain and _NUMBER.fullmatch(text) is None:
         raise ValueError(f"not a number: {text[:40]!r}")
     value = Decimal(text)
     if not -_LARGEST_EXPONENT <= value.adjusted() <= _LARGEST_EXPONENT:
