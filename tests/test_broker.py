@@ -6,71 +6,31 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from monitor.config import MqttConfig
 from monitor.messages import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs
-from monitor.shell.broker import Broker, properties_of
-from monitor.shell.clock import now
+from monitor.shell.broker import Broker, say
 from tests.conftest import needs_mosquitto
 from tests.rig import Mosquitto, private_file, until
-
-
-@pytest.mark.parametrize("length", [1, 60, 127, 128, 300, 20_000])
-@pytest.mark.parametrize("late_ms", [0, 90_061_000])
-@pytest.mark.parametrize("is_superseded", [False, True])
-def test_properties_are_packed_as_the_library_packs_them(length: int, late_ms: int, is_superseded: bool) -> None:
-    event_id = "ü" * length
-    at_ms = now().wall_ms - late_ms
-    message = Message("t", b"{}", False, 1, event_id=event_id, incident_id="i", at_ms=at_ms)
-    expected = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    expected.ContentType = "application/json"
-    expected.UserProperty = ("event_id", event_id)
-    if late_ms:
-        expected.UserProperty = ("delayed_ms", "?" * len(str(late_ms)))
-    if is_superseded:
-        expected.UserProperty = ("superseded", "true")
-
-    packed = properties_of(message, is_superseded)
-
-    assert packed is not None
-    written = packed.pack()  # type: ignore[no-untyped-call]
-    wanted = expected.pack()  # type: ignore[no-untyped-call]
-    if late_ms:
-        at = wanted.index(b"?")
-        digits = slice(at, at + len(str(late_ms)))
-        assert abs(int(written[digits]) - late_ms) < 1000
-        written = written[: digits.start] + wanted[digits] + written[digits.stop :]
-    assert written == wanted
-
-
-def test_a_state_says_that_it_is_json_and_an_emptied_topic_says_nothing() -> None:
-    expected = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    expected.ContentType = "application/json"
-
-    state = properties_of(Message("t", b"{}", True, 1))
-
-    assert state is not None
-    assert state.pack() == expected.pack()  # type: ignore[no-untyped-call]
-    assert properties_of(Message("t", b"", True, 1)) is None
-
 
 ONLINE, OFFLINE = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
 
 
 @asynccontextmanager
-async def sending(outbox: Outbox, config: MqttConfig) -> AsyncIterator[tuple[Broker, list[Message]]]:
+async def sending(
+    outbox: Outbox, config: MqttConfig, on_command: Callable[[str, bytes], None] | None = None
+) -> AsyncIterator[tuple[Broker, list[Message]]]:
     """A connection that sends what is in the outbox, and what the broker has."""
     sent: list[Message] = []
-    sender = Broker(config, None, outbox, ONLINE, OFFLINE, sent.append)
+    sender = Broker(config, None, outbox, ONLINE, OFFLINE, sent.append, on_command)
     running = asyncio.create_task(sender.run())
     await until(lambda: sent, "it is connected")
     yield sender, sent
@@ -107,6 +67,60 @@ async def test_an_acknowledgement_that_waits_to_be_read_is_not_missed(broker: Mo
         await until(lambda: len(sent) >= 3, "the broker has both")
 
     assert sent.count(ONLINE) == 1
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_what_comes_in_pieces_is_read_whole(broker: Mosquitto, protocol: Literal["5", "3.1.1"]) -> None:
+    """Acknowledgements of ours, and between them what the library reads: its own, and what others publish."""
+    outbox, commands = Outbox(), list[str]()
+    async with crumbling(broker.port) as port:
+        config = MqttConfig(port=port, protocol=protocol)
+        async with sending(outbox, config, lambda name, payload: commands.append(name)) as (sender, sent):
+            others = MqttConfig(port=broker.port)
+            while not commands:  # it is not subscribed at once
+                await say(others, None, "marginwatch/cmd/first", b"")
+            wanted = [Message(f"marginwatch/main/summary/{n}", b"{}", True, n % 2) for n in range(200)]
+            outbox.put(wanted)
+            sender.wake()
+            for n in range(10):
+                await say(others, None, f"marginwatch/cmd/{n}", b"")
+            await say(others, None, ONLINE.topic, OFFLINE.payload)  # an old session's will
+            await until(lambda: len(sent) == 202 and "9" in commands, "all is there")
+
+    assert sent.count(ONLINE) == 2
+    assert sorted(m.topic for m in sent if m not in (ONLINE, OFFLINE)) == sorted(m.topic for m in wanted)
+    assert set(commands) == {"first", *map(str, range(10))}  # some twice, while we look for what earlier runs have left
+
+
+@asynccontextmanager
+async def crumbling(target: int) -> AsyncIterator[int]:
+    """The port of a broker whose bytes come in small pieces."""
+    over = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", target)
+
+        async def there() -> None:
+            while data := await reader.read(65_536):
+                to_broker.write(data)
+            to_broker.close()
+
+        passing = asyncio.create_task(there())
+        while data := await from_broker.read(7):
+            for piece in (data[:1], data[1:4], data[4:]):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)  # whoever reads it may have his turn before the next
+        await passing
+        writer.close()
+        over.set()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+        await over.wait()
+    finally:
+        server.close()
 
 
 async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:

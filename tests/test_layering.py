@@ -44,7 +44,7 @@ LAYERS = (
     {"shell.rest", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
     {"shell.causes", "shell.clock", "shell.migrations", "shell.owed", "shell.hub"},
     {"shell.findings", "shell.logs", "shell.settings", "shell.systemd", "shell.tap", "shell.chronicle"},
-    {"shell.sink", "shell.rows"},
+    {"shell.sink", "shell.rows", "shell.packets"},
     {"shell"},
     {"config"},
     {"config_rules"},

@@ -15,20 +15,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import aiomqtt
 from aiomqtt import MqttError, ProtocolVersion, Will
+from paho.mqtt.client import PUBLISH
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.properties import Properties, VariableByteIntegers
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from monitor.config import MqttConfig
 from monitor.errors import innermost
 from monitor.messages import Message, birth_topic, retained_by, retained_filters
 from monitor.outbox import Outbox
-from monitor.shell import logs
+from monitor.shell import logs, packets
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
+from monitor.shell.packets import Answer
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
@@ -37,6 +41,8 @@ _AT_ONCE = 32
 """How many messages are sent before others have their turn."""
 _MOST_AT_A_TIME = 65_535
 """What an MQTT 5 broker takes where it does not say."""
+_MOST_READ = 65_536
+"""Bytes that are read at a time."""
 _READ_S = 0.01
 """An acknowledgement that has come while we were busy is read within this time."""
 _SHORT_S = 5.0
@@ -47,10 +53,11 @@ _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
 
 
 class _Client(aiomqtt.Client):
-    """A connection on which many messages are under way at once, and each is written as soon as it is sent.
+    """A connection on which many messages are under way at once: sent together, and acknowledged together.
 
-    The library's own `publish` takes a task per message, and writes when the event loop comes to it again. The methods
-    overridden here are what it has paho call.
+    The libraries take a task, locks and a system call per message that they send, and three such calls per one that is
+    acknowledged. What is sent here, and what acknowledges it, passes them by; all else is theirs. The methods that take
+    the place of theirs are what aiomqtt has paho call, and what paho reads with.
 
     Args:
         wake: Called when something has been acknowledged.
@@ -60,30 +67,77 @@ class _Client(aiomqtt.Client):
         super().__init__(*args, **options)
         self._wake = wake
         self._home = threading.get_ident()
-        self.acknowledged: deque[int] = deque()
-        """Numbers of messages that the broker has answered, until somebody takes them."""
-        self.refused: dict[int, str] = {}
-        """Of those, why the broker has taken some and passed them on to nobody."""
+        self.flying: dict[int, tuple[Message, float]] = {}
+        """Number → message that is under way, and since when (monotonic seconds); the oldest first."""
+        self.answers: deque[Answer] = deque()
+        """Of the broker's, until somebody takes them."""
+        self._unwritten: deque[Answer] = deque()
+        """Of messages that the broker does not answer: they are as good as answered once they are written."""
+        self._received = bytearray()
+        """Not read yet."""
+        paho: Any = self._client
+        self._receive, self._read_packet = paho._sock_recv, paho._packet_read
+        paho._sock_recv, paho._packet_read = self._take_received, self._read
 
-    def begin(self, message: Message, properties: Properties | None) -> int:
-        """Send a message. Returns the number under which it will be acknowledged.
+    def send(self, messages: Iterable[tuple[Message, bytes | None]]) -> None:
+        """Send messages, each with its properties.
 
         Raises:
             MqttError: The connection is lost.
         """
-        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise aiomqtt.MqttCodeError(info.rc, "could not publish")
-        return info.mid
+        paho: Any = self._client
+        if paho.socket() is None:
+            raise MqttError("could not publish, the connection is lost")
+        written, here = [], time.monotonic()
+        for message, properties in messages:
+            while (number := paho._mid_generate()) in self.flying:
+                pass
+            self.flying[number] = message, here
+            written.append(packets.publish(message, number, properties))
+            if not message.qos:
+                self._unwritten.append(Answer(number, 0))
+        if written:
+            paho._packet_queue(PUBLISH, b"".join(written), 0, 1)
 
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, *given: Any) -> None:
-        if mid in self._pending_publishes:
-            super()._on_publish(client, userdata, mid, reason, *given)
-        else:
-            if reason.is_failure:
-                self.refused[mid] = str(reason)
-            self.acknowledged.append(mid)
-            self._wake()
+    def _read(self) -> MQTTErrorCode:
+        """Read what has come, and let the library have what acknowledges nothing."""
+        try:
+            received = self._receive(_MOST_READ)
+        except BlockingIOError:
+            return MQTTErrorCode.MQTT_ERR_AGAIN
+        except OSError:
+            received = b""
+        if not received:
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        self._received += received
+        result = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._has_more():
+            result = self._read_packet()
+        return result
+
+    def _has_more(self) -> bool:
+        """Take the acknowledgements that come next. Whether there is something else behind them."""
+        paho: Any = self._client
+        if paho._in_packet["command"]:
+            return True  # it has a part of a packet, and reads on
+        for answer in packets.take_answers(self._received):
+            if answer.number in paho._out_messages:  # it has sent that one itself
+                paho._do_on_publish(answer.number, None, None)
+            else:
+                self._answered(answer)
+        return bool(self._received) and not packets.begins_with_answer(self._received)
+
+    def _answered(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        self._wake()
+
+    def _take_received(self, size: int) -> bytes:
+        """In place of the socket, for the library."""
+        if not self._received:
+            raise BlockingIOError
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
 
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         if threading.get_ident() == self._home:
@@ -97,6 +151,9 @@ class _Client(aiomqtt.Client):
             self._client.loop_write()
             if self._client.want_write():
                 self._loop.add_writer(sock.fileno(), self._write, sock)
+            else:
+                while self._unwritten:
+                    self._answered(self._unwritten.popleft())
         except Exception as exc:  # as the library does: whoever reads from this connection is told
             if not self._disconnected.done():
                 self._disconnected.set_exception(exc)
@@ -194,15 +251,15 @@ class Broker:
             self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=version)
             self._outbox.connected()
             try:
-                await self._announce(client, self._online, version)
+                await self._announce(client, self._online)
                 await self._serve(client, version, backoff)
             except asyncio.CancelledError:
                 # We are dying. Leaving politely would discard the will, so what it would have said is said here.
                 with suppress(Exception):
                     async with asyncio.timeout(1):
-                        await self._announce(client, self._offline, version)
+                        await self._announce(client, self._offline)
                 raise
-            await self._announce(client, self._offline, version)
+            await self._announce(client, self._offline)
 
     async def _serve(self, client: _Client, version: str, backoff: Backoff) -> None:
         """Send and receive until stopped and empty."""
@@ -230,9 +287,7 @@ class Broker:
             keepalive=int(c.keepalive_s),
             tls_context=tls_context(c) if c.tls else None,
             socket_options=_NODELAY,
-            max_inflight_messages=c.inflight + 8,
         )
-        client.pending_calls_threshold = c.inflight + 100
         self._heed_receive_maximum(client)
         return client
 
@@ -253,30 +308,26 @@ class Broker:
 
     async def _send(self, client: _Client, version: str, backoff: Backoff) -> None:
         """Send what waits, several at a time; return once stopped and empty."""
-        flying: dict[int, tuple[Message, float]] = {}
-        deadline = None
+        flying, deadline = client.flying, None
         while True:
             self._wake.clear()
-            while client.acknowledged:
-                number = client.acknowledged.popleft()
-                why_not = client.refused.pop(number, None)
-                if (sent := flying.pop(number, None)) is not None:
-                    self._has(sent[0], why_not)
+            while client.answers:
+                answer = client.answers.popleft()
+                if (sent := flying.pop(answer.number, None)) is not None:
+                    self._has(sent[0], answer.reason)
             here = time.monotonic()
-            for _ in range(min(_AT_ONCE, self._window - len(flying))):
-                if (message := self._outbox.take()) is None:
-                    break
-                flying[client.begin(message, self._properties(message, version))] = message, here
-            else:
-                if len(flying) < self._window:  # there may be more, but others want their turn
-                    self._wake.set()
+            room = min(_AT_ONCE, self._window - len(flying))
+            taken = list(islice(iter(self._outbox.take, None), max(0, room)))
+            client.send([(message, self._properties(message, version)) for message in taken])
+            if len(taken) == room and len(flying) < self._window:  # there may be more, but others want their turn
+                self._wake.set()
             if self._stopping:
                 deadline = deadline or here + _DRAIN_S
                 if (not flying and not self._outbox.waiting) or here > deadline:
                     return
             if flying and here - next(iter(flying.values()))[1] > self._config.timeout_s:
                 await asyncio.sleep(_READ_S)
-                if next(iter(flying)) not in client.acknowledged:
+                if all(answer.number != next(iter(flying)) for answer in client.answers):
                     raise MqttError("the broker does not acknowledge")
             is_short = here - self._since <= _SHORT_S
             if not is_short:
@@ -289,23 +340,22 @@ class Broker:
                 async with asyncio.timeout(look_again_s):  # then look once more, though nothing has happened
                     await self._wake.wait()
 
-    def _has(self, message: Message, why_not: str | None) -> None:
+    def _has(self, message: Message, reason: int) -> None:
         """The broker has it. Where it says that it passes it on to nobody, sending it again would change nothing."""
-        if why_not is not None:
+        if reason >= REFUSED:
             remedy = "the ACL of the broker must let our user write to it"
-            self._log.error("message refused by the broker", topic=message.topic, reason=why_not, remedy=remedy)
+            self._log.error("message refused by the broker", topic=message.topic, reason=_named(reason), remedy=remedy)
         self._outbox.acknowledged(message)
         self._on_sent(message)
         if message.event_id is not None:
             self._had_at = time.monotonic()
             self._has_another.set()
 
-    async def _announce(self, client: _Client, status: Message, version: str) -> None:
-        properties = self._properties(status, version)
-        await client.publish(status.topic, status.payload, status.qos, status.retain, properties)
+    async def _announce(self, client: _Client, status: Message) -> None:
+        await client.publish(status.topic, status.payload, status.qos, status.retain)
         self._on_sent(status)
 
-    def _properties(self, message: Message, version: str) -> Properties | None:
+    def _properties(self, message: Message, version: str) -> bytes | None:
         return properties_of(message, self._outbox.is_superseded(message)) if version == "5" else None
 
     async def _receive(self, client: _Client, version: str) -> None:
@@ -321,7 +371,7 @@ class Broker:
             topic = str(message.topic)
             if topic == self._online.topic:
                 if message.payload == self._offline.payload and not self._stopping:
-                    await self._announce(client, self._online, version)
+                    await self._announce(client, self._online)
             elif topic.startswith(commands):
                 # One that is kept at the broker would be obeyed again and again, long after it was meant.
                 if self._on_command is not None and not message.retain and isinstance(message.payload, bytes):
@@ -352,37 +402,14 @@ class Broker:
         return not self._ghosts_wanted
 
 
-class _Packed(Properties):
-    """Properties of a message, as they go over the wire; the library takes longer to pack them than to send it all.
-
-    Source: MQTT 5.0, 2.2.2: the length of all, then each by its number: 3 is the content type, 38 a user property.
-    """
-
-    _packed: bytes
-
-    def __init__(self, user: Iterable[tuple[str, str]] = ()) -> None:
-        fields = [b"\x03", _string("application/json")]
-        for name, value in user:
-            fields += [b"\x26", _string(name), _string(value)]
-        packed = b"".join(fields)
-        object.__setattr__(self, "_packed", VariableByteIntegers.encode(len(packed)) + packed)  # type: ignore[no-untyped-call]
-
-    def pack(self) -> bytes:
-        return self._packed
+_NO_PROPERTIES = packets.properties(None)
+_JSON = packets.properties("application/json")
 
 
-def _string(text: str) -> bytes:
-    encoded = text.encode()
-    return len(encoded).to_bytes(2, "big") + encoded
-
-
-_JSON = _Packed()
-
-
-def properties_of(message: Message, is_superseded: bool = False) -> Properties | None:
+def properties_of(message: Message, is_superseded: bool = False) -> bytes:
     """MQTT 5: what kind of payload it is, and for an event how late it comes and whether a newer one follows."""
     if not message.payload.startswith(b"{"):
-        return None
+        return _NO_PROPERTIES
     if message.told_as is None:
         return _JSON
     user = [("event_id", message.told_as)]
@@ -391,7 +418,7 @@ def properties_of(message: Message, is_superseded: bool = False) -> Properties |
         user.append(("delayed_ms", str(delayed_ms)))
     if is_superseded:
         user.append(("superseded", "true"))
-    return _Packed(user)
+    return packets.properties("application/json", user)
 
 
 def visitor(config: MqttConfig, password: str | None, purpose: str) -> aiomqtt.Client:
@@ -451,3 +478,10 @@ def tls_context(config: MqttConfig) -> ssl.SSLContext:
 def _reason(group: BaseException) -> str:
     exc = innermost(group)
     return f"{exc}" or type(exc).__name__
+
+
+def _named(reason: int) -> str:
+    """What the broker gives as its reason, in words."""
+    with suppress(KeyError, ValueError):  # one that the library does not know of
+        return str(ReasonCode(PacketTypes.PUBACK, identifier=reason))
+    return f"reason {reason}"

@@ -19,6 +19,8 @@ import msgspec
 from aiomqtt import MqttError
 from aiomqtt.exceptions import MqttCodeError, MqttConnectError
 from msgspec import structs
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from monitor.config import MqttConfig
 from monitor.effects import INSTANCE
@@ -185,7 +187,10 @@ async def publish_alert(config: MqttConfig, password: str | None, version: str, 
     """Publish a test alert as the daemon publishes a real one, and say how to see it."""
     client = _visitor(config, password, version)
     visit = _Visit(client, config.timeout_s)
-    properties = properties_of(message) if version == "5" else None
+    properties = None
+    if version == "5":
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.unpack(properties_of(message))  # type: ignore[no-untyped-call]
     try:
         async with client:
             reason = await visit.publish(message.topic, message.payload, properties=properties)
