@@ -26,6 +26,8 @@ class Case(NamedTuple):
 
     Args:
         near: So large a part of the accounts is near a level.
+        warm_up: So many frames come first and are not timed: in its first seconds a daemon finds out how far the marks
+            of each pool go, and then it runs for weeks.
         rounds: How often each variant has its turn.
         frames: How many frames a turn has.
     """
@@ -34,24 +36,25 @@ class Case(NamedTuple):
     positions: int
     near: float
     shape: scene.Shape
+    warm_up: int
     rounds: int
     frames: int
 
 
 FULL = (
-    Case(1, 5, 1, "symbol", 9, 200),
-    Case(1, 5, 1, "array", 9, 60),
-    Case(10, 20, 0.3, "array", 9, 40),
-    Case(1_000, 20, 0.001, "array", 7, 20),
-    Case(1_000, 20, 0.01, "array", 7, 10),
-    Case(1_000, 20, 0.3, "array", 5, 6),
-    Case(10_000, 20, 0.001, "array", 5, 8),
-    Case(10_000, 20, 0.01, "array", 5, 4),
+    Case(1, 5, 1, "symbol", 60, 9, 200),
+    Case(1, 5, 1, "array", 60, 9, 60),
+    Case(10, 20, 0.3, "array", 60, 9, 40),
+    Case(1_000, 20, 0.001, "array", 60, 7, 20),
+    Case(1_000, 20, 0.01, "array", 60, 7, 10),
+    Case(1_000, 20, 0.3, "array", 20, 5, 6),
+    Case(10_000, 20, 0.001, "array", 60, 5, 12),
+    Case(10_000, 20, 0.01, "array", 60, 5, 6),
 )
 QUICK = (
-    Case(1, 5, 1, "symbol", 3, 60),
-    Case(1, 5, 1, "array", 3, 20),
-    Case(100, 20, 0.01, "array", 3, 4),
+    Case(1, 5, 1, "symbol", 12, 3, 60),
+    Case(1, 5, 1, "array", 6, 3, 20),
+    Case(100, 20, 0.01, "array", 20, 3, 4),
 )
 
 
@@ -98,7 +101,7 @@ async def _case(case: Case) -> dict[str, Any]:
     """
     given = scene.make(case.accounts, case.positions, case.near)
     stream = scene.frames(given, case.shape)
-    warm_up = list(islice(stream, max(3, case.frames // 5)))
+    warm_up = list(islice(stream, case.warm_up))
     turns = [list(islice(stream, case.frames)) for _ in range(case.rounds)]
     chosen = [name for name, why_not in variants().items() if not why_not]
     async with workers(chosen, case.accounts, case.positions, case.near) as running:

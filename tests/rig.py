@@ -620,11 +620,18 @@ def _same(ours: Any, theirs: Any) -> bool:
 
 
 async def agreement(exchange: Exchange, listener: Listener, *accounts: str, within_s: float = WAIT_S) -> None:
-    """Wait until what is published is what the exchange prints, for each of these accounts."""
+    """Wait until what is published is what the exchange prints, for each of these accounts.
+
+    It is asked less and less often, for we share the weight that the daemon needs.
+    """
     last: list[str] = []
+    pause_s = 0.005
 
     async def agrees() -> bool:
-        nonlocal last
+        nonlocal last, pause_s
+        if last:
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.2 * pause_s, 0.25)
         last = [line for account in accounts for line in await differences(exchange, listener, account)]
         return not last
 
