@@ -666,13 +666,11 @@ class Core:
                 continue
             del self._waiting[key]
             account, pool_id = self.accounts.get(key[0]), key[1]
-            is_rebuilt = key in self._rebuilt
             self._rebuilt.discard(key)
             if account is None or pool_id not in account.pools:
                 continue  # it has gone while it waited
-            if is_rebuilt or not self._rest(account, pool_id, now):
-                self._assess(account, pool_id, now)
-                self._touched[account.name] = None
+            self._assess(account, pool_id, now)
+            self._touched[account.name] = None
             looked_at += 1 + len(account.pools[pool_id].positions)
 
     def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:

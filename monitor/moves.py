@@ -17,8 +17,8 @@ from msgspec import Struct, structs
 
 from monitor.digits import LAST_DIGITS
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
-from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves, prices, printed
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves
+from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 
@@ -127,6 +127,7 @@ class Moves:
         """Take back a baseline. One that does not read (of another version) is made anew from the next snapshot."""
         with suppress(msgspec.MsgspecError):
             self.baselines[pool_id] = msgspec.json.decode(row, type=Baseline)
+            self._told.pop(pool_id, None)
 
     def filled(self, fill: Fill) -> None:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
@@ -298,7 +299,7 @@ class Moves:
         found = self._moved([pool.id], terms, {pool.id: rule}, risk)
         self._marks_told[pool.id] = (now.mono, severity)
         self._rebase(pool, terms)
-        self._told[pool.id] = prices(risk)
+        self._told[pool.id] = risk.printed_prices
         return _telling(self.account, found)
 
     def quiet_up_to(self, pool: Pool, rule: LiquidationPriceMovedRule, now: Now) -> tuple[Severity, float]:
@@ -321,7 +322,7 @@ class Moves:
     def _told_prices(self, baseline: Baseline) -> dict[PositionKey, Decimal | None]:
         told = self._told.get(baseline.pool.id)
         if told is None:
-            told = self._told[baseline.pool.id] = prices(assess(baseline.pool, baseline.terms))
+            told = self._told[baseline.pool.id] = assess(baseline.pool, baseline.terms).printed_prices
         return told
 
     def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule, least: int = Severity.NOTICE) -> Severity:
@@ -371,12 +372,13 @@ class Moves:
             baseline = self.baselines.get(pool_id)
             if baseline is None:
                 continue
-            before = self._replaced.get(pool_id, (baseline,))
+            replaced = self._replaced.get(pool_id)
+            before, told = (replaced, None) if replaced else ((baseline,), self._told.get(pool_id))
             stages = self._stages(before[-1].pool, self._entries.get(pool_id, ()))
             pool = stages[-1].pool if stages else baseline.pool
             if not _is_complete(pool, terms):
                 continue
-            for move in moves(before, stages, terms, risk).values():
+            for move in moves(before, stages, terms, risk, told).values():
                 if move.before != move.after or (move.opened and move.after is not None):
                     mark = terms.marks[move.key.symbol]
                     found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))

@@ -28,7 +28,6 @@ from monitor.incidents import Incident, Incidents
 from monitor.links import Links
 from monitor.pace import Pace
 from monitor.risk import contracts
-from monitor.risk.attribution import prices
 from monitor.risk.drift import Drift
 from monitor.risk.funding import Forecast, after, payment
 from monitor.risk.margin import ZERO
@@ -227,7 +226,7 @@ def states(
 ) -> Iterator[PoolState | PositionState]:
     """A pool and its positions as they are published, with what the next funding will do to them."""
     coming = account.coming_funding(risk)
-    then = {} if coming is None else prices(after(risk, coming, account.terms))
+    then = {} if coming is None else after(risk, coming, account.terms).printed_prices
     yield _pool_state(account, risk, coming, severity, ages, now)
     for position in risk.positions:
         yield _position_state(account, risk, position, then.get(position.position.key), ages, now)

@@ -17,7 +17,7 @@ from monitor.risk import collateral, contracts
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
 from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import Rule, Severity
 from monitor.wording import amount, unacknowledged, worded
 
@@ -64,8 +64,10 @@ def pool_story(
     return _with_words(story)
 
 
-def moved_story(account: WatchedAccount, change: Change, telling: Telling, ages: Ages, now: Now, seq: int) -> Story:
-    """What is told of a liquidation price that moved."""
+def moved_story(
+    account: WatchedAccount, change: Change, telling: Telling, risk: PoolRisk, ages: Ages, now: Now, seq: int
+) -> Story:
+    """What is told of a liquidation price that moved; `risk` is that of the pool of the worst move."""
     worst = telling.moves[0]
     mark = account.market.marks.get(worst.move.key.symbol)
     position = next(p for p in worst.pool.positions if p.key == worst.move.key)
@@ -80,7 +82,7 @@ def moved_story(account: WatchedAccount, change: Change, telling: Telling, ages:
             side=side_word(position.quantity > 0),
             asset=worst.pool.asset,
             before=Figures(liquidation_price=worst.move.before),
-            after=_position_figures(assess(worst.pool, account.terms), worst.move.after, worst.mark),
+            after=_position_figures(risk, worst.move.after, worst.mark),
             ages=ages,
             moves=telling.moves,
         )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from monitor.core import Kept
 from monitor.effects import Story
-from monitor.events import AccountChanged, Balance, Bracket, BracketsRead, Event, Position, PositionKey, Side, Tick
+from monitor.events import AccountChanged, Balance, Bracket, BracketsRead, Event, Now, Position, PositionKey, Side, Tick
+from monitor.moves import Moves
 from monitor.risk import EXACT
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, moves, share
 from monitor.risk.report import Pool
@@ -412,6 +413,21 @@ def test_a_baseline_that_does_not_read_is_made_anew() -> None:
 
     assert moved(later.hold(7, "90400")) == []
     assert "cross-usdt" in later.core.accounts["main"].moves.baselines
+
+
+def test_a_baseline_that_is_taken_back_late_is_the_one_that_moves_are_measured_from() -> None:
+    """The store may be found after prices have been computed from another one."""
+    (then, _), (meanwhile, _) = pool_path("1000"), pool_path("900")
+    earlier, later = Moves("main"), Moves("main")
+    with localcontext(EXACT):
+        earlier.settle([then.pool], then.terms, Now(0.0, 0))
+        later.settle([meanwhile.pool], meanwhile.terms, Now(0.0, 0))
+        assert later.told(then.pool) != earlier.told(then.pool)
+        [(pool_id, kept)] = earlier.unkept()
+        assert kept is not None
+        later.restore(pool_id, kept)
+
+        assert later.told(then.pool) == earlier.told(then.pool)
 
 
 def test_a_restart_without_any_change_tells_nothing() -> None:

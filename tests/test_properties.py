@@ -28,13 +28,14 @@ from monitor.events import (
 from monitor.judges.funding import _hardly_moves
 from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
-from monitor.risk.attribution import adverse, move_between
+from monitor.risk.attribution import Baseline, adverse, move_between, moves
 from monitor.risk.funding import Funding, after, forecast
 from monitor.risk.margin import BracketTable, bracket_table
 from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess
 from monitor.risk.scenario import ratio_after
 from monitor.risk.terms import Terms
 from monitor.rules import FundingForecastRule
+from tests import make
 from tests.test_multi_assets import Shared, margin_asset
 from tests.watched import of_rule, row
 
@@ -216,6 +217,45 @@ def test_the_closest_position_is_the_one_that_is_found_by_looking_at_all(case: C
         return
     assert closest in known
     assert closest.distance == min(p.distance or ZERO for p in known)
+
+
+@given(cases(), st.integers(0, 1500), st.integers(-1, 1))
+@settings(max_examples=500)
+def test_what_is_certainly_farther_than_a_distance_is_farther(case: Case, mille: int, digits: int) -> None:
+    """Levels are left out where they are known not to be reached: round ones, and those right beside the distance."""
+    with localcontext(EXACT):
+        exact = case.risk.distance
+        for distance in (D(mille) / 1000, (exact or ZERO) + digits * LAST_DIGITS):
+            risk = case.risk
+            if risk.is_beyond(distance):
+                assert exact is None or exact > distance
+            assert risk.is_nearer(distance) == (exact is not None and exact < distance)
+
+
+def test_a_pool_is_known_to_be_farther_than_almost_its_distance() -> None:
+    """A long of 10000 with an excess of 1200 loses them with 12.12 % of its mark, and not before 12 %."""
+    held = make.position("AUSDT", "10", "1000")
+    terms = Terms({"AUSDT": D(1000)}, {"AUSDT": make.table(("0", "0.01", "0"))})
+    with localcontext(EXACT):
+        risk = assess(make.pool("1300", held), terms)
+
+    assert risk.is_beyond(D("0.1199999"))
+    assert not risk.is_beyond(D("0.12"))
+    assert risk.is_nearer(D("0.1213"))
+    assert not risk.is_nearer(D("0.1212"))
+
+
+@given(cases(), st.lists(st.integers(900, 1100), min_size=3, max_size=3))
+def test_moves_from_known_prices_are_those_that_are_found_from_the_pools(case: Case, milles: list[int]) -> None:
+    """What was told and the present risk are at hand when marks alone have moved a price."""
+    marks = {symbol: mark * m / 1000 for (symbol, mark), m in zip(case.terms.marks.items(), milles, strict=False)}
+    present = structs.replace(case.terms, marks=marks)
+    baseline = Baseline(case.pool, case.terms)
+    with localcontext(EXACT):
+        found = moves([baseline], [], present)
+        known = moves([baseline], [], present, assess(case.pool, present), case.risk.printed_prices)
+
+    assert repr(known) == repr(found)
 
 
 @given(cases(("linear", "isolated")), st.integers(1, 2000))

@@ -16,11 +16,11 @@ from msgspec import structs
 from monitor.events import Bracket, Position, Side
 from monitor.moves import _severity
 from monitor.risk import EXACT
-from monitor.risk.attribution import Move, prices, printed
+from monitor.risk.attribution import Move
 from monitor.risk.columns import Columns
 from monitor.risk.margin import BracketTable, bracket_table
 from monitor.risk.quiet import Limits, Shape, Zone, shape, zone
-from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess
+from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess, printed
 from monitor.risk.screen import Screen
 from monitor.risk.screen import Zones as Screened
 from monitor.risk.terms import Terms
@@ -60,7 +60,7 @@ class Case:
         reach = digits(10 ** chance.uniform(-3, 0.5)) * gross  # so much may be lost until it is liquidated
         self.pool = Pool("main", "cross-usdt", "USDT", False, margin - pnl + reach, tuple(positions))
         self.risk = self.at(self.marks)
-        self.told = {symbol: price for (symbol, _), price in prices(self.risk).items() if price is not None}
+        self.told = {symbol: price for (symbol, _), price in self.risk.printed_prices.items() if price is not None}
         for symbol in self.told:
             self.told[symbol] = printed(
                 self.told[symbol] * digits(1 + chance.gauss(0, 10 ** chance.uniform(-6, -1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
@@ -41,14 +41,14 @@ class LevelsJudge:
             return
         ages = self._reporter.ages(account, risk.pool, now)
         trusted = ages.freshness == "live"
-        for name in LEVELS:
-            rule = account.rule(name, risk.pool)
-            value = risk.margin_ratio if name == "margin_ratio" else risk.distance
+        judged = [(name, account.rule(name, risk.pool), self._key(account, name, risk.pool)) for name in LEVELS]
+        distance = None if self._is_far(judged, risk) else risk.distance
+        for name, rule, key in judged:
+            value = risk.margin_ratio if name == "margin_ratio" else distance
             at_least = Severity.OK
-            if isinstance(rule, MarginRatioRule) and risk.distance is not None:
+            if isinstance(rule, MarginRatioRule) and distance is not None:
                 warned = any(s.severity is Severity.WARNING and s.fires(value) for s in rule.steps)
-                at_least = Severity.CRITICAL if warned and risk.distance < rule.critical_within else Severity.OK
-            key = IncidentKey(account.name, name, risk.pool.id)
+                at_least = Severity.CRITICAL if warned and distance < rule.critical_within else Severity.OK
             change = self._incidents.observe(
                 key,
                 rule,
@@ -56,7 +56,7 @@ class LevelsJudge:
                 now,
                 trusted=trusted,
                 at_least=at_least,
-                distance=risk.distance,
+                distance=distance,
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
@@ -75,7 +75,7 @@ class LevelsJudge:
         warnings = [step.at for step in rule.steps if step.severity is Severity.WARNING]
         if isinstance(rule, MarginRatioRule) and warnings and ratio.severity < Severity.CRITICAL:
             # What makes a warning critical must not come about: the pool stays no warning, or farther off than that.
-            if last.distance is not None and last.distance < rule.critical_within:
+            if last.is_nearer(rule.critical_within):
                 below += warnings
             else:
                 nearest.append(rule.critical_within)
@@ -90,14 +90,32 @@ class LevelsJudge:
 
     def is_at_worst(self, account: WatchedAccount, risk: PoolRisk) -> bool:
         """Whether a figure of a pool is now the worst that its incident has seen: the next mark may well be worse."""
-        for name, value in zip(LEVELS, (risk.margin_ratio, risk.distance), strict=True):
-            incident = self._incidents.open.get(IncidentKey(account.name, name, risk.pool.id))
-            if incident is not None and value is not None and incident.worst is value:
-                return True
+        for name in LEVELS:
+            incident = self._incidents.open.get(self._key(account, name, risk.pool))
+            if incident is not None and incident.worst is not None:
+                value = risk.margin_ratio if name == "margin_ratio" else risk.distance
+                if incident.worst is value:
+                    return True
         return False
 
+    def _is_far(self, judged: Sequence[tuple[str, Rule, IncidentKey]], risk: PoolRisk) -> bool:
+        """Whether nothing is open of a pool and no level is reached, whatever its distance is exactly."""
+        return all(
+            key not in self._incidents.open
+            and all(
+                not step.fires(risk.margin_ratio)
+                if name == "margin_ratio"
+                else not step.rises and risk.is_beyond(step.at)
+                for step in rule.steps
+            )
+            for name, rule, key in judged
+        )
+
+    def _key(self, account: WatchedAccount, rule: str, pool: Pool) -> IncidentKey:
+        return IncidentKey(account.name, rule, pool.id)
+
     def _quiet(self, account: WatchedAccount, name: str, pool: Pool) -> Quiet | None:
-        key = IncidentKey(account.name, name, pool.id)
+        key = self._key(account, name, pool)
         if self._reporter.is_unconfirmed(key) or any(
             m.min_notional is not None for m in account.rules.matches.get(name, ())
         ):

@@ -14,7 +14,7 @@ from monitor.moves import Telling
 from monitor.reporter import Reporter
 from monitor.risk.pools import row_slug
 from monitor.risk.quiet import Limits
-from monitor.risk.report import Pool, PoolRisk
+from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.telling import moved_story
 
@@ -30,7 +30,7 @@ class MovedJudge:
         rule = account.rule(RULE, risk.pool)
         assert isinstance(rule, LiquidationPriceMovedRule)
         if rule.enabled and (len(risk.pool.positions) > 1 or risk.pool.assets) and not risk.missing:
-            self._tell(account, account.moves.check_marks(risk, account.terms, rule, now), now)
+            self._tell(account, account.moves.check_marks(risk, account.terms, rule, now), now, risk)
 
     def quiet(self, account: WatchedAccount, pool: Pool, limits: Limits, now: Now) -> Limits | None:
         """These limits, with those in which `check_marks` tells nothing either; None: it must look each time."""
@@ -65,11 +65,13 @@ class MovedJudge:
         rows = account.moves.unkept()
         self._reporter.effects += (Save("baseline", f"{account.name}/{pool_id}", row) for pool_id, row in rows)
 
-    def _tell(self, account: WatchedAccount, telling: Telling | None, now: Now) -> None:
+    def _tell(self, account: WatchedAccount, telling: Telling | None, now: Now, known: PoolRisk | None = None) -> None:
         if telling is None:
             return
         worst = telling.moves[0]
         key = IncidentKey(account.name, RULE, row_slug(worst.move.key))
         change = self._reporter.incidents.note(key, telling.severity, now)
         ages, seq = self._reporter.ages(account, worst.pool, now), self._reporter.seq(change)
-        self._reporter.emit(moved_story(account, change, telling, ages, now, seq), now)
+        is_known = known is not None and known.is_of(worst.pool, account.terms)
+        risk = known if known is not None and is_known else assess(worst.pool, account.terms)
+        self._reporter.emit(moved_story(account, change, telling, risk, ages, now, seq), now)

@@ -7,15 +7,14 @@ printed price before and after it. The sum of all `moved` is therefore the chang
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from monitor.digits import EIGHT
 from monitor.events import Position, PositionKey
 from monitor.risk.margin import ZERO
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
 
 _SILENT = ("marks", "collateral_price", "bracket_change")
@@ -80,18 +79,12 @@ class Move(Struct, frozen=True):
         return None if self.before is None or self.after is None else self.after - self.before
 
 
-def printed(price: Decimal | None) -> Decimal | None:
-    """A liquidation price as the exchange prints it: half-up to 8 decimals."""
-    return None if price is None else price.quantize(EIGHT, rounding=ROUND_HALF_UP)
-
-
-def prices(risk: PoolRisk) -> dict[PositionKey, Decimal | None]:
-    """Printed liquidation price of each position of a pool."""
-    return {p.position.key: printed(p.liquidation_price) for p in risk.positions}
-
-
 def moves(
-    before: Sequence[Baseline], stages: Sequence[Stage], terms: Terms, now: PoolRisk | None = None
+    before: Sequence[Baseline],
+    stages: Sequence[Stage],
+    terms: Terms,
+    now: PoolRisk | None = None,
+    told: Mapping[PositionKey, Decimal | None] | None = None,
 ) -> dict[PositionKey, Move]:
     """For each position that the pool has now, how its liquidation price came from the baseline's to the present one.
 
@@ -101,6 +94,7 @@ def moves(
             of other pools, the first stage is what has become of them.
         terms: Present marks, brackets and rates.
         now: The present risk of the pool, where it is known already.
+        told: The printed prices at a single baseline, where they are known already.
     """
     # What came later was not in the baseline: the present value serves, and moves nothing.
     marks, tables, rates = dict(terms.marks), dict(terms.tables), dict(terms.rates)
@@ -110,13 +104,16 @@ def moves(
         rates |= baseline.terms.rates
     old = Terms(marks, tables, rates)
     pool = before[-1].pool
-    seen = [_Seen(*((one.pool, assess(one.pool, old)) for one in before))]
+    if told is None:
+        told = {key: price for one in before for key, price in assess(one.pool, old).printed_prices.items()}
+    seen = [_Seen([one.pool for one in before], told)]
     causes: list[Cause] = []
 
-    def then(cause: Cause, terms: Terms) -> None:
-        known = now is not None and now.is_of(pool, terms)
-        seen.append(_Seen((pool, now if now is not None and known else assess(pool, terms))))
+    def then(cause: Cause, terms: Terms) -> PoolRisk:
+        risk = now if now is not None and now.is_of(pool, terms) else assess(pool, terms)
+        seen.append(_Seen([pool], risk.printed_prices))
         causes.append(cause)
+        return risk
 
     for stage in stages:
         pool = stage.pool
@@ -125,9 +122,10 @@ def moves(
         then(Cause("bracket_change"), Terms(marks, terms.tables, rates))
     if pool.assets:
         then(Cause("collateral_price"), Terms(marks, terms.tables, terms.rates))
-    then(Cause("marks"), terms)
+    risk = then(Cause("marks"), terms)
+    past = not risk.is_beyond(ZERO) and risk.distance == ZERO
 
-    return {position.key: _move(position, seen, causes) for position in pool.positions}
+    return {position.key: _move(position, seen, causes, past) for position in pool.positions}
 
 
 def move_between(before: PoolRisk, after: PoolRisk, i: int) -> Move:
@@ -139,10 +137,9 @@ def move_between(before: PoolRisk, after: PoolRisk, i: int) -> Move:
 class _Seen:
     """The prices of a pool (or of several) after one cause; a position of the other sign is not the same one."""
 
-    def __init__(self, *pools: tuple[Pool, PoolRisk]) -> None:
-        self._long = {p.key: p.quantity > 0 for pool, _ in pools for p in pool.positions}
-        self._prices = {key: price for _, risk in pools for key, price in prices(risk).items()}
-        self.past = any(risk.distance == 0 for _, risk in pools)
+    def __init__(self, pools: Sequence[Pool], prices: Mapping[PositionKey, Decimal | None]) -> None:
+        self._long = {p.key: p.quantity > 0 for pool in pools for p in pool.positions}
+        self._prices = prices
 
     def holds(self, position: Position) -> bool:
         return self._long.get(position.key) == (position.quantity > 0)
@@ -151,7 +148,7 @@ class _Seen:
         return self._prices[position.key] if self.holds(position) else None
 
 
-def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause]) -> Move:
+def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause], past: bool) -> Move:
     path = [one.price(position) for one in seen]
     known = path[0]
     told = []
@@ -161,7 +158,7 @@ def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause]) ->
         known = known if after is None else after
         if cause.kind not in _SILENT or moved:
             told.append(structs.replace(cause, moved=moved))
-    return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position), seen[-1].past)
+    return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position), past)
 
 
 def _merged(causes: Sequence[Cause]) -> list[Cause]:

@@ -8,12 +8,13 @@ assets, and all are computed alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Context, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from msgspec import Struct, structs
 
+from monitor.digits import EIGHT
 from monitor.events import AssetRate, Bracket, Position, PositionKey
 from monitor.risk import EXACT, collateral, contracts
 from monitor.risk.collateral import PAR, Purse
@@ -23,7 +24,8 @@ from monitor.risk.terms import Terms
 
 ONE = Decimal(1)
 NOWHERE = Crossings(None, None)
-_MINUS_TWO = Decimal(-2)
+_A_BIT = Decimal("1e-9")
+"""Far more than the rounding of a distance, far less than one that matters."""
 _ROUGHLY = Context(prec=12)
 """For a bound that is to be short and beyond what it bounds."""
 
@@ -154,9 +156,9 @@ class PoolRisk(Struct, frozen=True, dict=True):
         return all(mark is marks.get(p.symbol) for p, mark in zip(self.pool.positions, self.marks, strict=True))
 
     def is_of(self, pool: Pool, terms: Terms) -> bool:
-        """Whether this is the risk of that very pool on these very terms."""
+        """Whether this is the risk of that pool on these very terms."""
         return (
-            self.pool is pool
+            (self.pool is pool or self.pool == pool)
             and self.is_at(terms.marks)
             and all(table is terms.tables.get(p.symbol) for p, table in zip(pool.positions, self.tables, strict=True))
             and all(self.purses[w.asset].rate is terms.rates.get(w.asset) for w in pool.assets if self.own)
@@ -185,6 +187,12 @@ class PoolRisk(Struct, frozen=True, dict=True):
             return tuple(self.position(i) for i in range(len(self.pool.positions)))
 
     @cached_property
+    def printed_prices(self) -> dict[PositionKey, Decimal | None]:
+        """The liquidation price of each position as the exchange prints it; None: it has none, or one is unknown."""
+        with localcontext(EXACT):
+            return {p.key: printed(self.price(i)) for i, p in enumerate(self.pool.positions)}
+
+    @cached_property
     def closest(self) -> PositionRisk | None:
         """The position nearest to its liquidation price; None: none has one, or an input is unknown."""
         if not self.own:
@@ -211,6 +219,17 @@ class PoolRisk(Struct, frozen=True, dict=True):
         closest, market = self.closest, self.market_distance
         distances = (market.below, market.above, closest.distance if closest else None)
         return min((d for d in distances if d is not None), default=None)
+
+    def is_beyond(self, distance: Decimal) -> bool:
+        """Whether it certainly is farther from liquidation than this, which takes no solver. False: it may not be."""
+        if not self.is_gentle:
+            return False
+        each, together = self._pulls
+        return self.excess > (distance + _A_BIT) * max(*each, together)
+
+    def is_nearer(self, distance: Decimal) -> bool:
+        """Whether it is nearer to liquidation than this."""
+        return not self.is_beyond(distance) and self.distance is not None and self.distance < distance
 
     @cached_property
     def is_gentle(self) -> bool:
@@ -253,13 +272,20 @@ class PoolRisk(Struct, frozen=True, dict=True):
     def _solved(self) -> dict[str, Crossings]:
         return {}
 
+    @cached_property
+    def _pulls(self) -> tuple[list[Decimal], Decimal]:
+        """Of a gentle pool, how much of the excess each mark takes at most, and all of them alike: by a part, moving
+        against the position, that part of this. A fall requires no more, a rise more by the last rate at most."""
+        notionals = [own.notional for own in self.own]
+        more = [abs(n) * _known(table).brackets[-1].rate for n, table in zip(notionals, self.tables, strict=True)]
+        net = sum(notionals, ZERO)
+        return [n if n > 0 else m - n for n, m in zip(notionals, more, strict=True)], max(net, sum(more, ZERO) - net)
+
     def _closest(self) -> PositionRisk | None:
         if not self.is_gentle:
             known = [p for p in self.positions if p.distance is not None]
             return min(known, key=_nearness, default=None)
-        # A mark that moves by a part of itself takes so much of the excess at most: a long is required less then, a
-        # short more, at a rate below 1.
-        pulls = [own.notional if own.notional > 0 else own.notional * _MINUS_TWO for own in self.own]
+        pulls, _ = self._pulls
         found: dict[int, PositionRisk] = {}
         beyond: Decimal | None = None
         for i in sorted(range(len(pulls)), key=pulls.__getitem__, reverse=True):
@@ -434,6 +460,11 @@ def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
     base += risk.margin_balance - collateral.value(purse.equity, purse.rate)
     found = crossings(legs, base, contracts.variable(here, mark_price))
     return nearest(contracts.prices(here, found), mark_price)
+
+
+def printed(price: Decimal | None) -> Decimal | None:
+    """A liquidation price as the exchange prints it: half-up to 8 decimals."""
+    return None if price is None else price.quantize(EIGHT, rounding=ROUND_HALF_UP)
 
 
 def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:
