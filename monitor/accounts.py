@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
@@ -59,6 +60,9 @@ class WatchedAccount:
         self.terms = Terms(market.prices, self.book.tables, market.rates)
         self.moves = Moves(setup.name)
         self.pools: dict[str, Pool] = {}
+        self.needed: frozenset[str] = frozenset()
+        """What the market stream has to bring for this account."""
+        self._needs: dict[str, tuple[str, ...]] = {}
         self.in_step = False
         self._risks: dict[str, PoolRisk] = {}
         self._until_now: dict[str, PoolRisk | Mapping[str, Decimal]] = {}
@@ -87,11 +91,6 @@ class WatchedAccount:
         return self.book.known
 
     @property
-    def needed(self) -> frozenset[str]:
-        """What the market stream has to bring for this account."""
-        return frozenset(what for pool in self.pools.values() for what in streamed(pool))
-
-    @property
     def symbols(self) -> frozenset[str]:
         return frozenset(p.symbol for pool in self.pools.values() for p in pool.positions)
 
@@ -112,8 +111,14 @@ class WatchedAccount:
             before = self.pools.get(pool_id, pool).positions
             for key in {p.key for p in before} - {p.key for p in pool.positions}:
                 self._left[pool_id, key] = now.mono
-        self.pools = pools
+        self.take_pools(pools)
         self._shapes.clear()
+
+    def take_pools(self, pools: dict[str, Pool]) -> None:
+        """From now on these are its pools, by id."""
+        self.pools = pools
+        self._needs = {pool_id: streamed(pool) for pool_id, pool in pools.items()}
+        self.needed = frozenset(what for needs in self._needs.values() for what in needs)
 
     def derived(self) -> dict[str, Pool]:
         """The pools that follow from the book as it is, by id."""
@@ -180,7 +185,10 @@ class WatchedAccount:
     def unread(self) -> dict[str, tuple[str, ...]]:
         """Pool id → what REST should have told us and has not, such as `brackets BTCUSDT`; prices are the stream's."""
         streamed = ("mark ", "rate ")
-        found = {i: tuple(what for what in r.missing if not what.startswith(streamed)) for i, r in self._risks.items()}
+        incomplete = {i: r.missing for i, r in self._risks.items() if r.missing}
+        found = {
+            i: tuple(what for what in missing if not what.startswith(streamed)) for i, missing in incomplete.items()
+        }
         return {pool_id: missing for pool_id, missing in found.items() if missing}
 
     def unread_for(self, now: Now) -> float:
@@ -202,9 +210,7 @@ class WatchedAccount:
 
     def has_funding_near(self, pool: Pool, now: Now, within_s: float) -> bool:
         """Whether any of a pool's symbols has a funding that is no farther off than this."""
-        until_ms = self.market.exchange_ms(now) + round(within_s * 1000)
-        fundings = (self.market.funding(p.symbol) for p in pool.positions)
-        return any(rate is not None and at_ms is not None and at_ms <= until_ms for rate, at_ms in fundings)
+        return self.market.has_funding_by(self.market.exchange_ms(now) + round(within_s * 1000), self._needs_of(pool))
 
     def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
         """The same where it is no farther off than this; what each position pays is remembered."""
@@ -254,26 +260,28 @@ class WatchedAccount:
 
     def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
         """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
-        marks = self.market.ages(streamed(pool) if pool else self.needed, now.mono)
-        oldest = None if marks is None else max(marks, default=None)
+        oldest = self.market.oldest(self._needs_of(pool) if pool else self.needed, now.mono)
         truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
-        live = marks is not None and self._is_live(pool, marks, links, now)
-        return Ages("live" if live else "stale", oldest, truth)
+        live = self._is_live(pool, oldest, links, now)
+        return Ages("live" if live else "stale", None if oldest == math.inf else oldest, truth)
 
-    def is_live(self, pool: Pool, links: Links, now: Now) -> bool:
-        """Whether a pool's figures are those of now."""
-        marks = self.market.ages(streamed(pool), now.mono)
-        return marks is not None and self._is_live(pool, marks, links, now)
+    def is_live(self, pool: Pool | None, links: Links, now: Now) -> bool:
+        """Whether a pool's figures are those of now (None: all pools')."""
+        needs = self._needs_of(pool) if pool else self.needed
+        return self._is_live(pool, self.market.oldest(needs, now.mono), links, now)
 
-    def _is_live(self, pool: Pool | None, marks: list[float], links: Links, now: Now) -> bool:
-        """The same, with the ages of its marks."""
+    def _is_live(self, pool: Pool | None, oldest: float | None, links: Links, now: Now) -> bool:
+        """The same, with the age of its oldest mark."""
         limit = self.stale_rule.stale_after_s
         return (
             self.known
-            and (not marks or max(marks) < limit)
+            and (oldest is None or oldest < limit)
             and links.age(self._private_link, now.mono) < limit
             and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))
         )
+
+    def _needs_of(self, pool: Pool) -> tuple[str, ...]:
+        return self._needs[pool.id] if pool is self.pools.get(pool.id) else streamed(pool)
 
     def _is_incomplete(self, pool: Pool) -> bool:
         """Whether an input is unknown: when the pool was last computed, and still."""
@@ -281,8 +289,8 @@ class WatchedAccount:
 
     def rates_are_stale(self, pool: Pool, now: Now) -> bool:
         """Whether the worth of a pool's collateral is not known as of now."""
-        ages = [self.market.age(rate_of(wallet.asset), now.mono) for wallet in pool.assets]
-        return any(age is None or age >= self.stale_rule.stale_after_s for age in ages)
+        oldest = self.market.oldest([rate_of(wallet.asset) for wallet in pool.assets], now.mono)
+        return oldest is not None and oldest >= self.stale_rule.stale_after_s
 
     def blinded_by(self, link: LinkId, limit_s: float, now: Now) -> list[str]:
         """The pools that this link blinds while it is quiet: all of them, or those whose symbols it does not bring."""
@@ -379,10 +387,9 @@ class WatchedAccount:
         return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
 
 
-def streamed(pool: Pool) -> list[str]:
+def streamed(pool: Pool) -> tuple[str, ...]:
     """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
-    needed = [p.symbol for p in pool.positions]
-    return needed + [rate_of(wallet.asset) for wallet in pool.assets] if pool.assets else needed
+    return *(p.symbol for p in pool.positions), *(rate_of(wallet.asset) for wallet in pool.assets)
 
 
 def worst_severity(severities: list[Severity]) -> Severity:

@@ -6,9 +6,10 @@ Rows are merged, never replaced as a whole, and an older row never overwrites a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
-from itertools import repeat
+from types import MappingProxyType
 
 from msgspec import Struct, structs
 
@@ -44,6 +45,7 @@ _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""
 
 _RATE = "rate of "
+_NONE: Mapping[str, AssetTerms] = MappingProxyType({})
 
 
 def rate_of(asset: str) -> str:
@@ -57,12 +59,10 @@ def is_rate(what: str) -> bool:
 
 
 class Mark(Struct, frozen=True, gc=False):
-    """A mark price and when it reached us.
+    """A mark price.
 
     Args:
         at_ms: When it was made, by the exchange's clock.
-        arrived: Monotonic seconds.
-        arrived_ms: The same by the exchange's clock.
         funding: Rate and time of the next one, as far as there is one.
         moved: Which change of the market's prices was the last one of this price.
         bridged: It was asked for over REST.
@@ -70,16 +70,9 @@ class Mark(Struct, frozen=True, gc=False):
 
     price: Decimal
     at_ms: int
-    arrived: float
-    arrived_ms: int
     funding: tuple[Decimal | None, int | None]
     moved: int
     bridged: bool = False
-
-    @property
-    def true_at(self) -> float:
-        """When it was true (monotonic seconds): when it came, but for how late it came."""
-        return self.arrived - max(0, self.arrived_ms - self.at_ms) / 1000
 
 
 class MarketBook:
@@ -94,12 +87,14 @@ class MarketBook:
         self.prices: dict[str, Decimal] = {}
         self.earlier: dict[str, Decimal] = {}
         self.moves = 0
+        self._true_at: dict[str, float] = {}
+        """When each mark and rate was true (monotonic seconds): when it came, but for how late it came."""
         self._streamed: dict[str, float] = {}
         """When rates were last true that the stream has brought, and marks that a bridged one has replaced."""
         self.contracts: dict[str, Contract] = {}
+        """Another dict once anything in it has been read anew."""
         self.assets: dict[str, AssetTerms] = {}
         self.rates: dict[str, AssetRate] = {}
-        self._rated: dict[str, float] = {}
         self._rates_at_ms = 0
         self.adl_risks: dict[str, str] = {}
         self.insurance_fund: dict[str, dict[str, Decimal]] = {}
@@ -123,6 +118,11 @@ class MarketBook:
         mark = self.marks.get(symbol)
         return (None, None) if mark is None else mark.funding
 
+    def has_funding_by(self, until_ms: int, symbols: Iterable[str]) -> bool:
+        """Whether any of these symbols has a funding until then."""
+        fundings = [mark.funding for mark in map(self.marks.get, symbols) if mark is not None]
+        return any([rate is not None and at_ms is not None and at_ms <= until_ms for rate, at_ms in fundings])
+
     def funding_interval_hours(self, symbol: str) -> int | None:
         """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
         return None if self.funding_hours is None else self.funding_hours.get(symbol, 8)
@@ -143,13 +143,14 @@ class MarketBook:
         if not event.bridged:
             self._streamed.pop(symbol, None)
         elif known is not None and not known.bridged:
-            self._streamed[symbol] = known.true_at
+            self._streamed[symbol] = self._true_at[symbol]
         self.before_step()
         self.moves += 1
         moved = self.moves if known is None or known.price != event.price else known.moved
         funding = event.funding_rate, event.next_funding_ms
-        self.marks[symbol] = Mark(event.price, at_ms, now.mono, here_ms, funding, moved, event.bridged)
+        self.marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
         self.prices[symbol] = event.price
+        self._true_at[symbol] = _true_at(at_ms, here_ms, now)
         return True
 
     def apply_marks(self, event: Marks, now: Now) -> bool:
@@ -168,9 +169,11 @@ class MarketBook:
         self.moves += 1
         moves = self.moves
         moved = [k.moved if k.price == price else moves for k, price in zip(known, event.prices, strict=True)]
-        marks = map(Mark, event.prices, event.at_ms, repeat(now.mono), repeat(here_ms), event.funding, moved)
+        marks = map(Mark, event.prices, event.at_ms, event.funding, moved)
         self.marks.update(zip(event.symbols, marks, strict=True))
         self.prices.update(zip(event.symbols, event.prices, strict=True))
+        true_at = {at_ms: _true_at(at_ms, here_ms, now) for at_ms in set(event.at_ms)}  # mostly one for all of them
+        self._true_at.update(zip(event.symbols, map(true_at.__getitem__, event.at_ms), strict=True))
         return True
 
     def has_moved(self, symbol: str, since: int) -> bool:
@@ -185,57 +188,58 @@ class MarketBook:
         if at_ms < self._rates_at_ms:
             return ()
         self._rates_at_ms = at_ms
-        true_at = now.mono - max(0, here_ms - event.at_ms) / 1000
+        true_at = _true_at(event.at_ms, here_ms, now)
         changed = tuple(a for a, rate in event.rates.items() if self.rates.get(a) != rate)  # in an order of its own
         self.rates.update(event.rates)
         for asset in event.rates:
-            self._rated[rate_of(asset)] = true_at
+            self._true_at[rate_of(asset)] = true_at
             if not event.bridged:
                 self._streamed[rate_of(asset)] = true_at
         return changed
 
+    def apply_contracts(self, contracts: Mapping[str, Contract], assets: Mapping[str, AssetTerms] = _NONE) -> None:
+        """Take what the exchange says of contracts, and of assets as collateral."""
+        self.contracts = {**self.contracts, **contracts}
+        self.assets.update(assets)
+
     def forget(self, what: str) -> None:
         """Nobody needs this mark or rate any more: when it is needed again, an old one must not speak for it."""
-        for known in (self.marks, self.prices, self._streamed, self._rated):
+        for known in (self.marks, self.prices, self._streamed, self._true_at):
             known.pop(what, None)
         for asset in [asset for asset in self.rates if rate_of(asset) == what]:
             del self.rates[asset]
 
     def forget_rates(self) -> None:
         """Nobody needs any rate any more, of whatever asset: they are not brought any longer."""
-        for known in (self._rated, self._streamed):
+        for known in (self._true_at, self._streamed):
             for what in [rate_of(asset) for asset in self.rates]:
                 known.pop(what, None)
         self.rates.clear()
 
-    def age(self, symbol: str, now: float) -> float | None:
-        """Seconds since this mark was true: since it came, plus how late it came. None: there is none.
+    def oldest(self, what: Collection[str], now: float) -> float | None:
+        """Seconds since the oldest of these marks and rates was true: since it came, plus how late it came. Infinity:
+        there is one that has never come; None: they are none at all.
 
         Only differences of one clock enter, and the measured offset between the two: a wrong clock neither hides nor
         invents staleness.
         """
-        ages = self.ages((symbol,), now)
-        return None if ages is None else ages[0]
-
-    def ages(self, symbols: Iterable[str], now: float) -> list[float] | None:
-        """The same of several; None: there is one of which there is none."""
-        rated, marks, found = self._rated, self.marks, []
-        for symbol in symbols:
-            at = rated.get(symbol)
-            if at is not None:
-                found.append(now - at)
-            elif (mark := marks.get(symbol)) is not None:
-                found.append(now - mark.true_at)
-            else:
-                return None
-        return found
+        try:
+            return now - min(map(self._true_at.__getitem__, what)) if what else None
+        except KeyError:
+            return math.inf
 
     def stream_age(self, symbol: str, now: float) -> float | None:
         """The same for the last mark that the stream itself has brought."""
         true_at = self._streamed.get(symbol)
         if true_at is None and (mark := self.marks.get(symbol)) is not None and not mark.bridged:
-            true_at = mark.true_at
+            true_at = self._true_at[symbol]
         return None if true_at is None else now - true_at
+
+
+def _true_at(at_ms: int, here_ms: int, now: Now) -> float:
+    """When something was true (monotonic seconds) that was made at one time of the exchange's clock, and came at
+    another."""
+    return now.mono - max(0, here_ms - at_ms) / 1000
 
 
 class _Dispute(Struct, frozen=True):

@@ -255,7 +255,8 @@ class Core:
                 keys.pop(key, None)
             self._rebuilt.discard(key)
             self._levels.forget(name, pool.id)
-        needed, account.pools = account.needed, {}
+        needed = account.needed
+        account.take_pools({})
         for names in (self._moving, self._resynced, self._touched, self._printed):
             names.pop(name, None)
         self.reporter.effects += publication.gone(account, self.published)
@@ -264,6 +265,7 @@ class Core:
         of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
         self.reporter.end_unwatched(account, of_market, now)
         self._exchange.forget(name, unused)
+        self._listings.forget(name)
         self.published.forget(name)
         self.reporter.effects.append(AccountGone(name))
 
@@ -443,8 +445,7 @@ class Core:
         self._resynced[account.name] = None
 
     def _contracts(self, event: ContractsRead, now: Now) -> None:
-        self.markets[event.market].contracts.update(event.contracts)
-        self.markets[event.market].assets.update(event.assets)
+        self.markets[event.market].apply_contracts(event.contracts, event.assets)
         for account in self.accounts.values():
             if account.setup.market == event.market:
                 self._resynced[account.name] = None
@@ -468,7 +469,8 @@ class Core:
         known = market.contracts.get(event.symbol)
         if known is not None:
             delivery_ms = event.delivery_ms
-            market.contracts[event.symbol] = structs.replace(known, status=event.status, delivery_ms=delivery_ms)
+            contract = structs.replace(known, status=event.status, delivery_ms=delivery_ms)
+            market.apply_contracts({event.symbol: contract})
         for account in self.accounts.values():
             if account.setup.market == event.market and event.brackets and event.symbol in account.symbols:
                 self.reporter.effects.append(Resync(account.name, f"brackets of {event.symbol} changed"))

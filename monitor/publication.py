@@ -60,7 +60,7 @@ class Published:
         self._summary_at: dict[str, float] = {}
         self._health_at: dict[str, float] = {}
         self._pool_at: dict[tuple[str, str], float] = {}
-        self._freshness: dict[str, str] = {}
+        self._freshness: dict[tuple[str, str], bool] = {}
         self.facts: dict[tuple[str, str], list[object]] = {}
         """What was last published of a pool's positions beside their risk."""
         self._vitals: Vitals | None = None
@@ -72,22 +72,28 @@ class Published:
     def takes_health(self, account: str, now: Now) -> bool:
         return _is_due(account, self.health_due, self._health_at, self.every_s, now)
 
-    def takes_pool(self, account: str, pool: Pool, is_new: bool, is_urgent: bool, now: Now) -> bool:
-        """Whether a pool is due: it is new or changed, or was last published long ago; and it is its turn."""
+    def has_turn(self, account: str, pool: Pool, is_urgent: bool, now: Now) -> bool:
+        """Whether a pool may be published now if there is something to say; asked once a tick."""
         key = account, pool.id
         size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
         if self._sizes.get(key) != size:
             self._count(key, size)
         self._pace.endangered("/".join(key), is_urgent)
         last = self._pool_at.get(key)
-        if last is not None:
-            ago = now.mono - last
-            if (not is_new and ago < self.every_s) or ago < self._turn_s(key):
-                return False
-            if not is_urgent and self._lately(now) >= self._per_s:
-                return False  # it has been many of late: those that began together come apart
+        if last is None:
+            return True
+        if now.mono - last < self._turn_s(key):
+            return False
+        return is_urgent or self._lately(now) < self._per_s  # so that those that began together come apart
+
+    def takes_pool(self, account: str, pool_id: str, is_new: bool, now: Now) -> bool:
+        """Whether a pool that has its turn is published: it is new or changed, or was last published long ago."""
+        key = account, pool_id
+        last = self._pool_at.get(key)
+        if last is not None and not is_new and now.mono - last < self.every_s:
+            return False
         self._pool_at[key] = now.mono
-        self._spent = self._lately(now) + size
+        self._spent = self._lately(now) + self._sizes[key]
         self._spent_at = now.mono
         return True
 
@@ -121,7 +127,7 @@ class Published:
             by_account.pop(account, None)
         for _, pool_id in [key for key in self._sizes if key[0] == account]:
             self.forget_pool(account, pool_id)
-        for subject in [s for s in self._freshness if s.partition("/")[0] == account]:
+        for subject in [subject for subject in self._freshness if subject[0] == account]:
             del self._freshness[subject]
 
     def take_vitals(self, vitals: Vitals) -> None:
@@ -138,11 +144,12 @@ class Published:
         self._lag_ms[account] = 0.0
         return structs.replace(self._vitals, loop_lag_ms=lag_ms)
 
-    def freshness(self, subject: str, freshness: str) -> bool:
-        """Note a freshness. True: it is another than before."""
-        changed = self._freshness.get(subject, freshness) != freshness
-        self._freshness[subject] = freshness
-        return changed
+    def has_flipped(self, account: str, pool_id: str, is_live: bool) -> bool:
+        """Note whether a pool's figures are those of now (`""`: the account's). True: it is another than before."""
+        subject = account, pool_id
+        before = self._freshness.get(subject)
+        self._freshness[subject] = is_live
+        return before is not None and before is not is_live
 
 
 def _is_due(account: str, due: set[str], last: dict[str, float], every_s: float, now: Now) -> bool:
@@ -157,18 +164,18 @@ def due(
     account: WatchedAccount, links: Links, incidents: Incidents, published: Published, rules: RuleBook, now: Now
 ) -> Iterator[Effect]:
     """Every state of an account that has changed since it was last published, and those whose time has come."""
-    own = incidents.of(account.name)
-    shared = [i for i in incidents.of(INSTANCE) if i.subject in (account.setup.market, "store")]
+    name = account.name
+    own = incidents.of(name)
     yield from _pools(account, own, links, published, now)
-    ages = account.ages(None, links, now)
-    if published.freshness(account.name, ages.freshness):
-        published.summary_due.add(account.name)
-        published.health_due.add(account.name)
-    if published.takes_summary(account.name, now):
-        yield _summary(account, [*own, *shared], ages, rules, now)
-    if published.takes_health(account.name, now):
-        vitals = published.vitals_since_health(account.name)
-        yield _health(account.name, links, account.drifts, ages.freshness == "live", vitals, now)
+    is_live = account.is_live(None, links, now)
+    if published.has_flipped(name, "", is_live):
+        published.summary_due.add(name)
+        published.health_due.add(name)
+    if published.takes_summary(name, now):
+        shared = [i for i in incidents.of(INSTANCE) if i.subject in (account.setup.market, "store")]
+        yield _summary(account, [*own, *shared], account.ages(None, links, now), rules, now)
+    if published.takes_health(name, now):
+        yield _health(name, links, account.drifts, is_live, published.vitals_since_health(name), now)
 
 
 def instance_due(
@@ -176,7 +183,7 @@ def instance_due(
 ) -> Iterator[Effect]:
     """The same of what belongs to no account."""
     if published.takes_health(INSTANCE, now):
-        live = all(a.ages(None, links, now).freshness == "live" for a in accounts.values())
+        live = all(a.is_live(None, links, now) for a in accounts.values())
         yield _health(INSTANCE, links, {}, live, published.vitals_since_health(INSTANCE), now)
 
 
@@ -201,20 +208,21 @@ def _pools(
 ) -> Iterator[Effect]:
     for pool_id, last in list(account.last_risks.items()):
         pool, key = last.pool, (account.name, pool_id)
-        ages = account.ages(pool, links, now)
-        flipped = published.freshness(f"{account.name}/{pool_id}", ages.freshness)
-        if flipped:
+        if published.has_flipped(*key, account.is_live(pool, links, now)):
             account.unpublished.add(pool_id)  # until it is its turn
+        severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
+        if not published.has_turn(account.name, pool, severity > Severity.OK, now):
+            continue
         since = account.published_at.get(pool_id, 0)
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
         is_new = moved or pool_id in account.unpublished or _facts(account, pool) != published.facts.get(key)
-        severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
-        if not published.takes_pool(account.name, pool, is_new, severity > Severity.OK, now):
+        if not published.takes_pool(*key, is_new, now):
             continue
         if is_new:
             published.summary_due.add(account.name)
         account.published_at[pool_id] = account.market.moves
         published.facts[key] = _facts(account, pool)
+        ages = account.ages(pool, links, now)
         risk = account.risk(pool_id)
         yield from states(account, risk, severity, ages, now)
         account.published[pool_id] = frozenset(p.key for p in risk.pool.positions)

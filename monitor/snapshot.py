@@ -117,8 +117,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, BracketsRead):
             account.book.apply_brackets(event)
         elif isinstance(event, ContractsRead):
-            market.contracts.update(event.contracts)
-            market.assets.update(event.assets)
+            market.apply_contracts(event.contracts, event.assets)
         elif isinstance(event, AssetRates):
             market.apply_rates(event, now)
         elif isinstance(event, AccountModeRead):
@@ -137,7 +136,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
 
 def _assess(account: WatchedAccount, now: Now) -> Assessment:
     missing = [] if account.book.positions_read else ["positionRisk: positions are unknown"]
-    account.pools = account.derived()
+    account.take_pools(account.derived())
     pools, positions = [], []
     for pool_id in account.pools:
         _, risk = account.assess(pool_id)

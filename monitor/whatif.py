@@ -344,7 +344,7 @@ def _share(row: Position, left: Decimal) -> Decimal:
 
 def _ratios(account: WatchedAccount) -> dict[str, Decimal]:
     """Pool id → margin ratio, of the book as it is now; pools with an unknown input are left out."""
-    account.pools = account.derived()
+    account.take_pools(account.derived())
     ratios = {pool_id: account.assess(pool_id)[1].margin_ratio for pool_id in account.pools}
     return {pool_id: ratio for pool_id, ratio in ratios.items() if ratio is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import pytest
@@ -69,8 +70,8 @@ def test_a_marks_age_counts_how_late_it_came() -> None:
     book = MarketBook()
     book.apply_mark(mark("100", WALL_MS), now_at(10))
 
-    assert book.age("BTCUSDT", 12) == 12
-    assert book.age("ETHUSDT", 12) is None
+    assert book.oldest(["BTCUSDT"], 12) == 12
+    assert book.oldest(["BTCUSDT", "ETHUSDT"], 12) == math.inf
 
 
 def test_a_wrong_clock_of_ours_neither_hides_nor_invents_age() -> None:
@@ -81,8 +82,8 @@ def test_a_wrong_clock_of_ours_neither_hides_nor_invents_age() -> None:
     behind = MarketBook()
     behind.apply_mark(mark("100", WALL_MS + 120_000), now_at(0))
 
-    assert ahead.age("BTCUSDT", 1) == 1
-    assert behind.age("BTCUSDT", 1) == 1  # never younger than since it came
+    assert ahead.oldest(["BTCUSDT"], 1) == 1
+    assert behind.oldest(["BTCUSDT"], 1) == 1  # never younger than since it came
 
 
 def test_a_clock_of_ours_that_is_set_makes_no_mark_old() -> None:
@@ -91,7 +92,7 @@ def test_a_clock_of_ours_that_is_set_makes_no_mark_old() -> None:
     book.measured(0, now_at(0))
     book.apply_mark(mark("100", WALL_MS + 1000), Now(1, WALL_MS + 1000 + 20_000))
 
-    assert book.age("BTCUSDT", 1) == 0
+    assert book.oldest(["BTCUSDT"], 1) == 0
 
 
 # ---- pushed changes ----

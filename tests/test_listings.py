@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -24,15 +25,18 @@ from monitor.events import (
     BalancesRead,
     Bracket,
     BracketsRead,
+    ClockOffset,
     ContractChanged,
     ContractsRead,
     Event,
     ExchangeFigures,
     ForcedKind,
+    LinkState,
     Position,
     PositionKey,
     PositionsRead,
     Side,
+    Silence,
     Tick,
 )
 from monitor.rules import DEFAULTS, Match, RuleBook
@@ -585,3 +589,92 @@ def test_a_multiplier_that_no_reading_explains_is_told_once() -> None:
     assert of_rule(snapshots, "bracket_changed") == []
     assert kinds(ended) == [("resolved", "warning")]
     all_valid(core)
+
+
+# ---- what nothing came of ----
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_nothing_came_of_is_judged_again_as_soon_as_something_may(seed: int) -> None:
+    """Whatever is read, and whenever: a core that forgets with each second what it has judged tells the same."""
+    chance = random.Random(seed)
+    books = [RuleBook(), without("contract_status", "BTC*"), _held(), _held(), _for_much(), _for_much()]
+    rules: RuleBook | None = books[0]
+    cores = [Watched(rules=rules), Watched(rules=rules)]
+    for core in cores:
+        core.begin("10000", LONG, row("ETHUSDT", "1", "3000"))
+    remembered = 0
+    for _ in range(250):
+        what, after = _something(chance, cores[0]), chance.choice((0.2, 1.0, 1.0, 4.0, 7.0, 40.0, 59.0, 59.0, 1800.0))
+        ether = chance.choice(("2000", "3000"))
+        rules = chance.choice(books) if chance.random() < 0.02 else None
+        marks = [cores[0].mark(price, symbol, after) for symbol, price in (("BTCUSDT", "60000"), ("ETHUSDT", ether))]
+        said = []
+        cores[1].core._listings._uneventful.clear()
+        for core in cores:
+            if rules is not None:
+                core.core.take_rules(rules)
+            said.append(list(map(repr, core.step(*marks, *what, Tick(), after=after))))
+        assert said[0] == said[1]
+        remembered += len(cores[0].core._listings._uneventful)
+    assert remembered
+
+
+def _held() -> RuleBook:
+    """All rules, of which these take their time."""
+    rules = {name: structs.replace(DEFAULTS[name], for_s=5) for name in ("adl_quantile", "contract_status")}
+    return RuleBook({**DEFAULTS, **rules})
+
+
+def _for_much() -> RuleBook:
+    """All rules, of which one is told for small positions alone."""
+    off = structs.replace(DEFAULTS["adl_quantile"], enabled=False)
+    return RuleBook(DEFAULTS, {"adl_quantile": (Match(off, min_notional=D(2999)),)})
+
+
+def _something(chance: random.Random, core: Watched) -> list[Event]:
+    """What the exchange may say of what is held; most often nothing."""
+    now_ms, symbol = core.now.wall_ms, chance.choice(("BTCUSDT", "ETHUSDT"))
+    left_ms = 1000 * chance.choice((3600 + 90, 86400, *[86400 + 60 + chance.randint(1, 10)] * 4, 10**7))
+    delivery_ms = chance.choice((None, now_ms + left_ms))
+    word, brackets = chance.choice(("TRADING", "TRADING", "SETTLING", "")), chance.choice((FLAT, BTC, (BTC[1],)))
+    figures = ExchangeFigures(D(60000), D(0), None, None, chance.choice((None, 1, 1, 4)))
+    amount = chance.choice(("0", "1", "1", "1", "2"))
+    at_ms = now_ms + 1000
+    listed = structs.replace(contract(symbol), status=word, delivery_ms=delivery_ms)
+    events: list[Event] = [
+        ContractChanged(MARKET, symbol, word, delivery_ms, None, now_ms),
+        ContractsRead(MARKET, {symbol: listed}),
+        AdlQuantilesRead("main", {PositionKey(symbol, Side.LONG): chance.choice((0, 1, 3, 4))}),
+        AdlRiskRead(MARKET, {symbol: chance.choice(("low", "high"))}),
+        ClockOffset(MARKET, chance.choice((-100_000, 0, 90_000))),
+        BracketsRead("main", {symbol: brackets}),
+        PositionsRead("main", ((LONG, figures), (row("ETHUSDT", "1", "3000"), None)), now_ms),
+        core.changed("ORDER", "10000", row(symbol, amount, "3000", at_ms=at_ms), at_ms=at_ms),
+        core.changed("ORDER", "10000", row("BTCUSDT", "0", "3000", at_ms=at_ms), at_ms=at_ms),
+        Silence(now_ms + chance.choice((0, 30_000)), "main", chance.choice(("adl_quantile", "contract_status"))),
+        core.link("private", chance.choice((LinkState.LIVE, LinkState.LIVE, LinkState.DOWN))),
+    ]
+    return [chance.choice(events)] if chance.random() < 0.3 else []
+
+
+def test_a_rule_that_goes_by_the_notional_is_asked_at_every_mark() -> None:
+    """A position that the rule is off for is one that it is on for once its price has fallen."""
+    core = Watched(rules=_for_much())
+    core.begin("10000", row("ETHUSDT", "1", "3000"))
+    core.price("3000", "ETHUSDT")
+    assert not core.tell(AdlQuantilesRead("main", {PositionKey("ETHUSDT", Side.LONG): 4}), Tick())
+
+    assert kinds(of_rule(core.price("2000", "ETHUSDT"), "adl_quantile")) == [("opened", "notice")]
+
+
+def test_what_a_store_that_is_found_late_has_kept_ends_where_nothing_comes_of_it_now() -> None:
+    """What is listed has not changed meanwhile, but something of it is open."""
+    before = holding()
+    assert kinds(of_rule(before.tell(status(before, "SETTLING"), Tick()), "contract_status"))
+    core = again(Watched(), start=before.t + 10)
+    core.hold(2, "60000")
+
+    core.core.take_over(before.kept(), core.now)
+
+    assert kinds(of_rule(core.hold(70, "60000"), "contract_status")) == [("resolved", "warning")]

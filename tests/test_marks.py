@@ -63,7 +63,7 @@ def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
         assert at_once.prices == one_by_one.prices
         assert at_once.earlier == one_by_one.earlier
         for symbol in SYMBOLS:
-            assert at_once.age(symbol, now.mono) == one_by_one.age(symbol, now.mono)
+            assert at_once.oldest([symbol], now.mono) == one_by_one.oldest([symbol], now.mono)
             assert at_once.stream_age(symbol, now.mono) == one_by_one.stream_age(symbol, now.mono)
             assert at_once.funding(symbol) == one_by_one.funding(symbol)
             assert at_once.has_moved(symbol, before[0]) == one_by_one.has_moved(symbol, before[1])
@@ -79,7 +79,7 @@ def test_a_symbol_that_is_missing_from_frames_grows_old() -> None:
             for mark in marks.each:
                 book.apply_mark(mark, Now(n, WALL_MS + 1000 * n))
 
-    assert book.ages(SYMBOLS[:2], 19) == [17, 0]
+    assert (book.oldest(SYMBOLS[:2], 19), book.oldest(SYMBOLS[1:2], 19), book.oldest((), 19)) == (17, 0, None)
     assert (book.stream_age(SYMBOLS[0], 19), book.stream_age(SYMBOLS[1], 19)) == (17, 0)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
+from operator import is_
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from monitor.accounts import WatchedAccount
 from monitor.effects import Fact, Figures
@@ -24,13 +26,68 @@ RULES = ("contract_status", "adl_quantile", "auto_exchange", "bracket_changed")
 _MINUTE_MS = 60_000
 
 
+class _Uneventful(Struct, frozen=True):
+    """What nothing came of: while all of it is what it was, and before the time, nothing will.
+
+    Args:
+        listed: What is judged: pools, which are derived anew with whatever changes the account's book, and what the
+            exchange says of its contracts and of places in the ADL queue.
+        until_ms: When the next delivery is so near that a step may fire, by the exchange's clock.
+    """
+
+    listed: tuple[object, ...]
+    until_ms: float
+
+    def holds(self, account: WatchedAccount, now: Now) -> bool:
+        return account.market.exchange_ms(now) < self.until_ms and all(map(is_, self.listed, _listed(account)))
+
+
+def _listed(account: WatchedAccount) -> tuple[object, ...]:
+    """What may make an event of nothing; how high a symbol's ADL risk is may only make one louder."""
+    return account.pools, account.book.adl_quantiles, account.market.contracts, account.rules, account.setup
+
+
 class ListingsJudge:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._incidents = reporter.incidents
+        self._uneventful: dict[str, _Uneventful] = {}
 
     def judge(self, account: WatchedAccount, now: Now) -> None:
         """Hold every position and debt against its rules; asked once a tick."""
+        is_quiet = not self._reporter.of(account.name, *RULES)
+        known = self._uneventful.get(account.name)
+        if is_quiet and known is not None and known.holds(account, now):
+            return
+        held = self._judge(account, now)
+        if is_quiet and all(map(self._incidents.is_idle, held)) and not self._goes_by_marks(account):
+            self._uneventful[account.name] = _Uneventful(_listed(account), self._due_ms(account))
+        else:
+            self._uneventful.pop(account.name, None)
+
+    def forget(self, account: str) -> None:
+        """An account is watched no more."""
+        self._uneventful.pop(account, None)
+
+    def _goes_by_marks(self, account: WatchedAccount) -> bool:
+        """Whether anything here hangs on marks or rates: a debt does, and a rule that is chosen by the notional."""
+        matches = (match for name in RULES for match in account.rules.matches.get(name, ()))
+        return any(pool.assets for pool in account.pools.values()) or any(m.min_notional is not None for m in matches)
+
+    def _due_ms(self, account: WatchedAccount) -> float:
+        """When a delivery comes so near that a step may fire, or a little before (exchange's clock); inf: never."""
+        due = [math.inf]
+        for pool in account.pools.values():
+            for symbol in dict.fromkeys(p.symbol for p in pool.positions):
+                contract = account.market.contracts.get(symbol)
+                if contract is not None and contract.delivery_ms is not None:
+                    steps = self._rule(account, pool, "contract_status", symbol).steps
+                    first_s = float(max((step.at for step in steps), default=ZERO))
+                    due.append(contract.delivery_ms - first_s * 1000 - _MINUTE_MS)  # what is left counts in minutes
+        return min(due)
+
+    def _judge(self, account: WatchedAccount, now: Now) -> set[IncidentKey]:
+        """Judge all of it. Gives what there is to be judged."""
         held: set[IncidentKey] = set()
         faults = account.book.bracket_faults
         for pool_id, last in account.last_risks.items():
@@ -47,6 +104,7 @@ class ListingsJudge:
             if incident.key not in held:
                 change = self._incidents.resolve(incident.key, self._ending(account, incident, now), None, now)
                 self._tell(account, None, change, incident.symbol, {}, now)
+        return held
 
     def _ending(self, account: WatchedAccount, incident: Incident, now: Now) -> Resolution:
         """Why something is not held any more: it was delivered, the account's mode was switched, or it was closed."""

@@ -91,11 +91,13 @@ class StalenessJudge:
         first = accounts[0]
         rule = first.stale_rule
         age = self._age(link, rule, now)
+        key = IncidentKey(link.account, RULE, link.name)
+        value = None if age is None else Decimal(str(round(age, 3)))
+        lowest = min([Decimal(str(rule.stale_after_s)), *(step.at for step in rule.steps)])
+        if self._reporter.incidents.is_idle(key) and (value is None or value < lowest):
+            return  # nothing is open, nor begins
         looked_at = accounts if link.account != INSTANCE or self._is_blind(link, rule.stale_after_s, now) else []
         blinded = [(a, pool_id) for a in looked_at for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
-        value = None if age is None else Decimal(str(round(age, 3)))
-        key = IncidentKey(link.account, RULE, link.name)
-        lowest = min([Decimal(str(rule.stale_after_s)), *(step.at for step in rule.steps)])
         may_open = value is not None and (value >= lowest or key in self._reporter.incidents.open)
         in_danger = may_open and link != first.setup.rest_link  # else no figure is asked for
         if in_danger and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded):
