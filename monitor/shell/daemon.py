@@ -349,7 +349,8 @@ class Daemon:
         while True:
             events = await self._inbox.take(at_once=self._core.is_behind)
             effects = self._core.step(events, now())
-            self._carry_out(effects)
+            if effects:
+                self._carry_out(effects)
             if self._inbox.marks:
                 self._tally.marks += self._inbox.marks
                 self._tally.decisions.observe(time.monotonic() - self._inbox.arrived)

@@ -186,8 +186,9 @@ class MarketFeed(Feed):
             late = math.inf if not self.live else time.monotonic() - self.config.first_frame_s
             if self.symbols and requests.rates is not None and self.lacks_rates(late):
                 await self._bridge(requests.rates)  # a stream that brings marks may have lost that of the rates
+            is_served = self.live and not self.rates  # once that is over, it is said
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.config.bridge_s):
+                async with asyncio.timeout(None if is_served else self.config.bridge_s):
                     await self._wanted.wait()
                 await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
 
