@@ -47,6 +47,8 @@ _READ_S = 0.01
 """An acknowledgement that has come while we were busy is read within this time."""
 _SHORT_S = 5.0
 """A connection that ends sooner than this was no success: the next try waits longer."""
+_LOOKS = 5
+"""How often within the time after which a silent connection counts as lost we look how long it has been silent."""
 REFUSED = 0x80
 """From this reason code on the broker has refused something."""
 _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
@@ -144,6 +146,11 @@ class _Client(aiomqtt.Client):
             self._write(sock)
         else:  # it connects in a thread of its own
             self._loop.call_soon_threadsafe(self._write, sock)
+
+    async def _misc_loop(self) -> None:
+        """Keep the connection alive. The library looks once a second whether it is time, however long that is."""
+        while self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 - time alone makes it so
+            await asyncio.sleep(max(1.0, self._client.keepalive / _LOOKS))
 
     def _write(self, sock: Any) -> None:
         """Write what waits, and the rest of it once the socket takes more."""

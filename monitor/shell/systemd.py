@@ -19,6 +19,7 @@ class Notifier:
         mine = pid is None or pid == str(os.getpid())
         self.watched = bool(os.environ.get("WATCHDOG_USEC")) and mine
         self._is_ready = False
+        self._status = ""
 
     def ready(self) -> None:
         """Say so once; to be called again and again, for a service manager that is busy takes nothing."""
@@ -26,7 +27,9 @@ class Notifier:
             self._is_ready = self._say("READY=1")
 
     def status(self, text: str) -> None:
-        self._say(f"STATUS={text}")
+        """Say how it goes, where that is another thing than before."""
+        if text != self._status and self._say(f"STATUS={text}"):
+            self._status = text
 
     def alive(self) -> None:
         if self.watched:
