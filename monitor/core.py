@@ -277,38 +277,30 @@ class Core:
             now: Monotonic seconds and wall-clock milliseconds, read by the caller.
         """
         self._now = now
-        others = [event for event in events if not isinstance(event, _MARKS)]
-        if not others:
-            self._take_marks(events, now)
+        marks = [event for event in events if isinstance(event, _MARKS)]
+        rest = events
+        if len(marks) == len(events):
+            rest = ()
+            for mark in marks:
+                self._mark(mark, now)
             self._look_at_those_that_left(now)
-        if others or self._dirty or self._moving or self.is_behind:  # of most marks nothing follows
+        if rest or self._dirty or self._moving or self.is_behind:  # of most marks nothing follows
             with localcontext(EXACT):
-                self._follow(events, others, now)
+                self._follow(rest, now)
         for market in self.markets.values():
             market.earlier = {}
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 
-    def _take_marks(self, events: Sequence[Event], now: Now) -> None:
-        for event in events:
-            if isinstance(event, MarkPrice):
-                self._mark(event, now)
-            elif isinstance(event, Marks):
-                self._marks(event, now)
-
-    def _follow(self, events: Sequence[Event], others: Sequence[Event], now: Now) -> None:
-        """All that follows from events, or from marks that have been taken.
-
-        Args:
-            others: Those of the events that are no marks; where there are none, the marks have been taken.
-        """
-        told_of = self._told_of(others)
+    def _follow(self, events: Sequence[Event], now: Now) -> None:
+        """Take these events, and do all that follows from them, and from the marks that have been taken before."""
+        told_of = self._told_of(events)
         for account in told_of:
             account.in_step = bool(account.risks)  # as they are, before anything changes
-        if others:
+        if events:
             for event in events:
                 if isinstance(event, _MARKS):
-                    self._take_marks((event,), now)
+                    self._mark(event, now)
                 elif type(event) in _APPLY and self._is_about_us(event):
                     _APPLY[type(event)](self, event, now)
             if self._resynced:
@@ -330,7 +322,7 @@ class Core:
         for name in self._touched:
             self._moved.keep(self.accounts[name])
         self._touched.clear()
-        if not self.is_ticking and any(isinstance(event, Tick) for event in others):
+        if not self.is_ticking and any(isinstance(event, Tick) for event in events):
             self.is_ticking, self._ticking = True, self._tick()
         if self.is_ticking:
             self._go_on_ticking()
@@ -346,14 +338,19 @@ class Core:
         """The accounts that these events may change, rather than the market alone."""
         names: dict[str, None] = {}
         for event in events:
+            if isinstance(event, _MARKS):
+                continue
             if isinstance(event, ContractsRead):
                 names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
             else:
                 names[getattr(event, "account", None) or ""] = None
         return [self.accounts[name] for name in names if name in self.accounts]
 
-    def _mark(self, event: MarkPrice, now: Now) -> None:
-        if self.markets[event.market].apply_mark(event, now):
+    def _mark(self, event: MarkPrice | Marks, now: Now) -> None:
+        """Take a mark, or all of a frame at once."""
+        if isinstance(event, Marks):
+            self._marks(event, now)
+        elif self.markets[event.market].apply_mark(event, now):
             if holders := self._holders[event.market].get(event.symbol):
                 self._dirty.update(holders)
             if self._screen is not None:

@@ -60,5 +60,5 @@ class Links:
 
     def age(self, link: LinkId, now: float) -> float:
         """Seconds since this link was last live; 0 while it is, and while it has nothing to watch."""
-        known = self.awaited(link, now)
+        known = self.all.get(link) or self.awaited(link, now)
         return 0.0 if known.state.is_fine else now - known.since

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from monitor.events import (
     AdlRiskRead,
@@ -27,7 +27,7 @@ from monitor.events import (
     Marks,
 )
 from monitor.venues.binance import MISREADS, Frame, bracket_rows, each_readable, unwrapped
-from monitor.venues.wire import decimal, flag, integer, moment, number, parse, text
+from monitor.venues.wire import YEAR_10000_MS, decimal, flag, integer, moment, number, parse, text
 
 CONTRACT_STREAM = "!contractInfo"
 RATE_STREAM = "!assetIndex@arr"
@@ -40,7 +40,7 @@ _LONGEST_INTERVAL_H = 24
 class _Mark(Struct, gc=False, tag_field="e", tag="markPriceUpdate"):
     """The fields of `markPriceUpdate` that we need; since the all-market arrays are merged, `st` says whose it is."""
 
-    E: int
+    E: Annotated[int, Meta(ge=0, lt=YEAR_10000_MS)]
     s: str
     p: str
     r: str = ""
@@ -139,7 +139,7 @@ def _mark(mark: _Mark, market: str) -> MarkPrice:
     price = number(mark.p)
     if price <= 0:
         raise ValueError(f"mark price {mark.p} of {mark.s}")
-    return MarkPrice(market, mark.s, price, moment(mark.E), *_funding(mark.r, mark.T))
+    return MarkPrice(market, mark.s, price, mark.E, *_funding(mark.r, mark.T))
 
 
 def _whole(found: list[_Mark], market: str) -> Marks | None:
@@ -153,7 +153,6 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
         floats = list(map(float, texts))
         if not _SMALLEST < min(floats) <= max(floats) < _LARGEST:
             return None
-        moment(min(at_ms)), moment(max(at_ms))
         funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
     except ValueError:
         return None

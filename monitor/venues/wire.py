@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct
 
 _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?")
-_PLAIN = 60
-"""Up to so many digits, with a point in between, are a number without a look at the pattern: nearly all are."""
 _LARGEST_EXPONENT = 30
+_PLAIN = _LARGEST_EXPONENT
+"""Digits with at most one point among or behind them are a number, and if there are no more, never out of range."""
 _EIGHT = Decimal("0.00000001")
-_YEAR_10000_MS = 253_402_300_800_000
+YEAR_10000_MS = 253_402_300_800_000
 
 PrivateForm = Literal["query", "path", "subscribe", "multi"]
 
@@ -86,8 +86,9 @@ def number(text: str) -> Decimal:
         ValueError: Not a plain ASCII number (NaN, Infinity, spaces, underscores and other digits are none), or so
             large or small that no price or quantity can mean it.
     """
-    is_plain = text.isascii() and text.replace(".", "", 1).isdecimal() and text[0] != "." and len(text) <= _PLAIN
-    if not is_plain and _NUMBER.fullmatch(text) is None:
+    if len(text) <= _PLAIN and text.isascii() and text.replace(".", "", 1).isdecimal() and text[0] != ".":
+        return Decimal(text)  # as nearly every number is; to ask this way takes a fifth of the time
+    if _NUMBER.fullmatch(text) is None:
         raise ValueError(f"not a number: {text[:40]!r}")
     value = Decimal(text)
     if not -_LARGEST_EXPONENT <= value.adjusted() <= _LARGEST_EXPONENT:
@@ -130,7 +131,7 @@ def moment(value: object) -> int:
         ValueError: It is not an integer, or one that no calendar has; it would fail where it is printed.
     """
     at_ms = value if type(value) is int else integer(value)
-    if not 0 <= at_ms < _YEAR_10000_MS:
+    if not 0 <= at_ms < YEAR_10000_MS:
         raise ValueError(f"not a time: {at_ms}")
     return at_ms
 
