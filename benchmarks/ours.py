@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from monitor.shell import logs
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
+from monitor.shell.vitals import settle_memory
 from monitor.venues import Hosts
 
 MARKET = "binance-usdm"
@@ -136,7 +136,7 @@ async def run(url: str, given: scene.Scene) -> None:
     inbox = Inbox()
     feed = market_feed(url, inbox)
     feed.watch(given.held)
-    gc.freeze()  # as the daemon does once it is ready
+    settle_memory()  # as the daemon does once it is ready
 
     async def pump() -> None:
         while True:

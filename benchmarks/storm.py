@@ -9,7 +9,6 @@ else had its turn meanwhile. The processor time tells what it would be on a mach
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import shutil
 import socket
@@ -51,6 +50,7 @@ from monitor.shell.daemon import FIRST_S
 from monitor.shell.inbox import Inbox
 from monitor.shell.owed import Batch
 from monitor.shell.store import Store
+from monitor.shell.vitals import settle_memory
 
 MARKET = "binance-usdm"
 _RULES = RuleBook({**DEFAULTS, "liquidation_distance": LiquidationDistanceRule(enabled=False)})
@@ -164,7 +164,7 @@ async def one(accounts: int, port: int) -> dict[str, Any]:
         tasks.append(asyncio.create_task(_stalls(stalls)))
         await asyncio.sleep(0.1)
         stalls.clear()
-        gc.freeze()  # as the daemon does once it is ready
+        settle_memory()  # as the daemon does once it is ready
         fell, cpu = time.monotonic(), time.process_time()
         storm.inbox.put([_mark("48225")])  # the ratio is 0.86: a warning, so near that it is critical
         await _until(lambda: len(storm.acknowledged) >= accounts)

@@ -44,7 +44,7 @@ def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | Non
     """The sum of the two as printed, which is what the exchange prints."""
     if wallet_balance is None or unrealized_pnl is None:
         return None
-    cut = unrealized_pnl.quantize(EIGHT, rounding=ROUND_DOWN, context=EXACT)
+    cut = unrealized_pnl.quantize(EIGHT, ROUND_DOWN, EXACT)
     return truncated(EXACT.add(wallet_balance, cut))
 
 
@@ -59,16 +59,17 @@ def ceiled(value: Decimal | None) -> str | None:
 def _printed(value: Decimal | None, rounding: str) -> str | None:
     if value is None:
         return None
-    rounded = value.quantize(EIGHT, rounding=rounding, context=EXACT)
-    return plain(rounded if rounded else abs(rounded))  # no minus before zero
+    rounded = value.quantize(EIGHT, rounding, EXACT)
+    return plain(rounded or abs(rounded))  # no minus before zero
 
 
 def alarming(value: Decimal, levels: Iterable[Decimal], rounding: str) -> Decimal:
-    rounded = value.quantize(EIGHT, rounding=rounding, context=EXACT)
-    low, high = min(value, rounded), max(value, rounded)
-    if rounded != value and any(low <= level <= high for level in levels):
-        other = ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING
-        rounded = value.quantize(EIGHT, rounding=other, context=EXACT)
+    rounded = value.quantize(EIGHT, rounding, EXACT)
+    low, high = (value, rounded) if value < rounded else (rounded, value)
+    if low < high:
+        for level in levels:
+            if low <= level <= high:
+                return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, EXACT)
     return rounded
 
 

@@ -309,7 +309,8 @@ class Messages:
             payload["report"] = _report(story.forced)
         if story.facts:
             payload["facts"] = {name: self._fact(name, fact) for name, fact in story.facts.items()}
-        return payload | {"title": story.title, "text": story.text}
+        payload["title"], payload["text"] = story.title, story.text
+        return payload
 
     def _fact(self, name: str, fact: Fact) -> Fact | float:
         if isinstance(fact, Decimal):
@@ -324,8 +325,10 @@ class Messages:
 
     def _incident(self, event: Payload) -> Payload:
         """The retained body of an open incident: its last event, without what belongs to that event alone."""
-        left_out = ("schema", "seq", "event", "event_type", "before", "drivers", "test", "dedupe_key", "group_id")
-        return {"schema": "marginwatch.incident/1"} | {k: v for k, v in event.items() if k not in left_out}
+        incident = {**event, "schema": "marginwatch.incident/1"}
+        for name in _OF_ONE_EVENT:
+            incident.pop(name, None)
+        return incident
 
     def _figures(self, figures: Figures | None) -> Payload | None:
         if figures is None:
@@ -576,6 +579,8 @@ def _notice(event: Payload, story: Story) -> Payload:
     title, text = discreet(story)
     return {"schema": "marginwatch.notice/1"} | {k: event[k] for k in _TOLD_TO_ANYBODY} | {"title": title, "text": text}
 
+
+_OF_ONE_EVENT = ("seq", "event", "event_type", "before", "drivers", "test", "dedupe_key", "group_id")
 
 _TOLD_TO_ANYBODY = (
     "event_id",

@@ -17,6 +17,7 @@ from monitor.risk.attribution import Cause
 from monitor.risk.margin import RATIO_CAP
 
 _HUNDRED = Decimal(100)
+_TENTH = Decimal("0.1")
 
 _KINDS = {
     "funding_fee": "funding",
@@ -66,7 +67,7 @@ def worded(story: Story) -> tuple[str, str]:
 def percent(fraction: Decimal) -> str:
     """`81.2 %`; below one percent two decimals, or as many as it takes to say anything: `0.09 %`, `0.004 %`."""
     value = fraction * _HUNDRED
-    step = Decimal("0.1") if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
+    step = _TENTH if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
     rounded = value.quantize(step, rounding=ROUND_HALF_UP)
     if fraction == RATIO_CAP:
         return "over 1000 %"  # the margin balance is gone

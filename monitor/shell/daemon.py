@@ -10,7 +10,6 @@ The pump waits for nothing but the inbox: neither a slow broker nor a slow disk 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import secrets
 import socket
@@ -49,7 +48,7 @@ from monitor.shell.recorder import FlightRecorder, Taps
 from monitor.shell.store import Store
 from monitor.shell.systemd import Notifier
 from monitor.shell.tap import Tap
-from monitor.shell.vitals import Pulse
+from monitor.shell.vitals import Pulse, settle_memory
 from monitor.tally import Tally
 
 if TYPE_CHECKING:
@@ -520,7 +519,7 @@ class Daemon:
         self._ticks += 1
         if not self._ready and self._is_settled():
             self._ready = True
-            gc.freeze()  # what there is now is there to stay: no pass over all of it any more
+            settle_memory()
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
         self._tell_progress(here)
         blind = blindness(self._core, here)

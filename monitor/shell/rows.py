@@ -10,8 +10,9 @@ from typing import TypeVar
 Row = tuple[object, ...]
 T = TypeVar("T")
 
-_SIZES = (64, 8, 1)
-"""Few sizes, so that the statements stay prepared; 64 rows of 11 values are fewer than any SQLite takes."""
+_SIZES = (64, 32, 16, 8, 4, 2, 1)
+"""Few sizes, so that the statements stay prepared, and few statements for any number of rows; 64 of 11 values are fewer
+than any SQLite takes."""
 
 
 def execute(connection: sqlite3.Connection, statement: str, rows: Iterable[Row]) -> None:
