@@ -225,7 +225,7 @@ class Moves:
     def unkept(self) -> list[tuple[str, bytes | None]]:
         """Pool id and row of every baseline that is new since this was last asked; None: it is gone."""
         changed, self._unkept = self._unkept, set()
-        return [(i, msgspec.json.encode(self.baselines[i]) if i in self.baselines else None) for i in sorted(changed)]
+        return [(i, self.baselines[i].encoded if i in self.baselines else None) for i in sorted(changed)]
 
     def forget(self) -> None:
         """Nobody watches the account any more."""

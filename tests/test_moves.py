@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal, localcontext
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -404,6 +405,14 @@ def test_the_baseline_outlives_a_restart() -> None:
 
     assert (story.moves[0].move.before, story.moves[0].move.after) == (D("90279.11646586"), D("90288.19277108"))
     assert [kind for kind, *_ in causes(story)] == ["unexplained"]
+
+
+def test_a_baseline_is_kept_as_it_is() -> None:
+    """Its tables are encoded once for all baselines; the row is that of any other struct, and reads as one."""
+    [baseline] = long_btc().core.accounts["main"].moves.baselines.values()
+
+    assert baseline.encoded == msgspec.json.encode(baseline)
+    assert msgspec.json.decode(baseline.encoded, type=Baseline) == baseline
 
 
 def test_a_baseline_that_does_not_read_is_made_anew() -> None:

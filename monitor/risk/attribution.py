@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct, structs
 
-from monitor.events import Position, PositionKey
+from monitor.events import PositionKey
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
@@ -26,6 +28,13 @@ class Baseline(Struct, frozen=True):
 
     pool: Pool
     terms: Terms
+
+    @property
+    def encoded(self) -> bytes:
+        """As it is kept. Its tables are most of that, and many have the same."""
+        terms = structs.asdict(self.terms)
+        terms["tables"] = {symbol: table.encoded for symbol, table in self.terms.tables.items()}
+        return msgspec.json.encode({"pool": self.pool, "terms": terms})
 
 
 class Cause(Struct, frozen=True):
@@ -106,12 +115,14 @@ def moves(
     pool = before[-1].pool
     if told is None:
         told = {key: price for one in before for key, price in assess(one.pool, old).printed_prices.items()}
-    seen = [_Seen([one.pool for one in before], told)]
+    seen = [_Seen({p.key: p.quantity > 0 for one in before for p in one.pool.positions}, told)]
     causes: list[Cause] = []
 
     def then(cause: Cause, terms: Terms) -> PoolRisk:
         risk = now if now is not None and now.is_of(pool, terms) else assess(pool, terms)
-        seen.append(_Seen([pool], risk.printed_prices))
+        printed = risk.printed_prices
+        is_long = {key: p.quantity > 0 for key, p in zip(printed, pool.positions, strict=True)}
+        seen.append(_Seen(is_long, printed))
         causes.append(cause)
         return risk
 
@@ -125,7 +136,7 @@ def moves(
     risk = then(Cause("marks"), terms)
     past = not risk.is_beyond(ZERO) and risk.distance == ZERO
 
-    return {position.key: _move(position, seen, causes, past) for position in pool.positions}
+    return {key: _move(key, is_long, seen, causes, past) for key, is_long in seen[-1].is_long.items()}
 
 
 def move_between(before: PoolRisk, after: PoolRisk, i: int) -> Move:
@@ -134,22 +145,26 @@ def move_between(before: PoolRisk, after: PoolRisk, i: int) -> Move:
     return Move(key, printed(before.price(i)), printed(after.price(i)), (), False, after.is_past)
 
 
-class _Seen:
-    """The prices of a pool (or of several) after one cause; a position of the other sign is not the same one."""
+class _Seen(NamedTuple):
+    """A pool (or several) after one cause.
 
-    def __init__(self, pools: Sequence[Pool], prices: Mapping[PositionKey, Decimal | None]) -> None:
-        self._long = {p.key: p.quantity > 0 for pool in pools for p in pool.positions}
-        self._prices = prices
+    Args:
+        is_long: Of each position; one of the other sign is not the same one.
+        prices: As printed.
+    """
 
-    def holds(self, position: Position) -> bool:
-        return self._long.get(position.key) == (position.quantity > 0)
+    is_long: Mapping[PositionKey, bool]
+    prices: Mapping[PositionKey, Decimal | None]
 
-    def price(self, position: Position) -> Decimal | None:
-        return self._prices[position.key] if self.holds(position) else None
+    def holds(self, key: PositionKey, is_long: bool) -> bool:
+        return self.is_long.get(key) is is_long
+
+    def price(self, key: PositionKey, is_long: bool) -> Decimal | None:
+        return self.prices[key] if self.is_long.get(key) is is_long else None
 
 
-def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause], past: bool) -> Move:
-    path = [one.price(position) for one in seen]
+def _move(key: PositionKey, is_long: bool, seen: Sequence[_Seen], causes: Sequence[Cause], past: bool) -> Move:
+    path = [one.price(key, is_long) for one in seen]
     known = path[0]
     told = []
     for cause, after in zip(causes, path[1:], strict=True):
@@ -158,11 +173,14 @@ def _move(position: Position, seen: Sequence[_Seen], causes: Sequence[Cause], pa
         known = known if after is None else after
         if cause.kind not in _SILENT or moved:
             told.append(structs.replace(cause, moved=moved))
-    return Move(position.key, path[0], path[-1], tuple(_merged(told)), not seen[0].holds(position), past)
+    opened = not seen[0].holds(key, is_long)
+    return Move(key, path[0], path[-1], tuple(_merged(told)), opened, past)
 
 
-def _merged(causes: Sequence[Cause]) -> list[Cause]:
+def _merged(causes: Sequence[Cause]) -> Sequence[Cause]:
     """Causes of one kind, symbol and asset as one, in order of their first."""
+    if len(causes) < 2:
+        return causes
     merged: dict[tuple[str, str | None, str | None], Cause] = {}
     for cause in causes:
         at = (cause.kind, cause.symbol, cause.asset)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from operator import attrgetter
 
+import msgspec
 from msgspec import Struct
 
 from monitor.events import Bracket
@@ -24,7 +25,7 @@ RATIO_CAP = Decimal(10)
 _FLOOR = attrgetter("floor")
 
 
-class BracketTable(Struct, frozen=True, gc=False):
+class BracketTable(Struct, frozen=True, dict=True):
     """The margin tiers of one symbol, floors rising.
 
     Args:
@@ -39,10 +40,15 @@ class BracketTable(Struct, frozen=True, gc=False):
         """Which bracket holds at this absolute notional; an edge belongs to the lower one, the last has no end."""
         return bisect_left(self.brackets, notional, 1, key=_FLOOR) - 1
 
-    @property
+    @cached_property
     def is_gentle(self) -> bool:
         """Whether maintenance margin grows with the notional, by less than it and never by a jump."""
         return self.convex and self.brackets[0].rate >= 0 and self.brackets[-1].rate < 1
+
+    @cached_property
+    def encoded(self) -> msgspec.Raw:
+        """As it is kept, in every baseline that it is part of."""
+        return msgspec.Raw(msgspec.json.encode(self))
 
     def maintenance_margin(self, notional: Decimal) -> Decimal:
         """notional × rate − amount of the bracket in force (margin asset, ≥ 0 for sound tables).

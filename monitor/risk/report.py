@@ -224,8 +224,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
         """Whether it certainly is farther from liquidation than this, which takes no solver. False: it may not be."""
         if not self.is_gentle:
             return False
-        each, together = self._pulls
-        return self.excess > (distance + _A_BIT) * max(*each, together)
+        return self.excess > (distance + _A_BIT) * self._pull
 
     def is_nearer(self, distance: Decimal) -> bool:
         """Whether it is nearer to liquidation than this."""
@@ -273,6 +272,14 @@ class PoolRisk(Struct, frozen=True, dict=True):
         return {}
 
     @cached_property
+    def _held(self) -> dict[str, list[int]]:
+        """Symbol → the places of its positions: one, or the two legs of a hedge."""
+        held: dict[str, list[int]] = {}
+        for i, p in enumerate(self.pool.positions):
+            held.setdefault(p.symbol, []).append(i)
+        return held
+
+    @cached_property
     def _pulls(self) -> tuple[list[Decimal], Decimal]:
         """Of a gentle pool, how much of the excess each mark takes at most, and all of them alike: by a part, moving
         against the position, that part of this. A fall requires no more, a rise more by the last rate at most."""
@@ -280,6 +287,12 @@ class PoolRisk(Struct, frozen=True, dict=True):
         more = [abs(n) * _known(table).brackets[-1].rate for n, table in zip(notionals, self.tables, strict=True)]
         net = sum(notionals, ZERO)
         return [n if n > 0 else m - n for n, m in zip(notionals, more, strict=True)], max(net, sum(more, ZERO) - net)
+
+    @cached_property
+    def _pull(self) -> Decimal:
+        """The largest of them."""
+        each, together = self._pulls
+        return max(*each, together)
 
     def _closest(self) -> PositionRisk | None:
         if not self.is_gentle:
@@ -308,7 +321,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
         """The marks of a symbol at which the pool is liquidated; the legs of a hedged pair move together."""
         found = self._solved.get(symbol)
         if found is None:
-            held = [i for i, p in enumerate(self.pool.positions) if p.symbol == symbol]
+            held = self._held[symbol]
             first, own = self.pool.positions[held[0]], self.own[held[0]]
             pnl, maintenance = own.unrealized_pnl, own.maintenance_margin
             for i in held[1:]:
