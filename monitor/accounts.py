@@ -52,10 +52,9 @@ class WatchedAccount:
     """
 
     def __init__(self, setup: AccountSetup, market: MarketBook, rules: RuleBook, dispute_s: float) -> None:
-        self.setup = setup
+        self.take(setup, rules)
         self._private_link = setup.private_link
         self.market = market
-        self.rules = rules
         self.book = AccountBook(dispute_s)
         self.terms = Terms(market.prices, self.book.tables, market.rates)
         self.moves = Moves(setup.name)
@@ -80,6 +79,13 @@ class WatchedAccount:
         self._shrunk: dict[PositionKey, tuple[Decimal, float]] = {}
         self._forecasts: dict[PositionKey, tuple[int, Decimal]] = {}
         self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
+
+    def take(self, setup: AccountSetup, rules: RuleBook) -> None:
+        """From now on it is configured like this, and judged by these rules."""
+        self.setup, self.rules = setup, rules
+        rule = rules.of("data_stale", setup.name, setup.labels)
+        assert isinstance(rule, DataStaleRule)
+        self.stale_rule = rule
 
     @property
     def name(self) -> str:
@@ -252,12 +258,6 @@ class WatchedAccount:
         self._ruled[name, pool.id] = rule
         return rule
 
-    @property
-    def stale_rule(self) -> DataStaleRule:
-        rule = self.rules.of("data_stale", self.name, self.setup.labels)
-        assert isinstance(rule, DataStaleRule)
-        return rule
-
     def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
         """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
         oldest = self.market.oldest(self._needs_of(pool) if pool else self.needed, now.mono)
@@ -274,7 +274,7 @@ class WatchedAccount:
         """The same, with the age of its oldest mark."""
         limit = self.stale_rule.stale_after_s
         return (
-            self.known
+            self.book.known
             and (oldest is None or oldest < limit)
             and links.age(self._private_link, now.mono) < limit
             and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))

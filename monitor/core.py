@@ -211,7 +211,7 @@ class Core:
         """Judge by these rules from the next step on."""
         self.setup = structs.replace(self.setup, rules=rules)
         for account in self.accounts.values():
-            account.rules = rules
+            account.take(account.setup, rules)
         self._wake_all()
 
     def take_accounts(self, accounts: tuple[AccountSetup, ...], now: Now) -> list[Effect]:
@@ -227,7 +227,7 @@ class Core:
                 if setup is None or (setup.venue, setup.market) != (account.setup.venue, account.setup.market):
                     self._forget(account, now)
                 else:
-                    account.setup = setup
+                    account.take(setup, account.rules)
             for setup in accounts:
                 if setup.name not in self.accounts:
                     account = WatchedAccount(setup, self.markets[setup.market], self.setup.rules, self.setup.dispute_s)

@@ -79,7 +79,9 @@ class Inbox:
             await self._awaited
         self._is_filled = False
         frames, marks = self._frames, self._marks
-        self.arrived, self.marks = self._filled_at, len(marks) + sum([len(frame.symbols) for frame in frames.values()])
+        self.arrived, self.marks = self._filled_at, len(marks)
+        if frames:
+            self.marks += sum(len(frame.symbols) for frame in frames.values())
         events = [*self._events, *frames.values(), *marks.values()]
         self._events.clear()
         frames.clear()

@@ -153,7 +153,7 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
         floats = list(map(float, texts))
         if not _SMALLEST < min(floats) <= max(floats) < _LARGEST:
             return None
-        funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
+        funding = [_funding(mark.r, mark.T) for mark in found]
     except ValueError:
         return None
     return Marks(market, symbols, list(map(Decimal, texts)), floats, at_ms, funding)
