@@ -141,9 +141,13 @@ class WatchedAccount:
         """Nothing can come of a pool until `wakes`, whatever its risk is meanwhile."""
         self._until_now.pop(pool_id, None)
 
-    def wakes(self, pool_id: str) -> None:
-        """A pool that rested has to be looked at: until now it was what the marks made of it before this step."""
-        self._until_now[pool_id] = self._risks[pool_id] if self.in_step else self.market.before_step()
+    def wakes(self, pool_id: str, before: Mapping[str, Decimal] | None = None) -> None:
+        """A pool that rested has to be looked at: until now it was what these marks, or those before this step, made of
+        it."""
+        if before is None:
+            self._until_now[pool_id] = self._risks[pool_id] if self.in_step else self.market.before_step()
+        else:
+            self._until_now[pool_id] = before
 
     def _assess(self, pool_id: str) -> PoolRisk:
         last = self._risks.get(pool_id)

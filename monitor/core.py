@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import localcontext
+from decimal import Decimal, localcontext
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct, structs
@@ -160,6 +161,8 @@ class Core:
         self._holders: dict[str, dict[str, dict[PoolKey, None]]] = defaultdict(dict)
         """Market → symbol or rate → the pools that hang on it and do not rest; what has none is not named."""
         self._is_marked = False
+        self._leaving: dict[PoolKey, dict[str, dict[str, Decimal]]] = {}
+        """Pools that have left their zones and wait for others, and what the marks of each market were before that."""
         self._dirty: dict[PoolKey, None] = {}
         self._rebuilt: set[PoolKey] = set()
         self._waiting: dict[PoolKey, None] = {}
@@ -330,7 +333,7 @@ class Core:
     @property
     def is_behind(self) -> bool:
         """Whether there is more to be looked at, with no event to wait for."""
-        return bool(self._waiting) or self.is_ticking
+        return bool(self._waiting) or bool(self._leaving) or self.is_ticking
 
     # ---- what happened ----
 
@@ -571,16 +574,27 @@ class Core:
                     del holders[what]
 
     def _look_at_those_that_left(self, now: Now) -> None:
-        """Pools that this step's marks have taken out of their zone, and that find no other one, rest no more."""
-        if self._screen is None or not self._is_marked:
+        """Pools that marks have taken out of their zones get others; those that find none rest no more. Where there are
+        more than one step may look at, the others wait, and what the marks were before waits with them."""
+        if self._screen is None:
             return
-        self._is_marked = False
-        for name, pool_id in self._screen.left(now.mono, lambda key: self._is_live(key, now)):
-            self._wake_one(self.accounts[name], pool_id)
-            self._dirty[name, pool_id] = None
+        if self._is_marked:
+            self._is_marked = False
+            if left := self._screen.left(now.mono, lambda key: self._is_live(key, now)):
+                before = {name: market.before_step() for name, market in self.markets.items()}
+                self._leaving.update(dict.fromkeys(left, before))
+        if self._leaving:
+            some = list(islice(self._leaving, self._slice))
+            for name, pool_id in self._screen.renew(some, now.mono, lambda key: self._is_live(key, now)):
+                self._wake_one(self.accounts[name], pool_id)
+            for key in some:
+                self._leaving.pop(key, None)
 
     def _rests(self, key: PoolKey, now: Now) -> bool:
-        """Whether nothing can come of a pool at this moment; of its marks it has been asked when they came."""
+        """Whether nothing can come of a pool at this moment, or its turn is to come anyway. Of its marks it has been
+        asked when they came."""
+        if key in self._leaving:
+            return True
         if self._screen is None or not self._screen.rests(key, now.mono):
             return False
         return not self._screen.is_while_live(key) or self._is_live(key, now)
@@ -612,9 +626,16 @@ class Core:
         return True
 
     def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:
-        if self._screen is not None and self._screen.wake((account.name, pool_id)):
+        key, market = (account.name, pool_id), account.setup.market
+        before = self._leaving.pop(key, None)
+        if before is not None:
+            account.wakes(pool_id, before[market])
+            self._dirty[key] = None
+        elif self._screen is not None and self._screen.wake(key):
             account.wakes(pool_id)
-            self._hold(account.setup.market, (account.name, pool_id), streamed(account.pools[pool_id]))
+        else:
+            return
+        self._hold(market, key, streamed(account.pools[pool_id]))
 
     def _wake(self, account: WatchedAccount) -> None:
         for pool_id in account.pools:

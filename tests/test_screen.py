@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from types import FrameType
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -405,6 +407,80 @@ def test_what_was_before_is_what_was_last_looked_at_however_long_a_storm_lasts()
     assert story.before is not None
     assert story.after is not None
     assert (story.before.mark_price, story.after.mark_price) == (D(49_110), D(49_070))
+
+
+def falling(accounts: int) -> tuple[Watched, list[str], Callable[..., list[Story]]]:
+    """Accounts that rest, of which a step looks at one; and how to take some events and all that follows of them."""
+    names = [f"account-{i:02}" for i in range(accounts)]
+    distance = structs.replace(DEFAULTS["liquidation_distance"], enabled=False)
+    core = Watched(*names, rules=RuleBook({**DEFAULTS, "liquidation_distance": distance}))
+    for name in names:
+        core.begin("2000", row("BTCUSDT", "1", "50000"), account=name)
+
+    def told(*events: Event) -> list[Story]:
+        said = core.tell(*events)
+        while core.core.is_behind:
+            said += core.tell(after=0)
+        return of_rule(said, "margin_ratio")
+
+    assert not told(core.mark("50000"), Tick())
+    assert not told(core.mark("50000"), Tick())
+    assert len(core.core._screen) == accounts  # type: ignore[arg-type]
+    core.core._slice = 1
+    return core, names, told
+
+
+@pytest.mark.parametrize("accounts", [3, 30])
+def test_what_was_before_waits_with_a_pool_that_has_left_its_zone(accounts: int) -> None:
+    """However many marks and ticks come until its turn; and each is told once."""
+    core, names, told = falling(accounts)
+    core.step(Tick())
+    for _ in range(accounts // 2):
+        core.step(after=0)
+    assert core.core.is_ticking  # ahead of whoever waits
+    said = core.tell(core.mark("48225"))
+    for price in ("48220", "48230", "48225"):
+        said += core.tell(core.mark(price), Tick())
+    assert len(said) < accounts or accounts == 3
+    said += told()
+    first = {story.account.name: story for story in reversed(of_rule(said, "margin_ratio"))}
+
+    assert sorted(first) == names
+    befores = {story.before.mark_price for story in first.values() if story.before is not None}
+    assert befores == {D(50_000)}
+    assert {kind for kind, _ in kinds(list(first.values()))} == {"opened"}
+
+
+def test_a_pool_that_comes_back_while_it_waits_for_another_zone_rests_again() -> None:
+    core, _, told = falling(30)
+    core.step(core.mark("48225"))
+    core.step(core.mark("49990"))
+    alerts = told(core.mark("50000"))
+
+    assert len(alerts) < 10
+    assert len(core.core._screen) > 20  # type: ignore[arg-type]
+
+
+def test_an_account_that_changes_while_it_waits_for_another_zone_is_looked_at_as_it_is() -> None:
+    core, names, told = falling(30)
+    core.step(core.mark("48225"))
+    assert (names[-1], "cross-usdt") in core.core._leaving
+    alerts = of_rule(core.tell(core.changed("DEPOSIT", "2001", account=names[-1])), "margin_ratio")
+    [story] = [alert for alert in alerts if alert.account.name == names[-1]]
+
+    assert story.before is not None
+    assert story.before.mark_price == D(50_000)
+    assert names[-1] not in {alert.account.name for alert in told()}
+
+
+def test_an_account_that_is_watched_no_more_waits_for_nothing() -> None:
+    core, names, told = falling(30)
+    core.step(core.mark("48225"))
+    core.core.take_accounts(core.core.setup.accounts[:2], core.now)
+    alerts = told(core.mark("48225"))
+
+    assert {alert.account.name for alert in alerts} <= set(names[:2])
+    assert not core.core._leaving
 
 
 def calls(accounts: int) -> int:

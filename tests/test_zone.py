@@ -275,10 +275,11 @@ def test_wherever_the_marks_go_a_pool_that_rests_is_within_its_limits(made: Call
     resting = {
         key: case for key, case in cases.items() if screen.rest(key, key[0], case.shape, marks[key], case.limits)
     }
+    waiting: dict[tuple[str, str], Case] = {}
     rested, renewed = 0, 0
     with localcontext(EXACT):
         for _ in range(25):
-            for key, case in resting.items():
+            for key, case in (resting | waiting).items():
                 here = zone(case.shape, marks[key], case.limits)
                 if here is not None and chance.random() < 0.3:
                     by = chance.choice((1, 1 - 1e-9, 1 + 1e-9, 1 + 1e-6, 1.001))
@@ -286,13 +287,16 @@ def test_wherever_the_marks_go_a_pool_that_rests_is_within_its_limits(made: Call
                 else:
                     by = chance.choice((0, 1e-6, 1e-4, 1e-3, 0.01))
                     to = {symbol: mark * (1 + chance.gauss(0, by)) for symbol, mark in marks[key].items()}
-                renewed += here is not None and not here.holds(to)
                 some = tuple(chance.sample(sorted(to), chance.randint(1, len(to))))
                 marks[key].update((symbol, to[symbol]) for symbol in some)
                 screen.mark(key[0], some, [to[symbol] for symbol in some])
-            for key in screen.left(0.0, lambda key: True):
-                screen.wake(key)
-                del resting[key]
+            waiting |= {key: resting.pop(key) for key in screen.left(0.0, lambda key: True)}
+            assert not any(screen.rests(key, 0.0) for key in waiting)
+            asked = {key: waiting.pop(key) for key in chance.sample(list(waiting), len(waiting) // 2)}
+            for key in screen.renew(list(asked), 0.0, lambda key: True) if asked else ():
+                del asked[key]
+            renewed += len(asked)
+            resting |= asked
             for key, case in resting.items():
                 assert screen.rests(key, 0.0)
                 assert case.broken({symbol: D(mark) for symbol, mark in marks[key].items()}) is None
@@ -300,6 +304,37 @@ def test_wherever_the_marks_go_a_pool_that_rests_is_within_its_limits(made: Call
     assert len(screen) == len(resting)  # type: ignore[arg-type]
     assert rested > 500
     assert renewed > 100
+
+
+def test_columns_say_of_each_frame_what_each_zone_says() -> None:
+    """Marks that all move a little, of which one creeps to the end of a box, and now and then one that leaps."""
+    chance = random.Random(3)
+    cases = {(f"a{seed}", "pool"): Case(seed) for seed in range(30_000, 31_000)}
+    many, one_by_one = Columns(), Screened()
+    marks: dict[str, dict[str, float]] = {}
+    for key, case in cases.items():
+        of_case = {symbol: float(mark) for symbol, mark in case.marks.items()}
+        limits = structs.replace(case.limits, told={}) if chance.random() < 0.8 else case.limits
+        if one_by_one.rest(key, key[0], case.shape, of_case, limits):
+            assert many.rest(key, key[0], case.shape, of_case, limits)
+            marks[key[0]] = of_case
+    resting, times, at_once = len(marks), 0, []
+    for frame in range(200):
+        leaping = chance.choice(list(marks)) if frame % 40 == 39 else None
+        for name, of_case in marks.items():
+            by = 0.01 if name == leaping else 1e-4
+            for symbol, mark in of_case.items():
+                of_case[symbol] = mark * (1 + chance.gauss(1e-4 if hash(name) % 3 else 0, by))
+            for screen in (many, one_by_one):
+                screen.mark(name, tuple(of_case), list(of_case.values()))
+        left = many.left(0.0, lambda key: True)
+        assert sorted(left) == sorted(one_by_one.left(0.0, lambda key: True))
+        gone = many.renew(left, 0.0, lambda key: True) if left else []
+        assert gone == one_by_one.renew(left, 0.0, lambda key: True)
+        times += len(left)
+        at_once.append(len(left))
+    assert 0 < len(many) < resting
+    assert times > 500, (times, at_once)
 
 
 def test_what_the_proof_is_not_for_has_no_shape() -> None:

@@ -46,8 +46,13 @@ class Screen(Protocol):
         ...
 
     def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
-        """The pools with a mark among those that have come since this was last asked, that may rest no more: there is
-        no zone for them, their time is up, or it is for live data alone and they are not."""
+        """The pools with a mark among those that have come since this was last asked, that rest no more from now on:
+        they are out of their zones, their time is up, or it is for live data alone and they are not."""
+        ...
+
+    def renew(self, keys: Sequence[PoolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
+        """Let pools that have left, and were not woken since, rest again in another zone around the present marks,
+        within the same limits. Returns those that cannot."""
         ...
 
 
@@ -78,6 +83,7 @@ class Zones:
     def __init__(self) -> None:
         self._marks: dict[str, dict[str, float]] = {}
         self._resting: dict[PoolKey, _Resting] = {}
+        self._out: dict[PoolKey, _Resting] = {}
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
         self._marked: set[SymbolKey] = set()
 
@@ -95,13 +101,17 @@ class Zones:
         found = zone(shape, marks, limits)
         if found is None:
             return False
-        self._resting[key] = _Resting(market, shape, limits, found)
         self._marks.setdefault(market, {}).update(marks)
-        for symbol in found.symbols:
-            self._holders.setdefault((market, symbol), {})[key] = None
+        self._let_rest(key, _Resting(market, shape, limits, found))
         return True
 
+    def _let_rest(self, key: PoolKey, one: _Resting) -> None:
+        self._resting[key] = one
+        for symbol in one.zone.symbols:
+            self._holders.setdefault((one.market, symbol), {})[key] = None
+
     def wake(self, key: PoolKey) -> bool:
+        self._out.pop(key, None)
         one = self._resting.pop(key, None)
         if one is None:
             return False
@@ -122,20 +132,25 @@ class Zones:
         for symbol in self._marked:
             touched.update(self._holders.get(symbol, {}))
         self._marked.clear()
-        found = []
+        found = {}
         for key in touched:
             one = self._resting[key]
-            still = now < one.limits.until and self._stays(one)
+            still = now < one.limits.until and one.zone.holds(self._marks[one.market])
             if not still or (one.limits.while_live and not is_live(key)):
-                found.append(key)
-        return found
+                found[key] = one
+        for key in found:
+            self.wake(key)
+        self._out.update(found)
+        return list(found)
 
-    def _stays(self, one: _Resting) -> bool:
-        """Whether a pool is in its zone, or in another one from now on."""
-        marks = self._marks[one.market]
-        if not one.zone.holds(marks):
-            found = zone(one.shape, marks, one.limits)
-            if found is None:
-                return False
-            one.zone = found
-        return True
+    def renew(self, keys: Sequence[PoolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
+        found = []
+        for key in keys:
+            one = self._out.pop(key)
+            other = zone(one.shape, self._marks[one.market], one.limits)
+            if other is None or now >= one.limits.until or (one.limits.while_live and not is_live(key)):
+                found.append(key)
+            else:
+                one.zone = other
+                self._let_rest(key, one)
+        return found
