@@ -172,7 +172,8 @@ class Incidents:
         return self.open.pop(key, None)
 
     def _add(self, incident: Incident) -> None:
-        self.open[incident.key] = self._by_account.setdefault(incident.account, {})[incident.key] = incident
+        key = incident.key
+        self.open[key] = self._by_account.setdefault(key.account, {})[key] = incident
 
     def observe(
         self,

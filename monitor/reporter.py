@@ -81,15 +81,16 @@ class Reporter:
         group_id = self.group_of(story, now)
         if group_id is not None:
             story = structs.replace(story, group_id=group_id)
-        self._unconfirmed.discard(incident.key)
-        open_one = self.incidents.open.get(incident.key) if change.kind != "noted" else None
+        key = incident.key
+        self._unconfirmed.discard(key)
+        open_one = self.incidents.open.get(key) if change.kind != "noted" else None
         for one in (incident, open_one):
             if one is not None:
                 one.title, one.text, one.symbol, one.side = story.title, story.text, story.symbol, story.side
         self.effects.append(story)
         if change.kind == "resolved":
-            self.effects += [IncidentOver(incident.key), Save("incident", "/".join(incident.key), None)]
-            self._kept_worst.pop(incident.key, None)
+            self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
+            self._kept_worst.pop(key, None)
         elif change.kind != "noted":
             self.keep(incident, now)
         self._published.summary_due.add(incident.account)
@@ -122,8 +123,9 @@ class Reporter:
         self.effects += (Save("silence", name, None) for name in self.silences.over(now))
 
     def keep(self, incident: Incident, now: Now) -> None:
-        self._kept_worst[incident.key] = incident.worst
-        self.effects.append(Save("incident", "/".join(incident.key), saved(incident, now)))
+        key = incident.key
+        self._kept_worst[key] = incident.worst
+        self.effects.append(Save("incident", "/".join(key), saved(incident, now)))
 
     def keep_worst(self, now: Now) -> None:
         """Keep the incidents whose worst value is another than the one that was kept."""

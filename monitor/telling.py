@@ -329,10 +329,17 @@ def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple
         if not risk.pool.isolated:
             quantity = quantity_to_reduce(risk, closest, to_ratio, account.book.tables[symbol], step)
             reason = "closing_all_is_not_enough"
-        unit = contracts.quantity_unit(closest.position, contract)
-        one = Advice("reduce", to_ratio, symbol=symbol, side=side_word(closest.is_long), quantity_unit=unit)
-        part = None if quantity is None else quantity / abs(closest.position.quantity)
-        advice.append(structs.replace(one, quantity=quantity, reason=None if quantity else reason, part=part))
+        reduce = Advice(
+            "reduce",
+            to_ratio,
+            symbol=symbol,
+            side=side_word(closest.is_long),
+            quantity=quantity,
+            quantity_unit=contracts.quantity_unit(closest.position, contract),
+            reason=None if quantity else reason,
+            part=None if quantity is None else quantity / abs(closest.position.quantity),
+        )
+        advice.append(reduce)
     return tuple(advice)
 
 

@@ -98,8 +98,7 @@ class _Client(aiomqtt.Client):
             written.append(packets.publish(message, number, properties))
             if not message.qos:
                 self._unwritten.append(Answer(number, 0))
-        if written:
-            paho._packet_queue(PUBLISH, b"".join(written), 0, 1)
+        paho._packet_queue(PUBLISH, b"".join(written), 0, 1)
 
     def _read(self) -> MQTTErrorCode:
         """Read what has come, and let the library have what acknowledges nothing."""
@@ -325,7 +324,8 @@ class Broker:
             here = time.monotonic()
             room = min(_AT_ONCE, self._window - len(flying))
             taken = list(islice(iter(self._outbox.take, None), max(0, room)))
-            client.send([(message, self._properties(message, version)) for message in taken])
+            if taken:
+                client.send([(message, self._properties(message, version)) for message in taken])
             if len(taken) == room and len(flying) < self._window:  # there may be more, but others want their turn
                 self._wake.set()
             if self._stopping:
