@@ -79,7 +79,8 @@ from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
 _SLICE = 160
 """How much of what marks have moved is looked at in one step: a position counts 1, a pool 1, what is told or kept of it
-8. What is left waits for the next step, so that others have their turn after some 10 ms."""
+8; what a tick publishes 4, and an account of which nothing is to be said 4. What is left waits for the next step, so
+that others have their turn after some 10 ms."""
 
 
 class Setup(Struct, frozen=True):
@@ -705,8 +706,7 @@ class Core:
         """What time brings: everything is judged once more, and published. Stops after each part of the work to say how
         much it was, since of many accounts it is too much for one step."""
         for account in self._all():
-            self._judge(account, self._now)
-            yield 1 + len(account.pools)
+            yield self._judge(account, self._now)
         for link in self._staleness.links:
             self._staleness.judge(link, self._now)
             yield 0 if link.account == INSTANCE else 1
@@ -721,7 +721,7 @@ class Core:
             self.reporter.effects += publication.due(
                 account, self.links, self.incidents, self.published, self.setup.rules, self._now
             )
-            yield 1 + len(account.pools)
+            yield 2 + 2 * len(account.pools)
         self.reporter.effects += publication.instance_due(self.accounts, self.links, self.published, self._now)
 
     def _all(self) -> Iterator[WatchedAccount]:
@@ -730,25 +730,31 @@ class Core:
             if name in self.accounts:
                 yield self.accounts[name]
 
-    def _judge(self, account: WatchedAccount, now: Now) -> None:
+    def _judge(self, account: WatchedAccount, now: Now) -> int:
+        """Judge all of an account once more. Gives how much of it there was to look at."""
+        looked_at = 2
         for pool_id, last in list(account.last_risks.items()):
-            key = account.name, pool_id
+            key, whole = (account.name, pool_id), 1 + len(last.pool.positions)
+            looked_at += 2
             if key not in self._waiting and not self._rests(key, now):
                 self._wake_one(account, pool_id)
                 risk = account.risk(pool_id)
                 self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]
                 self._rest(account, pool_id, now)
-            self._funding.judge(account, last.pool, now)
+                looked_at += whole
+            if self._funding.judge(account, last.pool, now):
+                looked_at += 2 * whole  # as it is, and as it would be
         if account.known:
             self._listings.judge(account, now)
             self._levels.end_vanished(account, now)
             self._forced_orders.end(account, now)
+        return looked_at
 
     def _go_on_ticking(self) -> None:
         before, done = len(self.reporter.effects), 0
         for part in self._ticking:
             done += part
-            if 4 * done + 4 * (len(self.reporter.effects) - before) >= self._slice:
+            if done + 4 * (len(self.reporter.effects) - before) >= self._slice:
                 return
         self._ticking = iter(())
         self.is_ticking = False

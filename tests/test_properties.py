@@ -25,13 +25,13 @@ from monitor.events import (
     PositionKey,
     Side,
 )
-from monitor.judges.funding import _hardly_moves
+from monitor.judges.funding import _hardly_moves, _has_no_price
 from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
 from monitor.risk.attribution import Baseline, adverse, move_between, moves
 from monitor.risk.funding import Funding, after, forecast
 from monitor.risk.margin import BracketTable, bracket_table
-from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess
+from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess, with_wallets
 from monitor.risk.scenario import ratio_after
 from monitor.risk.terms import Terms
 from monitor.rules import FundingForecastRule
@@ -287,6 +287,29 @@ def test_a_funding_that_hardly_moves_a_price_moves_it_by_less_than_a_notice(
         for i, mark in enumerate(then.marks):
             if mark is not None and _hardly_moves(i, risk, then, rule):
                 assert adverse(move_between(risk, then, i), mark) < notice_at * mark
+
+
+@given(cases(("linear",)))
+@settings(max_examples=300)
+def test_a_long_that_may_become_worthless_has_no_liquidation_price(case: Case) -> None:
+    """What is known without solving for it must keep no forecast from being told; known of each gentle pool."""
+    with localcontext(EXACT):
+        for i, p in enumerate(case.pool.positions):
+            found = _has_no_price(i, case.risk)
+
+            assert found == (case.risk.is_gentle and p.quantity > 0 and case.risk.price(i) is None)
+
+
+@given(cases(), st.integers(-900, 900))
+@settings(max_examples=200)
+def test_other_wallets_make_of_a_pool_what_it_would_be_with_them(case: Case, mille: int) -> None:
+    """To the last digit, though its positions are not looked at again."""
+    with localcontext(EXACT):
+        wallets = {asset: balance * (1000 + mille) / 1000 for asset, balance in (case.pool.wallets or {}).items()}
+
+        assert repr(with_wallets(case.risk, wallets, case.terms)) == repr(
+            assess(case.pool.with_wallets(wallets), case.terms)
+        )
 
 
 @given(cases(), st.integers(-900, 3000))

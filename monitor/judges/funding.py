@@ -13,6 +13,7 @@ from monitor.incidents import IncidentKey
 from monitor.reporter import Reporter
 from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import after
+from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
 from monitor.telling import forecast_story
@@ -26,13 +27,13 @@ class FundingJudge:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    def judge(self, account: WatchedAccount, pool: Pool, now: Now) -> None:
-        """Look at the funding that comes next, while it is near; asked once a tick."""
+    def judge(self, account: WatchedAccount, pool: Pool, now: Now) -> bool:
+        """Look at the funding that comes next, while it is near; asked once a tick. False: there was nothing to see."""
         rule = account.rule(RULE, pool)
         assert isinstance(rule, FundingForecastRule)
         key = IncidentKey(account.name, RULE, pool.id)
         if not account.has_funding_near(pool, now, rule.within_s) and self._reporter.incidents.is_idle(key):
-            return
+            return False
         risk = account.risk(pool.id)
         near = account.near_funding(risk, now, rule.within_s)
         if near is not None and near.next_ms <= account.market.exchange_ms(now):
@@ -47,6 +48,7 @@ class FundingJudge:
         if change is not None:
             ages, seq = self._reporter.ages(account, risk.pool, now), self._reporter.seq(change)
             self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now, seq), now)
+        return True
 
     def _severity(self, account: WatchedAccount, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> Severity:
         """How bad it would be: the step of the margin ratio that it would reach, or a notice for a price that moves."""
@@ -55,9 +57,17 @@ class FundingJudge:
         reached = levels.severity(then.margin_ratio)
         if reached > levels.severity(risk.margin_ratio):
             return reached
-        places = [i for i in range(len(then.own)) if not _hardly_moves(i, risk, then, rule)]
-        nearer = [adverse(move_between(risk, then, i), mark) / mark for i in places if (mark := then.marks[i])]
-        return Severity.NOTICE if any(part >= rule.notice_at for part in nearer) else Severity.OK
+        # What a payment changes moves the price of a small position most.
+        smallest_first = sorted(range(len(then.own)), key=lambda i: abs(then.own[i].notional))
+        return Severity.NOTICE if any(_comes_nearer(i, risk, then, rule) for i in smallest_first) else Severity.OK
+
+
+def _comes_nearer(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> bool:
+    """Whether a liquidation price comes nearer by as much as is worth a notice."""
+    mark = then.marks[i]
+    if not mark or _hardly_moves(i, risk, then, rule) or (rule.notice_at > 0 and _has_no_price(i, then)):
+        return False
+    return adverse(move_between(risk, then, i), mark) / mark >= rule.notice_at
 
 
 def _hardly_moves(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> bool:
@@ -71,3 +81,11 @@ def _hardly_moves(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastR
     size = abs(position.quantity)
     steep = size - size * table.brackets[-1].rate if position.quantity > 0 else size
     return risk.excess - then.excess + LAST_DIGITS * size < rule.notice_at * mark * steep
+
+
+def _has_no_price(i: int, then: PoolRisk) -> bool:
+    """Whether a position certainly has no liquidation price: a long that may become worthless and leave an excess."""
+    own, table = then.own[i], then.tables[i]
+    if own.notional < 0 or table is None or not then.is_gentle:
+        return False
+    return then.excess - own.notional + own.maintenance_margin > table.maintenance_margin(ZERO)

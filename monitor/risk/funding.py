@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from monitor.events import Position, PositionKey
 from monitor.risk import collateral, contracts
 from monitor.risk.margin import ZERO, margin_ratio
-from monitor.risk.report import PoolRisk, assess
+from monitor.risk.report import PoolRisk, with_wallets
 from monitor.risk.terms import Terms
 
 
@@ -82,4 +82,4 @@ def after(risk: PoolRisk, coming: Forecast, terms: Terms) -> PoolRisk:
     wallets = risk.pool.wallets or {}
     for p in risk.pool.positions:
         wallets[risk.pool.margin_asset(p)] += coming.payments.get(p.key, ZERO)
-    return assess(risk.pool.with_wallets(wallets), terms)
+    return with_wallets(risk, wallets, terms)

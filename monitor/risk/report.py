@@ -415,7 +415,25 @@ def assess(pool: Pool, terms: Terms) -> PoolRisk:
     missing = unknowns(pool, terms)
     if missing:
         return PoolRisk(pool, marks, tables, missing, wallet_balance=None if pool.assets else pool.wallet_balance)
-    own = tuple(map(_own_figures, pool.positions, marks, tables))
+    return _summed(pool, marks, tables, tuple(map(_own_figures, pool.positions, marks, tables)), terms)
+
+
+def with_wallets(risk: PoolRisk, wallets: Mapping[str, Decimal], terms: Terms) -> PoolRisk:
+    """The risk of a pool with other wallets (asset → balance)."""
+    pool = risk.pool.with_wallets(wallets)
+    if risk.missing or not risk.is_of(risk.pool, terms):
+        return assess(pool, terms)
+    return _summed(pool, risk.marks, risk.tables, risk.own, terms)
+
+
+def _summed(
+    pool: Pool,
+    marks: tuple[Decimal | None, ...],
+    tables: tuple[BracketTable | None, ...],
+    own: tuple[Own, ...],
+    terms: Terms,
+) -> PoolRisk:
+    """The risk of a pool of which nothing is missing, from its positions' own figures."""
     purses = opened(pool, terms.rates)
     if pool.assets:
         for p, figures in zip(pool.positions, own, strict=True):
