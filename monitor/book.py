@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
+from itertools import repeat
 from types import MappingProxyType
 
 from msgspec import Struct, structs
@@ -161,7 +162,8 @@ class MarketBook:
             known = list(map(self.marks.__getitem__, event.symbols))
         except KeyError:
             return False
-        if max(event.at_ms) > here_ms + _AHEAD_MS:
+        times_ms = set(event.at_ms)  # mostly one for all of them
+        if max(times_ms) > here_ms + _AHEAD_MS:
             return False
         if any([k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]):
             return False
@@ -172,8 +174,9 @@ class MarketBook:
         marks = map(Mark, event.prices, event.at_ms, event.funding, moved)
         self.marks.update(zip(event.symbols, marks, strict=True))
         self.prices.update(zip(event.symbols, event.prices, strict=True))
-        true_at = {at_ms: _true_at(at_ms, here_ms, now) for at_ms in set(event.at_ms)}  # mostly one for all of them
-        self._true_at.update(zip(event.symbols, map(true_at.__getitem__, event.at_ms), strict=True))
+        true_at = {at_ms: _true_at(at_ms, here_ms, now) for at_ms in times_ms}
+        of_each = map(true_at.__getitem__, event.at_ms) if len(true_at) > 1 else repeat(*true_at.values())
+        self._true_at.update(zip(event.symbols, of_each, strict=False))
         return True
 
     def has_moved(self, symbol: str, since: int) -> bool:

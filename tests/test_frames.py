@@ -643,6 +643,8 @@ def test_an_answer_of_which_nothing_reads_is_refused(key: str, body: str) -> Non
         ("1e-30", "1e-30"),
         ("0", "0"),
         ("-0.00000000", "0"),
+        ("0." + "0" * 29 + "1", "1e-30"),
+        ("1" * 31, "1" * 31),
     ],
 )
 def test_a_number_of_the_wire_is_exact(text: str, value: str) -> None:
@@ -674,6 +676,10 @@ def test_a_number_of_the_wire_is_exact(text: str, value: str) -> None:
         "1e+",
         "١٢٣",
         "１２",
+        ".",
+        "1.2.3",
+        "0." + "0" * 30 + "1",
+        "1" * 32,
         "1" * 61,
     ],
 )
