@@ -745,7 +745,8 @@ class Core:
             if self._funding.judge(account, last.pool, now):
                 looked_at += 2 * whole  # as it is, and as it would be
         if account.known:
-            self._listings.judge(account, now)
+            if self._listings.judge(account, now):
+                looked_at += sum(len(pool.positions) for pool in account.pools.values())
             self._levels.end_vanished(account, now)
             self._forced_orders.end(account, now)
         return looked_at

@@ -53,17 +53,18 @@ class ListingsJudge:
         self._incidents = reporter.incidents
         self._uneventful: dict[str, _Uneventful] = {}
 
-    def judge(self, account: WatchedAccount, now: Now) -> None:
-        """Hold every position and debt against its rules; asked once a tick."""
+    def judge(self, account: WatchedAccount, now: Now) -> bool:
+        """Hold every position and debt against its rules; asked once a tick. False: nothing can have come of any."""
         is_quiet = not self._reporter.of(account.name, *RULES)
         known = self._uneventful.get(account.name)
         if is_quiet and known is not None and known.holds(account, now):
-            return
+            return False
         held = self._judge(account, now)
         if is_quiet and all(map(self._incidents.is_idle, held)) and not self._goes_by_marks(account):
             self._uneventful[account.name] = _Uneventful(_listed(account), self._due_ms(account))
         else:
             self._uneventful.pop(account.name, None)
+        return True
 
     def forget(self, account: str) -> None:
         """An account is watched no more."""
