@@ -34,6 +34,8 @@ class Side(StrEnum):
     LONG = "long"
     SHORT = "short"
 
+    __hash__ = str.__hash__  # that of an enum takes as long as the rest of a look-up by key
+
 
 class PositionKey(NamedTuple):
     symbol: str

@@ -457,7 +457,7 @@ class Moves:
         self._unkept.add(pool_id)
 
 
-_ZERO = Decimal(0)
+_ZERO, _ONE = Decimal(0), Decimal(1)
 _A_MOMENT_S = 0.001
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
@@ -480,7 +480,7 @@ def _beyond(before: Decimal, mark: Decimal, position: Position, rule: Liquidatio
     It is on the side of the mark on which the position loses.
     """
     was = abs(mark - before)
-    near = was / (1 + rule.warning_at)
+    near = was / (_ONE + rule.warning_at)
     if least <= Severity.NOTICE:
         near = max(near, was - rule.notice_at * mark)
     near = min(near, rule.ignore_beyond * mark) + LAST_DIGITS

@@ -39,16 +39,19 @@ class LevelsJudge:
         """Hold a pool against its rules. One with an unknown input is neither better nor worse: it is stale."""
         if risk.margin_ratio is None:
             return
+        judged = [(name, account.rule(name, risk.pool), self._key(account, name, risk.pool)) for name in LEVELS]
+        if self._is_far(judged, risk):
+            for _, _, key in judged:
+                self._incidents.forget(key)
+            return
         ages = self._reporter.ages(account, risk.pool, now)
         trusted = ages.freshness == "live"
-        judged = [(name, account.rule(name, risk.pool), self._key(account, name, risk.pool)) for name in LEVELS]
-        distance = None if self._is_far(judged, risk) else risk.distance
         for name, rule, key in judged:
-            value = risk.margin_ratio if name == "margin_ratio" else distance
+            value = risk.margin_ratio if name == "margin_ratio" else risk.distance
             at_least = Severity.OK
-            if isinstance(rule, MarginRatioRule) and distance is not None:
+            if isinstance(rule, MarginRatioRule) and risk.distance is not None:
                 warned = any(s.severity is Severity.WARNING and s.fires(value) for s in rule.steps)
-                at_least = Severity.CRITICAL if warned and distance < rule.critical_within else Severity.OK
+                at_least = Severity.CRITICAL if warned and risk.distance < rule.critical_within else Severity.OK
             change = self._incidents.observe(
                 key,
                 rule,
@@ -56,7 +59,7 @@ class LevelsJudge:
                 now,
                 trusted=trusted,
                 at_least=at_least,
-                distance=distance,
+                distance=risk.distance,
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
@@ -99,7 +102,8 @@ class LevelsJudge:
         return False
 
     def _is_far(self, judged: Sequence[tuple[str, Rule, IncidentKey]], risk: PoolRisk) -> bool:
-        """Whether nothing is open of a pool and no level is reached, whatever its distance is exactly."""
+        """Whether nothing is open of a pool and no level is reached, so that observing it opens nothing, and ends no
+        more than a hold. Its distance is not solved for where it is beyond every level."""
         return all(
             key not in self._incidents.open
             and all(

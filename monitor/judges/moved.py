@@ -65,13 +65,19 @@ class MovedJudge:
         rows = account.moves.unkept()
         self._reporter.effects += (Save("baseline", f"{account.name}/{pool_id}", row) for pool_id, row in rows)
 
-    def _tell(self, account: WatchedAccount, telling: Telling | None, now: Now, known: PoolRisk | None = None) -> None:
+    def _tell(
+        self, account: WatchedAccount, telling: Telling | None, now: Now, present: PoolRisk | None = None
+    ) -> None:
+        """
+        Args:
+            present: The risk of the pool that it is about, where it has been computed in this step.
+        """
         if telling is None:
             return
         worst = telling.moves[0]
         key = IncidentKey(account.name, RULE, row_slug(worst.move.key))
         change = self._reporter.incidents.note(key, telling.severity, now)
         ages, seq = self._reporter.ages(account, worst.pool, now), self._reporter.seq(change)
-        is_known = known is not None and known.is_of(worst.pool, account.terms)
-        risk = known if known is not None and is_known else assess(worst.pool, account.terms)
+        is_known = present is not None and present.pool == worst.pool
+        risk = present if present is not None and is_known else assess(worst.pool, account.terms)
         self._reporter.emit(moved_story(account, change, telling, risk, ages, now, seq), now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -105,16 +106,20 @@ def moves(
         now: The present risk of the pool, where it is known already.
         told: The printed prices at a single baseline, where they are known already.
     """
-    # What came later was not in the baseline: the present value serves, and moves nothing.
-    marks, tables, rates = dict(terms.marks), dict(terms.tables), dict(terms.rates)
-    for baseline in before:
-        marks |= baseline.terms.marks
-        tables |= baseline.terms.tables
-        rates |= baseline.terms.rates
-    old = Terms(marks, tables, rates)
     pool = before[-1].pool
+    tables = {symbol: table for one in before for symbol, table in one.terms.tables.items()}
+
+    @cache
+    def old() -> Terms:
+        """What came later was not in the baseline: the present value serves, and moves nothing."""
+        marks, rates = dict(terms.marks), dict(terms.rates)
+        for one in before:
+            marks |= one.terms.marks
+            rates |= one.terms.rates
+        return Terms(marks, {**terms.tables, **tables}, rates)
+
     if told is None:
-        told = {key: price for one in before for key, price in assess(one.pool, old).printed_prices.items()}
+        told = {key: price for one in before for key, price in assess(one.pool, old()).printed_prices.items()}
     seen = [_Seen({p.key: p.quantity > 0 for one in before for p in one.pool.positions}, told)]
     causes: list[Cause] = []
 
@@ -128,11 +133,11 @@ def moves(
 
     for stage in stages:
         pool = stage.pool
-        then(stage.cause, old)
+        then(stage.cause, old())
     if any(tables[p.symbol] != terms.tables.get(p.symbol) for p in pool.positions if p.symbol in tables):
-        then(Cause("bracket_change"), Terms(marks, terms.tables, rates))
+        then(Cause("bracket_change"), structs.replace(old(), tables=terms.tables))
     if pool.assets:
-        then(Cause("collateral_price"), Terms(marks, terms.tables, terms.rates))
+        then(Cause("collateral_price"), structs.replace(terms, marks=old().marks))
     risk = then(Cause("marks"), terms)
     past = not risk.is_beyond(ZERO) and risk.distance == ZERO
 
