@@ -9,7 +9,7 @@ and what can wait goes when nothing else does.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import count
 
@@ -61,9 +61,10 @@ class Outbox:
 
     def __init__(self) -> None:
         self.states: dict[str, Message] = {}
-        self._due: dict[str, None] = {}
-        self._figures: dict[str, None] = {}
-        self._patient: dict[str, None] = {}
+        # Of a plain dict the first would be looked for anew behind all that have gone.
+        self._due: OrderedDict[str, None] = OrderedDict()
+        self._figures: OrderedDict[str, None] = OrderedDict()
+        self._patient: OrderedDict[str, None] = OrderedDict()
         self._events: dict[str, _Line] = {}
         self.waiting_events = 0
         """Events that the broker does not have yet."""
@@ -165,7 +166,7 @@ class Outbox:
         """When the oldest event that waits has happened; None: none waits."""
         return min((line.messages[0].at_ms for line in self._events.values() if line.messages), default=None)
 
-    def _place(self, message: Message) -> dict[str, None]:
+    def _place(self, message: Message) -> OrderedDict[str, None]:
         """Where a state waits. It has one place alone: where another waits for its topic, that one's is given up."""
         place = self._patient if message.can_wait else self._due if message.qos else self._figures
         for other in (self._due, self._figures, self._patient):
@@ -193,7 +194,7 @@ class Outbox:
                 return first
         return None
 
-    def _next_state(self, due: dict[str, None]) -> Message | None:
+    def _next_state(self, due: OrderedDict[str, None]) -> Message | None:
         for topic in due:
             if topic not in self._flying:  # of one topic, one at a time: an older state never overtakes
                 del due[topic]
