@@ -6,7 +6,8 @@ alarming side, and never across a level.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -63,13 +64,14 @@ def _printed(value: Decimal | None, rounding: str) -> str | None:
     return plain(rounded or abs(rounded))  # no minus before zero
 
 
-def alarming(value: Decimal, levels: Iterable[Decimal], rounding: str) -> Decimal:
+def alarming(value: Decimal, levels: Sequence[Decimal], rounding: str) -> Decimal:
+    """To 8 decimals this way, but where that would reach a level or cross it, the other; `levels` rise."""
     rounded = value.quantize(EIGHT, rounding, EXACT)
     low, high = (value, rounded) if value < rounded else (rounded, value)
     if low < high:
-        for level in levels:
-            if low <= level <= high:
-                return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, EXACT)
+        above = bisect_left(levels, low)
+        if above < len(levels) and levels[above] <= high:
+            return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, EXACT)
     return rounded
 
 

@@ -169,8 +169,8 @@ class Messages:
 
     def take_rules(self, rules: RuleBook) -> None:
         """Round no figure across a level of these rules."""
-        self._ratio_levels = (*rules.levels("margin_ratio"), Decimal(1))
-        self._distance_levels = rules.levels("liquidation_distance")
+        self._ratio_levels = sorted({*rules.levels("margin_ratio"), Decimal(1)})
+        self._distance_levels = sorted(rules.levels("liquidation_distance"))
 
     # ---- topics ----
 
