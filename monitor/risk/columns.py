@@ -84,14 +84,8 @@ class Columns:
             if len(self._frames) >= _FRAMES:
                 self._frames.clear()
             ids = self._frames[market, symbols] = np.array([self._id((market, symbol)) for symbol in symbols])
-        self._take(ids, prices)
+        self._symbols.mark[ids] = prices
         self._symbols.is_marked[ids] = True
-
-    def _take(self, ids: Rows, prices: Sequence[float]) -> None:
-        symbols = self._symbols
-        symbols.mark[ids] = prices
-        symbols.lowest[ids] = np.minimum(symbols.lowest[ids], prices)
-        symbols.highest[ids] = np.maximum(symbols.highest[ids], prices)
 
     def _id(self, symbol: SymbolKey) -> int:
         at = self._ids.setdefault(symbol, self._symbols.length)
@@ -111,7 +105,8 @@ class Columns:
         slots, pools = self._slots, self._pools
         at = np.arange(pools.start[row], pools.start[row] + count)
         ids = slots.symbol[at] = np.array([self._id((market, symbol)) for symbol in one.symbols])
-        self._take(ids, one.anchors)
+        self._symbols.mark[ids] = one.anchors
+        self._note_marks()
         slots.tiers[at] = [self._brackets.number(holding.tiers) for holding in shape.holdings]
         slots.quantity[at] = [holding.quantity for holding in shape.holdings]
         slots.entry[at] = [holding.entry for holding in shape.holdings]
@@ -240,9 +235,15 @@ class Columns:
         is_out &= pools.rests
         return is_out
 
+    def _note_marks(self) -> None:
+        symbols = self._symbols
+        np.minimum(symbols.lowest, symbols.mark, out=symbols.lowest)
+        np.maximum(symbols.highest, symbols.mark, out=symbols.highest)
+
     def _measure_boxes(self) -> None:
         """Of each pool that may have left its box, how near it is to the end of it; of others, how near it was."""
         pools, symbols = self._pools, self._symbols
+        self._note_marks()
         moved = (symbols.highest / symbols.lowest).max() - 1
         rows = np.flatnonzero(pools.rests & (pools.nearest <= moved))
         if len(rows) > _PART * pools.length:
