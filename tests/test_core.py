@@ -39,7 +39,7 @@ from monitor.events import (
     Tick,
 )
 from monitor.incidents import Incident, saved
-from monitor.rules import DEFAULTS, MarginRatioRule, RuleBook, Severity, Step
+from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, RuleBook, Severity, Step
 from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, kinds, now_at, of_rule, row, told
 
 D = Decimal
@@ -335,6 +335,19 @@ def test_a_hold_begins_anew_when_the_pool_does() -> None:
 
     assert of_rule(core.hold(9, "90300"), "margin_ratio") == []
     assert kinds(of_rule(core.hold(3, "90300"), "margin_ratio")) == [("opened", "critical")]
+
+
+def test_a_hold_begins_anew_when_the_pool_has_been_far_from_every_level() -> None:
+    """What is far is not looked at closely, and yet is no more at the level that it was at."""
+    slow, none = MarginRatioRule(for_s=10), LiquidationDistanceRule(enabled=False)
+    core = Watched(rules=RuleBook({**DEFAULTS, "margin_ratio": slow, "liquidation_distance": none}))
+    core.begin("700", row("BTCUSDT", "1", "50000"))
+    core.hold(3, "49690")  # 200 ÷ (700 − 310): 0.51
+    core.price("70000")
+
+    assert not of_rule(core.tell(core.mark("49690"), after=8), "margin_ratio")
+    assert not of_rule(core.hold(9, "49690"), "margin_ratio")
+    assert kinds(of_rule(core.hold(1, "49690"), "margin_ratio")) == [("opened", "notice")]
 
 
 def test_one_position_of_several_closing_empties_its_topic_alone() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal, localcontext
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, structs
@@ -232,17 +233,31 @@ def test_what_is_certainly_farther_than_a_distance_is_farther(case: Case, mille:
             assert risk.is_nearer(distance) == (exact is not None and exact < distance)
 
 
-def test_a_pool_is_known_to_be_farther_than_almost_its_distance() -> None:
-    """A long of 10000 with an excess of 1200 loses them with 12.12 % of its mark, and not before 12 %."""
-    held = make.position("AUSDT", "10", "1000")
-    terms = Terms({"AUSDT": D(1000)}, {"AUSDT": make.table(("0", "0.01", "0"))})
+@pytest.mark.parametrize(
+    ("sides", "wallet", "below", "above"),
+    [
+        pytest.param([1], "1300", "0.1199999", "0.12", id="a long: 1200 of 10000"),
+        pytest.param([1, 1], "2600", "0.1199999", "0.12", id="two longs that fall together: 2400 of 20000"),
+        pytest.param([-1], "1312", "0.1199999", "0.12", id="a short, of which 1 % more is required: 1212 of 10100"),
+        pytest.param([-1, -1], "2624", "0.1199999", "0.12", id="two shorts that rise together: 2424 of 20200"),
+        pytest.param([1, -1], "1412", "0.1199999", "0.12", id="a hedge, of which one leg alone moves: 1212 of 10100"),
+    ],
+)
+def test_a_pool_is_known_to_be_farther_than_almost_its_distance(
+    sides: list[int], wallet: str, below: str, above: str
+) -> None:
+    """Positions of 10 at 1000, of which 1 % is required: with 100 less for each, the wallet is what may be lost."""
+    held = [make.position(f"{'ABC'[i]}USDT", str(10 * side), "1000") for i, side in enumerate(sides)]
+    symbols = [p.symbol for p in held]
+    terms = Terms(dict.fromkeys(symbols, D(1000)), dict.fromkeys(symbols, make.table(("0", "0.01", "0"))))
     with localcontext(EXACT):
-        risk = assess(make.pool("1300", held), terms)
+        risk = assess(make.pool(wallet, *held), terms)
+    assert risk.distance is not None
 
-    assert risk.is_beyond(D("0.1199999"))
-    assert not risk.is_beyond(D("0.12"))
-    assert risk.is_nearer(D("0.1213"))
-    assert not risk.is_nearer(D("0.1212"))
+    assert risk.is_beyond(D(below))
+    assert not risk.is_beyond(D(above))
+    assert not risk.is_nearer(risk.distance)
+    assert risk.is_nearer(risk.distance + D("1e-12"))
 
 
 @given(cases(), st.lists(st.integers(900, 1100), min_size=3, max_size=3))
