@@ -123,6 +123,47 @@ async def crumbling(target: int) -> AsyncIterator[int]:
         server.close()
 
 
+@pytest.mark.parametrize("nonsense", [b"\x40\x00", b"\x40\xff\xff\xff\xff\x01"])
+async def test_a_broker_that_answers_nonsense_is_left(nonsense: bytes) -> None:
+    """And the socket is closed: else the broker would take us for alive, and keep our will to itself."""
+    async with answering(b"\x20\x03\x00\x00\x00" + nonsense) as heard:
+        async with asyncio.timeout(5):
+            await heard.read()  # until the connection is closed
+
+
+async def test_a_broker_may_want_to_hear_of_us_more_often_than_we_have_proposed() -> None:
+    every_second = b"\x03\x13\x00\x01"
+    async with answering(b"\x20\x06\x00\x00" + every_second, keepalive_s=3600) as heard:
+        async with asyncio.timeout(5):
+            await heard.readuntil(b"\xc0\x00")
+
+
+@asynccontextmanager
+async def answering(answer: bytes, keepalive_s: float = 15) -> AsyncIterator[asyncio.StreamReader]:
+    """What a first connection says to a broker that answers its greeting with this, and nothing more."""
+    greeted: asyncio.Future[asyncio.StreamReader] = asyncio.get_running_loop().create_future()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not greeted.done():
+            await reader.read(2)
+            writer.write(answer)
+            greeted.set_result(reader)
+            await stopped.wait()
+        writer.close()
+
+    stopped = asyncio.Event()
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    config = MqttConfig(port=server.sockets[0].getsockname()[1], protocol="5", keepalive_s=keepalive_s)
+    running = asyncio.create_task(Broker(config, None, Outbox(), ONLINE, OFFLINE, lambda message: None).run())
+    try:
+        yield await greeted
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+        stopped.set()
+        server.close()
+
+
 async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:
     """An ACL that forgets the alerts lets everything look well: the broker acknowledges, and passes nothing on."""
     needs_mosquitto()

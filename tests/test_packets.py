@@ -105,3 +105,9 @@ def test_a_part_of_an_acknowledgement_is_left_until_the_rest_comes() -> None:
 def test_an_acknowledgement_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing"):
         take_answers(bytearray(b"\x40\x00" + PLAIN))
+
+
+def test_a_length_that_does_not_end_is_refused() -> None:
+    assert take_answers(bytearray(b"\x40\xff\xff\xff")) == []
+    with pytest.raises(ValueError, match="does not end"):
+        take_answers(bytearray(b"\x40\xff\xff\xff\xff"))

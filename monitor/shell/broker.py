@@ -112,8 +112,11 @@ class _Client(aiomqtt.Client):
             return MQTTErrorCode.MQTT_ERR_CONN_LOST
         self._received += received
         result = MQTTErrorCode.MQTT_ERR_SUCCESS
-        while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._has_more():
-            result = self._read_packet()
+        try:
+            while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._has_more():
+                result = self._read_packet()
+        except ValueError:  # what makes no sense ends the connection, and the socket with it
+            result = MQTTErrorCode.MQTT_ERR_PROTOCOL
         return result
 
     def _has_more(self) -> bool:
@@ -148,6 +151,7 @@ class _Client(aiomqtt.Client):
 
     async def _misc_loop(self) -> None:
         """Keep the connection alive. The library looks once a second whether it is time, however long that is."""
+        await asyncio.wait({self._connected})  # the broker may want to hear of us more often than we have proposed
         while self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 - time alone makes it so
             await asyncio.sleep(max(1.0, self._client.keepalive / _LOOKS))
 

@@ -13,6 +13,8 @@ from monitor.messages import Message
 _PUBLISH = 0x30
 _PUBACK = 0x40
 _CONTENT_TYPE, _USER = b"\x03", b"\x26"
+_LONGEST = 4
+"""Bytes of a length."""
 
 
 class Answer(NamedTuple):
@@ -74,11 +76,13 @@ def take_answers(received: bytearray) -> list[Answer]:
 
 def _size_at(received: bytearray, at: int) -> tuple[int | None, int]:
     """A length, and where what it measures begins; None: it is not all there."""
-    size = 0
-    for i, byte in enumerate(received[at : at + 4]):
+    size, written = 0, received[at : at + _LONGEST]
+    for i, byte in enumerate(written):
         size |= (byte & 127) << 7 * i
         if byte < 128:
             return size, at + i + 1
+    if len(written) == _LONGEST:
+        raise ValueError("a length that does not end")
     return None, at
 
 
