@@ -163,7 +163,9 @@ class WatchedAccount:
             return until_now
         if last is None or last.is_at(until_now):
             return last
-        return assess(last.pool, Terms(until_now, self.terms.tables, self.terms.rates))
+        held = zip(last.pool.positions, last.tables, strict=True)
+        tables = {p.symbol: table for p, table in held if table is not None}  # as they were; by now there may be others
+        return assess(last.pool, Terms(until_now, tables, self.terms.rates))
 
     def risk(self, pool_id: str) -> PoolRisk:
         """The risk of a pool as it is; a pool that rests is computed when somebody asks."""

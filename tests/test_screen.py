@@ -473,6 +473,19 @@ def test_an_account_that_changes_while_it_waits_for_another_zone_is_looked_at_as
     assert names[-1] not in {alert.account.name for alert in told()}
 
 
+def test_brackets_that_change_while_a_pool_waits_for_another_zone_were_not_there_before() -> None:
+    core, names, _ = falling(30)
+    core.step(core.mark("48225"))
+    late = names[-1]
+    assert (late, "cross-usdt") in core.core._leaving
+    steep = BracketsRead(late, {"BTCUSDT": (Bracket(1, D(0), D("0.01"), D(0)),)})
+    alerts = of_rule(core.tell(steep), "margin_ratio")
+    [story] = [alert for alert in alerts if alert.account.name == late]
+
+    assert story.before is not None
+    assert (story.before.mark_price, story.before.margin_ratio) == (D(50_000), D("0.1"))
+
+
 def test_an_account_that_is_watched_no_more_waits_for_nothing() -> None:
     core, names, told = falling(30)
     core.step(core.mark("48225"))
