@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -85,11 +87,12 @@ async def test_what_comes_in_pieces_is_read_whole(broker: Mosquitto, protocol: L
             for n in range(10):
                 await say(others, None, f"marginwatch/cmd/{n}", b"")
             await say(others, None, ONLINE.topic, OFFLINE.payload)  # an old session's will
-            await until(lambda: len(sent) == 202 and "9" in commands, "all is there")
+            await until(lambda: len(sent) >= 202 and "9" in commands, "all is there")
 
-    assert sent.count(ONLINE) == 2
+    assert sent.count(ONLINE) >= 2
     assert sorted(m.topic for m in sent if m not in (ONLINE, OFFLINE)) == sorted(m.topic for m in wanted)
-    assert set(commands) == {"first", *map(str, range(10))}  # some twice, while we look for what earlier runs have left
+    # What others publish comes twice, the will too, while we look for what earlier runs have left.
+    assert set(commands) == {"first", *map(str, range(10))}
 
 
 @asynccontextmanager
@@ -136,6 +139,35 @@ async def test_a_broker_may_want_to_hear_of_us_more_often_than_we_have_proposed(
     async with answering(b"\x20\x06\x00\x00" + every_second, keepalive_s=3600) as heard:
         async with asyncio.timeout(5):
             await heard.readuntil(b"\xc0\x00")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho closes no such socket itself
+async def test_a_connection_that_fails_leaves_none_of_its_certificates_behind() -> None:
+    """A megabyte each, at a broker that is away for a day, while an idle daemon collects no garbage."""
+    tries = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    config = MqttConfig(port=server.sockets[0].getsockname()[1], tls=True, reconnect_max_s=0.1)
+    gc.disable()
+    running = asyncio.create_task(Broker(config, None, Outbox(), ONLINE, OFFLINE, lambda message: None).run())
+    try:
+        before = contexts()
+        await until(lambda: tries >= 10, "it has tried ten times")
+        assert contexts() - before <= 2
+    finally:
+        gc.enable()
+        running.cancel()
+        await asyncio.wait({running})
+        server.close()
+
+
+def contexts() -> int:
+    return sum(type(each) is ssl.SSLContext for each in gc.get_objects())
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import aiomqtt
 from aiomqtt import MqttError, ProtocolVersion, Will
@@ -80,6 +80,13 @@ class _Client(aiomqtt.Client):
         paho: Any = self._client
         self._receive, self._read_packet = paho._sock_recv, paho._packet_read
         paho._sock_recv, paho._packet_read = self._take_received, self._read
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        finally:  # who knows when the garbage collector comes: what TLS has read takes a megabyte
+            paho: Any = self._client
+            paho._ssl_context = None
 
     def send(self, messages: Iterable[tuple[Message, bytes | None]]) -> None:
         """Send messages, each with its properties.
