@@ -185,15 +185,13 @@ class Columns:
 
     def left(self, now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
         pools = self._pools
-        is_out = self._are_out()
-        is_over = pools.rests & (now >= pools.until)
-        asked = self._touched(np.flatnonzero(is_over | (pools.rests & pools.while_live)))
-        for row in asked.tolist():
-            is_out[row] |= is_over[row] or not is_live(self._keys[row])
+        is_gone = self._are_out()
+        is_gone |= pools.rests & (now >= pools.until)
+        asked = self._touched(np.flatnonzero(is_gone | (pools.rests & pools.while_live)))
         self._symbols.is_marked[:] = False
-        rows = np.flatnonzero(is_out)
+        rows = [row for row in asked.tolist() if is_gone[row] or not is_live(self._keys[row])]
         pools.rests[rows] = False
-        return [self._keys[row] for row in rows.tolist()]
+        return [self._keys[row] for row in rows]
 
     def renew(self, keys: Sequence[PoolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
         pools, rows = self._pools, np.array([self._rows[key] for key in keys])
