@@ -629,10 +629,11 @@ class Core:
     def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:
         key, market = (account.name, pool_id), account.setup.market
         before = self._leaving.pop(key, None)
+        has_rested = self._screen is not None and self._screen.wake(key)
         if before is not None:
             account.wakes(pool_id, before[market])
             self._dirty[key] = None
-        elif self._screen is not None and self._screen.wake(key):
+        elif has_rested:
             account.wakes(pool_id)
         else:
             return

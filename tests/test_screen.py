@@ -36,6 +36,7 @@ from monitor.events import (
 from monitor.messages import Identity, Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
+from monitor.risk.screen import Zones
 from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook, Severity, Step
 from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row
 
@@ -484,6 +485,17 @@ def test_brackets_that_change_while_a_pool_waits_for_another_zone_were_not_there
 
     assert story.before is not None
     assert (story.before.mark_price, story.before.margin_ratio) == (D(50_000), D("0.1"))
+
+
+def test_of_a_pool_that_is_looked_at_before_its_turn_no_screen_keeps_anything() -> None:
+    core, names, _ = falling(3)
+    core.step(core.mark("48225"))
+    screen = core.core._screen
+    assert isinstance(screen, Zones)
+    assert (names[-1], "cross-usdt") in screen._out
+    core.step(core.changed("DEPOSIT", "2001", account=names[-1]))
+
+    assert (names[-1], "cross-usdt") not in screen._out
 
 
 def test_an_account_that_is_watched_no_more_waits_for_nothing() -> None:
