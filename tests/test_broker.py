@@ -217,6 +217,28 @@ async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:
     assert (said["level"], said["topic"], said["reason"]) == ("error", topic, "Not authorized")
 
 
+async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp_path: Path) -> None:
+    """It would cut the connection, and what is sent anew on the next one would cut that too."""
+    needs_mosquitto()
+    broker = Mosquitto(tmp_path / "small", "max_packet_size 2000")
+    await broker.start()
+    outbox, log = Outbox(), io.StringIO()
+    logs.setup("json", "info", log)
+    try:
+        async with sending(outbox, MqttConfig(port=broker.port, protocol="5")) as (sender, sent):
+            large = Message("marginwatch/main/event/critical/margin_ratio", b"{%s}" % (b" " * 2000), False, 1)
+            outbox.put([large, *(Message(f"marginwatch/main/summary/{n}", b"{}", True, 1) for n in range(10))])
+            sender.wake()
+            await until(lambda: len(sent) == 12, "the others are there")
+    finally:
+        broker.kill()
+
+    [said] = [line for line in map(json.loads, log.getvalue().splitlines()) if "refused" in line["event"]]
+    assert (said["level"], said["topic"], said["reason"]) == ("error", large.topic, "Packet too large")
+    assert "largest packet" in said["remedy"]
+    assert sent.count(ONLINE) == 1
+
+
 async def test_a_broker_that_takes_few_at_a_time_has_room_for_the_status(tmp_path: Path) -> None:
     needs_mosquitto()
     broker = Mosquitto(tmp_path / "few", "max_inflight_messages 3")

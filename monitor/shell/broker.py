@@ -51,6 +51,8 @@ _LOOKS = 5
 """How often within the time after which a silent connection counts as lost we look how long it has been silent."""
 REFUSED = 0x80
 """From this reason code on the broker has refused something."""
+_TOO_LARGE = 0x95
+"""So would a broker answer that could read it."""
 _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
 
 
@@ -77,6 +79,8 @@ class _Client(aiomqtt.Client):
         """Of messages that the broker does not answer: they are as good as answered once they are written."""
         self._received = bytearray()
         """Not read yet."""
+        self.most_bytes = math.inf
+        """A packet may have; a broker that is sent a larger one cuts us off, again and again."""
         paho: Any = self._client
         self._receive, self._read_packet = paho._sock_recv, paho._packet_read
         paho._sock_recv, paho._packet_read = self._take_received, self._read
@@ -102,10 +106,15 @@ class _Client(aiomqtt.Client):
             while (number := paho._mid_generate()) in self.flying:
                 pass
             self.flying[number] = message, here
-            written.append(packets.publish(message, number, properties))
+            packet = packets.publish(message, number, properties)
+            if len(packet) > self.most_bytes:
+                self._answered(Answer(number, _TOO_LARGE))
+                continue
+            written.append(packet)
             if not message.qos:
                 self._unwritten.append(Answer(number, 0))
-        paho._packet_queue(PUBLISH, b"".join(written), 0, 1)
+        if written:
+            paho._packet_queue(PUBLISH, b"".join(written), 0, 1)
 
     def _read(self) -> MQTTErrorCode:
         """Read what has come, and let the library have what acknowledges nothing."""
@@ -305,13 +314,13 @@ class Broker:
             tls_context=tls_context(c) if c.tls else None,
             socket_options=_NODELAY,
         )
-        self._heed_receive_maximum(client)
+        self._heed_limits(client)
         return client
 
-    def _heed_receive_maximum(self, client: _Client) -> None:
-        """An MQTT 5 broker may say how many messages it takes at a time, and cuts whoever sends more.
+    def _heed_limits(self, client: _Client) -> None:
+        """An MQTT 5 broker may say how many messages it takes at a time, and how large, and cuts whoever sends more.
 
-        Neither library below us heeds that, so the answer to our greeting is read here. One place is left for our
+        Neither library below us heeds these, so the answer to our greeting is read here. One place is left for our
         status, which is said whatever else is under way.
         """
         self._window = self._config.inflight
@@ -319,6 +328,7 @@ class Broker:
 
         def read(paho: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             self._window = min(self._window, max(1, getattr(properties, "ReceiveMaximum", _MOST_AT_A_TIME) - 1))
+            client.most_bytes = getattr(properties, "MaximumPacketSize", math.inf)
             on_connect(paho, userdata, flags, reason, properties)
 
         client._client.on_connect = read
@@ -362,6 +372,8 @@ class Broker:
         """The broker has it. Where it says that it passes it on to nobody, sending it again would change nothing."""
         if reason >= REFUSED:
             remedy = "the ACL of the broker must let our user write to it"
+            if reason == _TOO_LARGE:
+                remedy = "raise the largest packet that the broker takes"
             self._log.error("message refused by the broker", topic=message.topic, reason=_named(reason), remedy=remedy)
         self._outbox.acknowledged(message)
         self._on_sent(message)
@@ -500,6 +512,7 @@ def _reason(group: BaseException) -> str:
 
 def _named(reason: int) -> str:
     """What the broker gives as its reason, in words."""
+    packet = PacketTypes.DISCONNECT if reason == _TOO_LARGE else PacketTypes.PUBACK
     with suppress(KeyError, ValueError):  # one that the library does not know of
-        return str(ReasonCode(PacketTypes.PUBACK, identifier=reason))
+        return str(ReasonCode(packet, identifier=reason))
     return f"reason {reason}"
