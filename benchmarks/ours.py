@@ -136,7 +136,7 @@ async def run(url: str, given: scene.Scene) -> None:
     inbox = Inbox()
     feed = market_feed(url, inbox)
     feed.watch(given.held)
-    settle_memory()  # as the daemon does once it is ready
+    settle_memory(len(given.accounts))  # as the daemon does once it is ready
 
     async def pump() -> None:
         while True:

@@ -164,7 +164,7 @@ async def one(accounts: int, port: int) -> dict[str, Any]:
         tasks.append(asyncio.create_task(_stalls(stalls)))
         await asyncio.sleep(0.1)
         stalls.clear()
-        settle_memory()  # as the daemon does once it is ready
+        settle_memory(accounts)  # as the daemon does once it is ready
         fell, cpu = time.monotonic(), time.process_time()
         storm.inbox.put([_mark("48225")])  # the ratio is 0.86: a warning, so near that it is critical
         await _until(lambda: len(storm.acknowledged) >= accounts)

@@ -519,7 +519,7 @@ class Daemon:
         self._ticks += 1
         if not self._ready and self._is_settled():
             self._ready = True
-            settle_memory()
+            settle_memory(len(self._accounts))
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
         self._tell_progress(here)
         blind = blindness(self._core, here)

@@ -15,8 +15,9 @@ from monitor.events import Vitals
 _SAMPLE_S = 0.1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STATM = "/proc/self/statm"
-_YOUNG = 10_000
-"""So many new objects, rather than 700, are looked at by the garbage collector at a time, within a few milliseconds."""
+_YOUNG, _YOUNG_OF_MANY = 700, 10_000
+"""So many new objects make the garbage collector look at them: what Python has, and what takes a few milliseconds."""
+_YOUNG_OF_EACH = 10
 
 
 class Pulse:
@@ -94,8 +95,12 @@ def _statm() -> int:
     return os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def settle_memory() -> None:
-    """Have the garbage collector pass over what there is now no more: it is there to stay. Of what is new most goes by
-    itself; a storm of alerts has it look so often that it comes to all that they have left, while they wait."""
+def settle_memory(accounts: int) -> None:
+    """Have the garbage collector pass over what there is now no more: it is there to stay.
+
+    Of what is new most goes by itself. What a broken connection leaves does not, and should go soon; but a storm of
+    alerts has the collector look so often that it comes to all that they have left, while they wait. So the more
+    accounts there are, the less often it looks.
+    """
     gc.freeze()
-    gc.set_threshold(_YOUNG)
+    gc.set_threshold(min(_YOUNG + _YOUNG_OF_EACH * accounts, _YOUNG_OF_MANY))
