@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Self
 
 import aiomqtt
@@ -345,8 +345,8 @@ class Broker:
             here = time.monotonic()
             room = min(_AT_ONCE, self._window - len(flying))
             taken = list(islice(iter(self._outbox.take, None), max(0, room)))
-            if taken:
-                client.send([(message, self._properties(message, version)) for message in taken])
+            for _, together in groupby(taken, lambda message: message.event_id is None):  # an event waits for no state
+                client.send([(message, self._properties(message, version)) for message in together])
             if len(taken) == room and len(flying) < self._window:  # there may be more, but others want their turn
                 self._wake.set()
             if self._stopping:
