@@ -30,6 +30,7 @@ class Case(NamedTuple):
             of each pool go, and then it runs for weeks.
         rounds: How often each variant has its turn.
         frames: How many frames a turn has.
+        market: How far the marks move in a second.
     """
 
     accounts: int
@@ -39,16 +40,21 @@ class Case(NamedTuple):
     warm_up: int
     rounds: int
     frames: int
+    market: scene.Market = "wild"
 
 
 FULL = (
     Case(1, 5, 1, "symbol", 60, 9, 200),
     Case(1, 5, 1, "array", 60, 9, 60),
     Case(10, 20, 0.3, "array", 60, 9, 40),
+    Case(1_000, 20, 0.001, "array", 60, 7, 20, "usual"),
     Case(1_000, 20, 0.001, "array", 60, 7, 20),
+    Case(1_000, 20, 0.01, "array", 60, 7, 10, "usual"),
     Case(1_000, 20, 0.01, "array", 60, 7, 10),
     Case(1_000, 20, 0.3, "array", 20, 5, 6),
+    Case(10_000, 20, 0.001, "array", 60, 5, 12, "usual"),
     Case(10_000, 20, 0.001, "array", 60, 5, 12),
+    Case(10_000, 20, 0.01, "array", 60, 5, 6, "usual"),
     Case(10_000, 20, 0.01, "array", 60, 5, 6),
 )
 QUICK = (
@@ -100,7 +106,7 @@ async def _case(case: Case) -> dict[str, Any]:
         Disagreement: The decisions are not the same.
     """
     given = scene.make(case.accounts, case.positions, case.near)
-    stream = scene.frames(given, case.shape)
+    stream = scene.frames(given, case.shape, case.market)
     warm_up = list(islice(stream, case.warm_up))
     turns = [list(islice(stream, case.frames)) for _ in range(case.rounds)]
     chosen = [name for name, why_not in variants().items() if not why_not]
@@ -176,8 +182,8 @@ def agreed(reports: dict[str, Any]) -> list[Any]:
 
 
 def _text(case: dict[str, Any]) -> str:
-    name = f"{case['accounts']:,} × {case['positions']}, {case['shape']}"
-    rows = [f"{name:20}{'wall: median (rounds)':>30}{'p99':>11}{'CPU: median (rounds)':>28}{'÷ ours':>9}{'CPU':>9}"]
+    name = f"{case['accounts']:,} × {case['positions']}, {case['shape']}, {case['market']}"
+    rows = [f"{name:27}{'wall: median (rounds)':>23}{'p99':>11}{'CPU: median (rounds)':>28}{'÷ ours':>9}{'CPU':>9}"]
     found = {TITLES[variant]: case["variants"][variant] for variant in TITLES if variant in case["variants"]}
     for (title, one), times in zip(found.items(), case["times_ours"].values(), strict=True):
         wall, cpu = one["wall_us"], one["cpu_us"]

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 Shape = Literal["symbol", "array"]
 """One frame per held symbol, or one frame with every symbol of the market."""
+Market = Literal["usual", "wild"]
+"""How the marks move from second to second: `WANDER`."""
 
 SYMBOLS = tuple(f"COIN{i:03}USDT" for i in range(600))
 LEVELS = tuple(map(Decimal, ("0.5", "0.8", "0.9", "1")))
@@ -49,6 +51,29 @@ class Account(NamedTuple):
     name: str
     wallet_balance: Decimal
     holdings: tuple[Holding, ...]
+
+
+class Wander(NamedTuple):
+    """Marks that go up and down by chance.
+
+    Args:
+        together: Standard deviation of what all marks do in a second.
+        alone: Of what each does besides.
+        stays: This much of the way from the start is kept from one second to the next; 1: they never come back.
+    """
+
+    together: float
+    alone: float
+    stays: float
+
+
+WANDER: dict[Market, Wander] = {
+    "usual": Wander(0.00008, 0.00015, 1),
+    "wild": Wander(0.0004, 0.0004, 0.98),
+}
+"""Usual: 1.7 bp a second, 95 % a year. The hourly mark prices of January 2026 come to 0.60 bp a second for BTCUSDT and
+0.83 bp for ETHUSDT; the five minutes' closes of 2025-10-10, the day of the largest liquidations there have been, to 2.2
+and 2.7 bp. Wild: 5.7 bp a second, twice that day's, for ever."""
 
 
 class Scene(NamedTuple):
@@ -115,26 +140,27 @@ def _holding(symbol: str, price: Decimal, chance: random.Random) -> Holding:
     return Holding(symbol, quantity, entry)
 
 
-def frames(scene: Scene, shape: Shape) -> Iterator[bytes]:
-    """Frames without end, as on the combined stream: each second every mark moves a little, and comes back in time."""
+def frames(scene: Scene, shape: Shape, market: Market = "wild") -> Iterator[bytes]:
+    """Frames without end, as on the combined stream: each second every mark moves a little."""
     chance = random.Random(1)
+    wander = WANDER[market]
     offsets = dict.fromkeys(SYMBOLS, 0.0)
-    market = 0.0
+    common = 0.0
     tick = 0
     while True:
         tick += 1
         at_ms = START_MS + tick * 1000
-        market = 0.98 * market + chance.gauss(0, 0.0004)
+        common = wander.stays * common + chance.gauss(0, wander.together)
         for symbol in SYMBOLS:
-            offsets[symbol] = 0.98 * offsets[symbol] + chance.gauss(0, 0.0004)
+            offsets[symbol] = wander.stays * offsets[symbol] + chance.gauss(0, wander.alone)
         if shape == "array":
-            rows = ",".join(_row(s, scene.prices[s], market + offsets[s], at_ms) for s in SYMBOLS)
+            rows = ",".join(_row(s, scene.prices[s], common + offsets[s], at_ms) for s in SYMBOLS)
             yield f'{{"stream":"!markPrice@arr@1s","data":[{rows}]}}'.encode()
             continue
         held = list(scene.held)
         chance.shuffle(held)
         for s in held:
-            row = _row(s, scene.prices[s], market + offsets[s], at_ms)
+            row = _row(s, scene.prices[s], common + offsets[s], at_ms)
             yield f'{{"stream":"{s.lower()}@markPrice@1s","data":{row}}}'.encode()
 
 
