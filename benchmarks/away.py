@@ -14,7 +14,8 @@ from itertools import islice
 
 from benchmarks import ours, scene
 from monitor.events import Tick
-from monitor.messages import Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
 from monitor.outbox import Outbox
 from monitor.rules import RuleBook
 from monitor.venues import VENUES

@@ -40,7 +40,8 @@ from monitor.events import (
     Side,
     Tick,
 )
-from monitor.messages import Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
 from monitor.outbox import Outbox
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, RuleBook
 from monitor.shell import logs

@@ -12,7 +12,7 @@ from itertools import takewhile
 
 from msgspec import Struct
 
-from monitor.messages import Message
+from monitor.message import Message
 
 _GONE_KEPT = 1000
 

@@ -33,8 +33,9 @@ from monitor.events import PositionKey, Side
 from monitor.incidents import Kind
 from monitor.judges.daily import RULE as DAILY
 from monitor.judges.groups import RULE as GROUP
-from monitor.messages import VALID_FOR_S, Identity, Message, Messages, emptied
+from monitor.message import Identity, Message, emptied
 from monitor.names import slug
+from monitor.payloads.states import VALID_FOR_S
 from monitor.risk.pools import UNKNOWN, row_slug
 from monitor.rules import DEFAULTS, FactRule, ForcedOrderRule, RuleBook, Severity
 
@@ -63,21 +64,19 @@ class Discovery:
     """What Home Assistant has been told, and what it has to be told next.
 
     Args:
-        messages: Know the topics.
         amounts: Whether money and prices are shown, beside percentages and counts.
     """
 
     def __init__(
         self,
         identity: Identity,
-        messages: Messages,
         accounts: Sequence[AccountSetup],
         rules: RuleBook,
         *,
         amounts: bool = True,
     ) -> None:
         self._id = identity
-        self._messages = messages
+        self._topics = identity.topics
         self._accounts = {account.name: account for account in accounts}
         self._rules = rules
         self._amounts = amounts
@@ -157,7 +156,7 @@ class Discovery:
         return [emptied(topic, can_wait=True) for topic in self._shown.get((account, kind), {}).pop(name, [])]
 
     def _message(self, account: str, entity: _Entity) -> Message:
-        node = self._messages.node(account)
+        node = self._topics.node(account)
         setup = self._accounts.get(account)
         device: Config = {
             "identifiers": [node],
@@ -167,7 +166,7 @@ class Discovery:
             "sw_version": self._id.version,
         }
         if setup:
-            device["via_device"] = self._messages.node(INSTANCE)
+            device["via_device"] = self._topics.node(INSTANCE)
         config = {
             **entity.config,
             "unique_id": f"{node}_{entity.object_id}",
@@ -175,13 +174,13 @@ class Discovery:
             "device": device,
             "origin": {"name": "marginwatch", "sw_version": self._id.version},
         }
-        topic = self._messages.discovery_topic(entity.component, account, entity.object_id)
+        topic = self._topics.discovery(entity.component, account, entity.object_id)
         return Message(topic, msgspec.json.encode(config), retain=True, qos=1, can_wait=True)
 
     # ---- entities ----
 
     def _of_instance(self) -> Iterator[_Entity]:
-        health = self._messages.health_topic(INSTANCE)
+        health = self._topics.health(INSTANCE)
         alive = {
             "name": "Alive",
             "state_topic": health,
@@ -201,14 +200,14 @@ class Discovery:
         template = _value(f"None if {figure} is none else ({figure} / {unit}) | round(1)")
         config = {
             "name": name,
-            **self._state(self._messages.health_topic(INSTANCE), template),
+            **self._state(self._topics.health(INSTANCE), template),
             **measurement,
             "entity_category": "diagnostic",
         }
         return _Entity("sensor", object_id, config)
 
     def _of_account(self, account: str) -> Iterator[_Entity]:
-        summary = self._messages.summary_topic(account)
+        summary = self._topics.summary(account)
         severity = {
             "name": "Severity",
             **self._state(summary, _value("value_json.severity")),
@@ -243,13 +242,13 @@ class Discovery:
         """What is told, as it happens. Always available: the last thing told does not claim that all is well."""
         config = {
             "name": "Event",
-            "state_topic": self._messages.events_filter(account),
+            "state_topic": self._topics.all_told(account, "event" if self._amounts else "notice"),
             "event_types": [f"{rule}_{kind}" for rule in (*DEFAULTS, DAILY, GROUP) for kind in _TOLD],
         }
         return _Entity("event", "event", config)
 
     def _problem(self, account: str, rule: str) -> Iterator[_Entity]:
-        summary = self._messages.summary_topic(account)
+        summary = self._topics.summary(account)
         words = [severity.word for severity in Severity if severity >= PROBLEM_FROM]
         config = {
             "name": f"{rule.replace('_', ' ').capitalize()} problem",
@@ -261,7 +260,7 @@ class Discovery:
         yield _Entity("binary_sensor", f"rule_{rule}", config)
 
     def _sum(self, account: str, asset: str) -> Iterator[_Entity]:
-        summary = self._messages.summary_topic(account)
+        summary = self._topics.summary(account)
         config = {
             "name": f"Unrealized PnL {asset}",
             **self._figure(summary, _value(f"value_json.unrealized_pnl.get({asset!r})")),
@@ -272,16 +271,14 @@ class Discovery:
     def _link(self, account: str, link: str) -> Iterator[_Entity]:
         config = {
             "name": f"Link {link}",
-            **self._state(
-                self._messages.health_topic(account), _value(f"value_json.links.get({link!r}, {{}}).get('state')")
-            ),
+            **self._state(self._topics.health(account), _value(f"value_json.links.get({link!r}, {{}}).get('state')")),
             "entity_category": "diagnostic",
         }
         yield _Entity("sensor", f"link_{slug(link)}", config)
 
     def _of_pool(self, state: PoolState) -> Iterator[_Entity]:
         pool = state.risk.pool
-        topic = self._messages.pool_topic(state.account.name, pool.id)
+        topic = self._topics.pool(state.account.name, pool.id)
         yield from self._risk(topic, "pool", pool.id, pool.id, pool.asset)
         ratio = {
             "name": f"{pool.id} margin ratio",
@@ -292,7 +289,7 @@ class Discovery:
 
     def _of_position(self, state: PositionState, row: str) -> Iterator[_Entity]:
         name = _position_name(state.risk.position.key)
-        topic = self._messages.position_topic(state.account.name, row)
+        topic = self._topics.position(state.account.name, row)
         yield from self._risk(topic, "position", row, name, state.asset)
         price = {
             "name": f"{name} liquidation price",
@@ -323,7 +320,7 @@ class Discovery:
         return {
             "state_topic": topic,
             "value_template": template,
-            "availability": [{"topic": self._messages.status_topic}],
+            "availability": [{"topic": self._topics.status}],
             "expire_after": VALID_FOR_S,
         }
 

@@ -1,6 +1,6 @@
 """What the core wants done: things to tell, states to publish, rows to keep, and requests to the links.
 
-Everything here is data, unrounded; `messages.py` gives it topics and digits.
+Everything here is data, unrounded; `topics.py` and `payloads/` give it topics and digits.
 """
 
 from __future__ import annotations

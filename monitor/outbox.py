@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import count
 
-from monitor.messages import Message
+from monitor.message import Message
 
 _MOST_PATIENT = 8
 """How much of what can wait may be under way at once: an event that comes next finds room."""

@@ -29,7 +29,8 @@ from monitor.events import (
     PositionsRead,
     Tick,
 )
-from monitor.messages import Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
 from monitor.venues import VENUES, Request, Venue
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from monitor.messages import place
 from monitor.rules import Severity
+from monitor.topics import Topics
 
 T = TypeVar("T")
 Freshness = Literal["live", "stale"]
@@ -166,12 +166,13 @@ class Retained:
     """The latest payload of each retained topic.
 
     Attributes:
+        topics: Of the daemon.
         status: `online` or `offline`; None: nothing stands there.
         unreadable: Topic → why it does not read as ours.
     """
 
     def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+        self.topics = Topics(prefix)
         self.status: str | None = None
         self.unreadable: dict[str, str] = {}
         self._infos = Shelf(Info)
@@ -191,7 +192,7 @@ class Retained:
 
     def take(self, topic: str, payload: bytes) -> None:
         """What stands at a topic now; an empty payload: nothing any more."""
-        where = place(self.prefix, topic)
+        where = self.topics.place(topic)
         if where is None:
             return
         self.unreadable.pop(topic, None)

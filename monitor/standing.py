@@ -108,8 +108,9 @@ def _dead(retained: Retained, names: Collection[str]) -> str | None:
     if retained.status == "online":
         return None
     if not any(retained.summary(name) for name in names):
-        return f"nothing is retained below {retained.prefix}/: no daemon has run on this broker, or we may not read it"
-    return f"{retained.prefix}/status says neither online nor offline"
+        prefix = retained.topics.prefix
+        return f"nothing is retained below {prefix}/: no daemon has run on this broker, or we may not read it"
+    return f"{retained.topics.status} says neither online nor offline"
 
 
 def _account(retained: Retained, name: str, at_ms: int, is_alive: bool) -> AccountStanding:

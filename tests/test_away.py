@@ -14,7 +14,7 @@ from random import Random
 from monitor.config import MqttConfig
 from monitor.effects import Save
 from monitor.events import Tick
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.outbox import Outbox
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, RuleBook
 from monitor.shell.broker import Broker

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from monitor.board import Board
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell.hub import Hub
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 
 from monitor.config import MqttConfig
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs
 from monitor.shell.broker import Broker, say

@@ -19,8 +19,11 @@ from msgspec import structs
 from monitor.discovery import Discovery
 from monitor.effects import PositionState
 from monitor.events import LinkId, LinkReport, LinkState, PositionsRead, Side, Tick
-from monitor.messages import VALID_FOR_S, Identity, Message, Messages, retained_by
+from monitor.message import Identity, Message
+from monitor.messages import Messages
+from monitor.payloads.states import VALID_FOR_S
 from monitor.rules import DEFAULTS, RuleBook
+from monitor.topics import Topics
 from tests import schemas, stories
 from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
 from tests.watched import MARKET, Watched, row
@@ -39,7 +42,7 @@ class Told:
         identity = Identity(prefix, "vps1", "0.1.0", "boot", 0)
         setups = [account.setup for account in self.watched.core.accounts.values()]
         self.messages = Messages(identity, self.watched.rules, notices=not amounts)
-        self.discovery = Discovery(identity, self.messages, setups, self.watched.rules, amounts=amounts)
+        self.discovery = Discovery(identity, setups, self.watched.rules, amounts=amounts)
         self.configs: dict[str, dict[str, Any]] = {}
         self.count = 0
         self.take(self.discovery.standing())
@@ -247,11 +250,11 @@ def test_every_config_is_known_again_as_ours_and_as_its_accounts(prefix: str) ->
     """What an earlier run has left is found by its topic alone."""
     told = Told("main", "desk-2", prefix=prefix)
 
-    owners = {retained_by(topic, prefix, "homeassistant") for topic in told.configs}
+    owners = {Topics(prefix).account_of(topic) for topic in told.configs}
     assert owners == {"main", "desk-2", "_instance"}
     for topic in told.configs:
-        assert retained_by(topic, f"{prefix}2", "homeassistant") is None
-        assert retained_by(topic, prefix, "elsewhere") is None
+        assert Topics(f"{prefix}2").account_of(topic) is None
+        assert Topics(prefix, "elsewhere").account_of(topic) is None
         assert all(part and set(part) <= ALLOWED for part in topic.split("/"))
 
 
@@ -272,7 +275,7 @@ ALLOWED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 )
 def test_what_is_not_ours_is_not_ours(topic: str) -> None:
     """Nobody's else entities may be removed."""
-    assert retained_by(topic, "marginwatch", "homeassistant") is None
+    assert Topics("marginwatch").account_of(topic) is None
 
 
 # ---- with a broker ----

@@ -7,7 +7,7 @@ from collections import Counter
 from monitor.core import Core, Setup
 from monitor.effects import AccountSetup, Effect, PoolState, PositionState, Story, SummaryState
 from monitor.events import Event, Tick
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.outbox import Outbox
 from tests.watched import MARKET, Watched, row
 

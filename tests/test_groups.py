@@ -12,7 +12,8 @@ from monitor.core import Core, Setup
 from monitor.effects import AccountSetup, Effect, Story
 from monitor.events import Event, LinkState, Silence, Tick
 from monitor.judges.groups import Group
-from monitor.messages import Identity, Messages
+from monitor.message import Identity
+from monitor.messages import Messages
 from monitor.rules import RuleBook, Severity
 from tests import discretion, schemas
 from tests.watched import MARKET, WALL_MS, Watched, of_rule, row

@@ -25,7 +25,7 @@ from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ConfigError
 from monitor.events import LinkState, Tick, Vitals
 from monitor.liveness import blindness, undeclared
-from monitor.messages import Identity, Message
+from monitor.message import Identity, Message
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity, Step
 from monitor.shell import logs, settings
 from monitor.shell.database import read_only

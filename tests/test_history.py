@@ -15,7 +15,7 @@ import pytest
 
 from monitor.__main__ import main
 from monitor.effects import Save
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell.clock import now
 from monitor.shell.owed import Batch
 from monitor.shell.store import Store

@@ -53,6 +53,11 @@ LAYERS = (
     {"standing"},
     {"snapshot", "outbox", "board", "metrics", "steering", "replaying", "retained", "discovery"},
     {"messages", "liveness", "recording", "tally"},
+    {"payloads.states", "payloads.stories"},
+    {"payloads.figures"},
+    {"payloads"},
+    {"message"},
+    {"topics"},
     {"core"},
     {
         "judges.daily",

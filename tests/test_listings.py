@@ -72,7 +72,7 @@ def all_valid(core: Watched) -> None:
         validate(message.topic, message.payload)
 
 
-def body(core: Watched, story: Story) -> dict[str, Any]:
+def body(core: Watched, story: Story | PoolState) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(core.messages.of(story)[0].payload)
     return found
 
@@ -484,7 +484,7 @@ def test_brackets_that_make_no_sense_are_an_open_incident(
     assert (first.change.kind, first.change.severity.word, first.symbol) == ("opened", "warning", "BTCUSDT")
     assert words in first.text
     assert body(core, first)["facts"]["reason"] in first.text
-    assert core.messages.pool(pool)["margin_ratio"] == ratio
+    assert body(core, pool)["margin_ratio"] == ratio
     assert meanwhile == []
     [last] = [s for s in ended if s.change.kind != "noted"]
     assert (last.change.kind, last.change.resolution) == ("resolved", "recovered")
@@ -572,7 +572,7 @@ def test_of_a_multiplier_the_reading_counts_that_gives_the_figures_of_the_exchan
     core = scaled(printed_margin)
     pool = [e for e in core.effects if isinstance(e, PoolState)][-1]
 
-    assert core.messages.pool(pool)["maintenance_margin"] == ours
+    assert body(core, pool)["maintenance_margin"] == ours
     told = [s for s in core.effects if isinstance(s, Story) and s.change.incident.rule == "bracket_changed"]
     assert told == []
 

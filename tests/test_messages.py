@@ -14,12 +14,15 @@ from monitor.digits import ceiled, floored, half_up, plain, rfc3339, truncated
 from monitor.effects import IncidentOver, PoolGone, PoolState, PositionGone, PositionState, Story
 from monitor.events import ExchangeFigures, LinkState, PositionKey, PositionsRead, Side, Tick
 from monitor.incidents import IncidentKey
-from monitor.messages import Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
+from monitor.payloads.figures import Rounding
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, Match, RuleBook, Severity, Step
 from tests.watched import FLAT, Watched, of_rule, row
 
 D = Decimal
 MESSAGES = Messages(Identity("home/risk", "vps1", "0.1.0", "boot", 0), RuleBook())
+ROUNDING = Rounding(RuleBook())
 
 
 def body(message: Message) -> Any:
@@ -67,7 +70,7 @@ def test_a_quantity_keeps_its_own_digits(value: str, printed: str) -> None:
 def test_unknown_is_null() -> None:
     """Never "0", -1 or NaN."""
     assert [f(None) for f in (truncated, half_up, floored, ceiled)] == [None] * 4
-    assert (MESSAGES.ratio(None), MESSAGES.distance(None)) == (None, None)
+    assert (ROUNDING.ratio(None), ROUNDING.distance(None)) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_unknown_is_null() -> None:
 )
 def test_a_ratio_is_rounded_up_but_never_onto_a_level(value: str, printed: float) -> None:
     """More alarming, but not so that it reads 0.8 while no rule has fired."""
-    assert MESSAGES.ratio(D(value)) == printed
+    assert ROUNDING.ratio(D(value)) == printed
 
 
 @pytest.mark.parametrize(
@@ -102,13 +105,13 @@ def test_a_ratio_is_rounded_up_but_never_onto_a_level(value: str, printed: float
 )
 def test_a_distance_is_rounded_down_but_never_onto_a_level(value: str, printed: float) -> None:
     """The same, the other way round."""
-    assert MESSAGES.distance(D(value)) == printed
+    assert ROUNDING.distance(D(value)) == printed
 
 
 @given(st.decimals(0, 2, places=12, allow_nan=False, allow_infinity=False))
 def test_what_is_printed_is_on_the_side_of_every_level_on_which_it_is(value: Decimal) -> None:
     """A reader of the payload and the rule must come to the same answer."""
-    ratio, distance = MESSAGES.ratio(value), MESSAGES.distance(value)
+    ratio, distance = ROUNDING.ratio(value), ROUNDING.distance(value)
     assert ratio is not None
     assert distance is not None
 
@@ -126,13 +129,10 @@ def test_levels_of_configured_rules_and_overrides_count_too() -> None:
     """And from a reload on, those of the new rules."""
     steps = (Step(D("0.3"), D("0.2"), Severity.WARNING),)
     match = Match(MarginRatioRule(steps=(Step(D("0.6"), D("0.5"), Severity.WARNING),)), symbol="X*")
-    messages = Messages(Identity("p", "i", "v", "b", 0), RuleBook())
-    assert messages.ratio(D("0.29999999999")) == 0.3
-    messages.take_rules(
-        RuleBook({**DEFAULTS, "margin_ratio": MarginRatioRule(steps=steps)}, {"margin_ratio": (match,)})
-    )
+    rules = RuleBook({**DEFAULTS, "margin_ratio": MarginRatioRule(steps=steps)}, {"margin_ratio": (match,)})
+    assert ROUNDING.ratio(D("0.29999999999")) == 0.3
 
-    assert [messages.ratio(D(v)) for v in ("0.29999999999", "0.59999999999", "0.79999999999")] == [
+    assert [Rounding(rules).ratio(D(v)) for v in ("0.29999999999", "0.59999999999", "0.79999999999")] == [
         0.29999999,
         0.59999999,
         0.8,
@@ -289,12 +289,17 @@ def states(core: Watched) -> tuple[PoolState, PositionState]:
     return pool, position
 
 
+def shown(core: Watched, state: PoolState | PositionState) -> Any:
+    [message] = core.messages.of(state)
+    return body(message)
+
+
 def test_a_position_is_printed_in_the_exchanges_own_digits() -> None:
     """What the exchange prints too must be equal to the last digit, or nobody trusts the rest."""
     core = Watched()
     core.begin("5182.40", row("BTCUSDT", "2.5", "92000.123456789"))
     _, state = states(core)
-    said = core.messages.position(state)
+    said = shown(core, state)
 
     assert (said["side"], said["quantity"], said["margin_mode"]) == ("long", "2.5", "cross")
     assert said["entry_price"] == "92000.12345678"
@@ -312,7 +317,7 @@ def test_a_short_is_negative_and_says_short() -> None:
     core = Watched()
     core.begin("9000", row("BTCUSDT", "-2.5", "90000", isolated=True, isolated_wallet="8000"))
     _, state = states(core)
-    said = core.messages.position(state)
+    said = shown(core, state)
 
     assert (said["side"], said["quantity"], said["notional"]) == ("short", "-2.5", "-225751.25000000")
     assert said["margin_mode"] == "isolated"
@@ -326,12 +331,12 @@ def test_a_bankruptcy_price_is_rounded_toward_the_mark() -> None:
     core = Watched()
     core.begin("1000", row("BTCUSDT", "0.3", "92000"))
     _, state = states(core)
-    assert core.messages.position(state)["bankruptcy_price"] == "88666.66666667"  # 92000 − 1000 ÷ 0.3, up
+    assert shown(core, state)["bankruptcy_price"] == "88666.66666667"  # 92000 − 1000 ÷ 0.3, up
 
     short = Watched()
     short.begin("1000", row("BTCUSDT", "-0.3", "92000"))
     _, state = states(short)
-    assert short.messages.position(state)["bankruptcy_price"] == "95333.33333333"  # down
+    assert shown(short, state)["bankruptcy_price"] == "95333.33333333"  # down
 
 
 def test_tiny_prices_keep_their_digits() -> None:
@@ -340,7 +345,7 @@ def test_tiny_prices_keep_their_digits() -> None:
     core.begin("100", row("PEPEUSDT", "30000000", "0.00001234"), brackets={"PEPEUSDT": FLAT})
     effects = core.step(core.mark("0.00001200", "PEPEUSDT"), Tick())
     [position] = [e for e in effects if isinstance(e, PositionState)]
-    said = core.messages.position(position)
+    said = shown(core, position)
 
     assert (said["entry_price"], said["mark_price"]) == ("0.00001234", "0.00001200")
     # (30000000 × 0.00001234 − 100) ÷ (30000000 × 0.99) = 270.2 ÷ 29700000 = 0.0000090976…
@@ -352,7 +357,7 @@ def test_a_pool_is_complete_or_says_what_is_missing() -> None:
     """Null and its reason, never a zero that reads as safe."""
     core = crisis()
     pool, _ = states(core)
-    said = core.messages.pool(pool)
+    said = shown(core, pool)
     assert (said["reason"], said["bankrupt"], said["freshness"], said["severity"]) == (None, False, "live", "critical")
     assert said["ladder"][0] == {"shock": -0.01, "margin_ratio": 10.0}
     assert said["closest"]["liquidation_price"] == "90288.19277108"
@@ -360,7 +365,7 @@ def test_a_pool_is_complete_or_says_what_is_missing() -> None:
     blind = Watched()
     blind.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     [unknown] = [e for e in blind.step(Tick()) if isinstance(e, PoolState)]
-    said = blind.messages.pool(unknown)
+    said = shown(blind, unknown)
     assert (said["margin_ratio"], said["reason"], said["freshness"]) == (None, "mark_unknown", "stale")
     assert said["ladder"][0]["margin_ratio"] is None
 
@@ -371,10 +376,10 @@ def test_a_pool_past_liquidation_prints_the_cap() -> None:
     core.begin("100", row("BTCUSDT", "2.5", "92000"))
     pool, position = states(core)
 
-    assert core.messages.pool(pool)["margin_ratio"] == 10
-    assert core.messages.pool(pool)["bankrupt"] is True
-    assert core.messages.pool(pool)["distance"] == 0
-    assert core.messages.position(position)["distance"] == 0
+    assert shown(core, pool)["margin_ratio"] == 10
+    assert shown(core, pool)["bankrupt"] is True
+    assert shown(core, pool)["distance"] == 0
+    assert shown(core, position)["distance"] == 0
 
 
 def test_the_exchanges_own_price_stands_beside_ours() -> None:
@@ -387,7 +392,7 @@ def test_the_exchanges_own_price_stands_beside_ours() -> None:
         core.step(PositionsRead("main", ((held, figures),), core.now.wall_ms))
         _, state = states(core)
         core.price("90300")
-        assert core.messages.position(state)["exchange_liquidation_price"] == said
+        assert shown(core, state)["exchange_liquidation_price"] == said
 
 
 def test_a_summary_is_the_proof_of_life() -> None:
@@ -422,5 +427,5 @@ def test_the_same_story_gives_the_same_bytes() -> None:
 def test_distance_levels_are_those_of_the_distance_rule() -> None:
     """0.0123 is a level here and nowhere else."""
     rule = LiquidationDistanceRule(steps=(Step(D("0.0123"), D("0.02"), Severity.WARNING),))
-    messages = Messages(Identity("p", "i", "v", "b", 0), RuleBook({**DEFAULTS, "liquidation_distance": rule}))
-    assert messages.distance(D("0.0123000000001")) == 0.01230001
+    rounding = Rounding(RuleBook({**DEFAULTS, "liquidation_distance": rule}))
+    assert rounding.distance(D("0.0123000000001")) == 0.01230001

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.outbox import Outbox
 
 

@@ -8,7 +8,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell.broker import properties_of
 from monitor.shell.clock import now
 from monitor.shell.packets import Answer, begins_with_answer, publish, take_answers

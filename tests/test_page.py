@@ -16,7 +16,7 @@ import pytest
 
 from monitor.config import HttpConfig
 from monitor.config_values import Listen
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell import logs
 from monitor.shell.http import HttpServer
 from monitor.shell.hub import Hub

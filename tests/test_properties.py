@@ -27,6 +27,9 @@ from monitor.events import (
     Side,
 )
 from monitor.judges.funding import _hardly_moves, _has_no_price
+from monitor.message import Identity
+from monitor.payloads import stories
+from monitor.payloads.figures import Rounding
 from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
 from monitor.risk.attribution import Baseline, adverse, move_between, moves
@@ -35,13 +38,14 @@ from monitor.risk.margin import BracketTable, bracket_table
 from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess, with_wallets
 from monitor.risk.scenario import ratio_after
 from monitor.risk.terms import Terms
-from monitor.rules import FundingForecastRule
+from monitor.rules import FundingForecastRule, RuleBook
 from tests import make
 from tests.test_multi_assets import Shared, margin_asset
 from tests.watched import of_rule, row
 
 D = Decimal
 ZERO, ONE = D(0), D(1)
+IDENTITY, ROUNDING = Identity("marginwatch", "vps1", "0.1.0", "boot", 0), Rounding(RuleBook())
 LAST_DIGITS = D("1e-25")
 """Far below any digit that is printed, far above what forty digits lose."""
 
@@ -674,7 +678,7 @@ def test_causes_sum_to_the_move_and_each_story_begins_where_the_last_one_ended(
                     assert sum((c.moved or ZERO for c in move.causes), ZERO) == move.after - move.before
                 last[move.key] = move.after
                 trader.parted.discard(move.key)
-            _adds_up_as_printed(trader.core.messages.event(story))
+            _adds_up_as_printed(stories.event(story, IDENTITY, ROUNDING))
 
 
 def _adds_up_as_printed(body: Mapping[str, Any]) -> None:

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from monitor.events import LinkId, LinkReport, LinkState, Tick
-from monitor.messages import Place, place
 from monitor.retained import Retained
 from monitor.standing import Code, Standing, sentence, span, standing, watched
+from monitor.topics import Place, Topics
 from tests.watched import MARKET, Watched, row
 
 OURS = ["main"]
@@ -54,7 +54,7 @@ def judged(core: Watched, after_s: float = 0.0) -> Standing:
 )
 def test_a_topic_says_what_stands_there(topic: str, expected: Place | None) -> None:
     """The one place that knows topics reads them as well as it writes them; a prefix may have parts."""
-    assert place("a/b", topic) == expected
+    assert Topics("a/b").place(topic) == expected
 
 
 def test_all_that_is_published_reads_back() -> None:

@@ -38,7 +38,9 @@ from monitor.events import (
     Side,
     Tick,
 )
-from monitor.messages import SCHEMAS, Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
+from monitor.payloads import SCHEMAS
 from monitor.rules import DEFAULTS, MarginRatioRule, RuleBook
 from tests.make import position
 from tests.schemas import DIRECTORY, NAMES, schema, validate

@@ -33,7 +33,8 @@ from monitor.events import (
     StoreState,
     Tick,
 )
-from monitor.messages import Identity, Messages
+from monitor.message import Identity
+from monitor.messages import Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
 from monitor.risk.screen import Zones

@@ -23,7 +23,7 @@ from monitor.config import Config
 from monitor.core import Core, Setup
 from monitor.effects import Effect
 from monitor.events import Event, Now
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.recording import Opening, Secrets
 from monitor.replaying import Replay
 from monitor.risk.columns import Columns

@@ -26,7 +26,7 @@ from msgspec import structs
 
 from monitor.effects import Save
 from monitor.errors import StoreError
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell import chronicle, logs
 from monitor.shell.database import Database, read_only
 from monitor.shell.owed import Batch, Found, Owed, Sent

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell.hub import Hub
 from monitor.sim import Exchange, Scenario
 from tests import browser as tools

@@ -27,7 +27,8 @@ from monitor.events import (
     Side,
     Tick,
 )
-from monitor.messages import Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
 from monitor.rules import RuleBook
 from tests.schemas import validate
 

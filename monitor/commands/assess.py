@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 
 from monitor import __version__
+from monitor.effects import PoolState, PositionState
 from monitor.errors import DecodeError
-from monitor.messages import Identity, Messages
+from monitor.message import Identity
+from monitor.payloads import states
+from monitor.payloads.figures import Rounding
 from monitor.rules import RuleBook
 from monitor.snapshot import Assessment, Ladder, assess_snapshot
 from monitor.whatif import WhatIfError, parse, shown, signed_percent
@@ -22,6 +25,9 @@ from monitor.wording import percent
 _USAGE = 2
 _FARTHEST = Decimal(10)
 """A rise of the whole market beyond this has no meaning; it is told as that."""
+
+_IDENTITY = Identity("marginwatch", "assess", __version__, "", 0)
+_ROUNDING = Rounding(RuleBook())
 
 Payload = Mapping[str, Any]
 Say = Callable[[Any, Payload], str]
@@ -50,37 +56,44 @@ def main(
     except DecodeError as exc:
         print(f"marginwatch assess: {path}: {exc}", file=sys.stderr)
         return 1
-    messages = Messages(Identity("marginwatch", "assess", __version__, "", 0), RuleBook())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a minus sign still gets its figures
     steps = [f"what if: {step}" for step in assessment.steps]
     if as_json:
         print(*steps, sep="\n", end="\n" if steps else "", file=sys.stderr)
-        print(*(f"{line}\n" for line in _lines(messages, assessment)), sep="", end="")
+        print(*(f"{line}\n" for line in _lines(assessment)), sep="", end="")
     else:
-        print(*(f"{line}\n" for line in [*steps, *_report(messages, assessment)]), sep="", end="")
+        print(*(f"{line}\n" for line in [*steps, *_report(assessment)]), sep="", end="")
     for what in assessment.missing:
         print(f"missing: {what}", file=sys.stderr)
     return 1 if assessment.missing else 0
 
 
-def _lines(messages: Messages, assessment: Assessment) -> list[str]:
-    payloads = [*map(messages.pool, assessment.pools), *map(messages.position, assessment.positions)]
+def _lines(assessment: Assessment) -> list[str]:
+    payloads = [*map(_pool, assessment.pools), *map(_position, assessment.positions)]
     return [msgspec.json.encode(payload).decode() for payload in payloads]
+
+
+def _pool(state: PoolState) -> Payload:
+    return states.pool(state, _IDENTITY, _ROUNDING)
+
+
+def _position(state: PositionState) -> Payload:
+    return states.position(state, _IDENTITY, _ROUNDING)
 
 
 # ---- for people ----
 
 
-def _report(messages: Messages, assessment: Assessment) -> list[str]:
+def _report(assessment: Assessment) -> list[str]:
     """Tables of pools, of positions and of what moves of the market would do; with a what-if, before → after."""
-    pools = {p["pool"]: p for p in map(messages.pool, assessment.pools)}
-    rows = {_row(p): p for p in map(messages.position, assessment.positions)}
+    pools = {p["pool"]: p for p in map(_pool, assessment.pools)}
+    rows = {_row(p): p for p in map(_position, assessment.positions)}
     if assessment.before is None:
         old_pools, old_rows = pools, rows
     else:
-        old_pools = {p["pool"]: p for p in map(messages.pool, assessment.before.pools)}
-        old_rows = {_row(p): p for p in map(messages.position, assessment.before.positions)}
+        old_pools = {p["pool"]: p for p in map(_pool, assessment.before.pools)}
+        old_rows = {_row(p): p for p in map(_position, assessment.before.positions)}
     lines = [""] if assessment.steps else []
     if old_pools or pools:
         lines += _pool_table(old_pools, pools)

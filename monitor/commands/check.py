@@ -12,7 +12,8 @@ from monitor import __version__, trial
 from monitor.config import Config
 from monitor.config_values import Secret
 from monitor.errors import ConfigError
-from monitor.messages import Identity, Message, Messages
+from monitor.message import Identity, Message
+from monitor.messages import Messages
 from monitor.rules import Severity
 from monitor.shell import logs, offline, settings
 from monitor.shell.clock import now

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.commands.demo_scenarios import STORIES, Stage, Story
 from monitor.config import Config, parse
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon

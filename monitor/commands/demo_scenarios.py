@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from monitor.messages import Message
+from monitor.message import Message
 
 if TYPE_CHECKING:
     from monitor.sim import Exchange

@@ -11,9 +11,9 @@ from aiomqtt import MqttError
 from monitor.commands import complain
 from monitor.config import MqttConfig
 from monitor.errors import ConfigError
-from monitor.messages import is_left_by, neighbours, retained_filters, status_topic
 from monitor.shell import logs, settings
 from monitor.shell.broker import subscribe, visitor
+from monitor.topics import Topics
 
 _SILENCE_S = 1.0
 """After so long without a retained message there are no more of them."""
@@ -40,22 +40,22 @@ def main(config_path: str | None, is_forced: bool) -> int:
 
 
 async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> int:
-    who = mqtt.username or "anonymous"
+    who, ours = mqtt.username or "anonymous", Topics(mqtt.prefix, mqtt.discovery_prefix)
     async with visitor(mqtt, password, "forget") as client:
-        found = await _retained(client, mqtt)
-        if found.get(status_topic(mqtt.prefix)) == b"online" and not is_forced:
+        found = await _retained(client, ours)
+        if found.get(ours.status) == b"online" and not is_forced:
             print(
-                f"{status_topic(mqtt.prefix)} is online: stop the daemon first (sudo systemctl stop marginwatch), for"
+                f"{ours.status} is online: stop the daemon first (sudo systemctl stop marginwatch), for"
                 " it publishes anew what is cleared; if it is dead all the same: --force",
                 file=sys.stderr,
             )
             return 1
-        others = neighbours(found, mqtt.prefix)
+        others = ours.neighbours(found)
         topics = sorted(t for t in found if not t.startswith(tuple(f"{other}/" for other in others)))
         try:
             for topic in topics:
                 await client.publish(topic, b"", qos=1, retain=True)
-            left = (await _retained(client, mqtt)).keys() & set(topics)
+            left = (await _retained(client, ours)).keys() & set(topics)
         except MqttError as exc:  # mosquitto cuts off who may not write, where MQTT 3.1.1 has no words for it
             raise MqttError(f"{exc}; may {who} write {mqtt.prefix}/# and {mqtt.discovery_prefix}/#?") from None
     for topic in topics:
@@ -69,14 +69,13 @@ async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> in
     return 1 if left else 0
 
 
-async def _retained(client: aiomqtt.Client, mqtt: MqttConfig) -> dict[str, bytes]:
+async def _retained(client: aiomqtt.Client, ours: Topics) -> dict[str, bytes]:
     """What stands at our topics: payload by topic.
 
     Raises:
         MqttError: The broker does not let us read there.
     """
-    ours = mqtt.prefix, mqtt.discovery_prefix
-    filters = retained_filters(*ours)
+    filters = ours.retained
     if not await subscribe(client, *filters):
         raise MqttError(f"this user may not read {' and '.join(filters)}")
     found: dict[str, bytes] = {}
@@ -93,7 +92,7 @@ async def _retained(client: aiomqtt.Client, mqtt: MqttConfig) -> dict[str, bytes
             continue  # said just now, by a daemon that runs
         until = loop.time() + _SILENCE_S
         payload = message.payload
-        if isinstance(payload, bytes) and payload and is_left_by(str(message.topic), *ours):
+        if isinstance(payload, bytes) and payload and ours.is_left(str(message.topic)):
             found[str(message.topic)] = payload
     await client.unsubscribe(list(filters))
     return found

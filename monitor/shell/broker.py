@@ -27,12 +27,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from monitor.config import MqttConfig
 from monitor.errors import innermost
-from monitor.messages import Message, birth_topic, retained_by, retained_filters
+from monitor.message import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs, packets
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.packets import Answer
+from monitor.topics import Topics
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
@@ -207,6 +208,7 @@ class Broker:
         on_command: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._config = config
+        self._topics = Topics(config.prefix, config.discovery_prefix)
         self._password = password
         self._outbox = outbox
         self._online = online
@@ -391,7 +393,7 @@ class Broker:
     async def _receive(self, client: _Client, version: str) -> None:
         """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
         commands = f"{self._config.prefix}/cmd/"
-        birth = birth_topic(self._config.discovery_prefix)
+        birth = self._topics.birth
         await client.subscribe(self._online.topic, qos=1)
         if self._config.discovery:
             await client.subscribe(birth, qos=1)
@@ -415,7 +417,7 @@ class Broker:
 
     async def _look_for_ghosts(self, client: _Client) -> None:
         """Learn which retained topics of ours an earlier run has left, under our prefix and at Home Assistant's."""
-        filters = retained_filters(self._config.prefix, self._config.discovery_prefix)
+        filters = self._topics.retained
         for each in filters:
             await client.subscribe(each, qos=0)
         await asyncio.sleep(_GHOST_WINDOW_S)
@@ -425,7 +427,7 @@ class Broker:
 
     def account_of(self, topic: str) -> str | None:
         """The account of which a retained topic tells; None: of none, or it is not ours."""
-        return retained_by(topic, self._config.prefix, self._config.discovery_prefix)
+        return self._topics.account_of(topic)
 
     @property
     def knows_ghosts(self) -> bool:

@@ -29,7 +29,8 @@ from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
 from monitor.events import LinkId, LinkState, Now, StoreState, Tick
 from monitor.liveness import DaemonState, blindness, undeclared
-from monitor.messages import Identity, Message, Messages, emptied
+from monitor.message import Identity, Message, emptied
+from monitor.messages import Messages
 from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
 from monitor.rules import RuleBook, Severity
@@ -136,12 +137,11 @@ class Daemon:
             started_ms=started.wall_ms,
             discovery_prefix=self._config.mqtt.discovery_prefix,
         )
+        self._topics = identity.topics
         self._messages = Messages(identity, self._config.rules, notices=not self._config.privacy.amounts)
         if self._config.mqtt.discovery:
             setup = self._config.setup
-            self._discovery = Discovery(
-                identity, self._messages, setup.accounts, setup.rules, amounts=self._config.privacy.amounts
-            )
+            self._discovery = Discovery(identity, setup.accounts, setup.rules, amounts=self._config.privacy.amounts)
             self._outbox.put(self._discovery.standing())
         kept = _as_kept(found)
         self._core = Core(self._config.setup, started, kept)
@@ -577,7 +577,7 @@ class Daemon:
     def _sweep(self) -> None:
         """Empty the retained topics that an earlier run has left and nothing stands for any more."""
         unknown = {a.name for a in self._core.accounts.values() if not a.known}
-        alive = {self._messages.incident_topic(incident.key) for incident in self._core.incidents}
+        alive = {self._topics.incident(incident.key) for incident in self._core.incidents}
         alive |= set(self._outbox.states)
         ghosts = [topic for topic in sorted(self._broker.seen - alive) if self._broker.account_of(topic) not in unknown]
         self._swept = not unknown

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from monitor.errors import StoreError
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell import chronicle, migrations, rows
 from monitor.shell.clock import now
 from monitor.shell.owed import Found, Owed, Rows

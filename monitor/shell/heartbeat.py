@@ -20,7 +20,7 @@ from monitor import __version__
 from monitor.config import HeartbeatConfig
 from monitor.config_values import HiddenUrl, Secret
 from monitor.digits import rfc3339
-from monitor.messages import Identity, Message
+from monitor.message import Identity, Message
 from monitor.rules import Severity
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff

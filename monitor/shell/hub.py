@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from monitor.board import Board
-from monitor.messages import Message
+from monitor.message import Message
 
 
 class Hub:

@@ -7,7 +7,7 @@ from collections import deque
 from msgspec import Struct
 
 from monitor.effects import Save
-from monitor.messages import Message
+from monitor.message import Message
 
 Rows = dict[str, dict[str, bytes]]
 """Kind → key → row."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from monitor.messages import Message
+from monitor.message import Message
 
 _PUBLISH = 0x30
 _PUBACK = 0x40

@@ -21,7 +21,7 @@ from monitor.core import Core
 from monitor.effects import Effect, PoolGone, PoolState
 from monitor.events import Now
 from monitor.liveness import DaemonState, readiness
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.ratios import RatioHistory
 from monitor.shell.clock import now
 from monitor.shell.http import Route

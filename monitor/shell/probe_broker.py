@@ -24,7 +24,7 @@ from paho.mqtt.properties import Properties
 
 from monitor.config import MqttConfig
 from monitor.effects import INSTANCE
-from monitor.messages import Message
+from monitor.message import Message
 from monitor.shell.broker import REFUSED, properties_of, subscribe, tls_context, visitor
 from monitor.shell.causes import fault_of, in_words, network_remedy
 from monitor.shell.findings import Finding, Level
