@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ DECLARED_WITHIN_S = 20.0
 
 STUCK_AFTER_S = 10.0
 """Ticks come each second or so: when none has gone through the core for so long, something hangs."""
+
+_NAMED = 3
 
 
 class DaemonState(Struct, frozen=True):
@@ -75,6 +78,33 @@ def readiness(core: Core, daemon: DaemonState, now: Now) -> dict[str, Any]:
         "links": links,
         "broker_away_s": round(daemon.broker_away_s, 3),
     }
+
+
+def is_settled(core: Core) -> bool:
+    """Whether every link is proved, or its blindness has been told."""
+    if not any(account.stale_rule.enabled for account in core.accounts.values()):
+        return True  # nobody wants to be told, so there is nothing to wait for
+    stale = {(i.account, i.subject) for i in core.incidents if i.rule == "data_stale"}
+    needed = {a.setup.market for a in core.accounts.values() if a.symbols}  # idle is not enough for these
+    return all(
+        info.state is LinkState.LIVE
+        or (info.state is LinkState.IDLE and link.name not in needed)
+        or (link.account, link.name) in stale
+        or (link.name == "rest" and (link.account, "private") in stale)
+        for link, info in core.links.all.items()
+    )
+
+
+def status(core: Core, troubles: Sequence[str]) -> str:
+    """A line for `systemctl status`: what cannot be relied on, then the figures."""
+    risks = [risk for account in core.accounts.values() for risk in account.last_risks.values()]
+    worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
+    ratio = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
+    figures = f"{len(risks)} pools, {ratio}, {len(core.incidents.open)} incidents open"
+    known, of = sum(account.known for account in core.accounts.values()), len(core.accounts)
+    start = [f"{known} of {of} accounts known"] if known < of > 1 else []
+    more = [f"and {len(troubles) - _NAMED} more"] if len(troubles) > _NAMED else []
+    return "; ".join([*start, *troubles[:_NAMED], *more, figures])
 
 
 def _stuck(daemon: DaemonState) -> list[str]:

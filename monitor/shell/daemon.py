@@ -27,8 +27,7 @@ from monitor.core import Core, Kept
 from monitor.discovery import Discovery
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
-from monitor.events import LinkId, LinkState, Now, StoreState, Tick
-from monitor.liveness import DaemonState, blindness, undeclared
+from monitor.events import Now, StoreState, Tick
 from monitor.message import Identity, Message, emptied
 from monitor.messages import Messages
 from monitor.outbox import Outbox
@@ -45,11 +44,11 @@ from monitor.shell.hub import Hub
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.owed import Batch, Found
+from monitor.shell.proof_of_life import ProofOfLife
 from monitor.shell.recorder import FlightRecorder, Taps
 from monitor.shell.store import Store
-from monitor.shell.systemd import Notifier
 from monitor.shell.tap import Tap
-from monitor.shell.vitals import Pulse, settle_memory
+from monitor.shell.vitals import Pulse
 from monitor.tally import Tally
 
 if TYPE_CHECKING:
@@ -58,10 +57,8 @@ if TYPE_CHECKING:
 
 FIRST_S = 0.005
 """Of many alerts at once those that are decided go out before more is looked at, for so long at most (seconds)."""
-_PROGRESS_S = 10.0
 _DANGER_TICKS = 5
 """Of each account it is asked once in so many ticks whether it is endangered, which takes exact figures."""
-_NAMED = 3
 _LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
 
 
@@ -86,7 +83,6 @@ class Daemon:
         self._on_sent = on_sent
         self._tap = tap
         self._log = logs.logger()
-        self._notifier = Notifier()
         self._inbox = Inbox()
         self._outbox = Outbox()
         store = config.store
@@ -110,13 +106,8 @@ class Daemon:
         self._hub: Hub | None = None
         self._page: Page | None = None
         self._posted_ids: set[str] = set()
-        self._away_since: float | None = None
-        self._undeclared: list[LinkId] = []
-        self._ticked_at = 0.0
-        self._known = 0, 0.0
         self._store_works = False
         self._begun = False
-        self._ready = False
         self._swept = False
         self._feeds: Feeds | None = None
         self._reloads: asyncio.Queue[tuple[Config, dict[Secret, str]]] = asyncio.Queue()
@@ -156,12 +147,10 @@ class Daemon:
             on_sent=self._sent,
             on_command=self._command if self._config.cmd.enabled else None,
         )
-        self._ticked_at = started.mono
+        self._make_proof_of_life(identity, started)
         self._make_http(identity)
         self._publish([self._info(), *found.unsent])
         self._outbox.release(found.unsent)
-        self._away_since = started.mono
-        self._make_heartbeat(identity)
         self._post(found)
         feeds = self._make_feeds()
         self._begun = True
@@ -178,7 +167,7 @@ class Daemon:
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
                 feeds.run(lambda part, name: tasks.create_task(self._part(part), name=name))
                 await stop.wait()
-                self._notifier.stopping()
+                self._life.stopping()
                 self._stop_feeds()
                 await ended(*others)
                 await feeds.close()
@@ -268,12 +257,22 @@ class Daemon:
         self._log.info("stopped before it began")
         return None
 
-    def _make_heartbeat(self, identity: Identity) -> None:
+    def _make_proof_of_life(self, identity: Identity, started: Now) -> None:
         config = self._config.heartbeat
         url = address(config.url, self._found)
         webhook = address(config.webhook, self._found)
         self._heartbeat = None if url is None else Heartbeat(url, config.every_s)
         self._webhook = None if webhook is None else Webhook(webhook, config, identity, self._posted)
+        self._life = ProofOfLife(
+            self._core,
+            self._outbox,
+            self._broker,
+            self._heartbeat,
+            self._webhook,
+            started,
+            config.webhook_after_s,
+            lambda: self._store_works,
+        )
 
     def _make_http(self, identity: Identity) -> None:
         config = self._config.http
@@ -284,8 +283,8 @@ class Daemon:
 
             self._hub = Hub()
             token = None if config.token is None else self._found[config.token]
-            endpoints = Endpoints(self._core, self._tally, self._state)
-            self._page = Page(self._hub, self._core, self._state, identity.boot_id)
+            endpoints = Endpoints(self._core, self._tally, self._life.state)
+            self._page = Page(self._hub, self._core, self._life.state, identity.boot_id)
             self._http = HttpServer(config, token, [*endpoints.routes(), *self._page.routes()])
 
     def _make_recorder(self, identity: Identity, kept: Kept) -> None:
@@ -448,7 +447,7 @@ class Daemon:
         self._store.keep(Batch((), (Save("posted", event_id, b"{}"),)))
 
     def _sent(self, message: Message) -> None:
-        self._away_since = None
+        self._life.broker_took()
         if message.event_id is not None:
             here = now()
             self._tally.acknowledged(message.event_id, here.mono)
@@ -484,95 +483,18 @@ class Daemon:
             text=story.text,
         )
 
-    # ---- over HTTP ----
-
-    def _state(self, here: Now) -> DaemonState:
-        away_s = self._broker_away_s(here)
-        oldest_ms = self._outbox.oldest_event_ms
-        return DaemonState(
-            tick_age_s=here.mono - self._ticked_at,
-            is_settled=self._ready,
-            broker_away_s=away_s,
-            is_broker_missed=self._is_missed(away_s),
-            is_broker_connected=self._broker.connected,
-            waiting_messages=self._outbox.waiting,
-            waiting_events=self._outbox.waiting_events,
-            oldest_event_age_s=0.0 if oldest_ms is None else max(0.0, (here.wall_ms - oldest_ms) / 1000),
-            is_store_usable=self._store_works,
-            is_heartbeat_heard=None if self._heartbeat is None else self._heartbeat.is_heard,
-        )
-
     # ---- once a tick ----
 
     def _ticked(self) -> None:
-        """The tick has gone all the way through the core: say so to whoever watches us."""
-        here = now()
-        self._ticked_at = here.mono
-        self._feed_watchdog(here)
-        away_s = self._broker_away_s(here)
-        if self._webhook is not None:
-            self._webhook.broker_away(away_s)
+        """The tick has gone all the way through the core."""
+        self._life.ticked(now())
         for name, feed in islice(self._accounts.items(), self._ticks % _DANGER_TICKS, None, _DANGER_TICKS):
             account = self._core.accounts[name]
             rule = account.stale_rule
             feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         self._ticks += 1
-        if not self._ready and self._is_settled():
-            self._ready = True
-            settle_memory(len(self._accounts))
-            self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
-        self._tell_progress(here)
-        blind = blindness(self._core, here)
-        self._notifier.status(self._status([*(["broker away"] if away_s else []), *blind]))
-        if self._ready:
-            self._notifier.ready()
-            if self._heartbeat is not None:
-                away = ["broker away"] if self._is_missed(away_s) else []
-                self._heartbeat.ticked([*blind, *away])
-            if not self._swept and self._broker.knows_ghosts:
-                self._sweep()
-
-    def _tell_progress(self, here: Now) -> None:
-        """How many accounts are known by now, while a start takes its time."""
-        accounts = self._core.accounts.values()
-        known = sum(account.known for account in accounts)
-        if known != self._known[0] and (known == len(accounts) or here.mono - self._known[1] >= _PROGRESS_S):
-            self._known = known, here.mono
-            if len(accounts) > 1:
-                self._log.info("accounts known", known=known, of=len(accounts))
-
-    def _feed_watchdog(self, here: Now) -> None:
-        """Only a daemon that sees, or has said where it does not, is alive."""
-        lost = undeclared(self._core, here)
-        if not lost:
-            self._notifier.alive()
-        if lost and lost != self._undeclared:
-            self._log.error("watchdog not fed: lost links have not been told of", links=[link.name for link in lost])
-        self._undeclared = lost
-
-    def _broker_away_s(self, here: Now) -> float:
-        """For how long the broker has taken nothing; a connection alone is no proof of it."""
-        if self._away_since is None and not self._broker.connected:
-            self._away_since = here.mono
-        return 0.0 if self._away_since is None else here.mono - self._away_since
-
-    def _is_missed(self, broker_away_s: float) -> bool:
-        """Whether the broker has been away for long enough to count."""
-        return broker_away_s >= self._config.heartbeat.webhook_after_s
-
-    def _is_settled(self) -> bool:
-        """Whether every link is proved, or its blindness has been told."""
-        if not any(account.stale_rule.enabled for account in self._core.accounts.values()):
-            return True  # nobody wants to be told, so there is nothing to wait for
-        stale = {(i.account, i.subject) for i in self._core.incidents if i.rule == "data_stale"}
-        needed = {a.setup.market for a in self._core.accounts.values() if a.symbols}  # idle is not enough for these
-        return all(
-            info.state is LinkState.LIVE
-            or (info.state is LinkState.IDLE and link.name not in needed)
-            or (link.account, link.name) in stale
-            or (link.name == "rest" and (link.account, "private") in stale)
-            for link, info in self._core.links.all.items()
-        )
+        if self._life.is_ready and not self._swept and self._broker.knows_ghosts:
+            self._sweep()
 
     def _sweep(self) -> None:
         """Empty the retained topics that an earlier run has left and nothing stands for any more."""
@@ -586,17 +508,6 @@ class Daemon:
         if ghosts:
             self._log.info("ghost topics removed", topics=ghosts)
             self._broker.wake()
-
-    def _status(self, troubles: Sequence[str]) -> str:
-        """A line for `systemctl status`: what cannot be relied on, then the figures."""
-        risks = [risk for account in self._core.accounts.values() for risk in account.last_risks.values()]
-        worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
-        ratio = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
-        figures = f"{len(risks)} pools, {ratio}, {len(self._core.incidents.open)} incidents open"
-        known, of = sum(account.known for account in self._core.accounts.values()), len(self._core.accounts)
-        start = [f"{known} of {of} accounts known"] if known < of > 1 else []
-        more = [f"and {len(troubles) - _NAMED} more"] if len(troubles) > _NAMED else []
-        return "; ".join([*start, *troubles[:_NAMED], *more, figures])
 
 
 def _as_kept(found: Found) -> Kept:

@@ -1,0 +1,44 @@
+"""What the daemon says of itself, without a daemon."""
+
+from __future__ import annotations
+
+from monitor.events import LinkState, Tick
+from monitor.liveness import is_settled, status
+from monitor.rules import DEFAULTS, DataStaleRule, RuleBook
+from tests.watched import Watched, row
+
+
+def test_settled_is_what_is_proved_or_told_of() -> None:
+    """systemd is told "ready" with it: neither while nothing is known yet, nor never because one link is down."""
+    core = Watched()
+    core.connect(LinkState.CONNECTING)
+    core.step(Tick())
+    assert not is_settled(core.core)
+
+    core.begin("12000", row("BTCUSDT", "1", "60000"))
+    core.hold(2, "60000")
+    assert is_settled(core.core)
+
+    core.step(core.link("private", LinkState.DOWN), Tick())
+    assert not is_settled(core.core)
+    core.hold(60, "60000")
+    assert is_settled(core.core)  # its incident is open by now
+
+
+def test_where_nobody_wants_to_be_told_there_is_nothing_to_wait_for() -> None:
+    """Else systemd would start such a daemon anew for ever."""
+    core = Watched(rules=RuleBook({**DEFAULTS, "data_stale": DataStaleRule(enabled=False)}))
+    core.connect(LinkState.CONNECTING)
+    core.step(Tick())
+
+    assert is_settled(core.core)
+
+
+def test_the_status_line_names_three_troubles_and_counts_the_others() -> None:
+    """`systemctl status` has one line."""
+    core = Watched()
+    assert status(core.core, ["broker away"]) == "broker away; 0 pools, no margin ratio, 0 incidents open"
+
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.price("90300")
+    assert status(core.core, list("abcde")) == "a; b; c; and 2 more; 1 pools, worst margin ratio 96.8%, 2 incidents open"
