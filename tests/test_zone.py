@@ -316,8 +316,12 @@ def test_columns_say_of_each_frame_what_each_zone_says() -> None:
         of_case = {symbol: float(mark) for symbol, mark in case.marks.items()}
         limits = structs.replace(case.limits, told={}) if chance.random() < 0.8 else case.limits
         if one_by_one.rest(key, key[0], case.shape, of_case, limits):
-            assert many.rest(key, key[0], case.shape, of_case, limits)
             marks[key[0]] = of_case
+        many.rest(key, key[0], case.shape, of_case, limits)
+    for key in cases:  # the first that is asked for has zones looked for of many
+        assert many.rests(key, 0.0) == (key[0] in marks)
+        if key[0] not in marks:
+            assert many.wake(key)
     resting, times, at_once = len(marks), 0, []
     for frame in range(200):
         leaping = chance.choice(list(marks)) if frame % 40 == 39 else None

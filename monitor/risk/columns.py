@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.risk.quiet import Limits, PoolKey, Shape, SymbolKey, zone
-from monitor.risk.zones import Bounds, Brackets, Column, Found, Slots, zones
+from monitor.risk.quiet import Limits, PoolKey, Shape, SymbolKey
+from monitor.risk.zones import Bounds, Brackets, Column, Slots, zones
 
 Rows = NDArray[np.int64]
 
@@ -31,6 +32,8 @@ _POOL |= dict.fromkeys((*Bounds._fields, "base", "fall", "rise", "nearest"), "f8
 _SYMBOL = {"mark": "f8", "lowest": "f8", "highest": "f8", "is_marked": "?"}
 _FRAMES = 1000
 """Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
+_AT_ONCE = 160
+"""So many zones are looked for at a time where somebody asks for one."""
 _PART = 0.1
 """While the boxes of no more than this part of the pools have to be measured, their slots are picked; else all are."""
 
@@ -63,6 +66,8 @@ class Columns:
         self._slots, self._pools, self._symbols = Table(_SLOT), Table(_POOL), Table(_SYMBOL)
         self._rows: dict[PoolKey, int] = {}
         self._keys: list[PoolKey] = []
+        self._shapes: list[Shape | None] = []
+        self._zoneless: dict[PoolKey, None] = {}
         self._ids: dict[SymbolKey, int] = {}
         self._brackets = Brackets()
         self._frames: dict[tuple[str, tuple[str, ...]], Rows] = {}
@@ -95,29 +100,27 @@ class Columns:
         return at
 
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
-        self.wake(key)
-        one = zone(shape, marks, limits)  # without NumPy, which for a single pool would take longer
-        if one is None:
-            return False
+        """What its zone is, is found out with those of others: when the next mark comes, or when it is asked for."""
         row, count = self._rows.get(key), len(shape.holdings)
         if row is None or self._pools.size[row] != count:
             row = self._place(key, count)
         slots, pools = self._slots, self._pools
-        at = np.arange(pools.start[row], pools.start[row] + count)
-        ids = slots.symbol[at] = np.array([self._id((market, symbol)) for symbol in one.symbols])
-        self._symbols.mark[ids] = one.anchors
-        self._note_marks()
-        slots.tiers[at] = [self._brackets.number(holding.tiers) for holding in shape.holdings]
-        slots.quantity[at] = [holding.quantity for holding in shape.holdings]
-        slots.entry[at] = [holding.entry for holding in shape.holdings]
-        slots.told[at] = [limits.told.get(symbol, math.nan) for symbol in one.symbols]
+        start = pools.start[row]
+        at = slice(start, start + count)
+        if self._shapes[row] is not shape:
+            self._shapes[row] = shape
+            slots.symbol[at] = [self._id((market, holding.symbol)) for holding in shape.holdings]
+            slots.tiers[at] = [self._brackets.number(holding.tiers) for holding in shape.holdings]
+            slots.quantity[at] = [holding.quantity for holding in shape.holdings]
+            slots.entry[at] = [holding.entry for holding in shape.holdings]
+        self._symbols.mark[slots.symbol[at]] = [marks[holding.symbol] for holding in shape.holdings]
+        slots.told[at] = [limits.told.get(holding.symbol, math.nan) for holding in shape.holdings]
         pools.wallet[row], pools.until[row], pools.while_live[row] = shape.wallet, limits.until, limits.while_live
         for name in Bounds._fields[1:]:
             getattr(pools, name)[row] = getattr(limits, name)
-        box, fall, rise = np.array([[one.box], [one.fall], [one.rise]])
-        found = Found(np.array([True]), box, fall, rise, np.array(one.slopes), np.array(one.rooms))
-        self._let_rest(np.array([row]), at, np.array([0]), np.array(one.anchors), found)
+        slots.low[at], pools.nearest[row] = math.inf, -math.inf
         pools.rests[row] = True
+        self._zoneless[key] = None
         return True
 
     def _renew(self, rows: Rows) -> NDArray[np.bool_]:
@@ -127,17 +130,14 @@ class Columns:
         marks = self._symbols.mark[slots.symbol[at]]
         held = Slots(slots.tiers[at], slots.quantity[at], slots.entry[at], slots.told[at], marks, starts)
         found = zones(held, Bounds(*(getattr(pools, name)[rows] for name in Bounds._fields)), self._brackets)
-        self._let_rest(rows, at, starts, marks, found)
-        return found.is_found
-
-    def _let_rest(self, rows: Rows, at: Rows, starts: Rows, marks: Column, found: Found) -> None:
-        """Take the zones that have been found for these pools; `at` are their slots, as in `_picked`."""
-        slots, pools = self._slots, self._pools
-        parts, moved = found.slope * marks, np.repeat(found.box, pools.size[rows])
+        boxes = np.where(found.is_found, found.box, -math.inf)  # where there is none, no mark is in it
+        parts, moved = found.slope * marks, np.repeat(boxes, pools.size[rows])
         slots.low[at], slots.high[at] = marks * (1 - moved), marks * (1 + moved)
         slots.slope[at], slots.room[at] = found.slope, found.room + parts
         pools.base[rows], pools.fall[rows], pools.rise[rows] = np.add.reduceat(parts, starts), found.fall, found.rise
-        pools.nearest[rows] = found.box
+        pools.nearest[rows] = boxes
+        self._note_marks()
+        return found.is_found
 
     def _place(self, key: PoolKey, size: int) -> int:
         """New slots for a pool. What it had is not used any more; once that is most of all, all move together."""
@@ -154,6 +154,7 @@ class Columns:
         self._slots.pool[start:] = row
         self._rows[key] = row
         self._keys.append(key)
+        self._shapes.append(None)
         return row
 
     def _compact(self) -> None:
@@ -164,20 +165,27 @@ class Columns:
             table.length = len(kept)
         self._pools.start[:] = np.cumsum(self._pools.size) - self._pools.size
         self._slots.pool[:] = np.repeat(np.arange(len(rows)), self._pools.size)
-        self._keys = [self._keys[row] for row in rows]
+        self._keys, self._shapes = [self._keys[row] for row in rows], [self._shapes[row] for row in rows]
         self._rows = {key: row for row, key in enumerate(self._keys)}
         self._unused = 0
 
     def wake(self, key: PoolKey) -> bool:
         row = self._rows.get(key)
+        self._zoneless.pop(key, None)
         if row is None or not self._pools.rests[row]:
             return False
         self._pools.rests[row] = False
         return True
 
     def rests(self, key: PoolKey, now: float) -> bool:
-        row = self._rows.get(key)
-        return row is not None and bool(self._pools.rests[row]) and now < self._pools.until[row]
+        if key in self._zoneless:
+            del self._zoneless[key]
+            others = list(islice(self._zoneless, _AT_ONCE - 1))
+            for other in others:
+                del self._zoneless[other]
+            self._renew(np.array([self._rows[one] for one in (key, *others)]))
+        row, pools = self._rows.get(key), self._pools
+        return row is not None and bool(pools.rests[row]) and pools.nearest[row] > 0 and now < pools.until[row]
 
     def is_while_live(self, key: PoolKey) -> bool:
         row = self._rows.get(key)
@@ -191,7 +199,10 @@ class Columns:
         self._symbols.is_marked[:] = False
         rows = [row for row in asked.tolist() if is_gone[row] or not is_live(self._keys[row])]
         pools.rests[rows] = False
-        return [self._keys[row] for row in rows]
+        keys = [self._keys[row] for row in rows]
+        for key in self._zoneless.keys() & keys:
+            del self._zoneless[key]
+        return keys
 
     def renew(self, keys: Sequence[PoolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
         pools, rows = self._pools, np.array([self._rows[key] for key in keys])

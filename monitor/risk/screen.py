@@ -27,6 +27,8 @@ class Screen(Protocol):
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
         """From now on a pool rests, for as long as no figure of it can be past these limits. False: it cannot.
 
+        That may also be found out later: when `rests` is asked, or its next mark comes.
+
         Args:
             shape: The pool; what was said of it before counts no more.
             marks: The present marks of its symbols.
