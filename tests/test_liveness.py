@@ -41,4 +41,6 @@ def test_the_status_line_names_three_troubles_and_counts_the_others() -> None:
 
     core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     core.price("90300")
-    assert status(core.core, list("abcde")) == "a; b; c; and 2 more; 1 pools, worst margin ratio 96.8%, 2 incidents open"
+    assert (
+        status(core.core, list("abcde")) == "a; b; c; and 2 more; 1 pools, worst margin ratio 96.8%, 2 incidents open"
+    )
