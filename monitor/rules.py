@@ -168,11 +168,14 @@ class FundingForecastRule(Rule, frozen=True, kw_only=True):
     Args:
         within_s: Looked at from so long before the funding (seconds).
         notice_at: Adverse move of a liquidation price, as a fraction of the mark, that is worth a notice.
+        ignore_beyond: A price that is farther from the mark than this fraction of it, after the funding too, is worth
+            none: what a large pool pays moves the price of a small position far, where it does not matter.
     """
 
     for_s: float = 60
     within_s: float = 1800
     notice_at: Decimal = Decimal("0.005")
+    ignore_beyond: Decimal = Decimal(1)
 
 
 class HedgeBrokenRule(FactRule, frozen=True, kw_only=True):

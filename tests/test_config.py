@@ -519,13 +519,18 @@ def test_a_rule_that_tells_facts_has_nothing_to_hold_or_repeat(rule: str, key: s
 def test_keys_of_the_newer_rules_have_their_kinds() -> None:
     """Seconds are seconds, fractions exact; a forecast is held for a while like a level."""
     rules = read(
-        "[rules.funding_forecast]\nwithin_s = 900\nnotice_at = 0.01\nfor_s = 5\n"
+        "[rules.funding_forecast]\nwithin_s = 900\nnotice_at = 0.01\nignore_beyond = 0.5\nfor_s = 5\n"
         "[rules.hedge_broken]\nchanged_by = 0.25\n[rules.bracket_changed]\nenabled = false\n" + ACCOUNT
     ).rules.rules
     forecast, hedge = rules["funding_forecast"], rules["hedge_broken"]
 
     assert isinstance(forecast, FundingForecastRule)
-    assert (forecast.within_s, forecast.notice_at, forecast.for_s) == (900, D("0.01"), 5)
+    assert (forecast.within_s, forecast.notice_at, forecast.ignore_beyond, forecast.for_s) == (
+        900,
+        D("0.01"),
+        D("0.5"),
+        5,
+    )
     assert isinstance(hedge, HedgeBrokenRule)
     assert (hedge.changed_by, rules["bracket_changed"].enabled) == (D("0.25"), False)
 

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from monitor.effects import PoolState, PositionState, Story
 from monitor.events import FundingTermsRead, MarkPrice, Tick
+from monitor.rules import DEFAULTS, RuleBook
 from tests.schemas import validate
 from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row
 
@@ -102,6 +103,32 @@ def test_a_funding_that_moves_the_price_by_half_a_percent_of_the_mark_is_a_notic
     core = holding()
 
     assert kinds(hold(core, 65, rate, WALL_MS + 600_000)) == expected
+    all_valid(core)
+
+
+@pytest.mark.parametrize(
+    ("wallet", "beyond", "expected"),
+    [
+        pytest.param("2300", "1", [], id="258964 to 255976: 4.98 % of the mark, and 3.266 times it away"),
+        pytest.param("2300", "3.26", [], id="still beyond"),
+        pytest.param("2300", "3.27", [("opened", "notice")], id="near enough"),
+        pytest.param("800", "1", [("opened", "notice")], id="109562 to 106574: less than the mark away"),
+    ],
+)
+def test_a_price_that_stays_far_from_the_mark_may_move_as_it_likes(
+    wallet: str, beyond: str, expected: list[tuple[str, str]]
+) -> None:
+    """A tiny short in a large pool: of 0.01 BTC, 30 USDT that 10 ETH pay are 3000 of the price, at each funding."""
+    rule = structs.replace(DEFAULTS[RULE], ignore_beyond=D(beyond))
+    core = Watched(rules=RuleBook({**DEFAULTS, RULE: rule}))
+    core.begin(wallet, row("BTCUSDT", "-0.01", "60000"), row("ETHUSDT", "10", "3000"))
+    told = []
+    for _ in range(65):
+        ether = structs.replace(core.mark("3000", "ETHUSDT", after=1), funding_rate=D("0.001"))
+        ether = structs.replace(ether, next_funding_ms=WALL_MS + 600_000)
+        told += core.tell(core.mark("60000"), ether, Tick())
+
+    assert kinds(of_rule(told, RULE)) == expected
     all_valid(core)
 
 

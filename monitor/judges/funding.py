@@ -67,7 +67,10 @@ def _comes_nearer(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastR
     mark = then.marks[i]
     if not mark or _hardly_moves(i, risk, then, rule) or (rule.notice_at > 0 and _has_no_price(i, then)):
         return False
-    return adverse(move_between(risk, then, i), mark) / mark >= rule.notice_at
+    move = move_between(risk, then, i)
+    if move.after is not None and abs(mark - move.after) > rule.ignore_beyond * mark:
+        return False
+    return adverse(move, mark) / mark >= rule.notice_at
 
 
 def _hardly_moves(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> bool:
