@@ -45,7 +45,7 @@ def _by_name(story: Story) -> Words:
 
 def _level(story: Story) -> Words:
     """Margin ratio and liquidation distance of a pool."""
-    title, first = level_head(story)
+    title, first, _ = level_head(story)
     if story.change.resolution not in (None, "recovered"):
         return title, first
     sentences = [first]

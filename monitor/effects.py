@@ -58,7 +58,7 @@ class AccountSetup(Struct, frozen=True):
         return self.market_link, self.private_link, self.rest_link
 
 
-class Figures(Struct, frozen=True):
+class Figures(Struct, frozen=True, gc=False):
     """A pool's figures at one moment, with those of its closest position; None: unknown, or there is none."""
 
     margin_ratio: Decimal | None = None
@@ -69,7 +69,7 @@ class Figures(Struct, frozen=True):
     distance: Decimal | None = None
 
 
-class Driver(Struct, frozen=True):
+class Driver(Struct, frozen=True, gc=False):
     """What changed a pool's margin balance since the assessment before: a `mark`, the `wallet`, or what it is worth."""
 
     kind: Literal["mark", "wallet", "collateral"]
@@ -77,7 +77,7 @@ class Driver(Struct, frozen=True):
     margin_balance: Decimal
 
 
-class Advice(Struct, frozen=True):
+class Advice(Struct, frozen=True, gc=False):
     """What would bring a pool's ratio back to `to_ratio`; applied, it does.
 
     Args:
@@ -100,7 +100,7 @@ class Advice(Struct, frozen=True):
     part: Decimal | None = None
 
 
-class Ages(Struct, frozen=True):
+class Ages(Struct, frozen=True, gc=False):
     """How fresh what we say is.
 
     Args:
@@ -126,7 +126,7 @@ Fact = Decimal | str | int | None
 """What a rule of its own has to say; a name that ends in `_at` is a time in Unix milliseconds."""
 
 
-class Story(Struct, frozen=True):
+class Story(Struct, frozen=True, gc=False):
     """One thing to tell: a change of an incident, with all that explains it.
 
     Args:
@@ -162,7 +162,7 @@ class Story(Struct, frozen=True):
     text: str = ""
 
 
-class IncidentOver(Struct, frozen=True):
+class IncidentOver(Struct, frozen=True, gc=False):
     """The retained state of an incident is to be emptied."""
 
     key: IncidentKey
@@ -277,7 +277,7 @@ class Answered(Struct, frozen=True):
     is_done: bool
 
 
-class Save(Struct, frozen=True):
+class Save(Struct, frozen=True, gc=False):
     """A row to keep for the next run; None: to be forgotten."""
 
     table: Literal["incident", "baseline", "silence", "daily", "forced", "posted"]

@@ -44,7 +44,7 @@ class IncidentKey(NamedTuple):
     subject: str
 
 
-class Incident(Struct):
+class Incident(Struct, gc=False):
     """An open incident. Times are monotonic seconds, but for `opened_ms`.
 
     Args:
@@ -102,7 +102,7 @@ class Incident(Struct):
         return f"{self.incident_id}.{self.events}"
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, gc=False):
     """One step of an incident's life. `incident` is as it was right after it.
 
     Args:
@@ -171,8 +171,7 @@ class Incidents:
         self._by_account.get(key.account, {}).pop(key, None)
         return self.open.pop(key, None)
 
-    def _add(self, incident: Incident) -> None:
-        key = incident.key
+    def _add(self, key: IncidentKey, incident: Incident) -> None:
         self.open[key] = self._by_account.setdefault(key.account, {})[key] = incident
 
     def observe(
@@ -210,9 +209,9 @@ class Incidents:
         if worse:
             incident.worst = value
         if target == incident.severity and incident.silent and worse and not incident.hushed:
-            return self._told(incident, "worsened", value, now, distance)
+            return self._told(key, incident, "worsened", value, now, distance)
         if target > incident.severity:
-            return self._worsen(incident, rule, target, value, now, distance, worse)
+            return self._worsen(key, incident, rule, target, value, now, distance, worse)
         if not trusted:
             incident.past_clear.clear()
         else:
@@ -226,15 +225,15 @@ class Incidents:
                 for rank in range(calmer + 1, incident.severity + 1):
                     incident.left[rank] = now.mono
                 incident.severity = calmer
-                return self._told(incident, "improved", value, now, distance)
+                return self._told(key, incident, "improved", value, now, distance)
         if self.is_owed(key, now):
-            return self._told(incident, "repeated" if incident.events else "opened", value, now, distance)
+            return self._told(key, incident, "repeated" if incident.events else "opened", value, now, distance)
         # What a silence would keep back does not happen: it is due still when the silence ends.
         if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
             incident.called = True
-            return self._told(incident, "unacknowledged", value, now, distance)
+            return self._told(key, incident, "unacknowledged", value, now, distance)
         if self._is_due(incident, rule, now, distance) and not self.is_hushed(key, "repeated", incident.severity, now):
-            return self._told(incident, "repeated", value, now, distance)
+            return self._told(key, incident, "repeated", value, now, distance)
         return None
 
     def quiet(self, key: IncidentKey, rule: Rule) -> Quiet | None:
@@ -308,7 +307,7 @@ class Incidents:
         if incident is None:
             return self._open(key, severity, None, now, None)
         if self.is_owed(key, now):
-            return self._told(incident, "repeated" if incident.events else "opened", None, now, None)
+            return self._told(key, incident, "repeated" if incident.events else "opened", None, now, None)
         return Change("retained", structs.replace(incident), None)
 
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
@@ -334,8 +333,9 @@ class Incidents:
 
     def named(self, key: IncidentKey, now: Now) -> int:
         """What an incident that may come is named after (Unix milliseconds); no other will be."""
-        self._name(key, now)
-        return self._last_opened[key]
+        opened_ms = max(now.wall_ms, self._last_opened.get(key, 0) + 1, self._floor_ms + 1)
+        self._last_opened[key] = opened_ms
+        return opened_ms
 
     def note(self, key: IncidentKey, severity: Severity, now: Now, *, opened_ms: int | None = None) -> Change:
         """A one-off fact: an incident of a single message, which is never open.
@@ -376,13 +376,9 @@ class Incidents:
             incident.serious_at += shift
             incident.left = {rank: at + shift for rank, at in incident.left.items()}
             incident.past_clear = {}
-            self._add(incident)
-            self._last_opened[incident.key] = incident.opened_ms
-
-    def _name(self, key: IncidentKey, now: Now) -> str:
-        opened_ms = max(now.wall_ms, self._last_opened.get(key, 0) + 1, self._floor_ms + 1)
-        self._last_opened[key] = opened_ms
-        return incident_id(key, opened_ms)
+            key = incident.key
+            self._add(key, incident)
+            self._last_opened[key] = incident.opened_ms
 
     def _target(self, key: IncidentKey, rule: Rule, value: Decimal | None, now: Now) -> Severity:
         """The highest severity whose step fires, and has for `for_s`."""
@@ -411,11 +407,11 @@ class Incidents:
         continues: str | None = None,
         step: Step | None = None,
     ) -> Change:
-        incident_id = self._name(key, now)
+        opened_ms = self.named(key, now)
         incident = Incident(
-            incident_id,
+            incident_id(key, opened_ms),
             *key,
-            opened_ms=self._last_opened[key],
+            opened_ms=opened_ms,
             severity=severity,
             peak=severity,
             worst=value,
@@ -424,11 +420,12 @@ class Incidents:
             continues=continues,
             step=step,
         )
-        self._add(incident)
-        return self._told(incident, "opened", value, now, distance)
+        self._add(key, incident)
+        return self._told(key, incident, "opened", value, now, distance)
 
     def _worsen(
         self,
+        key: IncidentKey,
         incident: Incident,
         rule: Rule,
         target: Severity,
@@ -446,7 +443,7 @@ class Incidents:
         if back and not worse_than_ever:
             incident.silent = True
             return Change("retained", structs.replace(incident), value)
-        return self._told(incident, "worsened", value, now, distance)
+        return self._told(key, incident, "worsened", value, now, distance)
 
     def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, now: Now) -> Severity:
         """The highest severity, up to the present one, that has not been past its clear level for long enough."""
@@ -485,11 +482,17 @@ class Incidents:
         return halved and incident.severity >= Severity.WARNING
 
     def _told(
-        self, incident: Incident, kind: Kind, value: Decimal | None, now: Now, distance: Decimal | None
+        self,
+        key: IncidentKey,
+        incident: Incident,
+        kind: Kind,
+        value: Decimal | None,
+        now: Now,
+        distance: Decimal | None,
     ) -> Change:
         if kind in ("opened", "worsened"):
             incident.acked_ms, incident.called, incident.serious_at = None, False, now.mono
-        if self.is_hushed(incident.key, kind, incident.severity, now):
+        if self.is_hushed(key, kind, incident.severity, now):
             incident.hushed = True
             return Change("retained", structs.replace(incident), value)
         if incident.hushed:

@@ -92,7 +92,7 @@ class Reporter:
             self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
             self._kept_worst.pop(key, None)
         elif change.kind != "noted":
-            self.keep(incident, now)
+            self._keep(key, incident, now)
         self._published.summary_due.add(incident.account)
 
     def end_unwatched(self, account: WatchedAccount, keys: Iterable[IncidentKey], now: Now) -> None:
@@ -109,8 +109,9 @@ class Reporter:
         known = change is not None
         self.effects.append(Answered(f"{event.incident_id} {'acknowledged' if known else 'is not open'}", known))
         if change is not None:
-            self.keep(self.incidents.open[change.incident.key], now)
-            self._unconfirmed.add(change.incident.key)  # its judge publishes it anew
+            key = change.incident.key
+            self._keep(key, self.incidents.open[key], now)
+            self._unconfirmed.add(key)  # its judge publishes it anew
 
     def silence(self, event: Silence, now: Now) -> None:
         """Keep back what somebody does not want to hear of for a while."""
@@ -122,13 +123,12 @@ class Reporter:
     def end_silences(self, now: Now) -> None:
         self.effects += (Save("silence", name, None) for name in self.silences.over(now))
 
-    def keep(self, incident: Incident, now: Now) -> None:
-        key = incident.key
+    def _keep(self, key: IncidentKey, incident: Incident, now: Now) -> None:
         self._kept_worst[key] = incident.worst
         self.effects.append(Save("incident", "/".join(key), saved(incident, now)))
 
     def keep_worst(self, now: Now) -> None:
         """Keep the incidents whose worst value is another than the one that was kept."""
-        for incident in self.incidents:
-            if incident.worst is not None and incident.worst != self._kept_worst.get(incident.key):
-                self.keep(incident, now)
+        for key, incident in self.incidents.open.items():
+            if incident.worst is not None and incident.worst != self._kept_worst.get(key):
+                self._keep(key, incident, now)

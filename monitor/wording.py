@@ -71,7 +71,7 @@ def percent(fraction: Decimal) -> str:
     rounded = value.quantize(step, rounding=ROUND_HALF_UP)
     if fraction == RATIO_CAP:
         return "over 1000 %"  # the margin balance is gone
-    if value < _HUNDRED <= rounded:
+    if rounded >= _HUNDRED > value:
         rounded = value.quantize(step, rounding=ROUND_FLOOR)  # "100.0 %" is said of a liquidation alone
     return f"{plain(rounded)} %"
 
@@ -91,19 +91,20 @@ def amount(value: Decimal) -> str:
 def _level(story: Story) -> tuple[str, str]:
     """Margin ratio and liquidation distance of a pool."""
     change, now = story.change, story.after
-    title, first = level_head(story)
+    title, first, distance = level_head(story)
     if change.resolution not in (None, "recovered"):
         return title, first
     sentences = [first]
     if now is not None and now.liquidation_price is not None and change.kind != "resolved":
-        away = "" if now.distance is None else f", {percent(now.distance)} away"
+        away = "" if distance is None else f", {distance} away"
         sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{away}.")
     sentences.extend([*level_tail(story), *_advice(story.advice)])
     return title, " ".join(sentences)
 
 
-def level_head(story: Story) -> tuple[str, str]:
-    """Title and first sentence of a margin ratio or a distance; of one that has not simply recovered, all of it."""
+def level_head(story: Story) -> tuple[str, str, str | None]:
+    """Title and first sentence of a margin ratio or a distance; of one that has not simply recovered, all of it. And
+    the distance, where there is one."""
     change, now = story.change, story.after
     incident = change.incident
     where = f"{incident.account} {incident.subject}"
@@ -111,13 +112,13 @@ def level_head(story: Story) -> tuple[str, str]:
     distance = None if now is None or now.distance is None else percent(now.distance)
     if change.resolution not in (None, "recovered"):
         word = _RESOLVED[change.resolution]
-        return f"{incident.account}: {word}", f"{where}: {word}{_position(story)}."
+        return f"{incident.account}: {word}", f"{where}: {word}{_position(story)}.", distance
     is_ratio = incident.rule == "margin_ratio"
     head = f"margin ratio {ratio or 'unknown'}" if is_ratio else f"{distance or 'no distance'} from liquidation"
     tail = f"{distance} from liquidation" if is_ratio and distance else f"margin ratio {ratio}" if ratio else ""
     verb = {"resolved": "recovered, ", "improved": "improved, ", "repeated": "still "}.get(change.kind, "")
     title = f"{incident.account}: {verb}{head}" + (f", {tail}" if tail else "")
-    return title, f"{where}: {verb}{head}{_against(story)}."
+    return title, f"{where}: {verb}{head}{_against(story)}.", distance
 
 
 def level_tail(story: Story) -> list[str]:

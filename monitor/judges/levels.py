@@ -47,11 +47,13 @@ class LevelsJudge:
         ages = self._reporter.ages(account, risk.pool, now)
         trusted = ages.freshness == "live"
         for name, rule, key in judged:
-            value = risk.margin_ratio if name == "margin_ratio" else risk.distance
+            if not rule.enabled and self._incidents.is_idle(key):
+                continue
+            value, distance = risk.margin_ratio if name == "margin_ratio" else risk.distance, risk.distance
             at_least = Severity.OK
-            if isinstance(rule, MarginRatioRule) and risk.distance is not None:
+            if isinstance(rule, MarginRatioRule) and distance is not None and distance < rule.critical_within:
                 warned = any(s.severity is Severity.WARNING and s.fires(value) for s in rule.steps)
-                at_least = Severity.CRITICAL if warned and risk.distance < rule.critical_within else Severity.OK
+                at_least = Severity.CRITICAL if warned else Severity.OK
             change = self._incidents.observe(
                 key,
                 rule,
@@ -59,7 +61,7 @@ class LevelsJudge:
                 now,
                 trusted=trusted,
                 at_least=at_least,
-                distance=risk.distance,
+                distance=distance,
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
@@ -104,16 +106,14 @@ class LevelsJudge:
     def _is_far(self, judged: Sequence[tuple[str, Rule, IncidentKey]], risk: PoolRisk) -> bool:
         """Whether nothing is open of a pool and no level is reached, so that observing it opens nothing, and ends no
         more than a hold. Its distance is not solved for where it is beyond every level."""
-        return all(
-            key not in self._incidents.open
-            and all(
-                not step.fires(risk.margin_ratio)
-                if name == "margin_ratio"
-                else not step.rises and risk.is_beyond(step.at)
-                for step in rule.steps
-            )
-            for name, rule, key in judged
-        )
+        for name, rule, key in judged:
+            if key in self._incidents.open:
+                return False
+            for step in rule.steps:
+                is_ratio = name == "margin_ratio"
+                if step.fires(risk.margin_ratio) if is_ratio else step.rises or not risk.is_beyond(step.at):
+                    return False
+        return True
 
     def _key(self, account: WatchedAccount, rule: str, pool: Pool) -> IncidentKey:
         return IncidentKey(account.name, rule, pool.id)

@@ -52,11 +52,11 @@ def cost(maintenance_margin: Decimal, rate: AssetRate) -> Decimal:
 
 
 def margin_balance(purses: Iterable[Purse]) -> Decimal:
-    return sum((value(purse.equity, purse.rate) for purse in purses), ZERO)
+    return sum([value(purse.equity, purse.rate) for purse in purses], ZERO)
 
 
 def maintenance_margin(purses: Iterable[Purse]) -> Decimal:
-    return sum((cost(purse.maintenance_margin, purse.rate) for purse in purses), ZERO)
+    return sum([cost(purse.maintenance_margin, purse.rate) for purse in purses], ZERO)
 
 
 def amount_worth(worth: Decimal, equity: Decimal, rate: AssetRate) -> Decimal | None:

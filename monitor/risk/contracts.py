@@ -11,7 +11,7 @@ Source: Binance Support, "How to Calculate Liquidation Price of USDâ“ˆ-M" and "â
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from monitor.events import Contract, Position
@@ -66,9 +66,11 @@ def quantity_unit(position: Position, contract: Contract | None) -> str:
     return position.symbol if contract is None else contract.base_asset
 
 
-def unknowns(position: Position, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> list[str]:
+def unknowns(position: Position, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> Sequence[str]:
     """What must be known of a position and is not, such as `mark BTCUSDT`."""
     symbol, size = position.symbol, position.contract_size
+    if size is None and symbol in marks and symbol in tables:
+        return ()  # as most are
     found = []
     if symbol not in marks:
         found.append(f"mark {symbol}")

@@ -8,15 +8,14 @@ assets, and all are computed alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
-from functools import cached_property
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import NamedTuple, TypeVar
 
 from msgspec import Struct, structs
 
 from monitor.digits import EIGHT
 from monitor.events import AssetRate, Bracket, Position, PositionKey
-from monitor.risk import EXACT, collateral, contracts
+from monitor.risk import EXACT, collateral, contracts, exactly
 from monitor.risk.collateral import PAR, Purse
 from monitor.risk.liquidation import Crossings, Leg, crossings
 from monitor.risk.margin import NO_MARGIN, ZERO, BracketTable, margin_ratio
@@ -180,38 +179,34 @@ class PoolRisk(Struct, frozen=True, dict=True):
             return None
         return EXACT.subtract(self.margin_balance, self.wallet_balance)
 
-    @cached_property
+    @exactly
     def positions(self) -> tuple[PositionRisk, ...]:
         """All of them, in the pool's order."""
-        with localcontext(EXACT):  # whoever asks
-            return tuple(self.position(i) for i in range(len(self.pool.positions)))
+        return tuple([self.position(i) for i in range(len(self.pool.positions))])
 
-    @cached_property
+    @exactly
     def printed_prices(self) -> dict[PositionKey, Decimal | None]:
         """The liquidation price of each position as the exchange prints it; None: it has none, or one is unknown."""
-        with localcontext(EXACT):
-            return {p.key: printed(self.price(i)) for i, p in enumerate(self.pool.positions)}
+        return {p.key: printed(self.price(i)) for i, p in enumerate(self.pool.positions)}
 
-    @cached_property
+    @exactly
     def closest(self) -> PositionRisk | None:
         """The position nearest to its liquidation price; None: none has one, or an input is unknown."""
         if not self.own:
             return None
-        with localcontext(EXACT):
-            if len(self.own) == 1:
-                only = self._position(0)
-                return None if only.distance is None else only
-            return self._closest_when_past() if self.is_past else self._closest()
+        if len(self.own) == 1:
+            only = self._position(0)
+            return None if only.distance is None else only
+        return self._closest_when_past() if self.is_past else self._closest()
 
-    @cached_property
+    @exactly
     def market_distance(self) -> Crossings:
         """Uniform relative move of all marks, down and up, at which the ratio reaches 1; None: none, or unknown."""
         if not self.own or self.is_past:
             return NOWHERE
-        with localcontext(EXACT):
-            return self._market_distance()
+        return self._market_distance()
 
-    @cached_property
+    @exactly
     def distance(self) -> Decimal | None:
         """The smaller of market distance and the closest position's; 0 past liquidation; None: none, or unknown."""
         if self.is_past:
@@ -230,7 +225,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
         """Whether it is nearer to liquidation than this."""
         return not self.is_beyond(distance) and self.distance is not None and self.distance < distance
 
-    @cached_property
+    @exactly
     def is_gentle(self) -> bool:
         """Whether the excess is a concave function of each mark, which falls only as that goes against the position."""
         return (
@@ -267,11 +262,11 @@ class PoolRisk(Struct, frozen=True, dict=True):
 
     # ---- how it is worked out ----
 
-    @cached_property
+    @exactly
     def _solved(self) -> dict[str, Crossings]:
         return {}
 
-    @cached_property
+    @exactly
     def _held(self) -> dict[str, list[int]]:
         """Symbol → the places of its positions: one, or the two legs of a hedge."""
         held: dict[str, list[int]] = {}
@@ -279,7 +274,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
             held.setdefault(p.symbol, []).append(i)
         return held
 
-    @cached_property
+    @exactly
     def _pulls(self) -> tuple[list[Decimal], Decimal]:
         """Of a gentle pool, how much of the excess each mark takes at most, and all of them alike: by a part, moving
         against the position, that part of this. A fall requires no more, a rise more by the last rate at most."""
@@ -288,7 +283,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
         net = sum(notionals, ZERO)
         return [n if n > 0 else m - n for n, m in zip(notionals, more, strict=True)], max(net, sum(more, ZERO) - net)
 
-    @cached_property
+    @exactly
     def _pull(self) -> Decimal:
         """The largest of them."""
         each, together = self._pulls
@@ -367,7 +362,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
         at = table.index(notional)
         further = table.brackets[at + 1].floor if at + 1 < len(table.brackets) else None
         prices = self._crossings(position.symbol)
-        price = self.price(i)
+        price = nearest(prices, mark)
         if past:
             distance: Decimal | None = ZERO
         else:
@@ -453,7 +448,7 @@ def _summed(
         missing=(),
         own=own,
         purses=purses,
-        wallet_balance=sum((collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()), ZERO),
+        wallet_balance=sum([collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()], ZERO),
         maintenance_margin=maintenance,
         margin_balance=balance,
         margin_ratio=margin_ratio(maintenance, balance),
