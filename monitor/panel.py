@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from monitor.effects import INSTANCE
 from monitor.retained import Health, Incident, Pool, Position, Retained
-from monitor.standing import AccountStanding, Code, Problem, Standing, sentence, span, standing, unknown
+from monitor.standing import AccountStanding, Code, Problem, Standing, blind, sentence, span, standing, unknown
 
 
 class Funding(Struct, frozen=True):
@@ -151,7 +151,7 @@ def _account(retained: Retained, account: AccountStanding, at_ms: int, away: Awa
     elif not is_believed:
         note = f"OLD: the last that is known is {age}"
     else:
-        note = f"live, {age}" if is_live else "STALE: an input is old or unknown"
+        note = f"live, {age}" if is_live else blind(summary)
     return AccountView(
         name=name,
         is_current=is_believed and is_live,

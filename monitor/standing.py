@@ -133,9 +133,7 @@ def _problems(account: AccountStanding) -> Iterator[Problem]:
         text = f"{name}: the daemon's clock is {span(-age_s)} ahead of this machine's"
         yield Problem(Code.UNKNOWN, f"{text}: how old its state is cannot be told")
     elif summary.freshness == "stale":
-        known = {"marks": summary.mark_age_ms, "balances": summary.account_age_ms}
-        ages = ", ".join(f"{name} {span(age_ms / 1000)} old" for name, age_ms in known.items() if age_ms is not None)
-        yield Problem(Code.CRITICAL, f"{name} is blind: an input is old or unknown" + (f" ({ages})" if ages else ""))
+        yield Problem(Code.CRITICAL, f"{name} is {blind(summary)}")
 
 
 def _code(severity: Severity) -> Code:
@@ -165,6 +163,13 @@ def sentence(standing: Standing) -> str:
         distance, name = min(distances)
         parts.append(f"nearest liquidation {_percent(distance)} away ({name})")
     return ", ".join(parts)
+
+
+def blind(summary: Summary) -> str:
+    """That an account's data is stale, and how old it is."""
+    known = {"marks": summary.mark_age_ms, "balances": summary.account_age_ms}
+    ages = ", ".join(f"{name} {span(age_ms / 1000)} old" for name, age_ms in known.items() if age_ms is not None)
+    return "blind: an input is old or unknown" + (f" ({ages})" if ages else "")
 
 
 def span(seconds: float) -> str:

@@ -10,13 +10,13 @@ from msgspec import structs
 from rich.console import Console
 
 from monitor.commands.watch_view import Drawing
-from monitor.events import Tick
+from monitor.events import LinkId, LinkReport, LinkState, Tick
 from monitor.panel import Away, Panel, cushion, next_funding, panel
 from monitor.retained import Position, Retained
 from monitor.rules import RuleBook
 from monitor.standing import Code
 from tests.test_retained import calm, seen
-from tests.watched import Watched, row
+from tests.watched import MARKET, Watched, row
 
 D = Decimal
 LOST = Away("localhost:1883", "Connection refused", 12)
@@ -120,6 +120,20 @@ def test_what_nobody_can_vouch_for_is_not_current(away: Away | None, after_s: fl
     assert (old.code, old.is_current, old.links, account.is_current, account.links) == (code, False, (), False, ())
     assert account.note.startswith("OLD: the last that is known is ")
     assert len(account.positions) == 1
+
+
+def test_a_blind_account_is_called_what_the_line_above_calls_it() -> None:
+    """The same condition in other words would be taken for another."""
+    core = calm()
+    core.step(LinkReport(LinkId("_instance", MARKET), LinkState.DOWN))
+    for _ in range(8):
+        core.step(Tick())
+    blind = shown(core)
+    (account,) = blind.accounts
+
+    assert not account.is_current
+    assert account.note.startswith("blind: an input is old or unknown (marks 5 s old, ")
+    assert blind.words == f"main is {account.note}"
 
 
 def test_before_the_broker_is_reached_it_says_that_and_nothing_else() -> None:
