@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +208,19 @@ class _Base:
             last_named_ms=self._last_named_ms,
         )
 
-    def lines(self, at_ms: int) -> Iterator[Line]:
+    def lines(self, accounts: Collection[str], at_ms: int) -> Iterator[Line]:
         """What a replay has to know first: what the markets say, each account's snapshot, links, what came after."""
-        answers = sorted(self._answers.values(), key=_in_order)
-        pushed = (frame for frames in self._pushed.values() for frame in frames)
-        for line in (*answers, *self._links.values(), *pushed):
+        answers = sorted(_about(accounts, self._answers.values()), key=_in_order)
+        pushed = (frame for frames in self._pushed.values() for frame in _about(accounts, frames))
+        for line in (*answers, *_about(accounts, self._links.values()), *pushed):
             yield structs.replace(line, at_ms=at_ms, received_ms=line.at_ms)
+
+    def copy(self) -> _Base:
+        """As it is now, for a thread to read."""
+        same = copy(self)
+        same._links, same._answers, same._rows = {**self._links}, {**self._answers}, {**self._rows}
+        same._pushed = {account: [*frames] for account, frames in self._pushed.items()}
+        return same
 
 
 class FlightRecorder(_Ears):
@@ -315,14 +324,12 @@ class FlightRecorder(_Ears):
         setup = self._opening.setup
         assert setup is not None
         own = setup if account == INSTANCE else structs.replace(setup, accounts=_only(account, setup.accounts))
-        names = {INSTANCE, *(a.name for a in own.accounts)}
-        window = [entry for _, entry in self._window if isinstance(entry, Line)]
         at_ms = self._window[0][0] if self._window else now().wall_ms
-        opening = structs.replace(self._opening, at_ms=at_ms, setup=own, kept=self._base.kept(names))
-        lines = [line for line in (*self._base.lines(at_ms), *window) if line.account is None or line.account in names]
+        opening = structs.replace(self._opening, at_ms=at_ms, setup=own)
+        base, window = self._base.copy(), [*self._window]
         path = self._folder / file_name(incident_id)
         try:
-            done = asyncio.get_running_loop().run_in_executor(self._writer, self._write, path, opening, lines)
+            done = asyncio.get_running_loop().run_in_executor(self._writer, self._write, path, opening, base, window)
         except RuntimeError as exc:  # no thread to be had; alerts go on all the same
             self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=str(exc))
             return
@@ -342,14 +349,18 @@ class FlightRecorder(_Ears):
             reason = getattr(error, "strerror", None) or repr(error)
             self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=reason)
 
-    def _write(self, path: Path, opening: Opening, lines: list[Line]) -> None:
+    def _write(self, path: Path, opening: Opening, base: _Base, window: Collection[tuple[int, Line | Save]]) -> None:
         """In the thread. It pauses now and then: the risk loop needs the interpreter more urgently."""
+        assert opening.setup is not None
+        names = {INSTANCE, *(account.name for account in opening.setup.accounts)}
+        opening = structs.replace(opening, kept=base.kept(names))
+        heard = _about(names, (entry for _, entry in window if isinstance(entry, Line)))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(".tmp")
         try:
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(encode_opening(opening))
-                for number, line in enumerate(lines, 1):
+                for number, line in enumerate(chain(base.lines(names, opening.at_ms), heard), 1):
                     file.write(encode(line, self.secrets))
                     if number % _BREATH_LINES == 0:
                         time.sleep(0.001)
@@ -379,6 +390,11 @@ def _remove_old(folder: Path, keep: int) -> None:
     half_written = folder.glob("*.tmp")  # by a process that was killed: the one thread that writes is here
     for path in (*found[keep:], *half_written):
         path.unlink()
+
+
+def _about(accounts: Collection[str], lines: Iterable[Line]) -> Iterator[Line]:
+    """What is of these accounts, or of none."""
+    return (line for line in lines if line.account is None or line.account in accounts)
 
 
 def _only(account: str, accounts: Iterable[Any]) -> tuple[Any, ...]:
