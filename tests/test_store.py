@@ -132,9 +132,10 @@ async def test_an_event_and_its_incident_are_on_disk_before_they_are_called_kept
         store.keep(BATCH)
         assert await heard.answer() is None
 
-        with closing(sqlite3.connect(tmp_path / "s.sqlite3")) as other:
+        with closing(read_only(tmp_path / "s.sqlite3")) as other:
             assert other.execute("SELECT event_id, sent_ms FROM events").fetchall() == [(EVENT.event_id, None)]
             assert other.execute("SELECT row FROM kept").fetchall() == [(b"row",)]
+            assert [incident.subject for incident in chronicle.since(other, 0)] == ["cross-usdt"]
     assert (tmp_path / "s.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
@@ -208,15 +209,59 @@ async def test_however_many_come_at_a_time_the_store_tells_the_same(tmp_path: Pa
     assert [sorted(table) for table in many] == [sorted(table) for table in one]
 
 
+@pytest.mark.parametrize("looked_into", [False, True])
+async def test_what_a_kill_has_left_unsorted_is_there_as_if_it_had_been_sorted(
+    tmp_path: Path, looked_into: bool
+) -> None:
+    """An event is called kept before it is in its tables; whoever dies in between has kept it all the same."""
+    in_time, killed, left = (Database(tmp_path / name, 1.0) for name in ("in time", "killed", "left"))
+    left.close()
+    for step in some_stories(7):
+        owed = Owed()
+        owed.take(step)
+        for database in (in_time, killed):
+            database.write(owed)
+        in_time.sort()
+    in_time.close()
+    for end in ("", "-wal"):
+        shutil.copy(tmp_path / f"killed{end}", tmp_path / f"left{end}")
+    killed.close()
+
+    tables = "events", "incidents", "kept"
+    if looked_into:
+        with closing(read_only(tmp_path / "left")) as connection:
+            found = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+    else:
+        Database(tmp_path / "left", 1.0).close()
+        found = dump(tmp_path / "left", *tables)
+
+    assert len(dump(tmp_path / "left", "unsorted")[0]) == (400 if looked_into else 0)
+    assert [sorted(table) for table in found] == [sorted(table) for table in dump(tmp_path / "in time", *tables)]
+
+
+async def test_what_comes_later_stands_over_what_is_not_sorted_in_yet(tmp_path: Path) -> None:
+    """A row that comes alone is written past one that came with an event before it."""
+    await kept_in(
+        tmp_path / "s.sqlite3",
+        Batch((EVENT,), (Save("baseline", "main/x", b"1"), Save("silence", "a", b"1"))),
+        Batch((), (Save("baseline", "main/x", b"2"), Save("silence", "a", None))),
+    )
+
+    assert (await what_is_left(tmp_path / "s.sqlite3")).rows == {"baseline": {"main/x": b"2"}}
+
+
 async def test_the_disk_is_asked_for_what_nobody_else_has(tmp_path: Path) -> None:
     """An event has to outlive a power cut; that the broker has it, only us: at worst it is told again."""
 
     def is_asked(owed: Owed) -> bool:
+        before = len(said)
         database.write(owed)
-        [mode] = database._open.execute("PRAGMA synchronous").fetchone()
-        return bool(mode == 2)  # FULL: the log is synced before COMMIT returns
+        [at] = [n for n in range(before, len(said)) if said[n].startswith(("COMMIT", "INSERT INTO unsorted"))]
+        modes = [statement for statement in said[:at] if statement.startswith("PRAGMA synchronous")]
+        return modes[-1].endswith("FULL")  # the log is synced before that returns
 
-    database = Database(tmp_path / "s.sqlite3", 1.0)
+    database, said = Database(tmp_path / "s.sqlite3", 1.0), list[str]()
+    database._open.set_trace_callback(said.append)
     event_owed, sent_owed, row_owed = Owed(), Owed(), Owed()
     event_owed.take(BATCH)
     sent_owed.take(Sent(EVENT.event_id or "", NOW_MS))
@@ -331,7 +376,7 @@ async def missed_and_made_up_for(path: Path, store: Store, heard: Heard, mend: C
 
 async def test_a_full_disk_is_told_and_gets_what_it_missed_once_there_is_room(tmp_path: Path) -> None:
     """The disk fills up at night, somebody makes room in the morning: nothing was kept back, nothing is lost."""
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk", "2m") as disk:
         path = disk / "s.sqlite3"
         async with opened(path) as (store, heard, _):
             assert await heard.state() is None
@@ -480,6 +525,24 @@ async def test_a_damaged_store_is_left_as_it_is_and_alerts_go_out(tmp_path: Path
     assert untouched
     assert digest(tmp_path / "away") == before
     assert (await what_is_left(path)).unsent == (EVENT,)
+
+
+async def test_a_store_with_something_unsorted_that_is_damaged_is_left_as_it_is(tmp_path: Path) -> None:
+    """What cannot be read is not thrown away, and holds no alert back."""
+    path = tmp_path / "s.sqlite3"
+    await kept_in(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO unsorted (owed) VALUES (x'ff')")
+        connection.commit()
+
+    async with opened(path) as (store, heard, _):
+        reason = await heard.state()
+        store.keep(BATCH)
+        refused = await heard.answer()
+
+    assert "damaged" in (reason or "")
+    assert isinstance(refused, StoreError)
+    assert dump(path, "unsorted") == [[(1, b"\xff")]]
 
 
 async def test_what_could_not_be_written_is_written_once_it_can(tmp_path: Path) -> None:
@@ -745,7 +808,7 @@ async def test_a_store_of_version_1_is_backed_up_and_migrated_and_nothing_is_los
 
     left = await what_is_left(path)
 
-    assert version_of(path) == 2
+    assert version_of(path) == 3
     assert dump(path, "events", "kept") == before
     backup = tmp_path / "s.sqlite3.v1.bak"
     assert (version_of(backup), dump(backup, "events", "kept")) == (1, before)
@@ -798,7 +861,7 @@ async def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_store(tmp_path
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
     await what_is_left(path)
-    assert version_of(path) == 2
+    assert version_of(path) == 3
     assert dump(path, "events", "kept") == before
     assert len(dump(path, "incidents")[0]) == 40_000
     assert [p.name for p in beside(path) if ".bak" in p.name] == ["s.sqlite3.v1.bak"]

@@ -1,5 +1,8 @@
 """The file of the store: opened by one daemon at a time, checked, migrated, written in whole batches, pruned.
 
+Whoever waits for an event to be on disk waits for one row: all that was written with it in one piece, unsorted. It is
+sorted into the tables and their indexes afterwards, or by whoever opens the file next.
+
 Used by one thread. Nothing that exists is destroyed: a file that is damaged, newer or another program's is left as it
 is, and so is what lies beside it.
 """
@@ -11,16 +14,21 @@ import fcntl
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+import msgspec
 
 from monitor.errors import StoreError
 from monitor.message import Message
 from monitor.shell import chronicle, migrations, rows
 from monitor.shell.clock import now
-from monitor.shell.owed import Found, Owed, Rows
+from monitor.shell.owed import Found, Owed, Rows, unpacked
 
 _DAY_MS = 86_400_000
+_FEW = 64
+"""So many events are written unsorted at most; of more, to write them twice would take longer than it saves."""
 _CHUNK = 1_000
 """Rows deleted at a time: pruning a year must not hold up an alert."""
 _PAGES, _MOST_PAGES = 1_000, 10_000
@@ -58,9 +66,12 @@ class Database:
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
         self._mode = "", 0
+        self.has_unsorted = False
+        """Whether anything that was written is still to be sorted in."""
+        self._lock_path = _beside(path, ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(_lock_path(path), patience_s)
+            self._lock = _locked(self._lock_path, patience_s)
             version = _look(path, patience_s)
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -71,8 +82,10 @@ class Database:
                 if version:
                     migrations.back_up(connection, path, version)
                 migrations.migrate(connection)
+            self.has_unsorted = _has_unsorted(connection)
+            self.sort()
             self._inode = _inode(path)
-            self._lock_inode = _inode(_lock_path(path))
+            self._lock_inode = _inode(self._lock_path)
         except BaseException as exc:
             self.close()
             if isinstance(exc, StoreError) or not isinstance(exc, Exception):
@@ -82,7 +95,7 @@ class Database:
     @property
     def is_in_place(self) -> bool:
         """Whether the file is still what the path leads to, and its lock too: either may be deleted or replaced."""
-        return _inode(self._path) == self._inode and _inode(_lock_path(self._path)) == self._lock_inode
+        return _inode(self._path) == self._inode and _inode(self._lock_path) == self._lock_inode
 
     def read(self) -> Found:
         """What an earlier run has left.
@@ -90,10 +103,8 @@ class Database:
         Raises:
             StoreError: It cannot be read.
         """
-        try:
+        with _explained(self._path):
             return _read(self._open)
-        except sqlite3.Error as exc:
-            raise StoreError(_remedy(self._path, exc)) from exc
 
     def write(self, owed: Owed) -> None:
         """Write all that is owed, or nothing of it.
@@ -104,27 +115,44 @@ class Database:
         Raises:
             StoreError: It cannot be written.
         """
-        connection = self._open
-        try:
-            self._be_sure(owed)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                _write(connection, owed)
-                connection.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as exc:
-            raise StoreError(_remedy(self._path, exc)) from exc
+        with _explained(self._path):
+            self._be_sure("FULL" if owed.events or owed.rows else "NORMAL", _MOST_PAGES if owed.events else _PAGES)
+            if 0 < len(owed.events) <= _FEW:
+                self._open.execute("INSERT INTO unsorted (owed) VALUES (?)", (owed.packed(),))
+                self.has_unsorted = True
+            else:
+                self._sort(owed)
 
-    def _be_sure(self, owed: Owed) -> None:
+    def sort(self) -> None:
+        """Sort in what was written unsorted. It is on disk already, so the disk is not asked.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        if self.has_unsorted:
+            with _explained(self._path):
+                self._be_sure("NORMAL", _PAGES)
+                self._sort(Owed())
+
+    def _sort(self, owed: Owed) -> None:
+        """Sort in what was written unsorted, and this behind it."""
+        self._open.execute("BEGIN IMMEDIATE")
+        try:
+            _sort(self._open, owed)
+            self._open.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._open.execute("ROLLBACK")
+            raise
+        self.has_unsorted = False
+        self._be_sure("FULL", _MOST_PAGES)  # as an event wants it, which will not wait for this
+
+    def _be_sure(self, synchronous: str, pages: int) -> None:
         """Have the disk asked where that matters, and the log carried over where nobody waits."""
-        mode = "FULL" if owed.events or owed.rows else "NORMAL", _MOST_PAGES if owed.events else _PAGES
-        if mode != self._mode:
-            self._open.execute(f"PRAGMA synchronous = {mode[0]}")
-            self._open.execute(f"PRAGMA wal_autocheckpoint = {mode[1]}")
-            self._mode = mode
+        if self._mode != (synchronous, pages):
+            self._open.execute(f"PRAGMA synchronous = {synchronous}")
+            self._open.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self._mode = synchronous, pages
 
     def prune(self, keep_days: int) -> bool:
         """Delete some of what is too old: events that the broker has had for so long, and incidents that have ended.
@@ -135,7 +163,7 @@ class Database:
             StoreError: It cannot be written.
         """
         before_ms = now().wall_ms - keep_days * _DAY_MS
-        try:
+        with _explained(self._path):
             events = self._open.execute(
                 f"DELETE FROM events WHERE n IN (SELECT n FROM events WHERE sent_ms < ? LIMIT {_CHUNK})", (before_ms,)
             ).rowcount
@@ -147,8 +175,6 @@ class Database:
             if events < _CHUNK and incidents < _CHUNK:
                 self._open.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 return False
-        except sqlite3.Error as exc:
-            raise StoreError(_remedy(self._path, exc)) from exc
         return True
 
     def close(self) -> None:
@@ -182,19 +208,40 @@ def _read(connection: sqlite3.Connection) -> Found:
     return Found(kept, unsent, last_named_ms or 0)
 
 
-def _write(connection: sqlite3.Connection, owed: Owed) -> None:
-    events = [
-        (e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in owed.events.values()
-    ]
-    rows.execute(connection, _EVENTS, events)
-    told = [e for e in owed.events.values() if e.is_event]  # where a row is there already it becomes what it was
+def _has_unsorted(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM unsorted").fetchone() is not None
+
+
+def _sort(connection: sqlite3.Connection, owed: Owed) -> None:
+    """Write what lies unsorted, and what is owed, into the tables where it is looked for."""
+    events: list[Message] = []
+    saved: dict[tuple[str, str], bytes | None] = {}
+    sent: dict[str, int] = {}
+    for [packed] in connection.execute("SELECT owed FROM unsorted ORDER BY n"):
+        parcel = unpacked(packed)
+        events += parcel.messages
+        saved |= parcel.rows
+        sent |= parcel.sent
+    _write(connection, [*events, *owed.events.values()], saved | owed.rows, sent | owed.sent)
+    connection.execute("DELETE FROM unsorted")
+
+
+def _write(
+    connection: sqlite3.Connection,
+    events: Sequence[Message],
+    saved: Mapping[tuple[str, str], bytes | None],
+    sent: Mapping[str, int],
+) -> None:
+    new = [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in events]
+    rows.execute(connection, _EVENTS, new)
+    told = [e for e in events if e.is_event]  # where a row is there already it becomes what it was
     chronicle.record(connection, [(e.incident_id or "", e.payload, e.rank, e.opened_ms, e.at_ms) for e in told])
-    kept = [(kind, key, row) for (kind, key), row in owed.rows.items() if row is not None]
-    gone = [place for place, row in owed.rows.items() if row is None]
+    kept = [(kind, key, row) for (kind, key), row in saved.items() if row is not None]
+    gone = [place for place, row in saved.items() if row is None]
     rows.execute(connection, "INSERT OR REPLACE INTO kept VALUES {rows}", kept)
     rows.execute(connection, _GONE, gone)
     chronicle.end(connection, [key for kind, key in gone if kind == "incident"], now().wall_ms)
-    rows.execute(connection, _SENT, owed.sent.items())
+    rows.execute(connection, _SENT, sent.items())
 
 
 # ---- opening ----
@@ -211,7 +258,7 @@ def glimpse(path: Path) -> Found | None:
             lock = _flock(os.open(_lock_path(path), os.O_RDONLY), _lock_path(path), 0)
         if _look(path, 0.2) != migrations.VERSION:
             return None
-        with closing(_connect_read_only(path, 0.2)) as connection:
+        with closing(read_only(path, 0.2)) as connection:
             return _read(connection)
     except (StoreError, OSError, sqlite3.Error):
         return None
@@ -221,7 +268,8 @@ def glimpse(path: Path) -> Found | None:
 
 
 def read_only(path: Path, patience_s: float = 5.0) -> sqlite3.Connection:
-    """A store to look into while a daemon may be writing; one of an earlier version is migrated in memory.
+    """A store to look into while a daemon may be writing. What would have to be written to read it, one of an earlier
+    version or one with something unsorted, is written to a copy in memory.
 
     Raises:
         StoreNewer: A later version has made it.
@@ -229,18 +277,17 @@ def read_only(path: Path, patience_s: float = 5.0) -> sqlite3.Connection:
     """
     if not path.exists():
         raise StoreError(f"{path}: there is no store yet; `marginwatch run` makes it")
-    try:
+    with _explained(path):
         connection = _connect_read_only(path, patience_s)
         version = migrations.version_of(connection, path)
-        if version == migrations.VERSION:
+        if version == migrations.VERSION and not _has_unsorted(connection):
             return connection
         with closing(connection):
             memory = sqlite3.connect(":memory:", isolation_level=None)
             connection.backup(memory)
         migrations.migrate(memory)
+        _sort(memory, Owed())
         return memory
-    except sqlite3.Error as exc:
-        raise StoreError(_remedy(path, exc)) from exc
 
 
 def _connect_read_only(path: Path, patience_s: float) -> sqlite3.Connection:
@@ -327,6 +374,17 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What goes wrong with a store is said with its remedy."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise StoreError(_remedy(path, exc)) from exc
+    except msgspec.MsgspecError as exc:
+        raise StoreError(_damaged(path, str(exc))) from exc
 
 
 def _damaged(path: Path, what: str) -> str:

@@ -77,7 +77,12 @@ def _incidents(connection: sqlite3.Connection) -> None:
     )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_events_and_kept, _incidents)
+def _unsorted(connection: sqlite3.Connection) -> None:
+    """Version 3: what has been written, and is not sorted into the other tables yet."""
+    connection.execute("CREATE TABLE unsorted (n INTEGER PRIMARY KEY, owed BLOB NOT NULL)")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_events_and_kept, _incidents, _unsorted)
 """The n-th makes version n + 1 of version n; 0 is an empty file."""
 
 VERSION = len(STEPS)

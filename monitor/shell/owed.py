@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
 from msgspec import Struct
 
 from monitor.effects import Save
@@ -41,6 +42,39 @@ class Found(Struct, frozen=True):
     last_named_ms: int = 0
 
 
+class Parcel(Struct, array_like=True):
+    """What one write has brought, as it lies in the store until it is sorted in.
+
+    Args:
+        events: Topic, payload, rank, event and incident id, and the times of a `Message`, whose own form may change.
+        rows: Kind and key → row; None: it is to go.
+        sent: Event id → when the broker took it.
+    """
+
+    events: list[tuple[str, bytes, int, str, str, int, int]]
+    rows: dict[tuple[str, str], bytes | None]
+    sent: dict[str, int]
+
+    @property
+    def messages(self) -> list[Message]:
+        return [
+            Message(topic, payload, False, 1, rank, event_id, incident_id, opened_ms, at_ms)
+            for topic, payload, rank, event_id, incident_id, opened_ms, at_ms in self.events
+        ]
+
+
+_PARCELS = msgspec.msgpack.Decoder(Parcel)
+
+
+def unpacked(packed: bytes) -> Parcel:
+    """A parcel as `Owed.packed` makes it.
+
+    Raises:
+        msgspec.MsgspecError: It is damaged.
+    """
+    return _PARCELS.decode(packed)
+
+
 class Owed:
     """The latest of every row, every event that the broker does not have, and which of both the disk does not have.
 
@@ -62,6 +96,14 @@ class Owed:
 
     def __bool__(self) -> bool:
         return bool(self.events or self.sent or self.rows)
+
+    def packed(self) -> bytes:
+        """All of it in one piece."""
+        events = [
+            (e.topic, e.payload, e.rank, e.event_id or "", e.incident_id or "", e.opened_ms, e.at_ms)
+            for e in self.events.values()
+        ]
+        return msgspec.msgpack.encode(Parcel(events, self.rows, self.sent))
 
     def take(self, job: Batch | Sent) -> None:
         """Something has to be on disk."""

@@ -8,6 +8,7 @@ memory, and it is tried again for ever; then it gets what it missed.
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -27,6 +28,8 @@ _LOCKED_S, _LOCKED_AGAIN_S = 1.5, 0.2
 """How long somebody else may hold the file: at first, less than the above so that they are named; in later tries."""
 _SENT_S = 0.01
 """How long it may wait for company that the broker has an event."""
+_SORT_S = 0.05
+"""How long what was written unsorted stays so; as a rule the broker has the event sooner, and the two go together."""
 _LOOK_S = 10.0
 """How often an idle store looks whether its file is still there."""
 _DAY_S = 86_400.0
@@ -87,6 +90,7 @@ class Store:
         self._tries = 0
         self._try_at = 0.0
         self._prune_at = 0.0
+        self._sort_at = math.inf
         self._running = True
         self._number = 0
         self._batches: list[tuple[int, Batch]] = []
@@ -177,7 +181,7 @@ class Store:
         self._call(self._deliver, opened, found or Found())
         self._answer_all()
         while self._running:
-            due_at = self._prune_at if self._database is not None else self._try_at
+            due_at = min(self._prune_at, self._sort_at) if self._database is not None else self._try_at
             self._take(min(_LOOK_S, max(0.0, due_at - now().mono)))
             if self._database is None:
                 self._answer_all()  # nobody waits for another try
@@ -187,6 +191,7 @@ class Store:
             if found is not None:
                 self._call(self._deliver, opened, found)
             self._answer_all()
+            self._sort()
         if self._database is not None:
             self._database.close()
 
@@ -222,13 +227,24 @@ class Store:
             if self._owed:
                 self._database.write(self._owed)
                 self._owed.on_disk()
+                self._sort_at = min(self._sort_at, now().mono + _SORT_S) if self._database.has_unsorted else math.inf
             if now().mono >= self._prune_at:
                 more = self._database.prune(self._keep_days)
                 self._prune_at = now().mono + (0 if more else _DAY_S)
             self._error, self._tries = None, 0
         except Exception as exc:  # whatever it is: the thread lives on, and so do the alerts
-            self._fail(exc if isinstance(exc, StoreError) else StoreError(f"{self._path}: {exc!r}"))
+            self._fail(exc)
         return found
+
+    def _sort(self) -> None:
+        """Have what was written for those who wait sorted in, now that they have their answer."""
+        if self._database is not None and (now().mono >= self._sort_at or not self._running):
+            try:
+                self._database.sort()
+                self._sort_at = math.inf
+            except Exception as exc:
+                self._fail(exc)
+                self._answer_all()
 
     def _adopt(self, found: Found) -> Found:
         """The part of it that this run knows nothing of; opening may take long, so what was said meanwhile counts."""
@@ -243,13 +259,15 @@ class Store:
         self._database = None
         self._owed.file_lost()
 
-    def _fail(self, error: StoreError) -> None:
+    def _fail(self, exc: Exception) -> None:
+        error = exc if isinstance(exc, StoreError) else StoreError(f"{self._path}: {exc!r}")
         if self._database is not None:
             self._database.close()
             self._database = None
         low_s, high_s = self._pauses_s
         pause_s = float("inf") if isinstance(error, StoreNewer) else min(high_s, low_s * 2 ** min(self._tries, 20))
         self._error = error
+        self._sort_at = math.inf
         self._tries += 1
         self._try_at = now().mono + pause_s
 
