@@ -4,10 +4,12 @@ A slot is a position of a pool that rests; the slots of a pool lie side by side.
 product and one sum, Σ slope × mark − base with base = Σ slope × anchor; the rooms are kept with their part of the base.
 A pool that leaves its zone gets another one here, if there is one within the same limits.
 
-Of a pool's box it is known how near its marks were to the ends when that was last measured, as a part of each mark. No
-mark of it has reached one while none of any symbol has moved by as much: highest ÷ lowest − 1 of what they were since.
-Only pools that are nearer than that are measured again. What the few roundings of this hide, below 1e-14 of a mark, is
-far less than the 1e-9 by which a proof reaches beyond its box.
+Of each pool it is known how near it was to leaving its zone when that was last measured, as a part of each mark: to
+the end of its box, and to where a limit of its tangent or a room is used up. With every mark moved by a part n, to
+whichever side, the tangent has changed by n Σ |slope| × mark at most. So a pool has not left while no mark of any
+symbol has moved by as much as it was near: highest ÷ lowest − 1 of what they were since. Only pools that are nearer
+than that are measured again. What the few roundings of this hide, below 1e-12 of all that is added up, is far less than
+the 1e-9 by which a proof is taken in.
 """
 
 from __future__ import annotations
@@ -26,16 +28,16 @@ from monitor.risk.zones import Bounds, Brackets, Column, Slots, zones
 Rows = NDArray[np.int64]
 
 _HOLDING = {"symbol": "i8", "pool": "i4", "tiers": "i4", "quantity": "f8", "entry": "f8", "told": "f8"}
-_SLOT = {**_HOLDING, "low": "f8", "high": "f8", "slope": "f8", "room": "f8"}
+_SLOT = {**_HOLDING, "anchor": "f8", "slope": "f8", "room": "f8"}
 _POOL = {"start": "i8", "size": "i8", "until": "f8", "rests": "?", "while_live": "?"}
-_POOL |= dict.fromkeys((*Bounds._fields, "base", "fall", "rise", "nearest"), "f8")
+_POOL |= dict.fromkeys((*Bounds._fields, "box", "base", "fall", "rise", "gross", "nearest"), "f8")
 _SYMBOL = {"mark": "f8", "lowest": "f8", "highest": "f8", "is_marked": "?"}
 _FRAMES = 1000
 """Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
 _AT_ONCE = 160
 """So many zones are looked for at a time where somebody asks for one."""
-_PART = 0.1
-"""While the boxes of no more than this part of the pools have to be measured, their slots are picked; else all are."""
+_ALL = 0.5
+"""To measure all pools, side by side as they are, takes so large a part of what they would take picked one by one."""
 
 
 class Table:
@@ -72,6 +74,9 @@ class Columns:
         self._brackets = Brackets()
         self._frames: dict[tuple[str, tuple[str, ...]], Rows] = {}
         self._unused = 0
+        self._asked = 0
+        """How often it has been asked which pools are out since all were measured, and what that took, in pools."""
+        self._measured = 0.0
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pools.rests))
@@ -113,12 +118,13 @@ class Columns:
             slots.tiers[at] = [self._brackets.number(holding.tiers) for holding in shape.holdings]
             slots.quantity[at] = [holding.quantity for holding in shape.holdings]
             slots.entry[at] = [holding.entry for holding in shape.holdings]
-        self._symbols.mark[slots.symbol[at]] = [marks[holding.symbol] for holding in shape.holdings]
+        present = [marks[holding.symbol] for holding in shape.holdings]
+        self._symbols.mark[slots.symbol[at]] = slots.anchor[at] = present
         slots.told[at] = [limits.told.get(holding.symbol, math.nan) for holding in shape.holdings]
         pools.wallet[row], pools.until[row], pools.while_live[row] = shape.wallet, limits.until, limits.while_live
         for name in Bounds._fields[1:]:
             getattr(pools, name)[row] = getattr(limits, name)
-        slots.low[at], pools.nearest[row] = math.inf, -math.inf
+        pools.fall[row], pools.gross[row], pools.nearest[row] = -math.inf, 1.0, -math.inf
         pools.rests[row] = True
         self._zoneless[key] = None
         return True
@@ -130,12 +136,13 @@ class Columns:
         marks = self._symbols.mark[slots.symbol[at]]
         held = Slots(slots.tiers[at], slots.quantity[at], slots.entry[at], slots.told[at], marks, starts)
         found = zones(held, Bounds(*(getattr(pools, name)[rows] for name in Bounds._fields)), self._brackets)
-        boxes = np.where(found.is_found, found.box, -math.inf)  # where there is none, no mark is in it
-        parts, moved = found.slope * marks, np.repeat(boxes, pools.size[rows])
-        slots.low[at], slots.high[at] = marks * (1 - moved), marks * (1 + moved)
-        slots.slope[at], slots.room[at] = found.slope, found.room + parts
-        pools.base[rows], pools.fall[rows], pools.rise[rows] = np.add.reduceat(parts, starts), found.fall, found.rise
-        pools.nearest[rows] = boxes
+        parts = found.slope * marks
+        slots.anchor[at], slots.slope[at], slots.room[at] = marks, found.slope, found.room + parts
+        pools.box[rows], pools.rise[rows] = found.box, found.rise
+        pools.fall[rows] = np.where(found.is_found, found.fall, -math.inf)  # where there is no zone
+        pools.base[rows] = np.add.reduceat(parts, starts)
+        pools.gross[rows] = np.add.reduceat(np.abs(parts), starts) * (1 + found.box)  # wherever in the box marks are
+        pools.nearest[rows] = self._nearest(rows, at, starts)
         self._note_marks()
         return found.is_found
 
@@ -185,7 +192,7 @@ class Columns:
                 del self._zoneless[other]
             self._renew(np.array([self._rows[one] for one in (key, *others)]))
         row, pools = self._rows.get(key), self._pools
-        return row is not None and bool(pools.rests[row]) and pools.nearest[row] > 0 and now < pools.until[row]
+        return row is not None and bool(pools.rests[row]) and pools.fall[row] > -math.inf and now < pools.until[row]
 
     def is_while_live(self, key: PoolKey) -> bool:
         row = self._rows.get(key)
@@ -228,20 +235,21 @@ class Columns:
 
     def _are_out(self) -> NDArray[np.bool_]:
         """Which of the pools that rest are out of their zones."""
-        slots, pools = self._slots, self._pools
+        pools, symbols = self._pools, self._symbols
         if not pools.length:
             return np.zeros(0, np.bool_)
-        parts = self._symbols.mark.take(slots.symbol)
-        parts *= slots.slope
-        change = np.add.reduceat(parts, pools.start)
-        change -= pools.base
-        worst = np.minimum.reduceat(np.subtract(slots.room, parts, out=parts), pools.start)
-        self._measure_boxes()
-        is_out: NDArray[np.bool_] = pools.nearest <= 0
-        is_out |= change <= -pools.fall
-        is_out |= change >= pools.rise
-        is_out |= change + worst <= 0
-        is_out &= pools.rests
+        self._note_marks()
+        moved = (symbols.highest / symbols.lowest).max() - 1
+        rows = np.flatnonzero(pools.rests & ~(pools.nearest > moved))
+        if len(rows) * self._asked > self._measured:  # more than it has been on average
+            symbols.lowest[:] = symbols.highest[:] = symbols.mark
+            pools.nearest[:] = self._nearest(slice(None), slice(None), pools.start)
+            self._asked, self._measured = 1, _ALL * pools.length
+        else:
+            if len(rows):
+                pools.nearest[rows] = self._nearest(rows, *self._picked(rows))
+            self._asked, self._measured = self._asked + 1, self._measured + len(rows)
+        is_out: NDArray[np.bool_] = pools.rests & ~(pools.nearest > 0)
         return is_out
 
     def _note_marks(self) -> None:
@@ -249,23 +257,20 @@ class Columns:
         np.minimum(symbols.lowest, symbols.mark, out=symbols.lowest)
         np.maximum(symbols.highest, symbols.mark, out=symbols.highest)
 
-    def _measure_boxes(self) -> None:
-        """Of each pool that may have left its box, how near it is to the end of it; of others, how near it was."""
-        pools, symbols = self._pools, self._symbols
-        self._note_marks()
-        moved = (symbols.highest / symbols.lowest).max() - 1
-        rows = np.flatnonzero(pools.rests & (pools.nearest <= moved))
-        if len(rows) > _PART * pools.length:
-            symbols.lowest[:] = symbols.highest[:] = symbols.mark
-            pools.nearest[:] = self._nearest(slice(None), pools.start)
-        elif len(rows):
-            pools.nearest[rows] = self._nearest(*self._picked(rows))
+    def _nearest(self, rows: Any, at: Any, starts: Rows) -> Column:
+        """How near these pools are to leaving their zones, as a part of each mark; zero or less: they have left.
 
-    def _nearest(self, at: Any, starts: Rows) -> Column:
-        """How near the present marks in these slots of pools are to an end of their box, as a part of the mark."""
-        slots = self._slots
+        Args:
+            at, starts: Their slots, as in `_picked`.
+        """
+        slots, pools = self._slots, self._pools
         marks = self._symbols.mark.take(slots.symbol[at])
-        left = np.minimum(marks - slots.low[at], slots.high[at] - marks)
-        left /= marks
-        nearest: Column = np.minimum.reduceat(left, starts)
+        parts = marks * slots.slope[at]
+        change = np.add.reduceat(parts, starts) - pools.base[rows]
+        worst = np.minimum.reduceat(np.subtract(slots.room[at], parts, out=parts), starts)
+        left = np.minimum(np.minimum(pools.fall[rows], worst) + change, pools.rise[rows] - change)
+        marks /= slots.anchor[at]
+        marks -= 1
+        moved, box = np.maximum.reduceat(np.abs(marks, out=marks), starts), pools.box[rows]
+        nearest: Column = np.minimum(left / pools.gross[rows], (box - moved) / (1 + box))
         return nearest
