@@ -80,9 +80,7 @@ class Published:
             self._count(key, size)
         self._pace.endangered("/".join(key), is_urgent)
         last = self._pool_at.get(key)
-        if last is None:
-            return True
-        if now.mono - last < self._turn_s(key):
+        if last is not None and now.mono - last < self._turn_s(key):
             return False
         return is_urgent or self._lately(now) < self._per_s  # so that those that began together come apart
 

@@ -52,9 +52,12 @@ def test_a_few_pools_are_published_whenever_they_change() -> None:
 def test_of_many_each_has_its_turn_and_no_second_has_more_than_it_may() -> None:
     """A hundred pools, three states each, thirty a second: each once in ten seconds, and not all in the same one."""
     core = Many(100, 30)
-    core.seconds(12, 50_000)  # all are told of once, at once; then their turns come apart
+    first = core.seconds(12, 50_000)
 
     told = core.seconds(40, 51_000)
+
+    assert Counter(name for effects in first for name in pools(effects)).keys() == set(core.names)
+    assert max(len(pools(effects)) for effects in first) <= 13  # every account says that it is alive besides
 
     shown = Counter(name for effects in told for name in pools(effects))
     assert set(shown) == set(core.names)
