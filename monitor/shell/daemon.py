@@ -215,14 +215,9 @@ class Daemon:
         """Begin what is new, end what is gone, and begin anew what asks elsewhere or with another key; leave the others
         alone."""
         assert self._feeds is not None
-        running = {account.name: self._asks(account, self._found) for account in self._config.accounts}
-        wanted = {account.name: self._asks(account, found) for account in accounts}
-        removed = [name for name in running if name not in wanted]
-        added = [name for name in wanted if name not in running]
-        changed = [name for name in wanted if name in running and wanted[name] != running[name]]
-        await self._feeds.remove([*removed, *changed])
+        changes = self._feeds.changes(accounts, found)
+        await self._feeds.remove([*changes.removed, *changes.changed])
         self._config = structs.replace(self._config, accounts=accounts)
-        self._found = {**self._found, **found}
         setups = self._config.setup.accounts
         if self._recorder is not None:
             self._recorder.take_accounts(setups, found.values())
@@ -232,15 +227,11 @@ class Daemon:
         self._carry_out(self._core.take_accounts(setups, now()))
         self._broker.wake()
         for account in accounts:
-            if account.name in (*added, *changed):
-                self._feeds.add(account, found, now().wall_ms if account.name in changed else None)
+            if account.name in (*changes.added, *changes.changed):
+                self._feeds.add(account, found, now().wall_ms if account.name in changes.changed else None)
         await self._feeds.remove_unused()
-        if removed or added or changed:
-            self._log.info("accounts changed", added=added, removed=removed, changed=changed)
-
-    def _asks(self, account: AccountConfig, found: Mapping[Secret, str]) -> tuple[object, ...]:
-        """All by which one account's feed differs from another's."""
-        return account.venue, account.market, account.hosts, found[account.api_key], found[account.secret]
+        if changes:
+            self._log.info("accounts changed", **structs.asdict(changes))
 
     # ---- parts ----
 

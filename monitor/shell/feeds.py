@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from monitor.config import AccountConfig, Config
 from monitor.config_values import Secret
 from monitor.effects import INSTANCE
@@ -20,7 +22,25 @@ from monitor.shell.tap import Tap
 _STARTS_AT_ONCE = 8
 """So many accounts of one address are read at a time: the first of many are known soon rather than all late."""
 
+Asks = tuple[object, ...]
+"""All by which one account's feed differs from another's: where it asks, and with which key."""
+
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
+
+class Changes(Struct, frozen=True):
+    """How accounts that are to be watched differ from those that are, by name.
+
+    Args:
+        changed: They ask elsewhere, or with another key.
+    """
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
 
 
 class Feeds:
@@ -46,6 +66,7 @@ class Feeds:
         self._tap = tap
         self._budgets: dict[str, Budget] = {}
         self._paces: dict[str, Pace] = {}
+        self._asks: dict[str, Asks] = {}
         self._gates: dict[str, asyncio.Semaphore] = {}
         self._spawn: Spawn | None = None
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
@@ -68,10 +89,22 @@ class Feeds:
         gate = self._gates.setdefault(host, asyncio.Semaphore(_STARTS_AT_ONCE))
         feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace, gate)
         self.accounts[account.name] = feed
+        self._asks[account.name] = _asks(account, found)
         self._begin(feed)
+
+    def changes(self, accounts: Collection[AccountConfig], found: Mapping[Secret, str]) -> Changes:
+        """What would have to begin, end, and begin anew to watch these."""
+        wanted = {account.name: _asks(account, found) for account in accounts}
+        return Changes(
+            added=[name for name in wanted if name not in self.accounts],
+            removed=[name for name in self.accounts if name not in wanted],
+            changed=[name for name in wanted if name in self.accounts and wanted[name] != self._asks[name]],
+        )
 
     async def remove(self, names: Collection[str]) -> None:
         """Watch these accounts no more."""
+        for name in names:
+            del self._asks[name]
         await self._end([self.accounts.pop(name) for name in names])
 
     async def remove_unused(self) -> None:
@@ -114,3 +147,7 @@ class Feeds:
         await ended(*(self._tasks.pop(feed) for feed in feeds if feed in self._tasks))
         for feed in feeds:
             await feed.rest.close()
+
+
+def _asks(account: AccountConfig, found: Mapping[Secret, str]) -> Asks:
+    return account.venue, account.market, account.hosts, found[account.api_key], found[account.secret]
