@@ -78,9 +78,10 @@ from monitor.risk.screen import Screen, screen
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
 _SLICE = 160
-"""How much of what marks have moved is looked at in one step: a position counts 1, a pool 1, what is told or kept of it
-8; what a tick publishes 4, and an account of which nothing is to be said 4. What is left waits for the next step, so
+"""How much of what marks have moved is looked at in one step: a position counts 1, a pool 1, whatever is told, kept or
+published of it 4, and in a tick an account of which nothing is to be said 4. What is left waits for the next step, so
 that others have their turn after some 10 ms."""
+_SAID = 4
 
 
 class Setup(Struct, frozen=True):
@@ -681,12 +682,14 @@ class Core:
         self._waiting.update(dict.fromkeys(sorted(self._dirty, key=self._place)))
         self._dirty.clear()
         before, looked_at = len(self.reporter.effects), 0
-        for key in list(self._waiting):
-            if looked_at + 8 * (len(self.reporter.effects) - before) >= self._slice and key not in self._rebuilt:
+        gone: list[PoolKey] = []
+        for key in self._waiting:
+            is_enough = looked_at + _SAID * (len(self.reporter.effects) - before) >= self._slice
+            if is_enough and key not in self._rebuilt:
                 if not self._rebuilt:
                     break
                 continue
-            del self._waiting[key]
+            gone.append(key)
             account, pool_id = self.accounts.get(key[0]), key[1]
             self._rebuilt.discard(key)
             if account is None or pool_id not in account.pools:
@@ -694,6 +697,8 @@ class Core:
             self._assess(account, pool_id, now)
             self._touched[account.name] = None
             looked_at += 1 + len(account.pools[pool_id].positions)
+        for key in gone:
+            del self._waiting[key]
 
     def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
         before, risk = account.assess(pool_id)
@@ -756,7 +761,7 @@ class Core:
         before, done = len(self.reporter.effects), 0
         for part in self._ticking:
             done += part
-            if done + 4 * (len(self.reporter.effects) - before) >= self._slice:
+            if done + _SAID * (len(self.reporter.effects) - before) >= self._slice:
                 return
         self._ticking = iter(())
         self.is_ticking = False
