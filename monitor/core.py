@@ -260,6 +260,7 @@ class Core:
                 keys.pop(key, None)
             self._rebuilt.discard(key)
             self._levels.forget(name, pool.id)
+            self._funding.forget(name, pool.id)
         needed = account.needed
         account.take_pools({})
         for names in (self._moving, self._resynced, self._touched, self._printed):
@@ -549,6 +550,7 @@ class Core:
         self._touched[account.name] = None
         for pool_id in before - account.pools.keys():
             self._levels.forget(account.name, pool_id)
+            self._funding.forget(account.name, pool_id)
         rebuilt = [(account.name, pool_id) for pool_id in account.pools]
         self._rebuilt.update(rebuilt)
         self._dirty.update(dict.fromkeys(rebuilt))

@@ -26,17 +26,14 @@ from monitor.effects import (
 from monitor.events import Now, Position, Vitals
 from monitor.incidents import Incident, Incidents
 from monitor.links import Links
-from monitor.pace import Pace
 from monitor.risk import contracts
 from monitor.risk.drift import Drift
 from monitor.risk.funding import Forecast, after, payment
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
+from monitor.rotation import Rotation
 from monitor.rules import RuleBook, Severity
-
-_TICK_S = 1.0
-"""States are looked at about so often."""
 
 
 class Published:
@@ -50,16 +47,11 @@ class Published:
 
     def __init__(self, every_s: float, figures_per_s: float = 1000) -> None:
         self.every_s = every_s
-        self._per_s = figures_per_s
-        self._pace = Pace(_TICK_S, figures_per_s * 60)
-        self._sizes: dict[tuple[str, str], int] = {}
-        self._figures = 0
-        self._spent = self._spent_at = 0.0
+        self.turns = Rotation(figures_per_s)
         self.summary_due: set[str] = set()
         self.health_due: set[str] = set()
         self._summary_at: dict[str, float] = {}
         self._health_at: dict[str, float] = {}
-        self._pool_at: dict[tuple[str, str], float] = {}
         self._freshness: dict[tuple[str, str], bool] = {}
         self.facts: dict[tuple[str, str], list[object]] = {}
         """What was last published of a pool's positions beside their risk."""
@@ -72,49 +64,17 @@ class Published:
     def takes_health(self, account: str, now: Now) -> bool:
         return _is_due(account, self.health_due, self._health_at, self.every_s, now)
 
-    def has_turn(self, account: str, pool: Pool, is_urgent: bool, now: Now) -> bool:
-        """Whether a pool may be published now if there is something to say; asked once a tick."""
-        key = account, pool.id
-        size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
-        if self._sizes.get(key) != size:
-            self._count(key, size)
-        self._pace.endangered("/".join(key), is_urgent)
-        last = self._pool_at.get(key)
-        if last is not None and now.mono - last < self._turn_s(key):
-            return False
-        return is_urgent or self._lately(now) < self._per_s  # so that those that began together come apart
-
     def takes_pool(self, account: str, pool_id: str, is_new: bool, now: Now) -> bool:
         """Whether a pool that has its turn is published: it is new or changed, or was last published long ago."""
-        key = account, pool_id
-        last = self._pool_at.get(key)
-        if last is not None and not is_new and now.mono - last < self.every_s:
+        last_s = self.turns.last(f"{account}/{pool_id}")
+        if last_s is not None and not is_new and now.mono - last_s < self.every_s:
             return False
-        self._pool_at[key] = now.mono
-        self._spent = self._lately(now) + self._sizes[key]
-        self._spent_at = now.mono
+        self.turns.take(f"{account}/{pool_id}", now.mono)
         return True
-
-    def _lately(self, now: Now) -> float:
-        """How many states have been published that this second still stands for."""
-        return max(0.0, self._spent - (now.mono - self._spent_at) * self._per_s)
-
-    def _turn_s(self, key: tuple[str, str]) -> float:
-        """Seconds between two states of a pool; less than a tick: it need not wait."""
-        return 0.0 if self._figures <= self._per_s else self._pace.interval_s("/".join(key)) - _TICK_S / 2
-
-    def _count(self, key: tuple[str, str], size: int) -> None:
-        self._figures += size - self._sizes.pop(key, 0)
-        if size:
-            self._sizes[key] = size
-            self._pace.join("/".join(key), size)
-        else:
-            self._pace.leave("/".join(key))
 
     def forget_pool(self, account: str, pool_id: str) -> None:
         """A pool is not there any more."""
-        self._count((account, pool_id), 0)
-        self._pool_at.pop((account, pool_id), None)
+        self.turns.leave(f"{account}/{pool_id}")
         self.facts.pop((account, pool_id), None)
 
     def forget(self, account: str) -> None:
@@ -123,8 +83,9 @@ class Published:
         self.health_due.discard(account)
         for by_account in (self._summary_at, self._health_at, self._lag_ms):
             by_account.pop(account, None)
-        for _, pool_id in [key for key in self._sizes if key[0] == account]:
-            self.forget_pool(account, pool_id)
+        self.turns.forget(account)
+        for key in [key for key in self.facts if key[0] == account]:
+            del self.facts[key]
         for subject in [subject for subject in self._freshness if subject[0] == account]:
             del self._freshness[subject]
 
@@ -209,7 +170,8 @@ def _pools(
         if published.has_flipped(*key, account.is_live(pool, links, now)):
             account.unpublished.add(pool_id)  # until it is its turn
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
-        if not published.has_turn(account.name, pool, severity > Severity.OK, now):
+        size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
+        if not published.turns.has(f"{account.name}/{pool_id}", size, severity > Severity.OK, now.mono):
             continue
         since = account.published_at.get(pool_id, 0)
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)

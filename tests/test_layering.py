@@ -78,6 +78,7 @@ LAYERS = (
     {"wording", "accounts"},
     {"effects"},
     {"silences"},
+    {"rotation"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
     {"rules"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},

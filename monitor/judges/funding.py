@@ -15,6 +15,7 @@ from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import after
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk
+from monitor.rotation import Rotation
 from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
 from monitor.telling import forecast_story
 
@@ -23,17 +24,29 @@ _STEPS = tuple(Step(Decimal(s), s - Decimal("0.5"), s) for s in Severity if s is
 """What is held against the rule is how bad it would be: a severity's own rank."""
 
 
+_POSITIONS_PER_S = 4000
+"""So many positions are looked at in a second; of more, each pool has its turn, one with an open incident always."""
+
+
 class FundingJudge:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
+        self._turns = Rotation(_POSITIONS_PER_S)
 
     def judge(self, account: WatchedAccount, pool: Pool, now: Now) -> bool:
         """Look at the funding that comes next, while it is near; asked once a tick. False: there was nothing to see."""
         rule = account.rule(RULE, pool)
         assert isinstance(rule, FundingForecastRule)
-        key = IncidentKey(account.name, RULE, pool.id)
-        if not account.has_funding_near(pool, now, rule.within_s) and self._reporter.incidents.is_idle(key):
+        key, name = IncidentKey(account.name, RULE, pool.id), f"{account.name}/{pool.id}"
+        incidents = self._reporter.incidents
+        is_idle = incidents.is_idle(key)
+        if is_idle and not account.has_funding_near(pool, now, rule.within_s):
+            self._turns.leave(name)
             return False
+        is_urgent = not is_idle or any(i.subject == pool.id for i in incidents.of(account.name))
+        if not self._turns.has(name, len(pool.positions), is_urgent, now.mono):
+            return False
+        self._turns.take(name, now.mono)
         risk = account.risk(pool.id)
         near = account.near_funding(risk, now, rule.within_s)
         if near is not None and near.next_ms <= account.market.exchange_ms(now):
@@ -49,6 +62,10 @@ class FundingJudge:
             ages, seq = self._reporter.ages(account, risk.pool, now), self._reporter.seq(change)
             self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now, seq), now)
         return True
+
+    def forget(self, account: str, pool_id: str) -> None:
+        """A pool is not there any more."""
+        self._turns.leave(f"{account}/{pool_id}")
 
     def _severity(self, account: WatchedAccount, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> Severity:
         """How bad it would be: the step of the margin ratio that it would reach, or a notice for a price that moves."""
