@@ -29,20 +29,31 @@ class Links:
     def __init__(self) -> None:
         self.all: dict[LinkId, Link] = {}
         self._of: dict[str, dict[LinkId, Link]] = {}
+        self._lost: tuple[LinkId, ...] | None = None
+        """None: to be found anew."""
 
     def awaited(self, link: LinkId, now: float) -> Link:
         known = self.all.get(link)
         if known is None:
             known = self.all[link] = Link(LinkState.CONNECTING, now)
             self._of.setdefault(link.account, {})[link] = known
+            self._lost = None
         return known
 
     def of(self, account: str) -> dict[LinkId, Link]:
         """The links of one account."""
         return self._of.get(account, {})
 
+    @property
+    def lost(self) -> tuple[LinkId, ...]:
+        """Those that do not bring all that they should."""
+        if self._lost is None:
+            self._lost = tuple(link for link, known in self.all.items() if not known.state.is_fine)
+        return self._lost
+
     def forget(self, link: LinkId) -> None:
         """Nobody needs it any more."""
+        self._lost = None
         del self.all[link], self._of[link.account][link]
 
     def report(self, event: LinkReport, now: float) -> bool:
@@ -51,6 +62,8 @@ class Links:
         changed = link.state is not event.state
         if link.state.is_fine or event.state.is_fine:
             link.since = now
+        if link.state.is_fine is not event.state.is_fine:
+            self._lost = None
         link.state = event.state
         link.reconnects = event.reconnects
         link.weight_used = event.weight_used

@@ -98,9 +98,9 @@ def is_settled(core: Core) -> bool:
 def status(core: Core, troubles: Sequence[str]) -> str:
     """A line for `systemctl status`: what cannot be relied on, then the figures."""
     risks = [risk for account in core.accounts.values() for risk in account.last_risks.values()]
-    worst = max((risk.margin_ratio for risk in risks if risk.margin_ratio is not None), default=None)
-    ratio = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
-    figures = f"{len(risks)} pools, {ratio}, {len(core.incidents.open)} incidents open"
+    worst = max([ratio for risk in risks if (ratio := risk.margin_ratio) is not None], default=None)
+    how_near = "no margin ratio" if worst is None else f"worst margin ratio {worst:.1%}"
+    figures = f"{len(risks)} pools, {how_near}, {len(core.incidents.open)} incidents open"
     known, of = sum(account.known for account in core.accounts.values()), len(core.accounts)
     start = [f"{known} of {of} accounts known"] if known < of > 1 else []
     more = [f"and {len(troubles) - _NAMED} more"] if len(troubles) > _NAMED else []
@@ -119,8 +119,7 @@ def declared_after_s(rule: DataStaleRule) -> float:
 def undeclared(core: Core, now: Now) -> list[LinkId]:
     """Links that have been lost for longer than it may take to tell of it, while nothing has been told."""
     told = {(i.account, i.subject) for i in core.incidents if i.rule == "data_stale"}
-    lost = [link for link, info in core.links.all.items() if not info.state.is_fine and link not in told]
-    return [link for link in lost if _quiet_s(core, link, now) > DECLARED_WITHIN_S]
+    return [link for link in core.links.lost if link not in told and _quiet_s(core, link, now) > DECLARED_WITHIN_S]
 
 
 def blindness(core: Core, now: Now) -> list[str]:
@@ -132,8 +131,8 @@ def blindness(core: Core, now: Now) -> list[str]:
             reasons.append(f"{incident.account} {incident.subject}: no data")
         if incident.rule == "store_unusable":
             reasons.append("store unusable")
-    for link, info in core.links.all.items():
-        if not info.state.is_fine and not _rule(core, link).enabled and _lost_s(core, link, now) > DECLARED_WITHIN_S:
+    for link in core.links.lost:
+        if not _rule(core, link).enabled and _lost_s(core, link, now) > DECLARED_WITHIN_S:
             reasons.append(f"{link.account} {link.name}: no data")
     return reasons
 

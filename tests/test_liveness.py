@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from monitor.events import LinkState, Tick
+from itertools import product
+
+from monitor.events import LinkId, LinkReport, LinkState, Tick
+from monitor.links import Links
 from monitor.liveness import is_settled, status
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook
 from tests.watched import Watched, row
@@ -44,3 +47,17 @@ def test_the_status_line_names_three_troubles_and_counts_the_others() -> None:
     assert (
         status(core.core, list("abcde")) == "a; b; c; and 2 more; 1 pools, worst margin ratio 96.8%, 2 incidents open"
     )
+
+
+def test_the_lost_links_are_those_that_are_not_fine() -> None:
+    """They are remembered between changes, and every change may make another link of them."""
+    links, first, second = Links(), LinkId("main", "private"), LinkId("main", "rest")
+    for before, after in product(LinkState, repeat=2):
+        links.report(LinkReport(first, before), 1)
+        links.report(LinkReport(second, LinkState.DOWN), 1)
+        assert links.lost == (*(() if before.is_fine else (first,)), second)
+        links.report(LinkReport(first, after), 2)
+        assert links.lost == (*(() if after.is_fine else (first,)), second)
+        for link in (first, second):
+            links.forget(link)
+        assert links.lost == ()
