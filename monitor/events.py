@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -40,6 +41,12 @@ class Side(StrEnum):
 class PositionKey(NamedTuple):
     symbol: str
     side: Side
+
+
+@lru_cache(maxsize=4096)
+def _key(symbol: str, side: Side) -> PositionKey:
+    """One for all accounts that hold it."""
+    return PositionKey(symbol, side)
 
 
 class Balance(Struct, frozen=True, gc=False):
@@ -81,7 +88,7 @@ class Position(Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> PositionKey:
-        return PositionKey(self.symbol, self.side)
+        return _key(self.symbol, self.side)
 
 
 class ExchangeFigures(Struct, frozen=True):

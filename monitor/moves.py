@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 from monitor.digits import LAST_DIGITS
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves
+from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
@@ -71,7 +72,7 @@ class _Path:
     def then(self, cause: Cause) -> None:
         wallets = self._pool.wallets
         if cause.asset is not None and wallets is not None:
-            wallets[cause.asset] = wallets.get(cause.asset, _ZERO) + (cause.amount or _ZERO)
+            wallets[cause.asset] = wallets.get(cause.asset, ZERO) + (cause.amount or ZERO)
             self._pool = self._pool.with_wallets(wallets)
         self.stages.append(Stage(cause, self._pool))
 
@@ -88,9 +89,9 @@ class PoolMove(Struct, frozen=True):
     def weight(self) -> tuple[Severity, Decimal, Decimal]:
         """What makes it the one that is named first: how much of what was left to liquidation is gone."""
         nearer, after = adverse(self.move, self.mark), self.move.after
-        left = _ZERO if after is None else abs(self.mark - after)
-        part = max(nearer, _ZERO) / left if left else _ZERO
-        return self.severity, part, abs(self.move.moved or _ZERO) / self.mark
+        left = ZERO if after is None else abs(self.mark - after)
+        part = max(nearer, ZERO) / left if left else ZERO
+        return self.severity, part, abs(self.move.moved or ZERO) / self.mark
 
 
 class Telling(Struct, frozen=True):
@@ -293,11 +294,12 @@ class Moves:
         told_at, told = self._marks_told.get(pool.id, (-math.inf, Severity.OK))
         is_lately = now.mono - told_at < rule.marks_every_s
         least = max(Severity.NOTICE, told + 1) if is_lately else Severity.NOTICE
-        severity = self._severity_now(risk, rule, least) if least <= Severity.WARNING else Severity.OK
-        if severity < least:
+        if least > Severity.WARNING or not self._amounts_to(least, risk, rule):
             return None
         found = self._moved([pool.id], terms, {pool.id: rule}, risk)
-        self._marks_told[pool.id] = (now.mono, severity)
+        # What is past liquidation is a warning whatever its move amounts to; that says nothing of the next one.
+        amounts = (_by_price(m.move, m.mark, rule) if m.move.past else m.severity for m in found)
+        self._marks_told[pool.id] = (now.mono, max(amounts))
         self._rebase(pool, terms)
         self._told[pool.id] = risk.printed_prices
         return _telling(self.account, found)
@@ -325,23 +327,20 @@ class Moves:
             told = self._told[baseline.pool.id] = assess(baseline.pool, baseline.terms).printed_prices
         return told
 
-    def _severity_now(self, risk: PoolRisk, rule: LiquidationPriceMovedRule, least: int = Severity.NOTICE) -> Severity:
-        """What the pool's largest move since the baseline amounts to; asked on every tick, so without the causes.
-
-        Args:
-            least: What amounts to less is called information.
-        """
+    def _amounts_to(self, least: int, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
+        """Whether any of the pool's moves since the baseline does; asked with every mark, so without the causes."""
         baseline = self.baselines.get(risk.pool.id)
         if baseline is None or not _is_complete(baseline.pool, baseline.terms):
-            return Severity.OK
-        told, worst = self._told_prices(baseline), Severity.INFO
+            return False
+        told = self._told_prices(baseline)
         for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
             before = told.get(position.key)
             if mark is None or before is None or risk.withstands(i, _beyond(before, mark, position, rule, least)):
                 continue
             move = Move(position.key, before, printed(risk.price(i)), (), False)
-            worst = max(worst, _severity(move, mark, rule))
-        return worst
+            if _by_price(move, mark, rule) >= least:
+                return True
+        return False
 
     def _may_reach(self, least: Severity, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
         """Whether what account events and marks have done to a pool's prices may amount to this; not yet solved for."""
@@ -403,8 +402,8 @@ class Moves:
         if old is None or new is None or entry.kind == "multi_assets_mode":
             return [Stage(Cause(entry.kind, entry.symbol), after)]
         main = self._main_asset(entry, before)
-        deltas = {asset: new.get(asset, _ZERO) - old.get(asset, _ZERO) for asset in (main, *sorted(old | new))}
-        path = _Path(after.with_wallets({**new, **{asset: old.get(asset, _ZERO) for asset in deltas}}))
+        deltas = {asset: new.get(asset, ZERO) - old.get(asset, ZERO) for asset in (main, *sorted(old | new))}
+        path = _Path(after.with_wallets({**new, **{asset: old.get(asset, ZERO) for asset in deltas}}))
         for asset, delta in deltas.items():
             if asset == main and entry.kind == "fill":
                 self._fill(path, before, entry, asset, delta)
@@ -424,10 +423,10 @@ class Moves:
             path.then(Cause("fill", entry.symbol, delta, asset=asset))  # another pool's fill, margin went there
             return
         was, now = ({p.key: p.quantity for p in pool.positions if p.symbol == entry.symbol} for pool in (before, after))
-        filled = sum(now.values(), _ZERO) - sum(was.values(), _ZERO)
+        filled = sum(now.values(), ZERO) - sum(was.values(), ZERO)
         fills = [f for f in self._fills if f.at_ms == entry.at_ms and f.symbol == entry.symbol]
-        realized = sum((f.realized_pnl for f in fills), _ZERO)
-        commission = -sum((f.commission for f in fills if f.commission_asset == asset), _ZERO)
+        realized = sum((f.realized_pnl for f in fills), ZERO)
+        commission = -sum((f.commission for f in fills if f.commission_asset == asset), ZERO)
         path.then(Cause("fill", entry.symbol, delta - realized - commission, filled, asset=asset))
         if realized:
             path.then(Cause("realized_pnl", entry.symbol, realized, asset=asset))
@@ -457,19 +456,27 @@ class Moves:
         self._unkept.add(pool_id)
 
 
-_ZERO, _ONE = Decimal(0), Decimal(1)
+_ONE = Decimal(1)
 _A_MOMENT_S = 0.001
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
 
 
 def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Severity:
-    nearer = adverse(move, mark)
-    if move.past and nearer:
+    if move.past and adverse(move, mark):
         return Severity.WARNING  # beyond the mark "farther from it" is worse, not better
-    if move.after is None or nearer <= 0 or abs(mark - move.after) > rule.ignore_beyond * mark:
+    return _by_price(move, mark, rule)
+
+
+def _by_price(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Severity:
+    """What a move amounts to by how much nearer the price has come."""
+    if move.before is None or move.after is None:
         return Severity.INFO
-    if nearer >= rule.warning_at * abs(mark - move.after):
+    left = abs(mark - move.after)
+    nearer = abs(mark - move.before) - left
+    if nearer <= ZERO or left > rule.ignore_beyond * mark:
+        return Severity.INFO
+    if nearer >= rule.warning_at * left:
         return Severity.WARNING
     return Severity.NOTICE if nearer >= rule.notice_at * mark else Severity.INFO
 

@@ -449,7 +449,7 @@ class World:
     def moved_so_far(self, account: WatchedAccount, pool: Pool, risk: PoolRisk) -> object:
         rule = self.rules.of("liquidation_price_moved", account.name, {}, [p.symbol for p in pool.positions])
         assert isinstance(rule, LiquidationPriceMovedRule)
-        return account.moves._severity_now(risk, rule)
+        return [account.moves._amounts_to(least, risk, rule) for least in (Severity.NOTICE, Severity.WARNING)]
 
     def ticked(self) -> None:
         chance = self.chance

@@ -103,7 +103,7 @@ def moves(
         stages: The pool after each account event since the baseline, in order of event time; where the baselines are
             of other pools, the first stage is what has become of them.
         terms: Present marks, brackets and rates.
-        now: The present risk of the pool, where it is known already.
+        now: The risk of the pool on these terms, where it is known already.
         told: The printed prices at a single baseline, where they are known already.
     """
     pool = before[-1].pool
@@ -118,30 +118,31 @@ def moves(
             rates |= one.terms.rates
         return Terms(marks, {**terms.tables, **tables}, rates)
 
-    if told is None:
-        told = {key: price for one in before for key, price in assess(one.pool, old()).printed_prices.items()}
-    seen = [_Seen({p.key: p.quantity > 0 for one in before for p in one.pool.positions}, told)]
+    known = [assess(one.pool, old()).printed_prices for one in before] if told is None else [told]
+    seen = [_seen([one.pool for one in before], known)]
     causes: list[Cause] = []
 
-    def then(cause: Cause, terms: Terms) -> PoolRisk:
-        risk = now if now is not None and now.is_of(pool, terms) else assess(pool, terms)
-        printed = risk.printed_prices
-        is_long = {key: p.quantity > 0 for key, p in zip(printed, pool.positions, strict=True)}
-        seen.append(_Seen(is_long, printed))
+    def then(cause: Cause, risk: PoolRisk) -> None:
+        seen.append(_seen([risk.pool], [risk.printed_prices]))
         causes.append(cause)
-        return risk
 
     for stage in stages:
         pool = stage.pool
-        then(stage.cause, old())
+        then(stage.cause, assess(pool, old()))
     if any(tables[p.symbol] != terms.tables.get(p.symbol) for p in pool.positions if p.symbol in tables):
-        then(Cause("bracket_change"), structs.replace(old(), tables=terms.tables))
+        then(Cause("bracket_change"), assess(pool, structs.replace(old(), tables=terms.tables)))
     if pool.assets:
-        then(Cause("collateral_price"), structs.replace(terms, marks=old().marks))
-    risk = then(Cause("marks"), terms)
+        then(Cause("collateral_price"), assess(pool, structs.replace(terms, marks=old().marks)))
+    risk = now if now is not None and (now.pool is pool or now.pool == pool) else assess(pool, terms)
+    then(Cause("marks"), risk)
     past = not risk.is_beyond(ZERO) and risk.distance == ZERO
 
-    return {key: _move(key, is_long, seen, causes, past) for key, is_long in seen[-1].is_long.items()}
+    last = seen[-1].is_long
+    paths = zip(*[one.priced(last) for one in seen], strict=True)
+    return {
+        key: _move(key, path, causes, not held, past)
+        for key, path, held in zip(last, paths, seen[0].held(last), strict=True)
+    }
 
 
 def move_between(before: PoolRisk, after: PoolRisk, i: int) -> Move:
@@ -161,15 +162,27 @@ class _Seen(NamedTuple):
     is_long: Mapping[PositionKey, bool]
     prices: Mapping[PositionKey, Decimal | None]
 
-    def holds(self, key: PositionKey, is_long: bool) -> bool:
-        return self.is_long.get(key) is is_long
+    def held(self, later: Mapping[PositionKey, bool]) -> list[bool]:
+        """Which of these positions it has had already."""
+        return [self.is_long.get(key) is is_long for key, is_long in later.items()]
 
-    def price(self, key: PositionKey, is_long: bool) -> Decimal | None:
-        return self.prices[key] if self.is_long.get(key) is is_long else None
+    def priced(self, later: Mapping[PositionKey, bool]) -> list[Decimal | None]:
+        """Their prices; None: it had no price, or was not there."""
+        return [self.prices[key] if held else None for key, held in zip(later, self.held(later), strict=True)]
 
 
-def _move(key: PositionKey, is_long: bool, seen: Sequence[_Seen], causes: Sequence[Cause], past: bool) -> Move:
-    path = [one.price(key, is_long) for one in seen]
+def _seen(pools: Sequence[Pool], printed: Sequence[Mapping[PositionKey, Decimal | None]]) -> _Seen:
+    """These pools, each with its prices in the order of its positions."""
+    is_long: dict[PositionKey, bool] = {}
+    prices: dict[PositionKey, Decimal | None] = {}
+    for pool, of_pool in zip(pools, printed, strict=True):
+        is_long.update(zip(of_pool, [p.quantity > ZERO for p in pool.positions], strict=True))
+        prices.update(of_pool)
+    return _Seen(is_long, prices)
+
+
+def _move(key: PositionKey, path: Sequence[Decimal | None], causes: Sequence[Cause], opened: bool, past: bool) -> Move:
+    """How a position's price went along this path, on which each cause brought it to the next."""
     known = path[0]
     told = []
     for cause, after in zip(causes, path[1:], strict=True):
@@ -178,7 +191,6 @@ def _move(key: PositionKey, is_long: bool, seen: Sequence[_Seen], causes: Sequen
         known = known if after is None else after
         if cause.kind not in _SILENT or moved:
             told.append(structs.replace(cause, moved=moved))
-    opened = not seen[0].holds(key, is_long)
     return Move(key, path[0], path[-1], tuple(_merged(told)), opened, past)
 
 

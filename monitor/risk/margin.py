@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
@@ -20,9 +19,6 @@ from monitor.events import Bracket
 ZERO = Decimal(0)
 RATIO_CAP = Decimal(10)
 """Published margin ratio of a pool whose margin balance is gone; also the largest that is published at all."""
-
-
-_FLOOR = attrgetter("floor")
 
 
 class BracketTable(Struct, frozen=True, dict=True):
@@ -38,7 +34,11 @@ class BracketTable(Struct, frozen=True, dict=True):
 
     def index(self, notional: Decimal) -> int:
         """Which bracket holds at this absolute notional; an edge belongs to the lower one, the last has no end."""
-        return bisect_left(self.brackets, notional, 1, key=_FLOOR) - 1
+        return bisect_left(self._floors, notional, 1) - 1
+
+    @cached_property
+    def _floors(self) -> tuple[Decimal, ...]:
+        return tuple(bracket.floor for bracket in self.brackets)
 
     @cached_property
     def is_gentle(self) -> bool:

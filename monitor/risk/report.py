@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
@@ -104,7 +104,7 @@ class PositionRisk(Struct, frozen=True, gc=False):
         return self.position.quantity > 0
 
 
-class Own(NamedTuple):
+class Own(Struct, frozen=True, gc=False):
     """What one position alone adds to its pool, at mark price (margin asset); `notional` is signed."""
 
     notional: Decimal
@@ -279,7 +279,8 @@ class PoolRisk(Struct, frozen=True, dict=True):
         """Of a gentle pool, how much of the excess each mark takes at most, and all of them alike: by a part, moving
         against the position, that part of this. A fall requires no more, a rise more by the last rate at most."""
         notionals = [own.notional for own in self.own]
-        more = [abs(n) * _known(table).brackets[-1].rate for n, table in zip(notionals, self.tables, strict=True)]
+        rates = [table.brackets[-1].rate for table in self.tables if table is not None]
+        more = [abs(notional) * rate for notional, rate in zip(notionals, rates, strict=True)]
         net = sum(notionals, ZERO)
         return [n if n > 0 else m - n for n, m in zip(notionals, more, strict=True)], max(net, sum(more, ZERO) - net)
 
@@ -322,11 +323,13 @@ class PoolRisk(Struct, frozen=True, dict=True):
             for i in held[1:]:
                 pnl += self.own[i].unrealized_pnl
                 maintenance += self.own[i].maintenance_margin
-            purse = self.purses[self.pool.margin_asset(first)]
             legs = [contracts.leg(self.pool.positions[i], _known(self.tables[i])) for i in held]
-            equity, rate = purse.equity, purse.rate
-            legs, base = collateral.valued(legs, equity - pnl, rate)
-            base += self.excess - collateral.value(equity, rate) + collateral.cost(maintenance, rate)
+            base = self.excess - pnl + maintenance
+            if self.pool.assets:
+                purse = self.purses[self.pool.margin_asset(first)]
+                equity, rate = purse.equity, purse.rate
+                legs, base = collateral.valued(legs, equity - pnl, rate)
+                base += self.excess - collateral.value(equity, rate) + collateral.cost(maintenance, rate)
             now = contracts.variable(first, _known(self.marks[held[0]]))
             found = self._solved[symbol] = contracts.prices(first, crossings(legs, base, now))
         return found
@@ -515,9 +518,10 @@ def _nearness(risk: PositionRisk) -> tuple[Decimal, bool, Decimal]:
 
 
 def _own_figures(position: Position, mark: Decimal | None, table: BracketTable | None) -> Own:
-    price = _known(mark)
-    notional = contracts.notional(position, price)
-    return Own(notional, contracts.unrealized_pnl(position, price), _known(table).maintenance_margin(abs(notional)))
+    assert mark is not None
+    assert table is not None
+    notional = contracts.notional(position, mark)
+    return Own(notional, contracts.unrealized_pnl(position, mark), table.maintenance_margin(abs(notional)))
 
 
 def _by_factor(position: Position, mark: Decimal, table: BracketTable) -> Leg:
