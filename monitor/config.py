@@ -50,6 +50,7 @@ from monitor.rules import (
     RuleBook,
     Severity,
 )
+from monitor.topics import Topics
 from monitor.venues import VENUES, Hosts, PrivateForm, hosts
 
 T = TypeVar("T")
@@ -78,6 +79,10 @@ class MqttConfig(Struct, frozen=True):
     figures_per_s: int = 1000
     discovery: bool = False
     discovery_prefix: str = "homeassistant"
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.prefix, self.discovery_prefix)
 
 
 class AccountConfig(Struct, frozen=True):

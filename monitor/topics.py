@@ -38,6 +38,11 @@ class Topics(Struct, frozen=True):
     # ---- ours ----
 
     @property
+    def below(self) -> str:
+        """A filter for everything below the prefix."""
+        return f"{self.prefix}/#"
+
+    @property
     def status(self) -> str:
         return f"{self.prefix}/status"
 
@@ -67,6 +72,24 @@ class Topics(Struct, frozen=True):
     def all_told(self, account: str, kind: str) -> str:
         """A filter for all events of an account, or for all its notices."""
         return f"{self.prefix}/{account}/{kind}/#"
+
+    def command(self, name: str) -> str:
+        """Where somebody wants something of us."""
+        return f"{self.prefix}/cmd/{name}"
+
+    def check(self, account: str, name: str) -> str:
+        """Where the broker is tried out; nothing stays there."""
+        return f"{self.prefix}/{account}/check/{name}"
+
+    @property
+    def at_a_glance(self) -> tuple[str, ...]:
+        """Filters for how it stands, beside `status`."""
+        return self.info, self.summary("+"), f"{self.prefix}/+/incident/#"
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """Filters for all that is retained, beside `status`."""
+        return *self.at_a_glance, self.health("+"), self.pool("+", "+"), self.position("+", "+")
 
     def place(self, topic: str) -> Place | None:
         """What a topic stands for; None: it is no retained topic of ours."""
@@ -107,7 +130,7 @@ class Topics(Struct, frozen=True):
     @property
     def retained(self) -> tuple[str, str]:
         """Filters for everything of ours that may be retained; others' is among it."""
-        return f"{self.prefix}/#", f"{self.discovery_prefix}/+/+/+/config"
+        return self.below, f"{self.discovery_prefix}/+/+/+/config"
 
     def account_of(self, topic: str) -> str | None:
         """The account of which a retained topic tells; None: of none, or it is not ours."""

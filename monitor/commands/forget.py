@@ -40,7 +40,7 @@ def main(config_path: str | None, is_forced: bool) -> int:
 
 
 async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> int:
-    who, ours = mqtt.username or "anonymous", Topics(mqtt.prefix, mqtt.discovery_prefix)
+    who, ours = mqtt.username or "anonymous", mqtt.topics
     async with visitor(mqtt, password, "forget") as client:
         found = await _retained(client, ours)
         if found.get(ours.status) == b"online" and not is_forced:

@@ -43,7 +43,7 @@ def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
         print("[cmd] enabled is false: the daemon does not listen to commands", file=sys.stderr)
         return 1
     mqtt = structs.replace(config.mqtt, username=config.cmd.username or config.mqtt.username)
-    topic = f"{mqtt.prefix}/cmd/{command}"
+    topic = mqtt.topics.command(command)
     try:
         asyncio.run(say(mqtt, password, topic, payload))
     except (MqttError, OSError) as exc:

@@ -24,7 +24,7 @@ from monitor.retained import Retained
 from monitor.shell import settings
 from monitor.shell.clock import now
 from monitor.shell.feed import ended
-from monitor.shell.onlooker import EVERYTHING, Onlooker, look
+from monitor.shell.onlooker import Onlooker, look
 from monitor.standing import Code, watched
 
 _EVERY_S = 1.0
@@ -60,7 +60,7 @@ async def _once(config: Config, password: str | None, timeout_s: float) -> int:
 
     from monitor.commands.watch_view import Drawing
 
-    retained = await look(config.mqtt, password, _names(config), timeout_s, EVERYTHING)
+    retained = await look(config.mqtt, password, _names(config), timeout_s, config.mqtt.topics.everything)
     shown = _panel(config, retained)
     Console().print(Drawing(shown, config.rules), end="")
     return shown.code

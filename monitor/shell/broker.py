@@ -33,7 +33,6 @@ from monitor.shell import logs, packets
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.packets import Answer
-from monitor.topics import Topics
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _GHOST_WINDOW_S = 2.0
@@ -208,7 +207,7 @@ class Broker:
         on_command: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._config = config
-        self._topics = Topics(config.prefix, config.discovery_prefix)
+        self._topics = config.topics
         self._password = password
         self._outbox = outbox
         self._online = online
@@ -392,7 +391,7 @@ class Broker:
 
     async def _receive(self, client: _Client, version: str) -> None:
         """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
-        commands = f"{self._config.prefix}/cmd/"
+        commands = self._topics.command("")
         birth = self._topics.birth
         await client.subscribe(self._online.topic, qos=1)
         if self._config.discovery:

@@ -207,7 +207,7 @@ class Webhook:
                 "title": title,
                 "text": f"{title} since {since}. Alerts from {self._from.word} on come this way until it is back"
                 f" ({waiting}).",
-                "topic": f"{self._identity.prefix}/status",
+                "topic": self._identity.topics.status,
             }
         )
 

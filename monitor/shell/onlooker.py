@@ -17,8 +17,6 @@ from monitor.shell.backoff import Backoff
 from monitor.shell.broker import subscribe, visitor
 from monitor.standing import watched
 
-AT_A_GLANCE = ("info", "+/summary", "+/incident/#")
-EVERYTHING = (*AT_A_GLANCE, "+/health", "+/pool/+", "+/position/+")
 _SETTLE_S = 0.15
 """Once all that must be there has come: how long the incidents have to follow it."""
 _PATIENCE_S = 5.0
@@ -32,34 +30,35 @@ async def look(
     password: str | None,
     configured: Collection[str],
     timeout_s: float,
-    topics: Collection[str] = AT_A_GLANCE,
+    filters: Collection[str] = (),
 ) -> Retained:
     """What stands at the topics that tell how it is.
 
     Args:
         configured: Accounts whose summaries must be there.
+        filters: For the topics to read beside `status`; empty: what is to be known at a glance.
         timeout_s: For all of it.
 
     Raises:
         BrokerAway: The broker was not reached in time, or does not let us read.
     """
     try:
-        return await _look(config, password, configured, timeout_s, topics)
+        return await _look(config, password, configured, timeout_s, filters or config.topics.at_a_glance)
     except (MqttError, OSError, TimeoutError) as exc:
         reason = f"no answer within {timeout_s:g} s" if isinstance(exc, TimeoutError) else str(exc)
         raise BrokerAway(f"the broker {config.host}:{config.port} was not reached: {reason}") from None
 
 
 async def _look(
-    config: MqttConfig, password: str | None, configured: Collection[str], timeout_s: float, topics: Collection[str]
+    config: MqttConfig, password: str | None, configured: Collection[str], timeout_s: float, filters: Collection[str]
 ) -> Retained:
     config = structs.replace(config, timeout_s=min(config.timeout_s, timeout_s))
     retained = Retained(config.prefix)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     async with asyncio.timeout_at(end), visitor(config, password, "status") as client:
-        await _subscribe(client, config.prefix, topics)
-        await _subscribe(client, config.prefix, ["status"])  # asked for last, it comes last
+        await _subscribe(client, config.prefix, filters)
+        await _subscribe(client, config.prefix, [config.topics.status])  # asked for last, it comes last
         messages = client.messages
         is_whole = False
         until = min(end - 0.1, loop.time() + _SILENCE_S)
@@ -119,8 +118,8 @@ class Onlooker:
         fresh = Retained(self._config.prefix)
         showing = asyncio.get_running_loop().call_later(2 * _SETTLE_S, self._show, fresh, backoff)
         try:
-            await _subscribe(client, self._config.prefix, EVERYTHING)
-            await _subscribe(client, self._config.prefix, ["status"])
+            await _subscribe(client, self._config.prefix, self._config.topics.everything)
+            await _subscribe(client, self._config.prefix, [self._config.topics.status])
             async for message in client.messages:
                 _take(fresh, message)
                 self.changed.set()
@@ -136,7 +135,7 @@ class Onlooker:
 
 
 async def _subscribe(client: aiomqtt.Client, prefix: str, filters: Iterable[str]) -> None:
-    if not await subscribe(client, *(f"{prefix}/{name}" for name in filters)):
+    if not await subscribe(client, *filters):
         raise MqttError(f"the broker does not let this user read {prefix}/#")
 
 

@@ -97,7 +97,7 @@ class _RoundTrip:
         self._version = version
         self._instance = instance
         self._found = found
-        self._topic = f"{config.prefix}/{INSTANCE}/check/{secrets.token_hex(8)}"
+        self._topic = config.topics.check(INSTANCE, secrets.token_hex(8))
 
     async def run(self, password: str | None) -> None:
         client = _visitor(self._config, password, self._version)
@@ -121,8 +121,8 @@ class _RoundTrip:
                 self._say("error", said, acl_remedy(self._config))
 
     async def _may_subscribe(self) -> bool:
-        prefix = self._config.prefix
-        wanted = (f"{prefix}/#", f"{prefix}/status", f"{prefix}/info", self._topic)
+        topics = self._config.topics
+        wanted = (topics.below, topics.status, topics.info, self._topic)
         refused = [topic for topic in wanted if not await self._visit.subscribes(topic)]
         if refused:
             self._say("error", f"{refused[0]} may not be subscribed to", acl_remedy(self._config))
@@ -166,10 +166,10 @@ class _RoundTrip:
     def _others(self) -> None:
         """A daemon that is there already: ours, or one that this would fight with."""
         kept = self._visit.kept
-        if kept.get(f"{self._config.prefix}/status") != b"online":
+        if kept.get(self._config.topics.status) != b"online":
             return
         with suppress(msgspec.DecodeError, AttributeError):
-            other = msgspec.json.decode(kept.get(f"{self._config.prefix}/info", b"{}")).get("instance")
+            other = msgspec.json.decode(kept.get(self._config.topics.info, b"{}")).get("instance")
             if other not in (None, self._instance):
                 self._say(
                     "error",
