@@ -21,7 +21,8 @@ LAST_DIGITS = 2 * EIGHT
 
 def plain(value: Decimal) -> str:
     """All digits in plain notation, never `1E+3`."""
-    return f"{value:f}"
+    text = str(value)  # far cheaper than a format, and most often the same
+    return f"{value:f}" if "E" in text else text
 
 
 @lru_cache(maxsize=256)  # all that one step says is of the same moment

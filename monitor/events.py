@@ -167,7 +167,7 @@ class LinkState(StrEnum):
     @property
     def is_fine(self) -> bool:
         """Whether it brings all that it should."""
-        return self in (LinkState.LIVE, LinkState.IDLE)
+        return self is LinkState.LIVE or self is LinkState.IDLE
 
 
 class LinkId(NamedTuple):

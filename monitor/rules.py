@@ -27,7 +27,10 @@ class Severity(IntEnum):
 
     @property
     def word(self) -> str:
-        return self.name.lower()
+        return _WORDS[self]
+
+
+_WORDS = tuple(severity.name.lower() for severity in Severity)
 
 
 class Step(Struct, frozen=True):

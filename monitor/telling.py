@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 from msgspec import structs
@@ -283,25 +282,19 @@ def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, .
         return ()
     changes: dict[str, Decimal] = {}
     equity = {asset: purse.equity for asset, purse in before.purses.items()}
-    for asset, symbol, change in _pnl_changes(before, after):
-        purse = before.purses.get(asset) or after.purses[asset]
-        was = equity.get(asset, ZERO)
-        equity[asset] = was + change
-        worth = collateral.value(was + change, purse.rate) - collateral.value(was, purse.rate)
-        changes[symbol] = changes.get(symbol, ZERO) + worth
+    for risk, sign in ((before, -1), (after, 1)):
+        for p, own in zip(risk.pool.positions, risk.own, strict=True):
+            asset = risk.pool.margin_asset(p)
+            rate, was = (before.purses.get(asset) or after.purses[asset]).rate, equity.get(asset, ZERO)
+            equity[asset] = now = was + sign * own.unrealized_pnl
+            worth = collateral.value(now, rate) - collateral.value(was, rate)
+            changes[p.symbol] = changes.get(p.symbol, ZERO) + worth
     drivers = [Driver("mark", symbol, change) for symbol, change in changes.items() if change]
     rest = after.margin_balance - before.margin_balance - sum(changes.values(), ZERO)
     if rest:
         same = before.pool.wallets == after.pool.wallets
         drivers.append(Driver("collateral" if same else "wallet", None, rest))
     return tuple(sorted(drivers, key=lambda d: abs(d.margin_balance), reverse=True))
-
-
-def _pnl_changes(before: PoolRisk, after: PoolRisk) -> Iterator[tuple[str, str, Decimal]]:
-    """Asset, symbol, and by how much the unrealized PnL of its positions has changed (asset)."""
-    for risk, sign in ((before, -1), (after, 1)):
-        for p, own in zip(risk.pool.positions, risk.own, strict=True):
-            yield risk.pool.margin_asset(p), p.symbol, sign * own.unrealized_pnl
 
 
 def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple[Advice, ...]:

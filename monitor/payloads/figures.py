@@ -20,7 +20,9 @@ class Rounding:
 
     def ratio(self, value: Decimal | None) -> float | None:
         """A margin ratio, rounded up, unless that would lift it over a level."""
-        return None if value is None else float(alarming(min(value, RATIO_CAP), self._ratio_levels, ROUND_CEILING))
+        if value is None:
+            return None
+        return float(alarming(value if value < RATIO_CAP else RATIO_CAP, self._ratio_levels, ROUND_CEILING))
 
     def distance(self, value: Decimal | None) -> float | None:
         """A distance, rounded down, unless that would drop it onto a level."""

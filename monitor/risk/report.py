@@ -213,7 +213,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
             return ZERO
         closest, market = self.closest, self.market_distance
         distances = (market.below, market.above, closest.distance if closest else None)
-        return min((d for d in distances if d is not None), default=None)
+        return min([d for d in distances if d is not None], default=None)
 
     def is_beyond(self, distance: Decimal) -> bool:
         """Whether it certainly is farther from liquidation than this, which takes no solver. False: it may not be."""
