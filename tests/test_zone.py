@@ -343,21 +343,20 @@ def test_columns_say_of_each_frame_what_each_zone_says() -> None:
 
 @pytest.mark.parametrize("made", [Screened, Columns])
 def test_a_pool_leaves_only_with_a_mark_of_its_own(made: Callable[[], Screen]) -> None:
-    """One so near to a limit that its zone has no room at all, when marks of others come."""
+    """One whose time is up, when marks of others come."""
     table = bracket_table((Bracket(1, D(0), D("0.004"), D(0)),))
     position = Position("A", Side.BOTH, D(1), D(50_000), False, D(0), 1, "USDT")
     found = shape(Pool("main", "cross-usdt", "USDT", False, D(20_000), (position,)), {"A": table})
     assert found is not None
-    limits = Limits(ratio_above=200 / (20_000 + 2.8e-4))
-    there = zone(found, {"A": 50_000.0}, limits)
-    assert there is not None
-    assert there.rise < 0
     screen = made()
-    assert screen.rest(("main", "pool"), "market", found, {"A": 50_000.0}, limits)
+    assert screen.rest(("main", "pool"), "market", found, {"A": 50_000.0}, Limits(until=5.0))
+    assert screen.rests(("main", "pool"), 4.0)
     screen.mark("market", ("B",), [1.0])
-    assert not screen.left(0.0, lambda key: True)
+    assert not screen.left(6.0, lambda key: True)
     screen.mark("market", ("A", "B"), [50_000.0, 1.0])
-    assert screen.left(0.0, lambda key: True) == [("main", "pool")]
+    assert not screen.left(4.0, lambda key: True)
+    screen.mark("market", ("A", "B"), [50_000.0, 1.0])
+    assert screen.left(6.0, lambda key: True) == [("main", "pool")]
 
 
 def test_what_the_proof_is_not_for_has_no_shape() -> None:

@@ -46,14 +46,10 @@ SymbolKey = tuple[str, str]
 MARGIN = 1e-9
 LAST_DIGITS = float(digits.LAST_DIGITS)
 _MOST_POSITIONS = 1_000
-BOX = 0.05
-"""How far marks may move at most, as a fraction."""
+BOXES = tuple(0.05 / 4**i for i in range(6))
+"""How far marks may move, as a fraction: the first one that fits."""
 LEAST = 0.05
-"""A box is narrow enough once every limit is as far as this part of what all marks at its end would move."""
-ROUGHLY = 1e-6
-TRIES = 5
-NARROWER = 0.25
-"""A box that is too wide is tried again at this part of it at most."""
+"""A box fits where every limit is as far as this part of what all marks at its end would move."""
 
 
 class Tiers(Struct, frozen=True, gc=False):
@@ -190,15 +186,6 @@ class _Reach(Struct, frozen=True, gc=False):
     rise: float
     rooms: tuple[float, ...]
 
-    def affordable(self, most: _Reach, least: float) -> float:
-        """Which part of this box leaves each limit so far at least; from 1 on this one does.
-
-        Args:
-            most: The reach without any box. What a box costs of it is about proportional to the box, and so is `least`.
-        """
-        pairs = ((self.fall, most.fall), (self.rise, most.rise), *zip(self.rooms, most.rooms, strict=True))
-        return min((there / (there - here + least) for here, there in pairs if there < math.inf), default=1.0)
-
 
 def zone(shape: Shape, marks: Mapping[str, float], limits: Limits) -> Zone | None:
     """Around these marks; None: something is to be told, or it is too near to tell."""
@@ -212,13 +199,10 @@ def zone(shape: Shape, marks: Mapping[str, float], limits: Limits) -> Zone | Non
     most = _reach(slots, prices, excess, limits, 0.0, margin)
     if not (most.fall > 2 * margin and most.rise > 2 * margin and all(room > 0 for room in most.rooms)):
         return None
-    box = BOX
-    for _ in range(TRIES):
+    for box in BOXES:
         reach = _reach(slots, prices, excess, limits, box, margin)
-        part = reach.affordable(most, LEAST * box * gross)
-        if part > 1 - ROUGHLY:
+        if min(reach.fall, reach.rise, *reach.rooms) >= LEAST * box * gross:
             break
-        box *= min(part, NARROWER)
     else:
         return None
     return Zone(

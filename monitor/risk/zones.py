@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.risk.quiet import BOX, LAST_DIGITS, LEAST, MARGIN, NARROWER, ROUGHLY, TRIES, Tiers
+from monitor.risk.quiet import BOXES, LAST_DIGITS, LEAST, MARGIN, Tiers
 
 Column = NDArray[Any]
+
+_WIDE = np.array([0.0, *BOXES[:2]])[:, None]
+_NARROW = np.array(BOXES[2:])[:, None]
+"""Boxes that are tried together, after those that mostly fit; of many pools each takes its time."""
 
 
 class Brackets:
@@ -90,6 +94,8 @@ class Found(NamedTuple):
 
 
 class _Reach(NamedTuple):
+    """A row for each box."""
+
     fall: Column
     rise: Column
     room: Column
@@ -107,8 +113,9 @@ class _Pools:
     def __init__(self, slots: Slots, bounds: Bounds, brackets: Brackets) -> None:
         self.bounds, self.starts = bounds, slots.starts
         self.quantity, self.mark = slots.quantity, slots.mark
-        sizes = np.diff(slots.starts, append=len(slots.mark))
-        self.owner = np.repeat(np.arange(len(sizes)), sizes)
+        self.owner = np.zeros(len(slots.mark), np.intp)
+        self.owner[slots.starts[1:]] = 1
+        self.owner.cumsum(out=self.owner)
         self.tiers, self.rates, self.amounts = slots.tiers, brackets.rates, brackets.amounts
         self.floors = brackets.floors.take(slots.tiers, axis=1)
         self.is_long = slots.quantity > 0
@@ -132,40 +139,47 @@ class _Pools:
         self.price = self._prices((self.excess[self.owner] - own)[self.watched], worth[self.watched])
 
     def zones(self) -> Found:
-        bounds, margin = self.bounds, self.margin
-        most = self._reach(np.zeros(len(margin)))
-        is_found = (bounds.ratio_below > 0) & (bounds.ratio_above < 1)
-        is_found &= (most.fall > 2 * margin) & (most.rise > 2 * margin) & (self._least(most.room) > 0)
-        box = np.full(len(margin), BOX)
-        for _ in range(TRIES):
-            reach = self._reach(box)
-            part = self._affordable(reach, most, LEAST * box * self.gross)
-            narrower = is_found & ~(part > 1 - ROUGHLY)
-            if not narrower.any():
-                break
-            box[narrower] *= np.minimum(part[narrower], NARROWER)
-        else:
-            is_found &= ~narrower
+        """Of every pool with the widest box that fits; of several boxes that is asked at once."""
+        bounds, boxes = self.bounds, _WIDE
+        reach = self._reach(boxes)
+        fits = self._fits(reach, boxes)
+        is_found = (bounds.ratio_below > 0) & (bounds.ratio_above < 1) & self._are_within(reach)
+        if (is_found > fits.any(axis=0)).any():
+            boxes = np.concatenate([boxes, _NARROW])
+            reach = _Reach(*map(np.concatenate, zip(reach, self._reach(_NARROW), strict=True)))
+            fits = self._fits(reach, boxes)
+        is_found &= fits.any(axis=0)
+        first = fits.argmax(axis=0)
+        of_pool = first * len(first) + np.arange(len(first))
+        of_slot = first.take(self.owner) * len(self.owner) + np.arange(len(self.owner))
         slope = self.quantity - self.size * self.rate
-        return Found(is_found, box, reach.fall - margin, reach.rise - margin, slope, reach.room)
+        fall, rise = reach.fall.take(of_pool) - self.margin, reach.rise.take(of_pool) - self.margin
+        return Found(is_found, boxes.take(first), fall, rise, slope, reach.room.take(of_slot))
 
-    def _affordable(self, here: _Reach, most: _Reach, least: Column) -> Column:
-        """Which part of this box leaves each limit so far at least."""
-        fall = most.fall / (most.fall - here.fall + least)
-        rise = np.where(most.rise < math.inf, most.rise / (most.rise - here.rise + least), 1.0)
-        room = most.room / (most.room - here.room + least.take(self.owner))
-        affordable: Column = np.minimum(np.minimum(fall, rise), self._least(np.where(most.room < math.inf, room, 1.0)))
-        return affordable
+    def _are_within(self, reach: _Reach) -> Column:
+        """Whether every limit is off where no mark moves; the first row is of that."""
+        most = 2 * self.margin
+        are_within: Column = (reach.fall[0] > most) & (reach.rise[0] > most) & (self._least(reach.room[0]) > 0)
+        return are_within
+
+    def _fits(self, reach: _Reach, boxes: Column) -> Column:
+        """Which of these boxes fit; the first one is none."""
+        least = LEAST * boxes * self.gross
+        fits: Column = np.minimum(np.minimum(reach.fall, reach.rise), self._least(reach.room)) >= least
+        fits[0] = False
+        return fits
 
     def _reach(self, box: Column) -> _Reach:
         bounds, notional = self.bounds, self.notional
         below, above = 1 - box - MARGIN, 1 + box + MARGIN
-        ends = below, above, below * np.maximum(0.0, 1 - bounds.distance_above), above * (1 + bounds.distance_above)
-        rates, margins = self._margin(notional * np.stack(ends).take(self.owner, axis=1))
+        ends = np.empty((4, len(box), len(self.margin)))
+        ends[0], ends[1] = below, above
+        ends[2], ends[3] = below * np.maximum(0.0, 1 - bounds.distance_above), above * (1 + bounds.distance_above)
+        rates, margins = self._margin(notional * ends.take(self.owner, axis=2))
         _, rate_above, rate_fallen, rate_risen = rates
-        moved = above.take(self.owner) - 1
-        bent = np.maximum(margins[1] - self.part * moved, margins[0] + self.part * moved) - self.maintenance
-        (slack,), (least, most, *_) = self._sums(bent[None]), self._sums(margins)
+        moved = self.part * (above - 1)
+        bent = np.maximum(margins[1] - moved, margins[0] + moved) - self.maintenance
+        slack, (least, most, *_) = self._sums(bent), self._sums(margins)
         parts_fallen, parts_risen = self._sums(notional * rates[2:])
         steepest = self._most(self.longs * (1 - rate_fallen) + self.shorts * (1 + rate_risen))
         drift = (above - 1) * self.gross
@@ -177,21 +191,22 @@ class _Pools:
         down = np.maximum(below * self.tangent_down, self.net - above * self.parts - drift)
         tangent = np.maximum(up, np.where(bounds.distance_below < 1, down, 0.0))
         near = np.where(bounds.distance_below < math.inf, bounds.distance_below * tangent, math.inf)
-        room = np.full(len(notional), math.inf)
+        room = np.full(bent.shape, math.inf)
         if len(self.watched):
-            room[self.watched] = self._rooms(box + MARGIN, rate_above) - slack.take(self.owner[self.watched])
+            rooms = self._rooms(box + MARGIN, rate_above[:, self.watched])
+            room[:, self.watched] = rooms - slack.take(self.owner[self.watched], axis=1)
         return _Reach(self.excess - lowest - slack, np.minimum(highest, near) - self.excess, room)
 
     def _rooms(self, box: Column, rate_above: Column) -> Column:
         """How far the rest of the pool may fall until a watched liquidation price has come too near."""
         at, told, price = self.watched, self.told, self.price
         owner, mark, size, is_long = self.owner[at], self.mark[at], self.size[at], self.is_long[at]
-        box, warning_at = box[owner], self.bounds.warning_at[owner]
+        warning_at = self.bounds.warning_at[owner]
         moved = box * mark
         left = np.where(is_long, mark - price, price - mark)
         is_beyond = np.where(is_long, told < mark - moved, told > mark + moved)
         safe = np.where(is_long, -price, -math.inf)
-        per_price = np.where(is_long, size * (1 - rate_above[at]), size)
+        per_price = np.where(is_long, size * (1 - rate_above), size)
         nearer = np.abs(mark - told) - left + np.where(is_beyond, 0.0, 2 * moved)
         notice = self.bounds.notice_at[owner] * mark * (1 - box) - nearer
         warning = (warning_at * (left - moved) - nearer) / (1 + warning_at)
@@ -211,17 +226,18 @@ class _Pools:
     def _margin(self, notional: Column) -> tuple[Column, Column]:
         """The rates that hold at notionals, of which there is a row or several, and the maintenance margins."""
         floors = self.floors.reshape(len(self.floors), *(1,) * (notional.ndim - 1), -1)
-        at = np.maximum(np.add.reduce(floors < notional, axis=0, dtype=np.intp) - 1, 0)
+        above = np.add.reduce(floors < notional, axis=0, dtype=np.int16)  # far faster than in wider numbers
+        at = np.maximum(above - 1, 0).astype(np.intp)
         at *= self.rates.shape[1]
         at += self.tiers
         rate = self.rates.take(at)
         return rate, notional * rate - self.amounts.take(at)
 
     def _sums(self, rows: Column) -> Column:
-        return np.add.reduceat(rows, self.starts, axis=1)
+        return np.add.reduceat(rows, self.starts, axis=-1)
 
     def _most(self, of_slots: Column) -> Column:
-        return np.maximum.reduceat(of_slots, self.starts)
+        return np.maximum.reduceat(of_slots, self.starts, axis=-1)
 
     def _least(self, of_slots: Column) -> Column:
-        return np.minimum.reduceat(of_slots, self.starts)
+        return np.minimum.reduceat(of_slots, self.starts, axis=-1)
