@@ -39,13 +39,14 @@ from monitor.shell.broker import Broker
 from monitor.shell.clock import now
 from monitor.shell.feed import ended
 from monitor.shell.feeds import Feeds
-from monitor.shell.heartbeat import Heartbeat, Webhook, address
+from monitor.shell.heartbeat import Heartbeat, address
 from monitor.shell.hub import Hub
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.owed import Batch, Found
 from monitor.shell.proof_of_life import ProofOfLife
 from monitor.shell.recorder import FlightRecorder, Taps
+from monitor.shell.second_way import SecondWay
 from monitor.shell.store import Store
 from monitor.shell.tap import Tap
 from monitor.shell.vitals import Pulse
@@ -101,11 +102,9 @@ class Daemon:
         self._discovery: Discovery | None = None
         self._recorder: FlightRecorder | None = None
         self._heartbeat: Heartbeat | None = None
-        self._webhook: Webhook | None = None
         self._http: HttpServer | None = None
         self._hub: Hub | None = None
         self._page: Page | None = None
-        self._posted_ids: set[str] = set()
         self._store_works = False
         self._begun = False
         self._swept = False
@@ -151,7 +150,7 @@ class Daemon:
         self._make_http(identity)
         self._publish([self._info(), *found.unsent])
         self._outbox.release(found.unsent)
-        self._post(found)
+        self._second_way.take_over(found)
         feeds = self._make_feeds()
         self._begun = True
         self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
@@ -161,7 +160,7 @@ class Daemon:
                 parts = [("pump", self._pump()), ("tick", self._tick())]
                 parts += [("callbacks", self._callbacks())]
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
-                parts += [("webhook", self._webhook.run())] if self._webhook is not None else []
+                parts += [("webhook", self._second_way.run())]
                 parts += [("http", self._http.run())] if self._http is not None else []
                 parts += [("reloads", self._take_reloads())]
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
@@ -253,13 +252,13 @@ class Daemon:
         url = address(config.url, self._found)
         webhook = address(config.webhook, self._found)
         self._heartbeat = None if url is None else Heartbeat(url, config.every_s)
-        self._webhook = None if webhook is None else Webhook(webhook, config, identity, self._posted)
+        self._second_way = SecondWay(webhook, config, identity, self._store.keep, amounts=self._config.privacy.amounts)
         self._life = ProofOfLife(
             self._core,
             self._outbox,
             self._broker,
             self._heartbeat,
-            self._webhook,
+            self._second_way,
             started,
             config.webhook_after_s,
             lambda: self._store_works,
@@ -395,7 +394,7 @@ class Daemon:
     def _kept(self, batch: Batch, error: StoreError | None) -> None:
         """A batch is on disk, or cannot be for now: either way its events may go out."""
         self._outbox.release(batch.events)
-        self._webhook_put(batch.events)
+        self._second_way.put(batch.events)
         self._broker.wake()
 
     def _store_is(self, reason: str | None) -> None:
@@ -414,28 +413,8 @@ class Daemon:
         self._core.take_over(_as_kept(found), now())
         self._publish(found.unsent)
         self._outbox.release(found.unsent)
-        self._post(found)
+        self._second_way.take_over(found)
         self._broker.wake()
-
-    def _post(self, found: Found) -> None:
-        """Let the webhook have what an earlier run could not send, but for what that run has posted."""
-        posted = found.rows.get("posted", {})
-        self._posted_ids |= posted.keys()
-        if self._webhook is not None:
-            for event_id in posted:
-                self._webhook.sent(event_id)
-            self._webhook_put(found.unsent)
-
-    def _webhook_put(self, told: Sequence[Message]) -> None:
-        """Let the webhook have the events; where it must not learn amounts, the notices."""
-        if self._webhook is not None:
-            amounts = self._config.privacy.amounts
-            self._webhook.put(message for message in told if message.is_event is amounts)
-
-    def _posted(self, event_id: str) -> None:
-        """The webhook has an event that the broker has not; that must outlive us, or it would be posted again."""
-        self._posted_ids.add(event_id)
-        self._store.keep(Batch((), (Save("posted", event_id, b"{}"),)))
 
     def _sent(self, message: Message) -> None:
         self._life.broker_took()
@@ -443,11 +422,7 @@ class Daemon:
             here = now()
             self._tally.acknowledged(message.event_id, here.mono)
             self._store.sent(message.event_id, here.wall_ms)
-            if message.event_id in self._posted_ids:
-                self._posted_ids.discard(message.event_id)
-                self._store.keep(Batch((), (Save("posted", message.event_id, None),)))
-            if self._webhook is not None:
-                self._webhook.sent(message.event_id)
+            self._second_way.sent(message.event_id)
         if self._on_sent is not None:
             self._on_sent(message)
 

@@ -11,7 +11,8 @@ from monitor.liveness import DaemonState, blindness, is_settled, status, undecla
 from monitor.outbox import Outbox
 from monitor.shell import logs
 from monitor.shell.broker import Broker
-from monitor.shell.heartbeat import Heartbeat, Webhook
+from monitor.shell.heartbeat import Heartbeat
+from monitor.shell.second_way import SecondWay
 from monitor.shell.systemd import Notifier
 from monitor.shell.vitals import settle_memory
 
@@ -36,7 +37,7 @@ class ProofOfLife:
         outbox: Outbox,
         broker: Broker,
         heartbeat: Heartbeat | None,
-        webhook: Webhook | None,
+        second_way: SecondWay,
         started: Now,
         missed_after_s: float,
         is_store_usable: Callable[[], bool],
@@ -45,7 +46,7 @@ class ProofOfLife:
         self._outbox = outbox
         self._broker = broker
         self._heartbeat = heartbeat
-        self._webhook = webhook
+        self._second_way = second_way
         self._missed_after_s = missed_after_s
         self._is_store_usable = is_store_usable
         self._log = logs.logger()
@@ -61,8 +62,7 @@ class ProofOfLife:
         self._ticked_at = here.mono
         self._feed_watchdog(here)
         away_s = self._broker_away_s(here)
-        if self._webhook is not None:
-            self._webhook.broker_away(away_s)
+        self._second_way.broker_away(away_s)
         if not self.is_ready and is_settled(self._core):
             self.is_ready = True
             settle_memory(len(self._core.accounts))
