@@ -46,13 +46,14 @@ class LevelsJudge:
             return
         ages = self._reporter.ages(account, risk.pool, now)
         trusted = ages.freshness == "live"
+        was: PoolRisk | None = None
         for name, rule, key in judged:
             if not rule.enabled and self._incidents.is_idle(key):
                 continue
             value, distance = risk.margin_ratio if name == "margin_ratio" else risk.distance, risk.distance
             at_least = Severity.OK
             if isinstance(rule, MarginRatioRule) and distance is not None and distance < rule.critical_within:
-                warned = any(s.severity is Severity.WARNING and s.fires(value) for s in rule.steps)
+                warned = any([s.severity is Severity.WARNING and s.fires(value) for s in rule.steps])
                 at_least = Severity.CRITICAL if warned else Severity.OK
             change = self._incidents.observe(
                 key,
@@ -65,7 +66,8 @@ class LevelsJudge:
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
-                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, before(), risk, now, ages)
+                was = was or before()
+                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, was, risk, now, ages)
             elif trusted and self._reporter.is_unconfirmed(key):
                 self._tell(account, self._reporter.retained(key), rule, None, risk, now, ages)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import cached_property
 from typing import TypeVar
 
 from msgspec import Struct, structs
@@ -36,7 +37,7 @@ class AssetWallet(Struct, frozen=True):
     wallet_balance: Decimal
 
 
-class Pool(Struct, frozen=True):
+class Pool(Struct, frozen=True, dict=True):
     """Collateral and the positions that are liquidated with it; its totals are in `asset`.
 
     Args:
@@ -72,6 +73,20 @@ class Pool(Struct, frozen=True):
     def margin_asset(self, position: Position) -> str:
         """The asset that a position's own figures are in."""
         return (position.margin_asset or self.asset) if self.assets else self.asset
+
+    @cached_property
+    def held(self) -> dict[str, list[int]]:
+        """Symbol → the places of its positions: one, or the two legs of a hedge."""
+        held: dict[str, list[int]] = {}
+        for i, p in enumerate(self.positions):
+            held.setdefault(p.symbol, []).append(i)
+        return held
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it is linear contracts in one asset, without a hedge."""
+        linear = all(p.contract_size is None for p in self.positions)
+        return linear and not self.assets and len(self.held) == len(self.positions)
 
 
 class PositionRisk(Struct, frozen=True, gc=False):
@@ -231,10 +246,8 @@ class PoolRisk(Struct, frozen=True, dict=True):
         return (
             bool(self.own)
             and not self.is_past
-            and not self.pool.assets
+            and self.pool.is_plain
             and all([table is not None and table.is_gentle for table in self.tables])
-            and all([p.contract_size is None for p in self.pool.positions])
-            and len({p.symbol for p in self.pool.positions}) == len(self.own)
         )
 
     def position(self, i: int) -> PositionRisk:
@@ -265,14 +278,6 @@ class PoolRisk(Struct, frozen=True, dict=True):
     @exactly
     def _solved(self) -> dict[str, Crossings]:
         return {}
-
-    @exactly
-    def _held(self) -> dict[str, list[int]]:
-        """Symbol → the places of its positions: one, or the two legs of a hedge."""
-        held: dict[str, list[int]] = {}
-        for i, p in enumerate(self.pool.positions):
-            held.setdefault(p.symbol, []).append(i)
-        return held
 
     @exactly
     def _pulls(self) -> tuple[list[Decimal], Decimal]:
@@ -317,7 +322,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
         """The marks of a symbol at which the pool is liquidated; the legs of a hedged pair move together."""
         found = self._solved.get(symbol)
         if found is None:
-            held = self._held[symbol]
+            held = self.pool.held[symbol]
             first, own = self.pool.positions[held[0]], self.own[held[0]]
             pnl, maintenance = own.unrealized_pnl, own.maintenance_margin
             for i in held[1:]:
@@ -337,7 +342,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
     def _market_distance(self) -> Crossings:
         """Relative moves, both positive, of all marks alike; of one symbol it is that symbol's own distance."""
         pool = self.pool
-        if len({p.symbol for p in pool.positions}) == 1:
+        if len(pool.held) == 1:
             mark, prices = _known(self.marks[0]), self._crossings(pool.positions[0].symbol)
             return Crossings(
                 None if prices.below is None else ONE - prices.below / mark,
