@@ -23,7 +23,7 @@ from msgspec import structs
 from monitor import __version__, steering
 from monitor.config import AccountConfig, Config, after
 from monitor.config_values import Secret
-from monitor.core import Core, Kept
+from monitor.core import Core
 from monitor.discovery import Discovery
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
 from monitor.errors import CommandError, StoreError
@@ -133,9 +133,8 @@ class Daemon:
             setup = self._config.setup
             self._discovery = Discovery(identity, setup.accounts, setup.rules, amounts=self._config.privacy.amounts)
             self._outbox.put(self._discovery.standing())
-        kept = _as_kept(found)
-        self._core = Core(self._config.setup, started, kept)
-        self._make_recorder(identity, kept)
+        self._core = Core(self._config.setup, started, found.kept)
+        self._make_recorder(identity, found)
         password = self._config.mqtt.password
         self._broker = Broker(
             self._config.mqtt,
@@ -277,13 +276,13 @@ class Daemon:
             self._page = Page(self._hub, self._core, self._life.state, identity.boot_id)
             self._http = HttpServer(config, token, [*endpoints.routes(), *self._page.routes()])
 
-    def _make_recorder(self, identity: Identity, kept: Kept) -> None:
+    def _make_recorder(self, identity: Identity, found: Found) -> None:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
         config = self._config
         if config.recorder.enabled:
-            opening = Opening(identity.started_ms, instance=identity.instance, setup=config.setup, kept=kept)
+            opening = Opening(identity.started_ms, instance=identity.instance, setup=config.setup)
             folder = settings.sessions_folder(config)
-            self._recorder = FlightRecorder(config.recorder, folder, opening, Secrets(self._found.values()))
+            self._recorder = FlightRecorder(config.recorder, folder, opening, found, Secrets(self._found.values()))
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
     def _make_feeds(self) -> Feeds:
@@ -410,7 +409,7 @@ class Daemon:
         self._log.warning(
             "store opened late", unsent_events=len(found.unsent), kept={k: len(v) for k, v in found.rows.items()}
         )
-        self._core.take_over(_as_kept(found), now())
+        self._core.take_over(found.kept, now())
         self._publish(found.unsent)
         self._outbox.release(found.unsent)
         self._second_way.take_over(found)
@@ -474,15 +473,3 @@ class Daemon:
         if ghosts:
             self._log.info("ghost topics removed", topics=ghosts)
             self._broker.wake()
-
-
-def _as_kept(found: Found) -> Kept:
-    """What the store has found, as the core takes it."""
-    return Kept(
-        incidents=tuple(found.rows.get("incident", {}).values()),
-        baselines=found.rows.get("baseline", {}),
-        silences=found.rows.get("silence", {}),
-        daily=found.rows.get("daily", {}),
-        forced=found.rows.get("forced", {}),
-        last_named_ms=found.last_named_ms,
-    )

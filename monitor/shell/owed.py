@@ -7,6 +7,7 @@ from collections import deque
 import msgspec
 from msgspec import Struct
 
+from monitor.core import Kept
 from monitor.effects import Save
 from monitor.message import Message
 
@@ -40,6 +41,18 @@ class Found(Struct, frozen=True):
     rows: Rows = {}
     unsent: tuple[Message, ...] = ()
     last_named_ms: int = 0
+
+    @property
+    def kept(self) -> Kept:
+        """The part that the core goes on from."""
+        return Kept(
+            incidents=tuple(self.rows.get("incident", {}).values()),
+            baselines=self.rows.get("baseline", {}),
+            silences=self.rows.get("silence", {}),
+            daily=self.rows.get("daily", {}),
+            forced=self.rows.get("forced", {}),
+            last_named_ms=self.last_named_ms,
+        )
 
 
 class Parcel(Struct, array_like=True):

@@ -20,8 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from monitor.config import RecorderConfig
 from monitor.core import Kept
@@ -32,6 +31,7 @@ from monitor.recording import Line, Opening, Secrets, Source, encode, encode_ope
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs
 from monitor.shell.clock import now
+from monitor.shell.owed import Found, Rows
 from monitor.shell.tap import Tap
 from monitor.venues import VENUES
 
@@ -45,14 +45,6 @@ _PUSHED_AT_MOST = 1000
 _LARGE = 65_536
 _BREATH_LINES = 200
 _CLOSE_S = 5.0
-_TABLES = {
-    "incident": "incidents",
-    "baseline": "baselines",
-    "silence": "silences",
-    "daily": "daily",
-    "forced": "forced",
-}
-"""Where the rows of each table stand among what an earlier run has kept."""
 
 
 class _Ears:
@@ -147,17 +139,13 @@ class SessionWriter(_Ears):
 class _Base:
     """What is known at the beginning of the window: the newest of everything that has left it."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, found: Found) -> None:
         self._links: dict[tuple[str | None, str], Line] = {}
         self._answers: dict[tuple[str | None, str, str], Line] = {}
         self._pushed: dict[str, list[Line]] = {}
         self._bytes = 0
-        self._last_named_ms = kept.last_named_ms
-        self._rows: dict[tuple[str, str], bytes] = {}
-        for table, name in _TABLES.items():
-            rows = getattr(kept, name)
-            named = rows if isinstance(rows, dict) else {_incident_key(row): row for row in rows}
-            self._rows.update({(table, key): row for key, row in named.items()})
+        self._last_named_ms = found.last_named_ms
+        self._rows = {(table, key): row for table, rows in found.rows.items() for key, row in rows.items()}
 
     def take(self, entry: Line | Save) -> None:
         """Something has left the window."""
@@ -195,18 +183,11 @@ class _Base:
 
     def kept(self, accounts: Collection[str]) -> Kept:
         """Incidents, baselines and silences as they were."""
-        rows: dict[str, dict[str, bytes]] = {table: {} for table in _TABLES}
+        rows: Rows = {}
         for (table, key), row in self._rows.items():
-            if table in rows and (table == "silence" or key.partition("/")[0] in accounts):
-                rows[table][key] = row
-        return Kept(
-            incidents=tuple(rows["incident"].values()),
-            baselines=rows["baseline"],
-            silences=rows["silence"],
-            daily=rows["daily"],
-            forced=rows["forced"],
-            last_named_ms=self._last_named_ms,
-        )
+            if table == "silence" or key.partition("/")[0] in accounts:
+                rows.setdefault(table, {})[key] = row
+        return Found(rows, last_named_ms=self._last_named_ms).kept
 
     def lines(self, accounts: Collection[str], at_ms: int) -> Iterator[Line]:
         """What a replay has to know first: what the markets say, each account's snapshot, links, what came after."""
@@ -227,13 +208,20 @@ class FlightRecorder(_Ears):
     """Keeps what the links said of late, and saves it when an incident becomes critical.
 
     Args:
-        opening: Instance and setup, and what an earlier run has kept.
+        opening: Instance and setup.
+        found: What an earlier run has left.
         folder: Where the files go; made when the first is saved.
         follow_s: So long after, the file is written again, so that what followed is in it (seconds).
     """
 
     def __init__(
-        self, config: RecorderConfig, folder: Path, opening: Opening, secrets: Secrets, follow_s: float = 60
+        self,
+        config: RecorderConfig,
+        folder: Path,
+        opening: Opening,
+        found: Found,
+        secrets: Secrets,
+        follow_s: float = 60,
     ) -> None:
         super().__init__(secrets)
         self.saved = 0
@@ -241,7 +229,7 @@ class FlightRecorder(_Ears):
         self._folder = folder
         self._opening = opening
         self._follow_s = follow_s
-        self._base = _Base(opening.kept)
+        self._base = _Base(found)
         self._window: deque[tuple[int, Line | Save]] = deque()
         self._bytes = 0
         self._large: dict[str, bytes] = {}
@@ -399,24 +387,6 @@ def _about(accounts: Collection[str], lines: Iterable[Line]) -> Iterator[Line]:
 
 def _only(account: str, accounts: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(a for a in accounts if a.name == account)
-
-
-def _incident_key(row: bytes) -> str:
-    """`<account>/<rule>/<subject>`, as a row of an incident is kept under."""
-    with suppress(msgspec.MsgspecError):
-        incident = msgspec.json.decode(row, type=_KeptIncident).incident
-        return f"{incident.account}/{incident.rule}/{incident.subject}"
-    return repr(row)
-
-
-class _IncidentNames(Struct):
-    account: str
-    rule: str
-    subject: str
-
-
-class _KeptIncident(Struct):
-    incident: _IncidentNames
 
 
 def _changes_account(line: Line) -> bool:
