@@ -52,7 +52,8 @@ class Line(Struct, frozen=True):
         raw: The frame or body as it came; of a link its state, as `link_state` writes it.
         market: Name of the market link; empty where the venue has but one.
         request: `GET /fapi/v3/account`, of a REST answer.
-        sent_ms: When that was asked.
+        sent_ms: When that was asked, as the answer is judged by it: exchange time for an account, our wall clock for a
+            market and for the exchange's time.
         received_ms: When it arrived, where `at_ms` is a later time at which it is to be taken as known.
     """
 

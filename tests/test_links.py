@@ -20,12 +20,12 @@ from monitor.config import AccountConfig, LinksConfig
 from monitor.config_values import Secret
 from monitor.events import AccountChanged, LinkReport, LinkState, PositionsRead
 from monitor.pace import Pace
+from monitor.recording import Line, Source
 from monitor.shell import logs, settings
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.daemon import Daemon
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
-from monitor.shell.tap import Source
 from monitor.sim import Exchange
 from monitor.venues import Hosts
 from tests import stories
@@ -56,19 +56,9 @@ class Recorded:
     def __init__(self) -> None:
         self.lines: list[tuple[str | None, Source, bytes, str | None]] = []
 
-    def heard(
-        self,
-        account: str | None,
-        venue: str,
-        source: Source,
-        raw: bytes,
-        *,
-        market: str = "",
-        request: str | None = None,
-        sent_ms: int | None = None,
-    ) -> None:
-        assert (venue, market, sent_ms is None) == ("binance-usdm", "market", source != "rest")
-        self.lines.append((account, source, raw, request))
+    def heard(self, line: Line) -> None:
+        assert (line.venue, line.market, line.sent_ms is None) == ("binance-usdm", "market", line.source != "rest")
+        self.lines.append((line.account, line.source, line.raw, line.request))
 
     def of(self, source: Source) -> list[tuple[str | None, bytes, str | None]]:
         return [(account, raw, request) for account, known, raw, request in self.lines if known == source]

@@ -45,10 +45,10 @@ from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.owed import Batch, Found
 from monitor.shell.proof_of_life import ProofOfLife
-from monitor.shell.recorder import FlightRecorder, Taps
+from monitor.shell.recorder import FlightRecorder
 from monitor.shell.second_way import SecondWay
 from monitor.shell.store import Store
-from monitor.shell.tap import Tap
+from monitor.shell.tap import Tap, Taps
 from monitor.shell.vitals import Pulse
 from monitor.tally import Tally
 

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
@@ -23,11 +22,13 @@ from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
 from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, innermost
 from monitor.events import Event, LinkId, LinkReport, LinkState
+from monitor.recording import Line, Source, link_state
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
+from monitor.shell.clock import now
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Answer, Rest
-from monitor.shell.tap import Source, Tap
+from monitor.shell.tap import Tap
 from monitor.venues import Request, Venue
 
 _MAX_FRAME = 16 * 2**20
@@ -232,22 +233,17 @@ class Feed(ABC):
         known = self._states.get(report.link)
         self._states[report.link] = report.state, report.note
         if self.tap is not None and known != self._states[report.link]:
-            told = {"link": report.link.name, "state": report.state, "note": report.note}
-            raw = msgspec.json.encode({**told, "reconnects": report.reconnects})
-            self.tap.heard(self._account, self.venue.name, "link", raw, market=self.market)
+            self.tapped("link", link_state(report))
 
-    def tapped(self, source: Source, raw: bytes) -> None:
-        """Let whoever listens hear a frame."""
+    def tapped(self, source: Source, raw: bytes, request: str | None = None, sent_ms: int | None = None) -> None:
+        """Let whoever listens hear a frame, or an answer."""
         if self.tap is not None:
-            self.tap.heard(self._account, self.venue.name, source, raw, market=self.market)
+            venue, at_ms = self.venue.name, now().wall_ms
+            self.tap.heard(Line(at_ms, venue, self._account, source, raw, self.market, request, sent_ms))
 
     def tapped_answer(self, request: Request, answer: Answer, sent_ms: int) -> None:
         """Let whoever listens hear an answer that holds no secret."""
-        if self.tap is not None:
-            what = str(request)
-            self.tap.heard(
-                self._account, self.venue.name, "rest", answer.body, market=self.market, request=what, sent_ms=sent_ms
-            )
+        self.tapped("rest", answer.body, str(request), sent_ms)
 
     # ---- what sessions need ----
 

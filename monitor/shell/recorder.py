@@ -27,12 +27,11 @@ from monitor.core import Kept
 from monitor.effects import INSTANCE, AccountSetup, Effect, Save, Story
 from monitor.errors import DecodeError
 from monitor.events import AccountChanged
-from monitor.recording import Line, Opening, Secrets, Source, encode, encode_opening, read_link_state, requests_by_name
+from monitor.recording import Line, Opening, Secrets, encode, encode_opening, read_link_state, requests_by_name
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs
 from monitor.shell.clock import now
 from monitor.shell.owed import Found, Rows
-from monitor.shell.tap import Tap
 from monitor.venues import VENUES
 
 _FLUSH_S = 1.0
@@ -47,51 +46,7 @@ _BREATH_LINES = 200
 _CLOSE_S = 5.0
 
 
-class _Ears:
-    """What both recorders hear with."""
-
-    def __init__(self, secrets: Secrets) -> None:
-        self.secrets = secrets
-
-    def heard(
-        self,
-        account: str | None,
-        venue: str,
-        source: Source,
-        raw: bytes,
-        *,
-        market: str = "",
-        request: str | None = None,
-        sent_ms: int | None = None,
-    ) -> None:
-        self.take(Line(now().wall_ms, venue, account, source, raw, market, request, sent_ms))
-
-    def take(self, line: Line) -> None:
-        raise NotImplementedError
-
-
-class Taps:
-    """Several that want to hear the same."""
-
-    def __init__(self, *taps: Tap) -> None:
-        self._taps = taps
-
-    def heard(
-        self,
-        account: str | None,
-        venue: str,
-        source: Source,
-        raw: bytes,
-        *,
-        market: str = "",
-        request: str | None = None,
-        sent_ms: int | None = None,
-    ) -> None:
-        for tap in self._taps:
-            tap.heard(account, venue, source, raw, market=market, request=request, sent_ms=sent_ms)
-
-
-class SessionWriter(_Ears):
+class SessionWriter:
     """Writes each line as it comes. A line is on its way to the disk within a second.
 
     Args:
@@ -102,7 +57,7 @@ class SessionWriter(_Ears):
     """
 
     def __init__(self, path: Path, opening: Opening, secrets: Secrets, on_failure: Callable[[str], None]) -> None:
-        super().__init__(secrets)
+        self.secrets = secrets
         self.lines = 0
         self._on_failure = on_failure
         self._flushed = time.monotonic()
@@ -111,7 +66,7 @@ class SessionWriter(_Ears):
         self._file.write(encode_opening(opening))
         self._file.flush()
 
-    def take(self, line: Line) -> None:
+    def heard(self, line: Line) -> None:
         if self._failed:
             return
         try:
@@ -204,7 +159,7 @@ class _Base:
         return same
 
 
-class FlightRecorder(_Ears):
+class FlightRecorder:
     """Keeps what the links said of late, and saves it when an incident becomes critical.
 
     Args:
@@ -223,7 +178,7 @@ class FlightRecorder(_Ears):
         secrets: Secrets,
         follow_s: float = 60,
     ) -> None:
-        super().__init__(secrets)
+        self.secrets = secrets
         self.saved = 0
         self._config = config
         self._folder = folder
@@ -238,7 +193,7 @@ class FlightRecorder(_Ears):
         self._writer = ThreadPoolExecutor(1, "recorder")
         self._log = logs.logger()
 
-    def take(self, line: Line) -> None:
+    def heard(self, line: Line) -> None:
         request = line.request
         if request is not None and len(line.raw) > _LARGE:  # accounts of one market are often told the same
             same = self._large.get(request)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
-Source = Literal["market", "private", "rest", "link"]
+from monitor.recording import Line
 
 
 class Tap(Protocol):
     """Told of everything that the core's events are made of, as it comes."""
 
-    def heard(
-        self,
-        account: str | None,
-        venue: str,
-        source: Source,
-        raw: bytes,
-        *,
-        market: str = "",
-        request: str | None = None,
-        sent_ms: int | None = None,
-    ) -> None:
-        """Take one frame or answer. Called in the middle of the feed's work: it must neither wait nor raise.
-
-        Args:
-            account: Whose it is; None: it is public, or a market link's.
-            raw: The bytes as they came, without any listen key. For `link` JSON: `link`, `state`, `note`, `reconnects`.
-            market: The market link it came by, or that the account uses.
-            request: For `rest`, what was asked, such as `GET /fapi/v3/account`.
-            sent_ms: For `rest`, when it was asked, as the answer is judged by it: exchange time for an account, our
-                wall clock for a market and for the exchange's time.
-        """
+    def heard(self, line: Line) -> None:
+        """Take one frame or answer, in which there is no listen key. Called in the middle of the feed's work: it must
+        neither wait nor raise."""
         ...
+
+
+class Taps:
+    """Several that want to hear the same."""
+
+    def __init__(self, *taps: Tap) -> None:
+        self._taps = taps
+
+    def heard(self, line: Line) -> None:
+        for tap in self._taps:
+            tap.heard(line)
