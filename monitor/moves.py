@@ -77,7 +77,7 @@ class _Path:
         self.stages.append(Stage(cause, self._pool))
 
 
-class PoolMove(Struct, frozen=True):
+class PoolMove(Struct, frozen=True, gc=False):
     """How one position's price moved, with the pool it is in and what that amounts to."""
 
     pool: Pool
@@ -211,7 +211,7 @@ class Moves:
         baseline = self.baselines.get(pool.id)
         if baseline is None or pool.id in self._entries:
             return
-        if not _is_complete(pool, baseline.terms):
+        if not self._knew_all_of(pool, baseline):
             was = baseline.terms
             self._rebase(
                 pool,
@@ -315,24 +315,27 @@ class Moves:
         baseline = self.baselines.get(pool.id)
         if baseline is None:
             return {}
-        if pool.id in self._entries or not _is_complete(pool, baseline.terms):
+        if pool.id in self._entries or not self._knew_all_of(pool, baseline):
             return None
-        if not _is_complete(baseline.pool, baseline.terms):
-            return {}
-        return self._told_prices(baseline)
+        return self._told_prices(baseline) or {}
 
-    def _told_prices(self, baseline: Baseline) -> dict[PositionKey, Decimal | None]:
+    def _told_prices(self, baseline: Baseline) -> dict[PositionKey, Decimal | None] | None:
+        """None: something was unknown."""
         told = self._told.get(baseline.pool.id)
-        if told is None:
+        if told is None and _is_complete(baseline.pool, baseline.terms):
             told = self._told[baseline.pool.id] = assess(baseline.pool, baseline.terms).printed_prices
         return told
+
+    def _knew_all_of(self, pool: Pool, baseline: Baseline) -> bool:
+        """Whether everything was known at a pool's baseline that its prices, as it is now, follow from."""
+        return (pool is baseline.pool and pool.id in self._told) or _is_complete(pool, baseline.terms)
 
     def _amounts_to(self, least: int, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
         """Whether any of the pool's moves since the baseline does; asked with every mark, so without the causes."""
         baseline = self.baselines.get(risk.pool.id)
-        if baseline is None or not _is_complete(baseline.pool, baseline.terms):
+        told = None if baseline is None else self._told_prices(baseline)
+        if told is None:
             return False
-        told = self._told_prices(baseline)
         for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
             before = told.get(position.key)
             if mark is None or before is None or risk.withstands(i, _beyond(before, mark, position, rule, least)):
@@ -348,9 +351,9 @@ class Moves:
         baseline = self.baselines.get(pool_id)
         if baseline is None or pool_id in self._replaced or self._entries[pool_id][-1].pool != risk.pool:
             return True
-        if not _is_complete(baseline.pool, baseline.terms):
-            return True
         told, was_long = self._told_prices(baseline), {p.key: p.quantity > 0 for p in baseline.pool.positions}
+        if told is None:
+            return True
         for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
             before = told.get(position.key) if was_long.get(position.key) == (position.quantity > 0) else None
             if mark is None:
@@ -375,7 +378,7 @@ class Moves:
             before, told = (replaced, None) if replaced else ((baseline,), self._told.get(pool_id))
             stages = self._stages(before[-1].pool, self._entries.get(pool_id, ()))
             pool = stages[-1].pool if stages else baseline.pool
-            if not _is_complete(pool, terms):
+            if risk is None and not _is_complete(pool, terms):
                 continue
             for move in moves(before, stages, terms, risk, told).values():
                 if move.before != move.after or (move.opened and move.after is not None):
@@ -434,12 +437,11 @@ class Moves:
             path.then(Cause("commission", entry.symbol, commission, asset=asset))
 
     def _rebase(self, pool: Pool, terms: Terms) -> None:
-        symbols = {p.symbol for p in pool.positions}
-        assets = {wallet.asset for wallet in pool.assets}
+        symbols = [p.symbol for p in pool.positions]
         now = Terms(
             {s: terms.marks[s] for s in symbols if s in terms.marks},
             {s: terms.tables[s] for s in symbols if s in terms.tables},
-            {a: terms.rates[a] for a in assets if a in terms.rates},
+            {w.asset: terms.rates[w.asset] for w in pool.assets if w.asset in terms.rates},
         )
         self.baselines[pool.id] = Baseline(pool, now)
         self._replaced.pop(pool.id, None)

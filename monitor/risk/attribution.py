@@ -38,7 +38,7 @@ class Baseline(Struct, frozen=True):
         return msgspec.json.encode({"pool": self.pool, "terms": terms})
 
 
-class Cause(Struct, frozen=True):
+class Cause(Struct, frozen=True, gc=False):
     """What moved a price.
 
     Args:
@@ -67,7 +67,7 @@ class Stage(Struct, frozen=True):
     pool: Pool
 
 
-class Move(Struct, frozen=True):
+class Move(Struct, frozen=True, gc=False):
     """How the liquidation price of one position has changed since it was last told.
 
     Args:
