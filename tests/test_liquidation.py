@@ -21,6 +21,7 @@ from tests.make import pool, position, table
 D = Decimal
 FLAT = table(("0", "0.01", "0"))
 RISING = table(("0", "0.01", "0"), ("10000", "0.05", "400"))
+DEEP = table(("0", "0.004", "0"), ("10000", "0.01", "60"), ("50000", "0.1", "4560"), ("2500000", "0.5", "1004560"))
 JUMPING = table(("0", "0.01", "0"), ("10000", "0.05", "0"))  # 100 at the edge from below, 500 from above
 
 
@@ -37,6 +38,30 @@ def risk_of(
 def prices(risk: PoolRisk) -> tuple[Decimal | None, Decimal | None]:
     found = risk.positions[0].liquidation
     return found.below, found.above
+
+
+# ---- one leg ----
+
+
+@given(
+    st.sampled_from((FLAT, RISING, JUMPING, DEEP)),
+    st.sampled_from((1, 7, 10, 250)),
+    st.sampled_from((1, -1)),
+    st.sampled_from(("0.5", "40", "1000", "1428.5714285", "5000", "1000000")),
+    st.one_of(st.integers(-30_000, 3_000_000).map(D), st.sampled_from((10_000, 50_000, 2_500_000)).map(D)),
+)
+def test_one_leg_is_solved_as_it_is_beside_another_that_is_nothing(
+    brackets: BracketTable, size: int, sign: int, now: str, notional: Decimal
+) -> None:
+    """Wherever the price is, and wherever the excess is used up: in a bracket, at an edge, nowhere."""
+    leg = Leg(D(sign * size), D(-sign * size * 1000), brackets)
+    with localcontext(EXACT):
+        base = brackets.maintenance_margin(notional) - sign * notional - leg.offset
+        alone = crossings([leg], base, D(now))
+        beside = crossings([leg, Leg(D(0), D(0), FLAT)], base, D(now))
+        for one, other in zip((alone.below, alone.above), (beside.below, beside.above), strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or other is None or abs(one - other) <= D("1e-34") * other
 
 
 # ---- none, and past ----

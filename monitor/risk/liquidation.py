@@ -15,6 +15,7 @@ Source of the equation: Binance Support, "How to Calculate Liquidation Price of 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
@@ -22,7 +23,7 @@ from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
 
-from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.margin import ONE, ZERO, BracketTable
 
 
 class Leg(Struct, frozen=True, gc=False):
@@ -46,6 +47,9 @@ class Crossings(Struct, frozen=True, gc=False):
     above: Decimal | None
 
 
+NOWHERE = Crossings(None, None)
+
+
 def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
     """Nearest solutions of excess(t) = 0 at or below `now`, and at or above it.
 
@@ -54,7 +58,7 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
         base: Wallet balance, plus unrealized PnL minus maintenance margin of the positions that do not.
         now: The present t, > 0.
     """
-    if len(legs) == 1:
+    if len(legs) == 1 and _is_monotone(legs[0]):
         return _of_one(legs[0], base, now)
     sizes, indices = [], []
     slope, constant = ZERO, base
@@ -83,27 +87,27 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
     return Crossings(below, above)
 
 
+def _is_monotone(leg: Leg) -> bool:
+    """Whether the excess of this leg alone rises with t all along, or falls all along, without a jump."""
+    brackets = leg.table.brackets
+    if leg.exposure > ZERO:
+        return leg.table.convex and brackets[-1].rate < ONE
+    return leg.table.convex and leg.exposure < ZERO and brackets[0].rate > -ONE
+
+
 def _of_one(leg: Leg, base: Decimal, now: Decimal) -> Crossings:
-    """The same of a single leg, which is what most symbols have."""
-    exposure, table = leg.exposure, leg.table
-    size, constant = abs(exposure), base + leg.offset
-    at = table.index(size * now)
-    first, bracket, last = table.brackets[0], table.brackets[at], table.brackets[-1]
-    slope, start = exposure - size * bracket.rate, constant + bracket.amount
-    safe = slope * now + start > ZERO
-    down = up = True
-    if safe and table.convex:
-        down, up = constant + first.amount < ZERO, exposure - size * last.rate < ZERO
-    root = -start / slope if slope and (down or up) else None
-    below = above = None
-    if down:
-        is_here = root is not None and ZERO < root <= now and (not at or size * root > bracket.floor)
-        below = root if is_here else _first_zero(leg, size, constant, at, now, safe, upward=False)
-    if up:
-        is_last = bracket is last
-        is_here = root is not None and root >= now and (is_last or size * root < table.brackets[at + 1].floor)
-        above = root if is_here else _first_zero(leg, size, constant, at, now, safe, upward=True)
-    return Crossings(below, above)
+    """The same of a single leg that is monotone, as most symbols have: its excess has one zero at most."""
+    exposure, table, constant = leg.exposure, leg.table, base + leg.offset
+    first = table.brackets[0]
+    if exposure > ZERO:  # at the zero it is worth what is owed
+        value, at_start, at_floors = -constant, first.amount, table.worth_of_longs
+    else:  # at the zero it costs all that there is
+        value, at_start, at_floors = constant, -first.amount, table.cost_of_shorts
+    if value <= at_start:
+        return NOWHERE
+    bracket = table.brackets[bisect_left(at_floors, value, 1) - 1]
+    root = -(constant + bracket.amount) / (exposure - abs(exposure) * bracket.rate)
+    return Crossings(root if root <= now else None, root if root >= now else None)
 
 
 def _is_within(
@@ -117,31 +121,6 @@ def _is_within(
         if not upward and at and size * t <= brackets[at].floor:
             return False
     return True
-
-
-def _first_zero(
-    leg: Leg, size: Decimal, base: Decimal, at: int, now: Decimal, safe: bool, *, upward: bool
-) -> Decimal | None:
-    """First zero met when t leaves `now`, where bracket `at` holds; `base` counts the leg's offset."""
-    brackets, step, here = leg.table.brackets, 1 if upward else -1, now
-    slope, constant = leg.exposure - size * brackets[at].rate, base + brackets[at].amount
-    while True:
-        into = at + 1 if upward else at
-        edge = brackets[into].floor / size if size and 0 < into < len(brackets) else None
-        if slope:
-            root = -constant / slope
-            if upward and root >= here and (edge is None or root <= edge):
-                return root
-            if not upward and 0 < root <= here and (edge is None or root >= edge):
-                return root
-        if edge is None:
-            return None
-        safe_before = slope * edge + constant > 0
-        at += step
-        slope, constant = leg.exposure - size * brackets[at].rate, base + brackets[at].amount
-        if safe_before is not safe or (slope * edge + constant > 0) is not safe:
-            return edge  # the table jumps here (or the root is within the last digit of the edge)
-        here = edge
 
 
 def _walk(

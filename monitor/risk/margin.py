@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from monitor.events import Bracket
 
-ZERO = Decimal(0)
+ZERO, ONE = Decimal(0), Decimal(1)
 RATIO_CAP = Decimal(10)
 """Published margin ratio of a pool whose margin balance is gone; also the largest that is published at all."""
 
@@ -39,6 +39,16 @@ class BracketTable(Struct, frozen=True, dict=True):
     @cached_property
     def _floors(self) -> tuple[Decimal, ...]:
         return tuple(bracket.floor for bracket in self.brackets)
+
+    @cached_property
+    def worth_of_longs(self) -> tuple[Decimal, ...]:
+        """Notional minus maintenance margin at the floor of each bracket."""
+        return tuple(b.floor - (b.floor * b.rate - b.amount) for b in self.brackets)
+
+    @cached_property
+    def cost_of_shorts(self) -> tuple[Decimal, ...]:
+        """Notional plus maintenance margin at the floor of each bracket."""
+        return tuple(b.floor + (b.floor * b.rate - b.amount) for b in self.brackets)
 
     @cached_property
     def is_gentle(self) -> bool:
