@@ -30,12 +30,13 @@ Rows = NDArray[np.int64]
 _HOLDING = {"symbol": "i8", "pool": "i4", "tiers": "i4", "quantity": "f8", "entry": "f8", "told": "f8"}
 _SLOT = {**_HOLDING, "anchor": "f8", "slope": "f8", "room": "f8"}
 _POOL = {"start": "i8", "size": "i8", "until": "f8", "rests": "?", "while_live": "?"}
-_POOL |= dict.fromkeys((*Bounds._fields, "box", "base", "fall", "rise", "gross", "nearest"), "f8")
+_POOL |= dict.fromkeys((*Bounds._fields, "box", "base", "fall", "rise", "gross", "inside", "nearest"), "f8")
 _SYMBOL = {"mark": "f8", "lowest": "f8", "highest": "f8", "is_marked": "?"}
 _FRAMES = 1000
 """Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
 _AT_ONCE = 160
 """So many zones are looked for at a time where somebody asks for one."""
+_EVERY = slice(None)
 _ALL = 0.5
 """To measure all pools, side by side as they are, takes so large a part of what they would take picked one by one."""
 
@@ -142,7 +143,7 @@ class Columns:
         pools.fall[rows] = np.where(found.is_found, found.fall, -math.inf)  # where there is no zone
         pools.base[rows] = np.add.reduceat(parts, starts)
         pools.gross[rows] = np.add.reduceat(np.abs(parts), starts) * (1 + found.box)  # wherever in the box marks are
-        pools.nearest[rows] = self._nearest(rows, at, starts)
+        pools.inside[rows], pools.nearest[rows] = self._inside(rows, at, starts), self._nearest(rows, at, starts)
         self._note_marks()
         return found.is_found
 
@@ -227,8 +228,10 @@ class Columns:
         at, starts = self._picked(rows)
         return rows[np.logical_or.reduceat(self._symbols.is_marked[self._slots.symbol[at]], starts)]
 
-    def _picked(self, rows: Rows) -> tuple[Rows, Rows]:
+    def _picked(self, rows: Any) -> tuple[Any, Rows]:
         """The slots of these pools, and where each pool's begin among them."""
+        if rows is _EVERY:
+            return _EVERY, self._pools.start
         sizes = self._pools.size[rows]
         starts = np.cumsum(sizes) - sizes
         return np.repeat(self._pools.start[rows] - starts, sizes) + np.arange(sizes.sum()), starts
@@ -240,16 +243,17 @@ class Columns:
             return np.zeros(0, np.bool_)
         self._note_marks()
         moved = (symbols.highest / symbols.lowest).max() - 1
-        rows = np.flatnonzero(pools.rests & ~(pools.nearest > moved))
-        if len(rows) * self._asked > self._measured:  # more than it has been on average
+        near: Any = np.flatnonzero(pools.rests & ~(pools.nearest > moved))
+        far: Any = np.flatnonzero(pools.rests & ~(pools.inside > moved))
+        count: float = len(near)
+        if count * self._asked > self._measured:  # more than it has been on average
             symbols.lowest[:] = symbols.highest[:] = symbols.mark
-            pools.nearest[:] = self._nearest(slice(None), slice(None), pools.start)
-            self._asked, self._measured = 1, _ALL * pools.length
-        else:
-            if len(rows):
-                pools.nearest[rows] = self._nearest(rows, *self._picked(rows))
-            self._asked, self._measured = self._asked + 1, self._measured + len(rows)
-        is_out: NDArray[np.bool_] = pools.rests & ~(pools.nearest > 0)
+            near = far = _EVERY
+            self._asked, self._measured, count = 0, 0.0, _ALL * pools.length
+        self._asked, self._measured = self._asked + 1, self._measured + count
+        pools.nearest[near] = self._nearest(near, *self._picked(near))
+        pools.inside[far] = self._inside(far, *self._picked(far))
+        is_out: NDArray[np.bool_] = pools.rests & ~((pools.nearest > 0) & (pools.inside > 0))
         return is_out
 
     def _note_marks(self) -> None:
@@ -258,19 +262,25 @@ class Columns:
         np.maximum(symbols.highest, symbols.mark, out=symbols.highest)
 
     def _nearest(self, rows: Any, at: Any, starts: Rows) -> Column:
-        """How near these pools are to leaving their zones, as a part of each mark; zero or less: they have left.
+        """How near these pools are to a limit of their tangent or to the end of a room; zero or less: beyond it.
 
         Args:
             at, starts: Their slots, as in `_picked`.
         """
         slots, pools = self._slots, self._pools
-        marks = self._symbols.mark.take(slots.symbol[at])
-        parts = marks * slots.slope[at]
+        parts = self._symbols.mark.take(slots.symbol[at])
+        parts *= slots.slope[at]
         change = np.add.reduceat(parts, starts) - pools.base[rows]
         worst = np.minimum.reduceat(np.subtract(slots.room[at], parts, out=parts), starts)
         left = np.minimum(np.minimum(pools.fall[rows], worst) + change, pools.rise[rows] - change)
-        marks /= slots.anchor[at]
-        marks -= 1
-        moved, box = np.maximum.reduceat(np.abs(marks, out=marks), starts), pools.box[rows]
-        nearest: Column = np.minimum(left / pools.gross[rows], (box - moved) / (1 + box))
+        nearest: Column = left / pools.gross[rows]
         return nearest
+
+    def _inside(self, rows: Any, at: Any, starts: Rows) -> Column:
+        """How near they are to the end of their box."""
+        moved = self._symbols.mark.take(self._slots.symbol[at])
+        moved /= self._slots.anchor[at]
+        moved -= 1
+        box = self._pools.box[rows]
+        inside: Column = (box - np.maximum.reduceat(np.abs(moved, out=moved), starts)) / (1 + box)
+        return inside
