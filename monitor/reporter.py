@@ -15,6 +15,7 @@ from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
 from monitor.links import Links
 from monitor.publication import Published
 from monitor.risk.report import Pool
+from monitor.rules import Severity
 from monitor.silences import Silences
 from monitor.telling import unwatched_story
 
@@ -63,6 +64,11 @@ class Reporter:
     def or_retained(self, change: Change | None, key: IncidentKey, value: Decimal | None = None) -> Change | None:
         """A change; where there is none, the state of an incident of which nothing has been published in this run."""
         return self.retained(key, value) if change is None and self.is_unconfirmed(key) else change
+
+    def warned(self, key: IncidentKey, now: Now) -> Change | None:
+        """A warning of what lasts; None: it has been told. What a silence has kept back has not been."""
+        is_told = key in self.incidents.open and not self.is_unconfirmed(key) and not self.incidents.is_owed(key, now)
+        return None if is_told else self.incidents.begin(key, Severity.WARNING, now)
 
     def ages(self, account: WatchedAccount, pool: Pool | None, now: Now) -> Ages:
         return account.ages(pool, self.links, now)

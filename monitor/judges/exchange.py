@@ -11,7 +11,6 @@ from monitor.events import ExchangeStatusRead, KeyPermissionsRead, Now
 from monitor.incidents import Change, IncidentKey
 from monitor.names import slug
 from monitor.reporter import Reporter
-from monitor.rules import Severity
 from monitor.telling import fact_story, instance_story
 
 _READS, _TRADES, _MOVES_MONEY = Decimal(0), Decimal(1), Decimal(2)
@@ -78,12 +77,8 @@ class ExchangeJudge:
         change: Change | None = None
         if not self._first(market).rules.of(key.rule).enabled:
             change = self._incidents.resolve(key, "rule_changed", None, now)
-        elif (
-            key not in self._incidents.open
-            or self._reporter.is_unconfirmed(key)
-            or self._incidents.is_owed(key, now)  # a silence has kept it back
-        ):
-            change = self._incidents.begin(key, Severity.WARNING, now)
+        else:
+            change = self._reporter.warned(key, now)
         self._tell_status(market, change, now)
 
     def _tell_status(self, market: str, change: Change | None, now: Now) -> None:

@@ -150,12 +150,8 @@ class ListingsJudge:
         elif fault is None:
             if symbol in account.book.tables:  # else they have not been read yet, and nothing is known of them
                 change = self._incidents.resolve(key, "recovered", None, now)
-        elif (
-            key not in self._incidents.open
-            or self._reporter.is_unconfirmed(key)
-            or self._incidents.is_owed(key, now)  # a silence has kept it back
-        ):
-            change = self._incidents.begin(key, Severity.WARNING, now)
+        else:
+            change = self._reporter.warned(key, now)
         self._tell(account, pool, change, symbol, {"reason": fault}, now)
         return key
 
