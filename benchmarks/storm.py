@@ -111,7 +111,7 @@ class Storm:
 
     def _kept(self, batch: Batch, error: object) -> None:
         self.outbox.release(batch.events)
-        self.broker.wake()
+        self.broker.push()
 
     def _sent(self, message: Message) -> None:
         if message.event_id is not None:

@@ -1,5 +1,7 @@
 """The daemon's own process, as `marginwatch run` has it; beside it, it answers the harness when it has decided to tell.
 
+What it answers it says later, when nobody waits for an event any more: what is measured would wait for that too.
+
 python -m benchmarks.watched CONFIG
 """
 
@@ -18,6 +20,9 @@ from monitor.shell import daemon, logs, settings, store
 from monitor.shell.database import Database
 from monitor.shell.owed import Owed
 
+_SAY_S = 0.005
+"""After a decision; what it tells of is with the subscriber by then."""
+
 
 class TimedCore(Core):
     """A core that says when a step of it has brought something to tell."""
@@ -28,19 +33,24 @@ class TimedCore(Core):
         effects = super().step(events, now)
         if any(isinstance(effect, Story) for effect in effects):
             self.desk.decided()
-            asyncio.get_running_loop().call_soon(self.desk.answer)  # once the daemon waits again
+            asyncio.get_running_loop().call_later(_SAY_S, self.desk.answer)
         return effects
 
 
 class TimedDatabase(Database):
-    """A store that says how long an event took to get to the disk."""
+    """A store that says how long an event took to get to the disk, once the broker's having it is written as well."""
+
+    _said = ""
 
     def write(self, owed: Owed) -> None:
         begun = time.monotonic_ns()
         super().write(owed)
         if owed.events:
-            sys.stdout.write(f"wrote {begun} {time.monotonic_ns()}\n")  # in one piece: the event loop says things too
+            self._said = f"wrote {begun} {time.monotonic_ns()}\n"
+        else:
+            sys.stdout.write(self._said)  # in one piece: the event loop says things too
             sys.stdout.flush()
+            self._said = ""
 
 
 async def main(path: str) -> None:

@@ -92,6 +92,10 @@ class _Client(aiomqtt.Client):
             paho: Any = self._client
             paho._ssl_context = None
 
+    @property
+    def is_open(self) -> bool:
+        return self._client.socket() is not None
+
     def send(self, messages: Iterable[tuple[Message, bytes | None]]) -> None:
         """Send messages, each with its properties.
 
@@ -99,7 +103,7 @@ class _Client(aiomqtt.Client):
             MqttError: The connection is lost.
         """
         paho: Any = self._client
-        if paho.socket() is None:
+        if not self.is_open:
             raise MqttError("could not publish, the connection is lost")
         written, here = [], time.monotonic()
         for message, properties in messages:
@@ -216,6 +220,7 @@ class Broker:
         self._on_command = on_command
         self._log = logs.logger()
         self._wake = asyncio.Event()
+        self._serving: _Client | None = None
         self._has_another = asyncio.Event()
         self._had_at = -math.inf
         self._stopping = False
@@ -230,6 +235,12 @@ class Broker:
 
     def wake(self) -> None:
         """Something was put into the outbox."""
+        self._wake.set()
+
+    def push(self) -> None:
+        """Something was put into the outbox that somebody waits for: it goes at once, if no turn is to come anyhow."""
+        if self._serving is not None and self._serving.is_open and not self._wake.is_set():
+            self._send_some(self._serving)
         self._wake.set()
 
     async def let_go(self, within_s: float) -> None:
@@ -279,7 +290,7 @@ class Broker:
             self._outbox.connected()
             try:
                 await self._announce(client, self._online)
-                await self._serve(client, version, backoff)
+                await self._serve(client, backoff)
             except asyncio.CancelledError:
                 # We are dying. Leaving politely would discard the will, so what it would have said is said here.
                 with suppress(Exception):
@@ -288,13 +299,17 @@ class Broker:
                 raise
             await self._announce(client, self._offline)
 
-    async def _serve(self, client: _Client, version: str, backoff: Backoff) -> None:
+    async def _serve(self, client: _Client, backoff: Backoff) -> None:
         """Send and receive until stopped and empty."""
         async with asyncio.TaskGroup() as tasks:
-            others = [tasks.create_task(self._receive(client, version), name="broker receive")]
+            others = [tasks.create_task(self._receive(client), name="broker receive")]
             if self._ghosts_wanted:
                 others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
-            await self._send(client, version, backoff)
+            self._serving = client
+            try:
+                await self._send(client, backoff)
+            finally:
+                self._serving = None
             for task in others:
                 task.cancel()
 
@@ -334,7 +349,7 @@ class Broker:
 
         client._client.on_connect = read
 
-    async def _send(self, client: _Client, version: str, backoff: Backoff) -> None:
+    async def _send(self, client: _Client, backoff: Backoff) -> None:
         """Send what waits, several at a time; return once stopped and empty."""
         flying, deadline = client.flying, None
         while True:
@@ -344,11 +359,7 @@ class Broker:
                 if (sent := flying.pop(answer.number, None)) is not None:
                     self._has(sent[0], answer.reason)
             here = time.monotonic()
-            room = min(_AT_ONCE, self._window - len(flying))
-            taken = list(islice(iter(self._outbox.take, None), max(0, room)))
-            for _, together in groupby(taken, lambda message: message.event_id is None):  # an event waits for no state
-                client.send([(message, self._properties(message, version)) for message in together])
-            if len(taken) == room and len(flying) < self._window:  # there may be more, but others want their turn
+            if self._send_some(client):  # there may be more, but others want their turn
                 self._wake.set()
             if self._stopping:
                 deadline = deadline or here + _DRAIN_S
@@ -369,6 +380,14 @@ class Broker:
                 async with asyncio.timeout(look_again_s):  # then look once more, though nothing has happened
                     await self._wake.wait()
 
+    def _send_some(self, client: _Client) -> bool:
+        """Send what waits, as much as goes at a time. Whether more of it could go."""
+        room = min(_AT_ONCE, self._window - len(client.flying))
+        taken = list(islice(iter(self._outbox.take, None), max(0, room)))
+        for _, together in groupby(taken, lambda message: message.event_id is None):  # an event waits for no state
+            client.send([(message, self._properties(message)) for message in together])
+        return len(taken) == room and len(client.flying) < self._window
+
     def _has(self, message: Message, reason: int) -> None:
         """The broker has it. Where it says that it passes it on to nobody, sending it again would change nothing."""
         if reason >= REFUSED:
@@ -386,10 +405,10 @@ class Broker:
         await client.publish(status.topic, status.payload, status.qos, status.retain)
         self._on_sent(status)
 
-    def _properties(self, message: Message, version: str) -> bytes | None:
-        return properties_of(message, self._outbox.is_superseded(message)) if version == "5" else None
+    def _properties(self, message: Message) -> bytes | None:
+        return properties_of(message, self._outbox.is_superseded(message)) if self._versions == ["5"] else None
 
-    async def _receive(self, client: _Client, version: str) -> None:
+    async def _receive(self, client: _Client) -> None:
         """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
         commands = self._topics.command("")
         birth = self._topics.birth

@@ -394,7 +394,7 @@ class Daemon:
         """A batch is on disk, or cannot be for now: either way its events may go out."""
         self._outbox.release(batch.events)
         self._second_way.put(batch.events)
-        self._broker.wake()
+        self._broker.push()
 
     def _store_is(self, reason: str | None) -> None:
         """The store cannot be used, or can again: that is told like all else that goes wrong."""
