@@ -65,7 +65,6 @@ class Database:
         self._path = path
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
-        self._mode = "", 0
         self.has_unsorted = False
         """Whether anything that was written is still to be sorted in."""
         self._lock_path = _beside(path, ".lock")
@@ -77,6 +76,8 @@ class Database:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             self._connection = connection = sqlite3.connect(path, isolation_level=None, timeout=patience_s)
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
             if version < migrations.VERSION:
                 if version:
@@ -109,29 +110,30 @@ class Database:
     def write(self, owed: Owed) -> None:
         """Write all that is owed, or nothing of it.
 
-        Events and rows are on disk when this returns. That the broker has an event is safe from a death of ours; a
-        power cut may take it while no other write has followed.
+        All of it is on disk when this returns: for what is left in the cache the next event would have to wait.
 
         Raises:
             StoreError: It cannot be written.
         """
         with _explained(self._path):
-            self._be_sure("FULL" if owed.events or owed.rows else "NORMAL", _MOST_PAGES if owed.events else _PAGES)
             if 0 < len(owed.events) <= _FEW:
                 self._open.execute("INSERT INTO unsorted (owed) VALUES (?)", (owed.packed(),))
                 self.has_unsorted = True
-            else:
+            elif owed.events:
                 self._sort(owed)
+            else:
+                self._open.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
+                self._sort(owed)
+                self._open.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
 
     def sort(self) -> None:
-        """Sort in what was written unsorted. It is on disk already, so the disk is not asked.
+        """Sort in what was written unsorted.
 
         Raises:
             StoreError: It cannot be written.
         """
         if self.has_unsorted:
             with _explained(self._path):
-                self._be_sure("NORMAL", _PAGES)
                 self._sort(Owed())
 
     def _sort(self, owed: Owed) -> None:
@@ -145,14 +147,6 @@ class Database:
                 self._open.execute("ROLLBACK")
             raise
         self.has_unsorted = False
-        self._be_sure("FULL", _MOST_PAGES)  # as an event wants it, which will not wait for this
-
-    def _be_sure(self, synchronous: str, pages: int) -> None:
-        """Have the disk asked where that matters, and the log carried over where nobody waits."""
-        if self._mode != (synchronous, pages):
-            self._open.execute(f"PRAGMA synchronous = {synchronous}")
-            self._open.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-            self._mode = synchronous, pages
 
     def prune(self, keep_days: int) -> bool:
         """Delete some of what is too old: events that the broker has had for so long, and incidents that have ended.
