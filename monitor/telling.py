@@ -20,6 +20,8 @@ from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import Rule, Severity
 from monitor.wording import amount, unacknowledged, worded
 
+LEVELS = ("margin_ratio", "liquidation_distance")
+"""The rules about how near a pool is to liquidation, which margin or a smaller position puts right."""
 _TELLS_LEVEL = ("opened", "worsened", "repeated")
 
 
@@ -43,6 +45,7 @@ def pool_story(
     if change.resolution in FORCED:  # whom the exchange acted on, not whom it has left
         symbol, side = change.incident.symbol, change.incident.side
     mark = None if symbol is None else account.market.marks.get(symbol)
+    is_level = change.incident.rule in LEVELS and change.kind in _TELLS_LEVEL
     fired = [step.at for step in rule.steps if step.severity <= change.incident.severity and step.fires(change.value)]
     story = Story(
         account=account.setup,
@@ -57,7 +60,7 @@ def pool_story(
         after=figures(risk),
         level=fired[-1] if fired else None,
         drivers=_drivers(before, risk),
-        advice=_advice(account, rule, risk) if change.kind in _TELLS_LEVEL else (),
+        advice=_advice(account, risk) if is_level else (),
         ages=ages,
     )
     return _with_words(story)
@@ -297,12 +300,11 @@ def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, .
     return tuple(sorted(drivers, key=lambda d: abs(d.margin_balance), reverse=True))
 
 
-def _advice(account: WatchedAccount, rule: Rule, risk: PoolRisk | None) -> tuple[Advice, ...]:
+def _advice(account: WatchedAccount, risk: PoolRisk | None) -> tuple[Advice, ...]:
     """How to bring the ratio back to the lowest clear level that stands open, from warning upward where one does."""
     if risk is None or risk.margin_ratio is None or risk.margin_ratio == ZERO:
         return ()
-    ratio_rule = rule if rule.steps[0].clear < rule.steps[0].at else account.rule("margin_ratio", risk.pool)
-    fired = [step for step in ratio_rule.steps if step.fires(risk.margin_ratio)]
+    fired = [step for step in account.rule("margin_ratio", risk.pool).steps if step.fires(risk.margin_ratio)]
     serious = [step for step in fired if step.severity >= Severity.WARNING] or fired
     if not serious:
         return ()

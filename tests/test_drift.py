@@ -53,6 +53,7 @@ def test_a_drift_that_lasts_is_told_and_ends_when_they_agree() -> None:
     assert (opened.change.kind, opened.change.severity.word) == ("opened", "warning")
     assert opened.change.value == D("452") / D("226000")
     assert "0.20 % of mark or notional" in opened.text
+    assert opened.advice == ()  # no margin brings their figures and ours together
     assert resolved.change.resolution == "recovered"
 
 

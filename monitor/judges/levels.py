@@ -16,9 +16,8 @@ from monitor.risk.margin import ZERO
 from monitor.risk.quiet import Limits
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import MarginRatioRule, Rule, Severity
-from monitor.telling import pool_story
+from monitor.telling import LEVELS, pool_story
 
-LEVELS = ("margin_ratio", "liquidation_distance")
 RULES = (*LEVELS, "drift", "funding_forecast")
 """Every rule of which the subject is a pool; a vanished one ends them all."""
 
