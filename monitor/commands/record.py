@@ -97,7 +97,5 @@ class _Listener:
     async def _pump(self) -> None:
         while True:
             for effect in self._core.step(await self._inbox.take(), now()):
-                if isinstance(effect, Watch):
-                    self._feeds.markets[effect.market].watch(effect.symbols, effect.rates)
-                elif isinstance(effect, Resync):
-                    self._feeds.accounts[effect.account].resync()
+                if isinstance(effect, Watch | Resync):
+                    self._feeds.heed(effect)

@@ -14,7 +14,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs, settings
-from monitor.shell.account_feed import AccountFeed
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
 from monitor.shell.feed import ended
@@ -42,7 +41,6 @@ from monitor.shell.feeds import Feeds
 from monitor.shell.heartbeat import Heartbeat, address
 from monitor.shell.hub import Hub
 from monitor.shell.inbox import Inbox
-from monitor.shell.market_feed import MarketFeed
 from monitor.shell.owed import Batch, Found
 from monitor.shell.proof_of_life import ProofOfLife
 from monitor.shell.recorder import FlightRecorder
@@ -108,10 +106,7 @@ class Daemon:
         self._store_works = False
         self._begun = False
         self._swept = False
-        self._feeds: Feeds | None = None
         self._reloads: asyncio.Queue[tuple[Config, dict[Secret, str]]] = asyncio.Queue()
-        self._markets: Mapping[str, MarketFeed] = {}
-        self._accounts: Mapping[str, AccountFeed] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. An unexpected exception ends everything: systemd starts us anew."""
@@ -150,31 +145,28 @@ class Daemon:
         self._publish([self._info(), *found.unsent])
         self._outbox.release(found.unsent)
         self._second_way.take_over(found)
-        feeds = self._make_feeds()
+        self._make_feeds()
         self._begun = True
         self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
-                parts = [("pump", self._pump()), ("tick", self._tick())]
-                parts += [("callbacks", self._callbacks())]
+                parts = [("pump", self._pump()), ("tick", self._tick()), ("callbacks", self._callbacks())]
+                parts += [("webhook", self._second_way.run()), ("reloads", self._take_reloads())]
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
-                parts += [("webhook", self._second_way.run())]
                 parts += [("http", self._http.run())] if self._http is not None else []
-                parts += [("reloads", self._take_reloads())]
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
-                feeds.run(lambda part, name: tasks.create_task(self._part(part), name=name))
+                self._feeds.run(lambda part, name: tasks.create_task(self._part(part), name=name))
                 await stop.wait()
                 self._life.stopping()
-                self._stop_feeds()
+                self._feeds.stop()
                 await ended(*others)
-                await feeds.close()
+                await self._feeds.close()
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
                 await ended(broker)
         finally:
-            if self._feeds is not None:
-                await self._feeds.close()
+            await self._feeds.close()
             if self._recorder is not None:
                 await self._recorder.close()
             await self._store.close()
@@ -212,7 +204,6 @@ class Daemon:
     async def _take_accounts(self, accounts: tuple[AccountConfig, ...], found: dict[Secret, str]) -> None:
         """Begin what is new, end what is gone, and begin anew what asks elsewhere or with another key; leave the others
         alone."""
-        assert self._feeds is not None
         changes = self._feeds.changes(accounts, found)
         await self._feeds.remove([*changes.removed, *changes.changed])
         self._config = structs.replace(self._config, accounts=accounts)
@@ -285,13 +276,11 @@ class Daemon:
             self._recorder = FlightRecorder(config.recorder, folder, opening, found, Secrets(self._found.values()))
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
-    def _make_feeds(self) -> Feeds:
+    def _make_feeds(self) -> None:
         opened: dict[str, int] = {}
         for incident in self._core.incidents:
             opened[incident.account] = min(incident.opened_ms, opened.get(incident.account, incident.opened_ms))
         self._feeds = Feeds(self._config, self._found, self._inbox, self._tap, opened)
-        self._markets, self._accounts = self._feeds.markets, self._feeds.accounts
-        return self._feeds
 
     # ---- tasks ----
 
@@ -300,7 +289,7 @@ class Daemon:
         try:
             await part
         except Exception:
-            self._stop_feeds()
+            self._feeds.stop()
             self._broker.stop()
             raise
 
@@ -321,10 +310,6 @@ class Daemon:
         await self._callback_failed.wait()
         assert self._failure is not None
         raise self._failure
-
-    def _stop_feeds(self) -> None:
-        if self._feeds is not None:
-            self._feeds.stop()
 
     async def _tick(self) -> None:
         while True:
@@ -368,12 +353,8 @@ class Daemon:
         if self._page is not None:
             self._page.happened(effects)
         for effect in effects:
-            if isinstance(effect, Watch):
-                if effect.market in self._markets:
-                    self._markets[effect.market].watch(effect.symbols, effect.rates)
-            elif isinstance(effect, Resync):
-                if effect.account in self._accounts:
-                    self._accounts[effect.account].resync()
+            if isinstance(effect, Watch | Resync):
+                self._feeds.heed(effect)
             elif isinstance(effect, Answered):
                 self._log.log(logging.INFO if effect.is_done else logging.WARNING, "command", answer=effect.text)
             elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
@@ -453,7 +434,7 @@ class Daemon:
     def _ticked(self) -> None:
         """The tick has gone all the way through the core."""
         self._life.ticked(now())
-        for name, feed in islice(self._accounts.items(), self._ticks % _DANGER_TICKS, None, _DANGER_TICKS):
+        for name, feed in islice(self._feeds.accounts.items(), self._ticks % _DANGER_TICKS, None, _DANGER_TICKS):
             account = self._core.accounts[name]
             rule = account.stale_rule
             feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from monitor.config import AccountConfig, Config
 from monitor.config_values import Secret
-from monitor.effects import INSTANCE
+from monitor.effects import INSTANCE, Resync, Watch
 from monitor.pace import Pace
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed, ended
@@ -100,6 +100,14 @@ class Feeds:
             removed=[name for name in self.accounts if name not in wanted],
             changed=[name for name in wanted if name in self.accounts and wanted[name] != self._asks[name]],
         )
+
+    def heed(self, wish: Watch | Resync) -> None:
+        """Do what the core wants of a link; one that has gone meanwhile needs nothing."""
+        if isinstance(wish, Watch):
+            if wish.market in self.markets:
+                self.markets[wish.market].watch(wish.symbols, wish.rates)
+        elif wish.account in self.accounts:
+            self.accounts[wish.account].resync()
 
     async def remove(self, names: Collection[str]) -> None:
         """Watch these accounts no more."""
