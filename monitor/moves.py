@@ -381,9 +381,8 @@ class Moves:
             if risk is None and not _is_complete(pool, terms):
                 continue
             for move in moves(before, stages, terms, risk, told).values():
-                if move.before != move.after or (move.opened and move.after is not None):
-                    mark = terms.marks[move.key.symbol]
-                    found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))
+                mark = terms.marks[move.key.symbol]
+                found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))
         return found
 
     def _stages(self, pool: Pool, entries: Iterable[_Entry]) -> list[Stage]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import cache
+from functools import cache, reduce
 from typing import NamedTuple
 
 import msgspec
@@ -96,7 +96,7 @@ def moves(
     now: PoolRisk | None = None,
     told: Mapping[PositionKey, Decimal | None] | None = None,
 ) -> dict[PositionKey, Move]:
-    """For each position that the pool has now, how its liquidation price came from the baseline's to the present one.
+    """For each position whose liquidation price is another now, how it came from the baseline's to the present one.
 
     Args:
         before: The pool's baseline; several where pools have become one.
@@ -119,11 +119,11 @@ def moves(
         return Terms(marks, {**terms.tables, **tables}, rates)
 
     known = [assess(one.pool, old()).printed_prices for one in before] if told is None else [told]
-    seen = [_seen([one.pool for one in before], known)]
+    seen = [reduce(_together, [_seen(one.pool, prices) for one, prices in zip(before, known, strict=True)])]
     causes: list[Cause] = []
 
     def then(cause: Cause, risk: PoolRisk) -> None:
-        seen.append(_seen([risk.pool], [risk.printed_prices]))
+        seen.append(_seen(risk.pool, risk.printed_prices))
         causes.append(cause)
 
     for stage in stages:
@@ -142,6 +142,7 @@ def moves(
     return {
         key: _move(key, path, causes, not held, past)
         for key, path, held in zip(last, paths, seen[0].held(last), strict=True)
+        if path[0] != path[-1]
     }
 
 
@@ -171,14 +172,13 @@ class _Seen(NamedTuple):
         return [self.prices[key] if held else None for key, held in zip(later, self.held(later), strict=True)]
 
 
-def _seen(pools: Sequence[Pool], printed: Sequence[Mapping[PositionKey, Decimal | None]]) -> _Seen:
-    """These pools, each with its prices in the order of its positions."""
-    is_long: dict[PositionKey, bool] = {}
-    prices: dict[PositionKey, Decimal | None] = {}
-    for pool, of_pool in zip(pools, printed, strict=True):
-        is_long.update(zip(of_pool, [p.quantity > ZERO for p in pool.positions], strict=True))
-        prices.update(of_pool)
-    return _Seen(is_long, prices)
+def _seen(pool: Pool, prices: Mapping[PositionKey, Decimal | None]) -> _Seen:
+    """A pool with its prices in the order of its positions."""
+    return _Seen(dict(zip(prices, [p.quantity > ZERO for p in pool.positions], strict=True)), prices)
+
+
+def _together(one: _Seen, other: _Seen) -> _Seen:
+    return _Seen({**one.is_long, **other.is_long}, {**one.prices, **other.prices})
 
 
 def _move(key: PositionKey, path: Sequence[Decimal | None], causes: Sequence[Cause], opened: bool, past: bool) -> Move:
@@ -191,13 +191,11 @@ def _move(key: PositionKey, path: Sequence[Decimal | None], causes: Sequence[Cau
         known = known if after is None else after
         if cause.kind not in _SILENT or moved:
             told.append(structs.replace(cause, moved=moved))
-    return Move(key, path[0], path[-1], tuple(_merged(told)), opened, past)
+    return Move(key, path[0], path[-1], tuple(told if len(told) < 2 else _merged(told)), opened, past)
 
 
-def _merged(causes: Sequence[Cause]) -> Sequence[Cause]:
+def _merged(causes: Sequence[Cause]) -> list[Cause]:
     """Causes of one kind, symbol and asset as one, in order of their first."""
-    if len(causes) < 2:
-        return causes
     merged: dict[tuple[str, str | None, str | None], Cause] = {}
     for cause in causes:
         at = (cause.kind, cause.symbol, cause.asset)

@@ -497,7 +497,7 @@ def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
 
 def printed(price: Decimal | None) -> Decimal | None:
     """A liquidation price as the exchange prints it: half-up to 8 decimals."""
-    return None if price is None else price.quantize(EIGHT, rounding=ROUND_HALF_UP)
+    return None if price is None else price.quantize(EIGHT, ROUND_HALF_UP)
 
 
 def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:
