@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cached_property
 
 from msgspec import structs
 
@@ -25,17 +26,27 @@ LEVELS = ("margin_ratio", "liquidation_distance")
 _TELLS_LEVEL = ("opened", "worsened", "repeated")
 
 
-def pool_story(
-    account: WatchedAccount,
-    change: Change,
-    rule: Rule,
-    before: PoolRisk | None,
-    risk: PoolRisk | None,
-    ages: Ages,
-    now: Now,
-    seq: int,
-) -> Story:
+class Seen:
+    """A pool as all that is told of it in one step shows it.
+
+    Args:
+        before: Its risk until then; None: it is not known, or does not matter.
+        risk: As it is; None: the pool is not there any more.
+    """
+
+    def __init__(self, account: WatchedAccount, before: PoolRisk | None, risk: PoolRisk | None) -> None:
+        self.account, self.before, self.risk = account, before, risk
+        self.drivers = _drivers(before, risk)
+
+    @cached_property
+    def advice(self) -> tuple[Advice, ...]:
+        """What would put it right."""
+        return _advice(self.account, self.risk)
+
+
+def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now, seq: int) -> Story:
     """What is told of a pool: margin ratio or distance, with what drove it there and what would put it right."""
+    account, risk = seen.account, seen.risk
     closest = None if risk is None else risk.closest
     symbol, side = change.incident.symbol, change.incident.side
     if closest is not None:
@@ -56,11 +67,11 @@ def pool_story(
         symbol=symbol,
         side=side,
         asset=None if risk is None else risk.pool.asset,
-        before=figures(before),
+        before=figures(seen.before),
         after=figures(risk),
         level=fired[-1] if fired else None,
-        drivers=_drivers(before, risk),
-        advice=_advice(account, risk) if is_level else (),
+        drivers=seen.drivers,
+        advice=seen.advice if is_level else (),
         ages=ages,
     )
     return _with_words(story)

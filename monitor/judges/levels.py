@@ -16,7 +16,7 @@ from monitor.risk.margin import ZERO
 from monitor.risk.quiet import Limits
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import MarginRatioRule, Rule, Severity
-from monitor.telling import LEVELS, pool_story
+from monitor.telling import LEVELS, Seen, pool_story
 
 RULES = (*LEVELS, "drift", "funding_forecast")
 """Every rule of which the subject is a pool; a vanished one ends them all."""
@@ -45,7 +45,7 @@ class LevelsJudge:
             return
         ages = self._reporter.ages(account, risk.pool, now)
         trusted = ages.freshness == "live"
-        was: PoolRisk | None = None
+        seen: Seen | None = None
         for name, rule, key in judged:
             if not rule.enabled and self._incidents.is_idle(key):
                 continue
@@ -65,10 +65,10 @@ class LevelsJudge:
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
-                was = was or before()
-                self._tell(account, self._as_forced(account, change, rule, risk, now), rule, was, risk, now, ages)
+                seen = seen or Seen(account, before(), risk)
+                self._tell(self._as_forced(account, change, rule, risk, now), rule, seen, now, ages)
             elif trusted and self._reporter.is_unconfirmed(key):
-                self._tell(account, self._reporter.retained(key), rule, None, risk, now, ages)
+                self._tell(self._reporter.retained(key), rule, Seen(account, None, risk), now, ages)
 
     def quiet(self, account: WatchedAccount, pool: Pool) -> Limits | None:
         """Within which figures of a pool nothing would be told of it; None: they must be looked at each time."""
@@ -145,7 +145,7 @@ class LevelsJudge:
             change = self._incidents.observe(key, rule, found.worst, now)
             change = self._reporter.or_retained(change, key, found.worst)
             if change is not None:
-                self._tell(account, change, rule, None, account.risks.get(pool_id), now)
+                self._tell(change, rule, Seen(account, None, account.risks.get(pool_id)), now)
 
     def forget(self, account: str, pool_id: str) -> None:
         """A pool is not there any more: what was about to be told of it begins anew if it comes back."""
@@ -163,7 +163,7 @@ class LevelsJudge:
             change = None if how is None else self._incidents.resolve(incident.key, how, None, now)
             if change is not None:
                 rule = account.rules.of(incident.rule, account.name, account.setup.labels)
-                self._tell(account, change, rule, None, None, now)
+                self._tell(change, rule, Seen(account, None, None), now)
 
     def _as_forced(self, account: WatchedAccount, change: Change, rule: Rule, risk: PoolRisk, now: Now) -> Change:
         """A pool that is better because the exchange reduced it has not recovered."""
@@ -173,18 +173,9 @@ class LevelsJudge:
         kind = account.forced_kind(account.held_lately(risk.pool, now, within_s), now, within_s)
         return change if kind is None else structs.replace(change, resolution=_REDUCED[kind])
 
-    def _tell(
-        self,
-        account: WatchedAccount,
-        change: Change,
-        rule: Rule,
-        before: PoolRisk | None,
-        risk: PoolRisk | None,
-        now: Now,
-        ages: Ages | None = None,
-    ) -> None:
-        pool = None if risk is None else risk.pool
+    def _tell(self, change: Change, rule: Rule, seen: Seen, now: Now, ages: Ages | None = None) -> None:
+        account, pool = seen.account, None if seen.risk is None else seen.risk.pool
         if pool is not None:
             account.unpublished.add(pool.id)  # its severity is part of what is published
         ages, seq = ages or self._reporter.ages(account, pool, now), self._reporter.seq(change)
-        self._reporter.emit(pool_story(account, change, rule, before, risk, ages, now, seq), now)
+        self._reporter.emit(pool_story(change, rule, seen, ages, now, seq), now)
