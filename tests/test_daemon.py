@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -562,6 +564,25 @@ async def test_an_event_goes_out_though_the_store_cannot_be_used(
             await listener.event("liquidation_distance", "opened")
 
     assert "store unusable" in log.getvalue()
+
+
+async def test_what_an_event_does_not_need_waits_for_the_next_step_at_most(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """The event waits for a disk that takes its time; how it stands is published all the same."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+            with closing(sqlite3.connect(tmp_path / "d" / "store.sqlite3", isolation_level=None)) as holder:
+                holder.execute("BEGIN IMMEDIATE")
+                exchange.set_mark("BTCUSDT", "50000")
+                await listener.state("marginwatch/main/incident/liquidation_distance/cross-usdt")
+                told = listener.events("liquidation_distance")
+                holder.execute("ROLLBACK")
+            await listener.event("liquidation_distance", "opened")
+
+    assert told == []
 
 
 async def test_two_daemons_in_one_process_do_not_mix(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class Daemon:
             self._guarded(self._store_is),
             self._guarded(self._found_late),
         )
+        self._left: list[tuple[Effect, list[Message]]] = []
+        """Of a step, what follows once its events are on their way, with what is told of it."""
         self._callback_failed = asyncio.Event()
         self._failure: Exception | None = None
         self._tally = Tally()
@@ -161,6 +163,7 @@ class Daemon:
                 self._life.stopping()
                 self._feeds.stop()
                 await ended(*others)
+                self._follow()
                 await self._feeds.close()
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
@@ -320,6 +323,7 @@ class Daemon:
         ticking = False
         while True:
             events = await self._inbox.take(at_once=self._core.is_behind)
+            self._follow()
             effects = self._core.step(events, now())
             if effects:
                 self._carry_out(effects)
@@ -331,17 +335,31 @@ class Daemon:
             ticking = ticking or any(isinstance(event, Tick) for event in events)
             if ticking and not self._core.is_ticking:
                 ticking = False
+                self._follow()
                 self._ticked()
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
+        """What is told goes to the disk, and all else follows once it is on its way: whatever else we do meanwhile, the
+        store would wait for."""
+        self._follow()
         told = [self._messages.of(effect) if isinstance(effect, Story) else [] for effect in effects]
         events = tuple(message for made in told for message in made if message.event_id is not None)
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         self._outbox.put(events)
         self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)
         if events or saves:
-            self._store.keep(Batch(events, saves))  # first of all: the disk takes longest
-        made = (made or self._messages.of(effect) for made, effect in zip(told, effects, strict=True))
+            self._store.keep(Batch(events, saves))
+        self._left = list(zip(effects, told, strict=True))
+        if not events:
+            self._follow()
+
+    def _follow(self) -> None:
+        """Do what is left of the last step: before another one at the latest, however long the disk takes."""
+        left, self._left = self._left, []
+        if not left:
+            return
+        effects = [effect for effect, _ in left]
+        made = (made or self._messages.of(effect) for effect, made in left)
         messages = [message for each in made for message in each]
         self._outbox.put(message for message in messages if message.event_id is None)
         if self._hub is not None:
@@ -359,7 +377,7 @@ class Daemon:
                 self._log.log(logging.INFO if effect.is_done else logging.WARNING, "command", answer=effect.text)
             elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
                 self._tell(effect)
-        if messages and not events:  # these go before all else, once they are on disk
+        if messages:
             self._broker.wake()
 
     def _info(self) -> Message:
@@ -376,6 +394,7 @@ class Daemon:
         self._outbox.release(batch.events)
         self._second_way.put(batch.events)
         self._broker.push()
+        self._follow()
 
     def _store_is(self, reason: str | None) -> None:
         """The store cannot be used, or can again: that is told like all else that goes wrong."""
