@@ -251,8 +251,9 @@ class Columns:
             near = far = _EVERY
             self._asked, self._measured, count = 0, 0.0, _ALL * pools.length
         self._asked, self._measured = self._asked + 1, self._measured + count
-        pools.nearest[near] = self._nearest(near, *self._picked(near))
-        pools.inside[far] = self._inside(far, *self._picked(far))
+        for column, measure, rows in ((pools.nearest, self._nearest, near), (pools.inside, self._inside, far)):
+            if rows is _EVERY or len(rows):
+                column[rows] = measure(rows, *self._picked(rows))
         is_out: NDArray[np.bool_] = pools.rests & ~((pools.nearest > 0) & (pools.inside > 0))
         return is_out
 
