@@ -34,10 +34,14 @@ async def sending(
     sent: list[Message] = []
     sender = Broker(config, None, outbox, ONLINE, OFFLINE, sent.append, on_command)
     running = asyncio.create_task(sender.run())
-    await until(lambda: sent, "it is connected")
-    yield sender, sent
-    sender.stop()
-    await running
+    try:
+        await until(lambda: sent, "it is connected")
+        yield sender, sent
+        sender.stop()
+        await running
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 @pytest.mark.parametrize("qos", [0, 1])
@@ -194,6 +198,33 @@ async def answering(answer: bytes, keepalive_s: float = 15) -> AsyncIterator[asy
         await asyncio.wait({running})
         stopped.set()
         server.close()
+
+
+async def test_a_broker_that_dies_while_an_event_goes_out_takes_nobody_with_it(broker: Mosquitto) -> None:
+    """The socket fails at the event; the states behind it find it closed. Both go again, on the next connection."""
+    outbox = Outbox()
+    first, second = (
+        Message("marginwatch/main/event/critical/margin_ratio", b"{}", False, 1, 3, f"{place}.1", place)
+        for place in ("a", "b")
+    )
+    state = Message("marginwatch/main/incident/margin_ratio/cross-usdt", b"{}", True, 1)
+    async with sending(outbox, MqttConfig(port=broker.port, reconnect_max_s=0.2)) as (sender, sent):
+        await until(lambda: not outbox.waiting, "nothing is under way")
+        broker.freeze()
+        outbox.put([first])
+        outbox.release([first])
+        sender.push()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the sender has had its turn, and the broker has not read what was sent
+        broker.kill()
+        outbox.put([second, state])
+        outbox.release([second])
+        sender.push()
+
+        await broker.start()
+        await until(lambda: {first, second, state} <= set(sent), "the broker has all")
+
+    assert sent.count(ONLINE) == 2
 
 
 async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:

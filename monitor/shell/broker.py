@@ -92,10 +92,6 @@ class _Client(aiomqtt.Client):
             paho: Any = self._client
             paho._ssl_context = None
 
-    @property
-    def is_open(self) -> bool:
-        return self._client.socket() is not None
-
     def send(self, messages: Iterable[tuple[Message, bytes | None]]) -> None:
         """Send messages, each with its properties.
 
@@ -103,7 +99,7 @@ class _Client(aiomqtt.Client):
             MqttError: The connection is lost.
         """
         paho: Any = self._client
-        if not self.is_open:
+        if paho.socket() is None:
             raise MqttError("could not publish, the connection is lost")
         written, here = [], time.monotonic()
         for message, properties in messages:
@@ -239,8 +235,9 @@ class Broker:
 
     def push(self) -> None:
         """Something was put into the outbox that somebody waits for: it goes at once, if no turn is to come anyhow."""
-        if self._serving is not None and self._serving.is_open and not self._wake.is_set():
-            self._send_some(self._serving)
+        if self._serving is not None and not self._wake.is_set():
+            with suppress(MqttError):  # whoever serves the connection is told too; all of it goes again on the next
+                self._send_some(self._serving)
         self._wake.set()
 
     async def let_go(self, within_s: float) -> None:
