@@ -617,12 +617,14 @@ class Core:
         pool, prices = account.pools[pool_id], account.market.prices
         limits = self._levels.quiet(account, pool)
         limits = None if limits is None else self._moved.quiet(account, pool, limits, now)
-        if limits is None or now.mono >= limits.until or any(p.symbol not in prices for p in pool.positions):
+        if limits is None or now.mono >= limits.until:
+            return False
+        marks = {p.symbol: float(prices[p.symbol]) for p in pool.positions if p.symbol in prices}
+        if len(marks) < len(pool.positions):
             return False
         if limits.while_live and not self._is_live((account.name, pool_id), now):
             return False
         market, key = account.setup.market, (account.name, pool_id)
-        marks = {p.symbol: float(prices[p.symbol]) for p in pool.positions}
         if not self._screen.rest(key, market, shape, marks, limits):
             return False
         account.rests(pool_id)

@@ -324,10 +324,11 @@ class PoolRisk(Struct, frozen=True, dict=True):
             held = self.pool.held[symbol]
             first, own = self.pool.positions[held[0]], self.own[held[0]]
             pnl, maintenance = own.unrealized_pnl, own.maintenance_margin
+            legs = [contracts.leg(first, _known(self.tables[held[0]]))]
             for i in held[1:]:
                 pnl += self.own[i].unrealized_pnl
                 maintenance += self.own[i].maintenance_margin
-            legs = [contracts.leg(self.pool.positions[i], _known(self.tables[i])) for i in held]
+                legs.append(contracts.leg(self.pool.positions[i], _known(self.tables[i])))
             base = self.excess - pnl + maintenance
             if self.pool.assets:
                 purse = self.purses[self.pool.margin_asset(first)]
