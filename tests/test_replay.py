@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import fcntl
 import json
 import math
 import os
@@ -217,6 +219,33 @@ async def test_a_window_that_begins_later_starts_from_what_was_known(
     assert [m["topic"] for m in replayed if "data_stale" in m["topic"]] == []
     for name in ("pool/cross-usdt", "pool/isolated-solusdt", "position/btcusdt", "position/solusdt"):
         assert without_times(last[name]) == without_times(pools[name])
+
+
+async def test_what_a_store_that_opens_late_has_is_known_to_what_is_saved_after(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A replay that knows nothing of an open incident would open it anew, or never see it end."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=SLOW)
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "53000")
+            opened = await listener.event("liquidation_distance", "opened", subject="cross-usdt")
+        exchange.set_mark("BTCUSDT", "60000")
+        with (tmp_path / "d" / "store.sqlite3.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            async with watching(config) as log:
+                await until(lambda: "alerts go out from memory" in log.getvalue(), "it begins without the store")
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                await until(lambda: "store opened late" in log.getvalue(), "it has the store")
+                await listener.event("liquidation_distance", "resolved", subject="cross-usdt")
+                exchange.set_mark("SOLUSDT", "121")
+                worst = await listener.event("liquidation_distance", "opened", severity="critical")
+
+    bundle = bundle_of(tmp_path / "d" / "sessions", worst["incident_id"])
+    assert bundle is not None
+    [kept] = json.loads(bundle.read_text("utf-8").splitlines()[0])["kept"]["incidents"]
+    assert opened["incident_id"].encode() in base64.b64decode(kept)
 
 
 def without_times(payload: Mapping[str, Any]) -> dict[str, Any]:

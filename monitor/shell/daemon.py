@@ -131,7 +131,7 @@ class Daemon:
             self._discovery = Discovery(identity, setup.accounts, setup.rules, amounts=self._config.privacy.amounts)
             self._outbox.put(self._discovery.standing())
         self._core = Core(self._config.setup, started, found.kept)
-        self._make_recorder(identity, found)
+        self._make_recorder(identity)
         password = self._config.mqtt.password
         self._broker = Broker(
             self._config.mqtt,
@@ -144,9 +144,8 @@ class Daemon:
         )
         self._make_proof_of_life(identity, started)
         self._make_http(identity)
-        self._publish([self._info(), *found.unsent])
-        self._outbox.release(found.unsent)
-        self._second_way.take_over(found)
+        self._publish([self._info()])
+        self._take_over(found)
         self._make_feeds()
         self._begun = True
         self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
@@ -209,6 +208,7 @@ class Daemon:
         alone."""
         changes = self._feeds.changes(accounts, found)
         await self._feeds.remove([*changes.removed, *changes.changed])
+        self._follow()  # to whoever still knows the accounts that go
         self._config = structs.replace(self._config, accounts=accounts)
         setups = self._config.setup.accounts
         if self._recorder is not None:
@@ -270,13 +270,13 @@ class Daemon:
             self._page = Page(self._hub, self._core, self._life.state, identity.boot_id)
             self._http = HttpServer(config, token, [*endpoints.routes(), *self._page.routes()])
 
-    def _make_recorder(self, identity: Identity, found: Found) -> None:
+    def _make_recorder(self, identity: Identity) -> None:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
         config = self._config
         if config.recorder.enabled:
             opening = Opening(identity.started_ms, instance=identity.instance, setup=config.setup)
             folder = settings.sessions_folder(config)
-            self._recorder = FlightRecorder(config.recorder, folder, opening, found, Secrets(self._found.values()))
+            self._recorder = FlightRecorder(config.recorder, folder, opening, Secrets(self._found.values()))
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
     def _make_feeds(self) -> None:
@@ -410,10 +410,16 @@ class Daemon:
             "store opened late", unsent_events=len(found.unsent), kept={k: len(v) for k, v in found.rows.items()}
         )
         self._core.take_over(found.kept, now())
+        self._take_over(found)
+        self._broker.wake()
+
+    def _take_over(self, found: Found) -> None:
+        """What an earlier run could not send goes now, and what it has kept is known."""
         self._publish(found.unsent)
         self._outbox.release(found.unsent)
         self._second_way.take_over(found)
-        self._broker.wake()
+        if self._recorder is not None:
+            self._recorder.take_over(found)
 
     def _sent(self, message: Message) -> None:
         self._life.broker_took()

@@ -94,13 +94,19 @@ class SessionWriter:
 class _Base:
     """What is known at the beginning of the window: the newest of everything that has left it."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self) -> None:
         self._links: dict[tuple[str | None, str], Line] = {}
         self._answers: dict[tuple[str | None, str, str], Line] = {}
         self._pushed: dict[str, list[Line]] = {}
         self._bytes = 0
-        self._last_named_ms = found.last_named_ms
-        self._rows = {(table, key): row for table, rows in found.rows.items() for key, row in rows.items()}
+        self._last_named_ms = 0
+        self._rows: dict[tuple[str, str], bytes] = {}
+
+    def take_over(self, found: Found) -> None:
+        """What an earlier run has left was known before all that this one heard."""
+        left = {(table, key): row for table, rows in found.rows.items() for key, row in rows.items()}
+        self._rows = left | self._rows
+        self._last_named_ms = max(self._last_named_ms, found.last_named_ms)
 
     def take(self, entry: Line | Save) -> None:
         """Something has left the window."""
@@ -164,19 +170,12 @@ class FlightRecorder:
 
     Args:
         opening: Instance and setup.
-        found: What an earlier run has left.
         folder: Where the files go; made when the first is saved.
         follow_s: So long after, the file is written again, so that what followed is in it (seconds).
     """
 
     def __init__(
-        self,
-        config: RecorderConfig,
-        folder: Path,
-        opening: Opening,
-        found: Found,
-        secrets: Secrets,
-        follow_s: float = 60,
+        self, config: RecorderConfig, folder: Path, opening: Opening, secrets: Secrets, follow_s: float = 60
     ) -> None:
         self.secrets = secrets
         self.saved = 0
@@ -184,7 +183,7 @@ class FlightRecorder:
         self._folder = folder
         self._opening = opening
         self._follow_s = follow_s
-        self._base = _Base(found)
+        self._base = _Base()
         self._window: deque[tuple[int, Line | Save]] = deque()
         self._bytes = 0
         self._large: dict[str, bytes] = {}
@@ -202,6 +201,10 @@ class FlightRecorder:
             else:
                 self._large[request] = line.raw
         self._append(line.at_ms, line, len(line.raw))
+
+    def take_over(self, found: Found) -> None:
+        """What an earlier run has left, at the start or once the store can be read."""
+        self._base.take_over(found)
 
     def take_rules(self, rules: RuleBook) -> None:
         if self._opening.setup is not None:
