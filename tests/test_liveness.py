@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from itertools import product
+from pathlib import Path
 
+import pytest
+
+from monitor.config import HeartbeatConfig, MqttConfig
 from monitor.events import LinkId, LinkReport, LinkState, Tick
 from monitor.links import Links
 from monitor.liveness import is_settled, status
+from monitor.message import Identity, Message
+from monitor.outbox import Outbox
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook
+from monitor.shell.broker import Broker
+from monitor.shell.proof_of_life import ProofOfLife
+from monitor.shell.second_way import SecondWay
 from tests.watched import Watched, row
 
 
@@ -47,6 +58,42 @@ def test_the_status_line_names_three_troubles_and_counts_the_others() -> None:
     assert (
         status(core.core, list("abcde")) == "a; b; c; and 2 more; 1 pools, worst margin ratio 96.8%, 2 incidents open"
     )
+
+
+def test_the_status_line_says_at_once_what_is_wrong_and_now_and_then_how_near_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand accounts are asked for the worst of them only now and then; where nothing is seen is not."""
+    core, outbox = Watched(), Outbox()
+    core.connect()
+    core.begin("12000", row("BTCUSDT", "1", "60000"))
+    core.hold(2, "60000")
+    first, second = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
+    identity = Identity("marginwatch", "test", "0", "", 0)
+    second_way = SecondWay(None, HeartbeatConfig(), identity, lambda batch: None, amounts=True)
+    broker = Broker(MqttConfig(), None, outbox, first, second, lambda message: None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        life = ProofOfLife(core.core, outbox, broker, None, second_way, core.now, 30, lambda: True)
+
+        def said() -> list[str]:
+            life.ticked(core.now)
+            lines = []
+            with suppress(BlockingIOError):
+                while True:
+                    lines.append(manager.recv(4096).decode())
+            return [line.removeprefix("STATUS=") for line in lines if line.startswith("STATUS=")]
+
+        core.price("60000")
+        assert said() == ["broker away; 1 pools, worst margin ratio 2.0%, 0 incidents open"]
+        core.price("59000")
+        assert said() == []
+        core.hold(10, "59000")
+        assert said() == ["broker away; 1 pools, worst margin ratio 2.1%, 0 incidents open"]
+        core.price("50000")
+        assert [line.partition(", ")[2] for line in said()] == ["worst margin ratio 10.0%, 1 incidents open"]
 
 
 def test_the_lost_links_are_those_that_are_not_fine() -> None:

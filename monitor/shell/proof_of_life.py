@@ -17,6 +17,8 @@ from monitor.shell.systemd import Notifier
 from monitor.shell.vitals import settle_memory
 
 _PROGRESS_S = 10.0
+_FIGURES_S = 10.0
+"""How old the figures of the status line may become; what is wrong stands there at once."""
 
 
 class ProofOfLife:
@@ -55,6 +57,8 @@ class ProofOfLife:
         self._away_since: float | None = started.mono
         self._undeclared: list[LinkId] = []
         self._known = 0, 0.0
+        self._said: tuple[list[str], int] | None = None
+        self._said_at = 0.0
         self.is_ready = False
 
     def ticked(self, here: Now) -> None:
@@ -69,7 +73,7 @@ class ProofOfLife:
             self._log.info("ready", pools=[f"{a.name}/{p}" for a in self._core.accounts.values() for p in a.pools])
         self._tell_progress(here)
         blind = blindness(self._core, here)
-        self._notifier.status(status(self._core, [*(["broker away"] if away_s else []), *blind]))
+        self._tell_status([*(["broker away"] if away_s else []), *blind], here)
         if self.is_ready:
             self._notifier.ready()
             if self._heartbeat is not None:
@@ -97,6 +101,13 @@ class ProofOfLife:
             is_store_usable=self._is_store_usable(),
             is_heartbeat_heard=None if self._heartbeat is None else self._heartbeat.is_heard,
         )
+
+    def _tell_status(self, troubles: list[str], here: Now) -> None:
+        """Of very many accounts the figures take milliseconds."""
+        said = troubles, len(self._core.incidents.open)
+        if said != self._said or here.mono - self._said_at >= _FIGURES_S:
+            self._said, self._said_at = said, here.mono
+            self._notifier.status(status(self._core, troubles))
 
     def _tell_progress(self, here: Now) -> None:
         """How many accounts are known by now, while a start takes its time."""
