@@ -551,6 +551,7 @@ class Core:
         for pool_id in before - account.pools.keys():
             self._levels.forget(account.name, pool_id)
             self._funding.forget(account.name, pool_id)
+            self.published.forget_pool(account.name, pool_id)
         rebuilt = [(account.name, pool_id) for pool_id in account.pools]
         self._rebuilt.update(rebuilt)
         self._dirty.update(dict.fromkeys(rebuilt))

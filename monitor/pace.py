@@ -52,11 +52,22 @@ class Pace:
         self._hurried += weight if is_endangered else -weight
         return True
 
+    def is_endangered(self, account: str) -> bool:
+        return account in self._endangered
+
     def interval_s(self, account: str) -> float:
         """Seconds between two comparisons of this account."""
-        hurried, at_ease = self._hurried, self._all - self._hurried
-        hurried_s = max(self._shortest_s, hurried / (self._per_second * (1 - _LEAST_PART if at_ease else 1)))
         if account in self._endangered:
-            return min(hurried_s, _LONGEST_S)
-        left = self._per_second - hurried / hurried_s
-        return min(max(self._shortest_s, at_ease / left), _LONGEST_S)
+            return min(self._hurried_s, _LONGEST_S)
+        return min(max(self._shortest_s, (self._all - self._hurried) / self.left_per_s), _LONGEST_S)
+
+    @property
+    def left_per_s(self) -> float:
+        """What those at ease may use in a second, all together."""
+        return self._per_second - self._hurried / self._hurried_s
+
+    @property
+    def _hurried_s(self) -> float:
+        """Seconds between two comparisons of an endangered account."""
+        least_part = _LEAST_PART if self._hurried < self._all else 0
+        return max(self._shortest_s, self._hurried / (self._per_second * (1 - least_part)))

@@ -156,7 +156,6 @@ def gone(account: WatchedAccount, published: Published) -> Iterator[Effect]:
         for key in sorted(keys - still):
             yield PositionGone(account.name, key)
         if pool_id not in account.pools:
-            published.forget_pool(account.name, pool_id)
             del account.published[pool_id]
         else:
             account.published[pool_id] = keys & still

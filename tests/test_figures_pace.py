@@ -104,3 +104,16 @@ def test_after_an_outage_events_do_not_wait_for_thousands_of_figures() -> None:
 
     assert order[:2] == [incident.topic, event.topic]
     assert len(order) == 102
+
+
+def test_nobody_waits_for_a_pool_that_went_before_it_was_ever_shown() -> None:
+    core = Many(30, 9)
+    gone = set(core.names[15:]) - set(pools(core.step(Tick())))
+    core.step(
+        *(core.changed("ORDER", "20000", row("BTCUSDT", "0", "0", at_ms=10**15), account=n) for n in sorted(gone))
+    )
+
+    shown = Counter(name for effects in core.seconds(60, 50_000) for name in pools(effects))
+
+    assert gone
+    assert min(shown[name] for name in core.names if name not in gone) >= 10

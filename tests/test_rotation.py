@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
+
+import pytest
 
 from monitor.rotation import Rotation
 
 
-def turns(rotation: Rotation, pools: int, seconds: int, urgent: int = -1) -> list[list[int]]:
-    """Whose turn it was in each second, where each pool is of size 2 and takes every turn that it has."""
+def turns(
+    rotation: Rotation, pools: int, ticks: int, urgent: Collection[int] = (), tick_s: float = 1
+) -> list[list[int]]:
+    """Whose turn it was in each tick, where each pool is of size 2 and takes every turn that it has."""
     had: list[list[int]] = []
-    for now_s in range(seconds):
-        had.append([n for n in range(pools) if _has_taken(rotation, f"a{n}/cross-usdt", n == urgent, now_s)])
+    for tick in range(ticks):
+        had.append([n for n in range(pools) if _has_taken(rotation, f"a{n}/cross-usdt", n in urgent, tick * tick_s)])
     return had
+
+
+def least(had: list[list[int]], pools: int) -> int:
+    """How many turns the pool had that had the fewest."""
+    counted = Counter(n for tick in had for n in tick)
+    return min(counted[n] for n in range(pools))
 
 
 def _has_taken(rotation: Rotation, name: str, is_urgent: bool, now_s: float) -> bool:
@@ -36,10 +47,23 @@ def test_of_many_each_has_its_turn_from_the_first_second_on() -> None:
 
 
 def test_the_urgent_wait_for_nobody() -> None:
-    had = turns(Rotation(20), 100, 60, urgent=7)
+    had = turns(Rotation(20), 100, 60, urgent=[7])
 
     assert all(7 in second for second in had)
     assert min(Counter(n for second in had for n in second).values()) >= 4
+
+
+@pytest.mark.parametrize("tick_s", [0.25, 1, 1.3, 5])
+@pytest.mark.parametrize("pools", [10, 11, 12, 14, 15, 23, 28, 37])
+def test_however_many_there_are_the_last_has_its_turn_too(pools: int, tick_s: float) -> None:
+    """Those that are asked first are due again in the next tick, and must not take all of it once more."""
+    assert least(turns(Rotation(20), pools, 200, tick_s=tick_s), pools) >= 200 * 10 // pools * min(tick_s, 1) // 2
+
+
+@pytest.mark.parametrize("urgent", [range(12), range(8, 20), range(22), range(45)])
+def test_however_many_are_urgent_the_others_have_their_turns(urgent: range) -> None:
+    """They take more than all that there is, and leave a tenth of it."""
+    assert least(turns(Rotation(20), urgent.stop + 8, 200, urgent), urgent.stop + 8) >= 5
 
 
 def test_those_that_leave_make_room() -> None:
@@ -52,3 +76,12 @@ def test_those_that_leave_make_room() -> None:
 
     for now_s in range(100, 105):
         assert all(_has_taken(rotation, f"a{n}/cross-usdt", False, now_s) for n in range(5))
+
+
+def test_nobody_waits_for_those_that_left_while_they_waited() -> None:
+    rotation = Rotation(20)
+    turns(rotation, 100, 3)
+    for n in range(90, 100):
+        rotation.leave(f"a{n}/cross-usdt")
+
+    assert least(turns(rotation, 90, 60), 90) >= 4
