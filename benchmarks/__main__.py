@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,14 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, under half a minute; the figures are rough")
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="NAME", help=", ".join(GROUPS))
+    parser.add_argument(
+        "--accounts-per-connection", type=int, default=1, metavar="N", help="how many share one, with `many`"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what `growth` has found there, as SVG")
     parser.add_argument("--gates", action="store_true", help="exit with 1 where a ratio is worse than it may ever be")
     arguments = parser.parse_args()
+    groups = GROUPS | {"many": partial(many.measure, accounts_per_connection=arguments.accounts_per_connection)}
     result: dict[str, Any] = {**about(), "quick": arguments.quick}
     machine, versions = result["machine"], result["versions"]
     print(f"{result['at']}, commit {result['commit']}, {machine['cpu']} × {machine['cores']}, {machine['system']}")
@@ -44,7 +49,7 @@ def main() -> int:
     for name in arguments.only or (_QUICK if arguments.quick else GROUPS):
         print(f"\n== {name}", flush=True)
         try:
-            result[name] = asyncio.run(GROUPS[name](arguments.quick, lambda text: print(text, flush=True)))
+            result[name] = asyncio.run(groups[name](arguments.quick, lambda text: print(text, flush=True)))
         except decisions.Disagreement as exc:
             print(f"the variants disagree: {exc}", file=sys.stderr)
             return 1

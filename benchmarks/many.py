@@ -154,7 +154,7 @@ class _Subscriber:
         return max((lag_ms for when, lag_ms in self.lags_ms if when >= at), default=0.0)
 
 
-async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | None:
+async def measure(quick: bool, tell: Callable[[str], None], accounts_per_connection: int = 1) -> dict[str, Any] | None:
     if MOSQUITTO is None:
         tell("left out: there is no mosquitto")
         return None
@@ -164,10 +164,11 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any] | 
     found: dict[str, Any] = {
         "accounts": size.accounts,
         "positions": POSITIONS,
+        "accounts_per_connection": accounts_per_connection,
         "bytes_per_position": round(resting(given).nbytes / (size.accounts * POSITIONS), 1),
     }
     tell(f"in the screen a position takes {found['bytes_per_position']} bytes")
-    async with _parts(scenario) as (exchange, daemon, subscriber):
+    async with _parts(scenario, accounts_per_connection) as (exchange, daemon, subscriber):
         found["start"] = await _start(exchange, daemon, tell)
         await exchange.post("set_weight", others=_BUDGET - _LIMIT)  # from here on it has what it has in life
         wandering = asyncio.create_task(exchange.wander())
@@ -313,7 +314,9 @@ def _scenario(accounts: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _parts(scenario: Mapping[str, Any]) -> AsyncIterator[tuple[_Exchange, DaemonProcess, _Subscriber]]:
+async def _parts(
+    scenario: Mapping[str, Any], accounts_per_connection: int
+) -> AsyncIterator[tuple[_Exchange, DaemonProcess, _Subscriber]]:
     """Mosquitto, the exchange, a subscriber, and a daemon that is not started yet."""
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -336,7 +339,11 @@ async def _parts(scenario: Mapping[str, Any]) -> AsyncIterator[tuple[_Exchange, 
                 await exchange.post("set_weight", limit=10**9)
                 subscriber = _Subscriber(broker.port)
                 listening = asyncio.create_task(subscriber.run())
-                links = {"weight_per_minute": _BUDGET, "reconcile_s": len(exchange.accounts)}  # one a second
+                links = {
+                    "weight_per_minute": _BUDGET,
+                    "reconcile_s": len(exchange.accounts),  # one a second
+                    "accounts_per_connection": accounts_per_connection,
+                }
                 names = list(exchange.accounts)
                 config = write_config(folder / "d", exchange, broker.port, names, hurried=False, links=links)
                 daemon = DaemonProcess(config, {})

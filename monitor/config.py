@@ -102,6 +102,7 @@ class LinksConfig(Struct, frozen=True):
 
     Args:
         private_forms: Ways to open a private stream, tried in turn; empty: the venue's own order.
+        accounts_per_connection: How many accounts of one host have their private streams over one connection.
         market_connections: How many connections carry the same marks, side by side.
         mute_after_s: How long the private stream may owe us what a snapshot has shown.
         rebuild_after: Failed sessions in a row after which the REST client is made anew too.
@@ -128,6 +129,7 @@ class LinksConfig(Struct, frozen=True):
     array_above: int = 150
     compression: bool = True
     private_forms: tuple[PrivateForm, ...] = ()
+    accounts_per_connection: int = 1
     market_connections: int = 1
     mute_after_s: float = 5
     rebuild_after: int = 3
@@ -335,6 +337,9 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
             if match.symbol is not None and match.symbol != match.symbol.upper():
                 reader.wrong(main_name, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
     check_promptness(reader, main_name, config.rules)
+    forms = config.links.private_forms
+    if config.links.accounts_per_connection > 1 and forms and "subscribe" not in forms:
+        reader.wrong(main_name, "[links] accounts_per_connection", 'above 1 needs "subscribe" among private_forms')
     if config.mqtt.password is not None and config.mqtt.username is None:
         reader.wrong(main_name, "[mqtt] password", "is of no use without username")
     if (config.mqtt.tls_cert_file is None) != (config.mqtt.tls_key_file is None):
@@ -421,6 +426,7 @@ _LINKS: Kinds = {
     "array_above": as_whole(1, 1000),
     "compression": as_flag,
     "private_forms": as_forms,
+    "accounts_per_connection": as_whole(1, 1000),
     "market_connections": as_whole(1, 2),
     "mute_after_s": as_seconds(0.05, 600),
     "rebuild_after": as_whole(1, 1000),

@@ -61,6 +61,10 @@ class LinkDown(MarginwatchError):
     """A websocket that ended or never proved itself. Raised by feeds, caught by `shell/feed.py`, which reconnects."""
 
 
+class LinkCut(LinkDown):
+    """A websocket of several accounts that ended under all of them; it says nothing against how one's was opened."""
+
+
 class LinkMute(LinkDown):
     """A websocket that is open and does not tell what it should have told."""
 

@@ -15,16 +15,24 @@ class Forms:
 
     Args:
         forms: As they are to be tried at first.
+        favourite: One of them that goes before all others, and is tried again after it has failed.
     """
 
-    def __init__(self, forms: Collection[PrivateForm]) -> None:
-        self._forms = list(forms)
+    def __init__(self, forms: Collection[PrivateForm], favourite: PrivateForm | None = None) -> None:
+        self._forms = sorted(forms, key=lambda form: form != favourite)
+        self._favourite = favourite
         self._good: PrivateForm | None = None
         self._failures = 0
 
     @property
     def first(self) -> PrivateForm:
         return self._forms[0]
+
+    def again(self) -> None:
+        """Try the favourite next: what made it fail may be over. One that was mute is none any more."""
+        if self._favourite is not None:
+            self._forms.remove(self._favourite)
+            self._forms.insert(0, self._favourite)
 
     def delivered(self, form: PrivateForm) -> None:
         self._good, self._failures = form, 0
@@ -38,6 +46,7 @@ class Forms:
 
     def mute(self, form: PrivateForm) -> None:
         self._good = None if form == self._good else self._good
+        self._favourite = None if form == self._favourite else self._favourite
         self._last(form)
 
     def _last(self, form: PrivateForm) -> None:

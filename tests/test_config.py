@@ -136,6 +136,11 @@ def test_every_mistake_is_reported_at_once() -> None:
         ("[links]\ntick_s = nan\n" + ACCOUNT, "[links] tick_s: must be a number of seconds"),
         ("[links]\ndispute_s = inf\n" + ACCOUNT, "[links] dispute_s: must be a number of seconds"),
         ('[links]\nprivate_forms = ["quey"]\n' + ACCOUNT, 'did you mean "query"?'),
+        ("[links]\naccounts_per_connection = 0\n" + ACCOUNT, "must be a whole number from 1 to 1000"),
+        (
+            '[links]\naccounts_per_connection = 2\nprivate_forms = ["path"]\n' + ACCOUNT,
+            '[links] accounts_per_connection: above 1 needs "subscribe" among private_forms',
+        ),
         ("rules = 3\n" + ACCOUNT, "rules: must be written [rules.<name>]"),
         ("rules.margin_ratio = 3\n" + ACCOUNT, "[rules.margin_ratio]: must be a table"),
         ("[rules.margin_ratio]\nfr_s = 3\n" + ACCOUNT, '[rules.margin_ratio] fr_s: unknown key; did you mean "for_s"?'),

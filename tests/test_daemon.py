@@ -494,7 +494,8 @@ async def test_a_refused_password_is_tried_again_until_the_broker_takes_it(tmp_p
 # ---- secrets ----
 
 
-async def test_no_secret_leaves_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("per_connection", [1, 20])
+async def test_no_secret_leaves_the_process(per_connection: int, tmp_path: Path) -> None:
     """A listen key works from any address, a log is copied to anybody: no secret may be in what we say or keep."""
     needs_mosquitto()
     key, secret, password = "KEYq7Zt1Xv9", "SECRETm4Rw8Lp2", "PASSWORDb6Nc3Yd5"
@@ -507,7 +508,8 @@ async def test_no_secret_leaves_the_process(tmp_path: Path) -> None:
             stories.exchange(stories.account(api_key=key, secret=secret)) as exchange,
             Listener(broker.port, username="listener", password="listening") as listener,
         ):
-            config = write_config(tmp_path / "d", exchange, broker.port, mqtt=mqtt)
+            links = {"accounts_per_connection": per_connection}
+            config = write_config(tmp_path / "d", exchange, broker.port, mqtt=mqtt, links=links)
             config.write_text(config.read_text("utf-8").replace('format = "json"', 'format = "json"\nlevel = "debug"'))
             with Process(config) as process:
                 await agreement(exchange, listener, "main")

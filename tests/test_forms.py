@@ -49,3 +49,26 @@ def test_a_late_event_of_an_old_stream_brings_its_form_back() -> None:
     forms.delivered("query")
 
     assert forms.first == "query"
+
+
+def test_a_favourite_is_first_whatever_the_order_and_tried_again_when_that_risks_nothing() -> None:
+    """What made it fail may be over; another that has delivered is not forgotten."""
+    forms = Forms(("query", "path", "subscribe"), "subscribe")
+    tried = [forms.first]
+    forms.failed("subscribe")
+    forms.delivered("query")
+    tried.append(forms.first)
+    forms.again()
+    tried.append(forms.first)
+    forms.failed("subscribe")
+    tried.append(forms.first)
+
+    assert tried == ["subscribe", "query", "subscribe", "query"]
+
+
+def test_a_favourite_that_was_mute_is_none_any_more() -> None:
+    forms = Forms(("query", "subscribe"), "subscribe")
+    forms.mute("subscribe")
+    forms.again()
+
+    assert forms.first == "query"

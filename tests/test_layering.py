@@ -37,6 +37,7 @@ LAYERS = (
     {"shell.daemon", "shell.probe_exchange", "shell.probe_broker"},
     {"shell.feeds", "shell.onlooker", "shell.endpoints", "shell.page", "shell.proof_of_life"},
     {"shell.market_feed", "shell.account_feed", "shell.broker", "shell.store", "shell.second_way"},
+    {"shell.shared_stream"},
     {"shell.feed"},
     {"shell.heartbeat", "shell.http"},
     {"shell.recorder", "shell.sessions"},

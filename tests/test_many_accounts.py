@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests import stories
@@ -31,13 +32,15 @@ async def nonsense() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
+@pytest.mark.parametrize("per_connection", [1, 20])
 async def test_what_is_wrong_with_one_account_is_no_business_of_the_others(
-    broker: Mosquitto, listener: Listener, tmp_path: Path
+    per_connection: int, broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """A key that was revoked (as one of portfolio margin is refused too), and a host that talks nonsense."""
     names = ("main", "revoked", "garbled")
     async with stories.exchange(*map(stories.account, names)) as exchange, nonsense() as url:
-        config = write_config(tmp_path / "d", exchange, broker.port, names)
+        links = {"accounts_per_connection": per_connection}
+        config = write_config(tmp_path / "d", exchange, broker.port, names, links=links)
         private_file(tmp_path / "d" / "revoked.key", "k" * 64)
         text = config.read_text("utf-8")
         begins = text.index('name = "garbled"')

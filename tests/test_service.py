@@ -282,14 +282,16 @@ async def test_sighup_takes_rules_and_log_level_and_keeps_both_where_the_config_
     assert (unheard, status) == ([], 0)
 
 
+@pytest.mark.parametrize("per_connection", [1, 20])
 async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_nothing(
-    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+    per_connection: int, broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
 ) -> None:
     """Whoever watches a hundred accounts must not blind ninety-nine of them to add one."""
     accounts = [stories.account(name) for name in ("main", "second")]
     third = stories.account("third", balances={"USDT": "50000"})
     async with stories.exchange(*accounts, third) as exchange:
-        config = write_config(tmp_path / "d", exchange, broker.port)
+        links = {"accounts_per_connection": per_connection}
+        config = write_config(tmp_path / "d", exchange, broker.port, links=links)
         config.write_text('include = ["accounts.d/*.toml"]\n' + config.read_text("utf-8"), "utf-8")
         with Process(config, manager.environment) as process:
             await manager.ready()

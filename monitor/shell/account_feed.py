@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from monitor.config import AccountConfig, LinksConfig
-from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute
+from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, innermost
 from monitor.events import (
     AccountChanged,
     BalancesRead,
@@ -35,9 +35,10 @@ from monitor.shell.clock import now
 from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Answer, Rest
+from monitor.shell.shared_stream import SHARED_FORM, SharedStream, SharedStreams
 from monitor.shell.tap import Tap
 from monitor.turns import Need
-from monitor.venues import VENUES, Request
+from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
 _CLOCK_REFUSED = -1021
@@ -45,6 +46,7 @@ _SLOW_ANSWER_MS = 2_000
 _NOTICED_WITHIN_MS = 15_000
 """A dead stream is noticed within this; what it may have missed began no earlier."""
 _KEEPALIVES_BEFORE_RENEWAL = 3
+_CUTS_IN_VAIN = 3
 _SHOWN_KEY = "listenKey"
 """Stands for a stream's own key wherever a frame could be shown: in the log, or in a recording."""
 _REMEMBERED = 256
@@ -58,6 +60,7 @@ class AccountFeed(Feed):
         unseen_since_ms: Since when forced orders may have gone unseen, where an earlier run left incidents open.
         pace: Says how often to compare with the exchange; shared by the accounts of one address.
         gate: So many may begin at a time; shared by the same.
+        shared: Connections on which accounts have their streams together. None: each has one of its own.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class AccountFeed(Feed):
         tap: Tap | None = None,
         pace: Pace | None = None,
         gate: asyncio.Semaphore | None = None,
+        shared: SharedStreams | None = None,
     ) -> None:
         venue = VENUES[account.venue]
         super().__init__(LinkId(account.name, "private"), venue, account.market, rest, inbox, links, tap)
-        self.forms = Forms(links.private_forms or venue.private_forms)
+        self.forms = Forms(links.private_forms or venue.private_forms, None if shared is None else SHARED_FORM)
         self.rest_url = account.hosts.rest_url
         self.private_url = account.hosts.private_url
+        self.shared = shared
         self._pace = pace or Pace(links.reconcile_s, links.weight_per_minute / 2)
         self._pace.join(account.name, sum(request.weight for request in venue.requests.reconcile))
         self._endangered = False
@@ -136,6 +141,12 @@ class AccountFeed(Feed):
         self._has_lived = True
         self.carries(session)
         self._begun.set()
+
+    def opened_in_vain(self, form: PrivateForm, why: BaseException) -> None:
+        """A session has ended before it carried anything: others may come to life. That a shared connection was cut
+        says little against it, unless it is again and again."""
+        if not isinstance(why, LinkCut) or (self._failures + 1) % _CUTS_IN_VAIN == 0:
+            self.forms.failed(form)
 
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
@@ -339,8 +350,32 @@ class AccountFeed(Feed):
             self.say(LinkReport(self._rest_link, LinkState.DOWN, self._reconnects, None, why))
 
 
+class OwnStream:
+    """What comes of an account over a connection of its own.
+
+    Args:
+        patience_s: How long it may take to answer.
+    """
+
+    def __init__(self, socket: ClientConnection, patience_s: float) -> None:
+        self._socket = socket
+        self._patience_s = patience_s
+
+    async def proved(self) -> None:
+        """Wait until the other side answers; raises LinkDown where it does not."""
+        pong = await self._socket.ping()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await pong
+        except TimeoutError:
+            raise LinkDown("open, but no pong") from None
+
+    async def recv(self) -> bytes:
+        return await self._socket.recv(decode=False)
+
+
 class PrivateSession(Session):
-    """One connection of an account's private stream: live and proved with a pong and a snapshot taken after it opened.
+    """One opened private stream of an account: live and proved with an answer and a snapshot taken after it opened.
 
     Attributes:
         key: Of the stream, a secret; empty until it is known.
@@ -364,30 +399,35 @@ class PrivateSession(Session):
             async with feed.place() as hand_back:
                 await feed.measure_clock()
                 self.key = await feed.stream_key()
-                url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
                 try:
-                    async with feed.connection(url) as socket:
-                        await self._talk(socket, first, hand_back)
-                except* (LinkDown, InvalidHandshake, ConnectionClosed):
+                    async with self._stream() as stream:
+                        await self._talk(stream, hand_back)
+                except* (LinkDown, InvalidHandshake, ConnectionClosed) as group:
                     if not self.carried:
-                        feed.forms.failed(self._form)  # others may come to life
+                        feed.opened_in_vain(self._form, innermost(group))
                     raise
         finally:
             feed.closed(self)
 
-    async def _talk(self, socket: ClientConnection, first: str | None, is_known: Callable[[], None]) -> None:
+    @asynccontextmanager
+    async def _stream(self) -> AsyncIterator[OwnStream | SharedStream]:
         feed = self._feed
-        if first is not None:
-            await socket.send(first)
+        if feed.shared is not None and self._form == SHARED_FORM:
+            async with feed.shared.stream(self.key, self.is_outlived, feed.resync) as stream:
+                yield stream
+        else:
+            url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
+            async with feed.connection(url) as socket:
+                if first is not None:
+                    await socket.send(first)
+                yield OwnStream(socket, feed.config.first_frame_s)
+
+    async def _talk(self, stream: OwnStream | SharedStream, is_known: Callable[[], None]) -> None:
+        feed = self._feed
         feed.report(LinkState.PROVING)
-        pong = await socket.ping()
-        try:
-            async with asyncio.timeout(feed.config.first_frame_s):
-                await pong
-        except TimeoutError:
-            raise LinkDown("open, but no pong") from None
+        await stream.proved()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(socket), name=f"read[{feed.link.account}]")
+            tasks.create_task(self._read(stream), name=f"read[{feed.link.account}]")
             snapshot = await feed.snapshot(feed.venue.requests.account)
             missed = await feed.missed_orders()
             buffered, self._buffer = self._buffer or [], None
@@ -400,10 +440,10 @@ class PrivateSession(Session):
             await self._ends.wait()
             raise self._why_ended
 
-    async def _read(self, socket: ClientConnection) -> None:
+    async def _read(self, stream: OwnStream | SharedStream) -> None:
         feed = self._feed
         while True:
-            raw = await socket.recv(decode=False)
+            raw = await stream.recv()
             bad_frames = feed.bad_frames
             raw = raw.replace(self.key.encode(), _SHOWN_KEY.encode())  # what misreads is logged
             events = feed.decoded(feed.venue.decode_private, raw, feed.link.account)
@@ -451,6 +491,11 @@ class PrivateSession(Session):
         if verdict is not None:
             self._feed.forms.mute(self._form)
             self.ends(LinkMute(verdict))
+
+    def is_outlived(self) -> None:
+        if not self.outlived.done():
+            self._feed.forms.again()  # while this one goes on, that risks nothing
+        super().is_outlived()
 
     def ends(self, why: LinkDown) -> None:
         """End soon, for this reason."""

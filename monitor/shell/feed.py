@@ -12,7 +12,7 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -178,7 +178,7 @@ class Feed(ABC):
     async def _lost(self, session: Session, why: BaseException) -> None:
         if self._ending or session.replaced:
             return
-        reason, mute = _reason(why), isinstance(why, LinkMute)
+        reason, mute = why_ended(why), isinstance(why, LinkMute)
         account, link = self.link
         self._failures = 0 if session.carried and not mute else self._failures + 1
         if self._carrying and not session.carried:
@@ -247,38 +247,9 @@ class Feed(ABC):
 
     # ---- what sessions need ----
 
-    @asynccontextmanager
-    async def connection(self, url: str) -> AsyncIterator[ClientConnection]:
-        """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key."""
-        c = self.config
-        async with connect(
-            url,
-            open_timeout=c.connect_timeout_s,
-            ping_interval=None,
-            close_timeout=c.close_timeout_s,
-            compression="deflate" if self.compress else None,
-            max_size=_MAX_FRAME,
-            logger=None,
-        ) as socket:
-            beating = asyncio.create_task(self._beat(socket), name=f"ping[{self.link.account} {self.link.name}]")
-            try:
-                yield socket
-            finally:
-                await ended(beating)
-
-    async def _beat(self, socket: ClientConnection) -> None:
-        """Close a connection whose peer does not answer a ping in time. Where it is we who are late, on a busy machine
-        or with very many accounts, an answer that has arrived counts. With the library's own pings it does not: they
-        would end every connection at once, and each account would have to be read anew."""
-        with suppress(ConnectionClosed):
-            while True:
-                await asyncio.sleep(self.config.ping_interval_s)
-                pong = asyncio.ensure_future(await socket.ping())
-                await asyncio.wait({pong}, timeout=self.config.ping_timeout_s)
-                if not pong.done():
-                    await socket.close(_NO_PONG, "keepalive ping timeout")
-                    return
-                await pong
+    def connection(self, url: str) -> AbstractAsyncContextManager[ClientConnection]:
+        """An open websocket of this link."""
+        return connection(url, self.config, self.compress, f"{self.link.account} {self.link.name}")
 
     def decoded(self, decode: Callable[..., list[Event]], *args: Any) -> list[Event]:
         """Events of a frame; one that misreads is dropped."""
@@ -300,6 +271,40 @@ class Feed(ABC):
         )
 
 
+@asynccontextmanager
+async def connection(url: str, links: LinksConfig, compress: bool, name: str) -> AsyncIterator[ClientConnection]:
+    """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key."""
+    async with connect(
+        url,
+        open_timeout=links.connect_timeout_s,
+        ping_interval=None,
+        close_timeout=links.close_timeout_s,
+        compression="deflate" if compress else None,
+        max_size=_MAX_FRAME,
+        logger=None,
+    ) as socket:
+        beating = asyncio.create_task(_beat(socket, links), name=f"ping[{name}]")
+        try:
+            yield socket
+        finally:
+            await ended(beating)
+
+
+async def _beat(socket: ClientConnection, links: LinksConfig) -> None:
+    """Close a connection whose peer does not answer a ping in time. Where it is we who are late, on a busy machine
+    or with very many accounts, an answer that has arrived counts. With the library's own pings it does not: they
+    would end every connection at once, and each account would have to be read anew."""
+    with suppress(ConnectionClosed):
+        while True:
+            await asyncio.sleep(links.ping_interval_s)
+            pong = asyncio.ensure_future(await socket.ping())
+            await asyncio.wait({pong}, timeout=links.ping_timeout_s)
+            if not pong.done():
+                await socket.close(_NO_PONG, "keepalive ping timeout")
+                return
+            await pong
+
+
 async def ended(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks until they have ended: one that fails at the same moment may swallow the first request, and whoever
     waits here may be cancelled in turn."""
@@ -315,7 +320,7 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
         raise cancelled
 
 
-def _reason(exc: BaseException) -> str:
+def why_ended(exc: BaseException) -> str:
     """Why a session ended, in one line that holds no address."""
     if isinstance(exc, LinkDown | ExchangeError | DecodeError):
         return str(exc)

@@ -17,7 +17,9 @@ from monitor.shell.feed import Feed, ended
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
+from monitor.shell.shared_stream import SharedStreams
 from monitor.shell.tap import Tap
+from monitor.venues import VENUES
 
 _STARTS_AT_ONCE = 8
 """So many accounts of one address are read at a time: the first of many are known soon rather than all late."""
@@ -68,6 +70,7 @@ class Feeds:
         self._paces: dict[str, Pace] = {}
         self._asks: dict[str, Asks] = {}
         self._gates: dict[str, asyncio.Semaphore] = {}
+        self._shared: dict[tuple[str, str], SharedStreams] = {}
         self._spawn: Spawn | None = None
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
         for account in config.accounts:
@@ -87,10 +90,20 @@ class Feeds:
         key, secret = found[account.api_key], found[account.secret]
         rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret, account.name)
         gate = self._gates.setdefault(host, asyncio.Semaphore(_STARTS_AT_ONCE))
-        feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace, gate)
+        shared = self._shared_with(account)
+        feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace, gate, shared)
         self.accounts[account.name] = feed
         self._asks[account.name] = _asks(account, found)
         self._begin(feed)
+
+    def _shared_with(self, account: AccountConfig) -> SharedStreams | None:
+        """The connections that it shares with the other accounts of its host."""
+        if self._links.accounts_per_connection == 1:
+            return None
+        place = account.venue, account.hosts.private_url
+        if place not in self._shared:
+            self._shared[place] = SharedStreams(VENUES[account.venue], account.hosts.private_url, self._links)
+        return self._shared[place]
 
     def changes(self, accounts: Collection[AccountConfig], found: Mapping[Secret, str]) -> Changes:
         """What would have to begin, end, and begin anew to watch these."""

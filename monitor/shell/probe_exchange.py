@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from urllib.parse import urlsplit
 
+from msgspec import structs
 from websockets.exceptions import InvalidStatus
 
 from monitor.config import AccountConfig, Config
@@ -49,7 +50,8 @@ async def probe(config: Config, secrets: Mapping[Secret, str], found: Findings) 
     Args:
         secrets: Those that the config names.
     """
-    feeds = Feeds(config, secrets, Inbox(), None)
+    links = structs.replace(config.links, accounts_per_connection=1)  # what is wrong is then each account's own
+    feeds = Feeds(structs.replace(config, links=links), secrets, Inbox(), None)
     try:
         await _Probe(config, feeds, found).run()
     finally:

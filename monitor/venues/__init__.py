@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal, Protocol
 
-from monitor.events import Event
+from monitor.events import Event, StreamControl
 from monitor.venues.binance_coinm import BinanceCoinm
 from monitor.venues.binance_usdm import BinanceUsdm
-from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
+from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests
 
-__all__ = ["VENUES", "Hosts", "PrivateForm", "Request", "Requests", "Venue", "hosts"]
+__all__ = ["VENUES", "Hosts", "PrivateForm", "Reply", "Request", "Requests", "Venue", "hosts"]
 
 Environment = Literal["live", "testnet", "demo", "custom"]
 
@@ -55,6 +55,11 @@ class Venue(Protocol):
         """Where an account's private stream is opened, and the first frame to send there, if any."""
         ...
 
+    def shared_url(self, base: str) -> str:
+        """Where private streams of several accounts are opened, before any subscription; a stream is named by its key.
+        Each account's is the form `subscribe`, too."""
+        ...
+
     def stream_key(self, body: bytes) -> str:
         """The private stream's key out of the answer to `requests.open_stream`."""
         ...
@@ -76,6 +81,10 @@ class Venue(Protocol):
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
         """Read one frame of a private stream."""
+        ...
+
+    def addressee(self, raw: bytes) -> str | Reply | StreamControl:
+        """Whose a frame of several private streams is, by its key; or what concerns the connection itself."""
         ...
 
     def decode_answer(self, request: Request, body: bytes, account: str, market: str, sent_ms: int) -> list[Event]:

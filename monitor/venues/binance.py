@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from monitor.errors import DecodeError
 from monitor.events import (
@@ -38,7 +39,7 @@ from monitor.events import (
     StreamControl,
     StreamExpired,
 )
-from monitor.venues.wire import decimal, flag, integer, moment, one_line, optional_text, parse, text, truncated
+from monitor.venues.wire import Reply, decimal, flag, integer, moment, one_line, optional_text, parse, text, truncated
 
 T = TypeVar("T")
 Frame = Mapping[str, Any]
@@ -186,8 +187,12 @@ def _expired(frame: Frame, account: str) -> Iterable[Event]:
     yield StreamExpired(account, optional_text(frame.get("listenKey")))
 
 
+_SHUTDOWN = "serverShutdown"
+_SHUTDOWN_NOTE = StreamControl("server shutdown announced")
+
+
 def _shutdown(frame: Frame, account: str) -> Iterable[Event]:
-    yield StreamControl("server shutdown announced")
+    yield _SHUTDOWN_NOTE
 
 
 _PRIVATE: dict[str, Callable[[Frame, str], Iterable[Event]]] = {
@@ -197,7 +202,7 @@ _PRIVATE: dict[str, Callable[[Frame, str], Iterable[Event]]] = {
     "MARGIN_CALL": margin_call,
     "STRATEGY_UPDATE": strategy_update,
     "listenKeyExpired": _expired,
-    "serverShutdown": _shutdown,
+    _SHUTDOWN: _shutdown,
     # Of no use for the risk of an account: TRADE_LITE repeats ORDER_TRADE_UPDATE with less, ALGO_UPDATE, GRID_UPDATE
     # and CONDITIONAL_ORDER_TRIGGER_REJECT tell of orders that have not traded.
 }
@@ -220,6 +225,55 @@ def decode_private(raw: bytes, account: str) -> list[Event]:
         ]
     except MISREADS as exc:
         raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
+
+
+_NOTHING = msgspec.Raw()
+
+
+class _Refusal(Struct):
+    code: int
+
+
+class _Named(Struct):
+    e: str | None = None
+
+
+class _Envelope(Struct):
+    """What a connection of several private streams carries: a frame and its stream, or the answer to a subscription.
+    Its error is documented as flat, and would be understood within `error` too."""
+
+    stream: str | None = None
+    data: msgspec.Raw = _NOTHING
+    id: int | None = None
+    code: int | None = None
+    error: _Refusal | None = None
+    e: str | None = None
+    event: _Named | None = None
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+def addressee(raw: bytes) -> str | Reply | StreamControl:
+    """Whose a frame is, on a connection of several private streams: the stream's key. What is nobody's is a reply, or
+    concerns the connection as a whole.
+
+    Raises:
+        DecodeError: It is none of these; nothing but the envelope says of which account it tells.
+    """
+    try:
+        frame = _ENVELOPE.decode(raw)
+        if frame.stream is not None and frame.data is not _NOTHING:
+            return frame.stream
+        if frame.error is not None or frame.code is not None:
+            return Reply(frame.id, frame.code if frame.error is None else frame.error.code)
+        if frame.id is not None:
+            return Reply(frame.id)
+    except MISREADS as exc:
+        raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
+    if _SHUTDOWN in (frame.e, frame.event and frame.event.e):
+        return _SHUTDOWN_NOTE
+    raise DecodeError(f"no envelope that says whose it is: {one_line(raw)}")
 
 
 # ---- REST ----

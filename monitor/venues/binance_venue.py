@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from monitor.errors import DecodeError
-from monitor.events import Event
+from monitor.events import Event, StreamControl
 from monitor.venues import binance, binance_market, binance_remedies
-from monitor.venues.wire import Hosts, PrivateForm, Request, Requests, integer, one_line, parse
+from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests, integer, one_line, parse
 
 Reader = Callable[[Any], Iterable[Event]]
 
@@ -64,8 +64,11 @@ class Binance(ABC):
         if form == "multi":
             return f"{base}/stream?listenKey={key}&events={events}", None
         if form == "subscribe":
-            return f"{base}/stream", self.subscription(True, [key], 1)
+            return self.shared_url(base), self.subscription(True, [key], 1)
         return f"{base}/ws?listenKey={key}&events={events}", None
+
+    def shared_url(self, base: str) -> str:
+        return f"{base}/stream"
 
     def stream_key(self, body: bytes) -> str:
         return str(_read(lambda: [parse(body)["listenKey"]], body)[0])
@@ -89,6 +92,9 @@ class Binance(ABC):
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
         return binance.decode_private(raw, account)
+
+    def addressee(self, raw: bytes) -> str | Reply | StreamControl:
+        return binance.addressee(raw)
 
     def decode_answer(self, request: Request, body: bytes, account: str, market: str, sent_ms: int) -> list[Event]:
         """Read one REST answer.

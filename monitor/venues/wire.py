@@ -45,6 +45,18 @@ class Request(Struct, frozen=True):
         return f"{self.method} {self.path}"
 
 
+class Reply(Struct, frozen=True):
+    """What the exchange answers where streams of an open connection were to be added or removed.
+
+    Args:
+        request_id: Of which request; None: it does not say.
+        error: The exchange's code, where it refuses; None: it acknowledges, which does not prove that anything flows.
+    """
+
+    request_id: int | None
+    error: int | None = None
+
+
 class Requests(Struct, frozen=True):
     """The REST requests of a venue, by what they are for.
 

@@ -88,7 +88,12 @@ class Run:
             self.exchange,
             to_broker.port,
             ("main", "other"),
-            links={"first_frame_s": 2, "mute_after_s": 1, "backoff_max_s": 0.5},
+            links={
+                "first_frame_s": 2,
+                "mute_after_s": 1,
+                "backoff_max_s": 0.5,
+                "accounts_per_connection": 1 + self._seed % 2,  # with odd seeds both share one
+            },
             rules={"clock_offset": {"clear_for_s": 0}, "funding_forecast": {"enabled": False}},
             privacy={"amounts": False},
         )
@@ -121,6 +126,7 @@ class Run:
                 marks[ladder.symbol] = calm if phase is None else ladder.mark(phase.number, self._pulse)
             self.exchange.set_marks(marks)
             self.exchange.pulse()
+            self._secrets.update(key.encode() for key in self.exchange.listen_keys.all().values())
 
     # ---- the story ----
 
