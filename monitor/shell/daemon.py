@@ -223,7 +223,7 @@ class Daemon:
                 self._feeds.add(account, found, now().wall_ms if account.name in changes.changed else None)
         await self._feeds.remove_unused()
         if changes:
-            self._log.info("accounts changed", **structs.asdict(changes))
+            self._log.info("accounts changed", added=changes.added, removed=changes.removed, changed=changes.changed)
 
     # ---- parts ----
 
