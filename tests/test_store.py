@@ -887,17 +887,20 @@ async def test_an_earlier_copy_is_not_written_over(tmp_path: Path) -> None:
 
 
 async def test_without_room_for_a_copy_there_is_no_migration(tmp_path: Path) -> None:
-    """A full disk in the middle of a migration is no time to find that out."""
+    """A full disk in the middle of a migration is no time to find that out. What the old store has is known all the
+    same, or an update would tell of everything anew."""
     with small_disk(tmp_path / "disk", "4m") as disk:
         path = disk / "s.sqlite3"
-        write_version_1(path, [(EVENT, None)], [])
+        write_version_1(path, [(EVENT, None)], [("incident", "main/margin_ratio/cross-usdt", b"row")])
         before = dump(path, "events", "kept")
-        async with opened(path) as (store, heard, _):
+        async with opened(path) as (store, heard, found):
             reason = await heard.state()
             store.keep(Batch((event(2, "worsened"),), ()))
             refused = await heard.answer()
 
         assert "has to be copied before it is migrated" in (reason or "")
+        assert found.unsent == (EVENT,)
+        assert found.rows == {"incident": {"main/margin_ratio/cross-usdt": b"row"}}
         assert isinstance(refused, StoreError)
         assert (version_of(path), dump(path, "events", "kept")) == (1, before)
         assert [p.name for p in beside(path) if ".bak" in p.name] == []

@@ -242,7 +242,8 @@ def _write(
 
 
 def glimpse(path: Path) -> Found | None:
-    """What an earlier run has left in a store that can be read but, on a full or read-only disk, not be written.
+    """What an earlier run, of an earlier version perhaps, has left in a store that can be read but, on a full or
+    read-only disk, not be written.
 
     None: there is nothing, or it cannot be read, or another daemon has it.
     """
@@ -250,7 +251,7 @@ def glimpse(path: Path) -> Found | None:
     try:
         with suppress(FileNotFoundError):  # no lock, and no way to make one: nobody else has it either
             lock = _flock(os.open(_lock_path(path), os.O_RDONLY), _lock_path(path), 0)
-        if _look(path, 0.2) != migrations.VERSION:
+        if not _look(path, 0.2):
             return None
         with closing(read_only(path, 0.2)) as connection:
             return _read(connection)
