@@ -85,7 +85,7 @@ class Pool(Struct, frozen=True, dict=True):
     def is_plain(self) -> bool:
         """Whether it is linear contracts in one asset, without a hedge."""
         linear = all(p.contract_size is None for p in self.positions)
-        return linear and not self.assets and len(self.held) == len(self.positions)
+        return linear and not self.assets and len({p.symbol for p in self.positions}) == len(self.positions)
 
 
 class PositionRisk(Struct, frozen=True, gc=False):
