@@ -22,6 +22,10 @@ class Pace:
         self._endangered: set[str] = set()
         self._all = 0
         self._hurried = 0
+        self._hurried_s = shortest_s
+        """Seconds between two comparisons of an endangered account."""
+        self.left_per_s = self._per_second
+        """What those at ease may use in a second, all together."""
 
     @property
     def is_shared(self) -> bool:
@@ -37,11 +41,13 @@ class Pace:
         self.leave(account)
         self._weights[account] = weight
         self._all += weight
+        self._share()
 
     def leave(self, account: str) -> None:
         """Count an account out."""
         self.endangered(account, False)
         self._all -= self._weights.pop(account, 0)
+        self._share()
 
     def endangered(self, account: str, is_endangered: bool) -> bool:
         """Say whether an account is endangered. True: that is new."""
@@ -50,6 +56,7 @@ class Pace:
         weight = self._weights.get(account, 0)
         (self._endangered.add if is_endangered else self._endangered.discard)(account)
         self._hurried += weight if is_endangered else -weight
+        self._share()
         return True
 
     def is_endangered(self, account: str) -> bool:
@@ -61,13 +68,7 @@ class Pace:
             return min(self._hurried_s, _LONGEST_S)
         return min(max(self._shortest_s, (self._all - self._hurried) / self.left_per_s), _LONGEST_S)
 
-    @property
-    def left_per_s(self) -> float:
-        """What those at ease may use in a second, all together."""
-        return self._per_second - self._hurried / self._hurried_s
-
-    @property
-    def _hurried_s(self) -> float:
-        """Seconds between two comparisons of an endangered account."""
+    def _share(self) -> None:
         least_part = _LEAST_PART if self._hurried < self._all else 0
-        return max(self._shortest_s, self._hurried / (self._per_second * (1 - least_part)))
+        self._hurried_s = max(self._shortest_s, self._hurried / (self._per_second * (1 - least_part)))
+        self.left_per_s = self._per_second - self._hurried / self._hurried_s

@@ -73,12 +73,13 @@ class Rotation:
         """Whether there is room for a pool whose turn is due, and for none before it."""
         if not self._refused:
             self._refused, self._refused_since = self._refused_since, set()
-        is_next = (not self._refused or name in self._refused) and self._lately(now_s) < self._pace.left_per_s
-        if is_next:
+        is_first = not self._refused or name in self._refused
+        if is_first and self._lately(now_s) < self._pace.left_per_s:
             self._is_refused_no_more(name)
-        elif name not in self._refused:
+            return True
+        if name not in self._refused:
             self._refused_since.add(name)
-        return is_next
+        return False
 
     def _is_refused_no_more(self, name: str) -> None:
         self._refused.discard(name)

@@ -27,7 +27,7 @@ from monitor.risk.zones import Bounds, Brackets, Column, Slots, zones
 
 Rows = NDArray[np.int64]
 
-_HOLDING = {"symbol": "i8", "pool": "i4", "tiers": "i4", "quantity": "f8", "entry": "f8", "told": "f8"}
+_HOLDING = {"symbol": "i8", "tiers": "i4", "quantity": "f8", "entry": "f8", "told": "f8"}
 _SLOT = {**_HOLDING, "anchor": "f8", "slope": "f8", "room": "f8"}
 _POOL = {"start": "i8", "size": "i8", "until": "f8", "rests": "?", "while_live": "?"}
 _POOL |= dict.fromkeys((*Bounds._fields, "box", "base", "fall", "rise", "gross", "inside", "nearest"), "f8")
@@ -159,7 +159,6 @@ class Columns:
         row = self._pools.add(1)
         start = self._slots.add(size)
         self._pools.start[row], self._pools.size[row] = start, size
-        self._slots.pool[start:] = row
         self._rows[key] = row
         self._keys.append(key)
         self._shapes.append(None)
@@ -172,7 +171,6 @@ class Columns:
             table._columns = {name: column[kept] for name, column in table._columns.items()}
             table.length = len(kept)
         self._pools.start[:] = np.cumsum(self._pools.size) - self._pools.size
-        self._slots.pool[:] = np.repeat(np.arange(len(rows)), self._pools.size)
         self._keys, self._shapes = [self._keys[row] for row in rows], [self._shapes[row] for row in rows]
         self._rows = {key: row for row, key in enumerate(self._keys)}
         self._unused = 0
