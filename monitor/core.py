@@ -290,9 +290,11 @@ class Core:
             for mark in marks:
                 self._mark(mark, now)
             self._look_at_those_that_left(now)
-        if rest or self._dirty or self._moving or self.is_behind:  # of most marks nothing follows
+        if rest or self._dirty or self._moving or self._has_more_to_look_at:  # of most marks nothing follows
             with localcontext(EXACT):
                 self._follow(rest, now)
+        if not events and self._screen is not None and self._screen.is_behind and not self._has_more_to_look_at:
+            self._screen.find_zones()
         for market in self.markets.values():
             market.earlier = {}
         effects, self.reporter.effects = self.reporter.effects, []
@@ -335,7 +337,11 @@ class Core:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is more to be looked at, with no event to wait for."""
+        """Whether there is more to be done, with no event to wait for."""
+        return self._has_more_to_look_at or (self._screen is not None and self._screen.is_behind)
+
+    @property
+    def _has_more_to_look_at(self) -> bool:
         return bool(self._waiting) or bool(self._leaving) or self.is_ticking
 
     # ---- what happened ----

@@ -35,7 +35,7 @@ _SYMBOL = {"mark": "f8", "lowest": "f8", "highest": "f8", "is_marked": "?"}
 _FRAMES = 1000
 """Of so many different sets of symbols that came together it is remembered where they are; real links have a few."""
 _AT_ONCE = 160
-"""So many zones are looked for at a time where somebody asks for one."""
+"""So many zones are looked for at a time."""
 _EVERY = slice(None)
 _ALL = 0.5
 """To measure all pools, side by side as they are, takes so large a part of what they would take picked one by one."""
@@ -106,7 +106,7 @@ class Columns:
         return at
 
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
-        """What its zone is, is found out with those of others: when the next mark comes, or when it is asked for."""
+        """What its zone is, is found out with those of others: once there is time, or when it is asked for."""
         row, count = self._rows.get(key), len(shape.holdings)
         if row is None or self._pools.size[row] != count:
             row = self._place(key, count)
@@ -185,13 +185,22 @@ class Columns:
 
     def rests(self, key: PoolKey, now: float) -> bool:
         if key in self._zoneless:
-            del self._zoneless[key]
-            others = list(islice(self._zoneless, _AT_ONCE - 1))
-            for other in others:
-                del self._zoneless[other]
-            self._renew(np.array([self._rows[one] for one in (key, *others)]))
+            others = (other for other in self._zoneless if other != key)
+            self._find_zones([key, *islice(others, _AT_ONCE - 1)])
         row, pools = self._rows.get(key), self._pools
         return row is not None and bool(pools.rests[row]) and pools.fall[row] > -math.inf and now < pools.until[row]
+
+    @property
+    def is_behind(self) -> bool:
+        return bool(self._zoneless)
+
+    def find_zones(self) -> None:
+        self._find_zones(list(islice(self._zoneless, _AT_ONCE)))
+
+    def _find_zones(self, keys: Sequence[PoolKey]) -> None:
+        for key in keys:
+            del self._zoneless[key]
+        self._renew(np.array([self._rows[key] for key in keys], np.int64))
 
     def is_while_live(self, key: PoolKey) -> bool:
         row = self._rows.get(key)

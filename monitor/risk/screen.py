@@ -27,7 +27,7 @@ class Screen(Protocol):
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
         """From now on a pool rests, for as long as no figure of it can be past these limits. False: it cannot.
 
-        That may also be found out later: when `rests` is asked, or its next mark comes.
+        That may also be found out later: when there is time for `find_zones`, or its next mark comes.
 
         Args:
             shape: The pool; what was said of it before counts no more.
@@ -41,6 +41,15 @@ class Screen(Protocol):
 
     def rests(self, key: PoolKey, now: float) -> bool:
         """Whether a pool rests, and its time is not up."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are zones to be found, for which nobody waits yet."""
+        ...
+
+    def find_zones(self) -> None:
+        """Find some of them."""
         ...
 
     def is_while_live(self, key: PoolKey) -> bool:
@@ -124,6 +133,11 @@ class Zones:
     def rests(self, key: PoolKey, now: float) -> bool:
         one = self._resting.get(key)
         return one is not None and now < one.limits.until
+
+    is_behind = False
+
+    def find_zones(self) -> None:
+        """Each is found at once."""
 
     def is_while_live(self, key: PoolKey) -> bool:
         one = self._resting.get(key)

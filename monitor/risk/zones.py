@@ -15,9 +15,11 @@ from monitor.risk.quiet import BOXES, LAST_DIGITS, LEAST, MARGIN, Tiers
 
 Column = NDArray[Any]
 
-_WIDE = np.array([0.0, *BOXES[:2]])[:, None]
-_NARROW = np.array(BOXES[2:])[:, None]
-"""Boxes that are tried together, after those that mostly fit; of many pools each takes its time."""
+_BOXES = np.array([0.0, *BOXES])[:, None]
+_WIDE, _NARROW = _BOXES[:3], _BOXES[3:]
+"""Of many pools the boxes that mostly fit are tried together, and the others only where they do not."""
+_FEW = 16
+"""Of so few pools all are tried at once, which takes no longer."""
 
 
 class Brackets:
@@ -140,11 +142,11 @@ class _Pools:
 
     def zones(self) -> Found:
         """Of every pool with the widest box that fits; of several boxes that is asked at once."""
-        bounds, boxes = self.bounds, _WIDE
+        bounds, boxes = self.bounds, _BOXES if len(self.starts) <= _FEW else _WIDE
         reach = self._reach(boxes)
         fits = self._fits(reach, boxes)
         is_found = (bounds.ratio_below > 0) & (bounds.ratio_above < 1) & self._are_within(reach)
-        if (is_found > fits.any(axis=0)).any():
+        if boxes is _WIDE and (is_found > fits.any(axis=0)).any():
             boxes = np.concatenate([boxes, _NARROW])
             reach = _Reach(*map(np.concatenate, zip(reach, self._reach(_NARROW), strict=True)))
             fits = self._fits(reach, boxes)
