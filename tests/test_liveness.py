@@ -63,10 +63,10 @@ def test_the_status_line_names_three_troubles_and_counts_the_others() -> None:
 def test_the_status_line_says_at_once_what_is_wrong_and_now_and_then_how_near_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten thousand accounts are asked for the worst of them only now and then; where nothing is seen is not."""
-    core, outbox = Watched(), Outbox()
-    core.connect()
-    core.begin("12000", row("BTCUSDT", "1", "60000"))
+    """Of very many accounts the worst is looked for only now and then, of few in each tick."""
+    core, outbox = Watched("main", *(f"other{n}" for n in range(299))), Outbox()
+    for name in core.names:
+        core.begin("12000" if name == "main" else "1200000", row("BTCUSDT", "1", "60000"), account=name)
     core.hold(2, "60000")
     first, second = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
     identity = Identity("marginwatch", "test", "0", "", 0)
@@ -87,11 +87,11 @@ def test_the_status_line_says_at_once_what_is_wrong_and_now_and_then_how_near_it
             return [line.removeprefix("STATUS=") for line in lines if line.startswith("STATUS=")]
 
         core.price("60000")
-        assert said() == ["broker away; 1 pools, worst margin ratio 2.0%, 0 incidents open"]
+        assert said() == ["broker away; 300 pools, worst margin ratio 2.0%, 0 incidents open"]
         core.price("59000")
         assert said() == []
         core.hold(10, "59000")
-        assert said() == ["broker away; 1 pools, worst margin ratio 2.1%, 0 incidents open"]
+        assert said() == ["broker away; 300 pools, worst margin ratio 2.1%, 0 incidents open"]
         core.price("50000")
         assert [line.partition(", ")[2] for line in said()] == ["worst margin ratio 10.0%, 1 incidents open"]
 

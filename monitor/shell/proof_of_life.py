@@ -18,7 +18,9 @@ from monitor.shell.vitals import settle_memory
 
 _PROGRESS_S = 10.0
 _FIGURES_S = 10.0
-"""How old the figures of the status line may become; what is wrong stands there at once."""
+_FIGURES_S_PER_ACCOUNT = 0.01
+"""How old the figures of the status line may become: of thousands of accounts they take milliseconds. What is wrong
+stands there at once."""
 
 
 class ProofOfLife:
@@ -103,9 +105,9 @@ class ProofOfLife:
         )
 
     def _tell_status(self, troubles: list[str], here: Now) -> None:
-        """Of very many accounts the figures take milliseconds."""
         said = troubles, len(self._core.incidents.open)
-        if said != self._said or here.mono - self._said_at >= _FIGURES_S:
+        lasts_s = min(_FIGURES_S, _FIGURES_S_PER_ACCOUNT * len(self._core.accounts))
+        if said != self._said or here.mono - self._said_at >= lasts_s:
             self._said, self._said_at = said, here.mono
             self._notifier.status(status(self._core, troubles))
 
