@@ -159,7 +159,7 @@ async def one(accounts: int, port: int) -> dict[str, Any]:
             settled.clear()
             storm.inbox.put([_mark("50000"), Tick()])
             await settled.wait()
-        await _until(lambda: storm.broker.knows_ghosts and not storm.outbox.waiting)
+        await _until(lambda: not storm.outbox.waiting)
         stalls: list[float] = []
         storm.is_measured = True
         tasks.append(asyncio.create_task(_stalls(stalls)))

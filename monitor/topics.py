@@ -132,6 +132,15 @@ class Topics(Struct, frozen=True):
         """Filters for everything of ours that may be retained; others' is among it."""
         return self.below, f"{self.discovery_prefix}/+/+/+/config"
 
+    @property
+    def one_of_each(self) -> tuple[str, str]:
+        """Filters for what each account has one of, by which it is found if the config does not name it any more."""
+        return self.summary("+"), f"{self.discovery_prefix}/sensor/+/severity/config"
+
+    def all_of(self, account: str) -> tuple[str, str]:
+        """Filters for everything of an account that may be retained."""
+        return f"{self.prefix}/{account}/#", f"{self.discovery_prefix}/+/{self.node(account)}/+/config"
+
     def account_of(self, topic: str) -> str | None:
         """The account of which a retained topic tells; None: of none, or it is not ours."""
         found = self.place(topic)

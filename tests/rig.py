@@ -185,7 +185,7 @@ class Heard:
 
 
 class Listener:
-    """A careful consumer: MQTT 5, a session that outlives the connection, QoS 1, everything under `#`.
+    """A careful consumer: MQTT 5, a session that outlives the connection, QoS 1, everything under `#` or a filter.
 
     Attributes:
         heard: Every message, redelivered ones too.
@@ -194,8 +194,9 @@ class Listener:
         prefixes: Where our own messages are.
     """
 
-    def __init__(self, port: int, **login: Any) -> None:
+    def __init__(self, port: int, topics: str = "#", **login: Any) -> None:
         self.port = port
+        self._topics = topics
         self.prefixes = ["marginwatch"]
         self.heard: list[Heard] = []
         self.now: dict[str, bytes] = {}
@@ -234,7 +235,7 @@ class Listener:
                     socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
                     **self._login,
                 ) as client:
-                    await client.subscribe("#", options=SubscribeOptions(qos=1, retainAsPublished=True))
+                    await client.subscribe(self._topics, options=SubscribeOptions(qos=1, retainAsPublished=True))
                     self.connections += 1
                     async for message in client.messages:
                         self._take(message)

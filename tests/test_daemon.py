@@ -332,6 +332,33 @@ async def test_what_an_earlier_run_left_on_the_broker_is_removed(
     assert listener.now["elsewhere/main/pool/cross-usdc"] == b"not ours"
 
 
+async def test_however_much_is_retained_at_the_broker_alerts_get_through_to_it(tmp_path: Path) -> None:
+    """Of more than a broker may keep waiting for a client it throws away what comes next, acknowledgements as well."""
+    needs_mosquitto()
+    folder = tmp_path / "broker"
+    crowded = Mosquitto(folder, "persistence true", f"persistence_location {folder}/")
+    await crowded.start()
+    try:
+        async with Listener(crowded.port, "marginwatch/main/#") as listener, stories.exchange() as exchange:
+            async with aiomqtt.Client("127.0.0.1", crowded.port) as client:
+                for n in range(4000):  # more than the sockets between take, so that some has to wait
+                    await client.publish(f"marginwatch/sold/position/{n}", b"left over".ljust(3000), retain=True)
+                await client.publish("marginwatch/sold/summary", b"left over", qos=1, retain=True)
+            crowded.stop()
+            crowded.add("max_queued_messages 200")  # by default 1000
+            with Process(write_config(tmp_path / "d", exchange, crowded.port)) as process:
+                exchange.set_mark("SOLUSDT", "130")
+                await until(lambda: process.logged("incident opened"), "there is something to tell")
+                await crowded.start()
+                await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+                exchange.set_mark("BTCUSDT", "50000")
+                await listener.event("liquidation_distance", "opened", subject="cross-usdt")
+                await until(lambda: process.logged("ghost topics removed"), "what is left over is looked for")
+                assert len(process.logged("broker connected")) == 1
+    finally:
+        crowded.kill()
+
+
 async def test_logs_are_json_lines_with_stable_names_and_none_per_tick(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ LAYERS = (
     {"commands.demo_scenarios", "commands.watch_view"},
     {"commands"},
     {"shell.daemon", "shell.probe_exchange", "shell.probe_broker"},
-    {"shell.feeds", "shell.onlooker", "shell.endpoints", "shell.page", "shell.proof_of_life"},
+    {"shell.feeds", "shell.ghosts", "shell.onlooker", "shell.endpoints", "shell.page", "shell.proof_of_life"},
     {"shell.market_feed", "shell.account_feed", "shell.broker", "shell.store", "shell.second_way"},
     {"shell.shared_stream"},
     {"shell.feed"},

@@ -35,7 +35,6 @@ from monitor.shell.clock import now
 from monitor.shell.packets import Answer
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
-_GHOST_WINDOW_S = 2.0
 _DRAIN_S = 5.0
 _AT_ONCE = 32
 """How many messages are sent before others have their turn."""
@@ -222,12 +221,9 @@ class Broker:
         self._stopping = False
         self._stopped = asyncio.Event()
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
-        self._ghosts_wanted = True
         self._since = 0.0
         self._window = config.inflight
         self.connected = False
-        self.seen: set[str] = set()
-        """Retained topics of ours that were found when we first connected."""
 
     def wake(self) -> None:
         """Something was put into the outbox."""
@@ -299,16 +295,13 @@ class Broker:
     async def _serve(self, client: _Client, backoff: Backoff) -> None:
         """Send and receive until stopped and empty."""
         async with asyncio.TaskGroup() as tasks:
-            others = [tasks.create_task(self._receive(client), name="broker receive")]
-            if self._ghosts_wanted:
-                others.append(tasks.create_task(self._look_for_ghosts(client), name="broker ghosts"))
+            receiving = tasks.create_task(self._receive(client), name="broker receive")
             self._serving = client
             try:
                 await self._send(client, backoff)
             finally:
                 self._serving = None
-            for task in others:
-                task.cancel()
+            receiving.cancel()
 
     def _client(self, version: str) -> _Client:
         c = self._config
@@ -423,30 +416,9 @@ class Broker:
                 # One that is kept at the broker would be obeyed again and again, long after it was meant.
                 if self._on_command is not None and not message.retain and isinstance(message.payload, bytes):
                     self._on_command(topic.removeprefix(commands), message.payload)
-            elif topic == birth:
-                if message.payload == b"online" and not message.retain:  # a retained one comes when we connect
-                    self._outbox.renew()
-                    self.wake()
-            elif message.retain and message.payload and self.account_of(topic) is not None:
-                self.seen.add(topic)
-
-    async def _look_for_ghosts(self, client: _Client) -> None:
-        """Learn which retained topics of ours an earlier run has left, under our prefix and at Home Assistant's."""
-        filters = self._topics.retained
-        for each in filters:
-            await client.subscribe(each, qos=0)
-        await asyncio.sleep(_GHOST_WINDOW_S)
-        for each in filters:
-            await client.unsubscribe(each)
-        self._ghosts_wanted = False
-
-    def account_of(self, topic: str) -> str | None:
-        """The account of which a retained topic tells; None: of none, or it is not ours."""
-        return self._topics.account_of(topic)
-
-    @property
-    def knows_ghosts(self) -> bool:
-        return not self._ghosts_wanted
+            elif topic == birth and message.payload == b"online" and not message.retain:
+                self._outbox.renew()  # a retained one, which comes when we connect, says nothing new
+                self.wake()
 
 
 _NO_PROPERTIES = packets.properties(None)

@@ -38,6 +38,7 @@ from monitor.shell.broker import Broker
 from monitor.shell.clock import now
 from monitor.shell.feed import ended
 from monitor.shell.feeds import Feeds
+from monitor.shell.ghosts import Ghosts
 from monitor.shell.heartbeat import Heartbeat, address
 from monitor.shell.hub import Hub
 from monitor.shell.inbox import Inbox
@@ -58,6 +59,8 @@ FIRST_S = 0.005
 """Of many alerts at once those that are decided go out before more is looked at, for so long at most (seconds)."""
 _DANGER_TICKS = 5
 """Of each account it is asked once in so many ticks whether it is endangered, which takes exact figures."""
+_NAMED = 20
+"""So many of very many topics a log line names."""
 _LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
 
 
@@ -132,16 +135,18 @@ class Daemon:
             self._outbox.put(self._discovery.standing())
         self._core = Core(self._config.setup, started, found.kept)
         self._make_recorder(identity)
-        password = self._config.mqtt.password
+        secret = self._config.mqtt.password
+        password = None if secret is None else self._found[secret]
         self._broker = Broker(
             self._config.mqtt,
-            None if password is None else self._found[password],
+            password,
             self._outbox,
             online=self._messages.status(True),
             offline=self._messages.status(False),
             on_sent=self._sent,
             on_command=self._command if self._config.cmd.enabled else None,
         )
+        self._ghosts = Ghosts(self._config.mqtt, password, lambda: self._core.accounts)
         self._make_proof_of_life(identity, started)
         self._make_http(identity)
         self._publish([self._info()])
@@ -154,6 +159,7 @@ class Daemon:
                 broker = tasks.create_task(self._broker.run(), name="broker")
                 parts = [("pump", self._pump()), ("tick", self._tick()), ("callbacks", self._callbacks())]
                 parts += [("webhook", self._second_way.run()), ("reloads", self._take_reloads())]
+                parts += [("ghosts", self._ghosts.run())]
                 parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
                 parts += [("http", self._http.run())] if self._http is not None else []
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
@@ -464,7 +470,7 @@ class Daemon:
             rule = account.stale_rule
             feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         self._ticks += 1
-        if self._life.is_ready and not self._swept and self._broker.knows_ghosts:
+        if self._life.is_ready and not self._swept and self._ghosts.is_known:
             self._sweep()
 
     def _sweep(self) -> None:
@@ -472,10 +478,10 @@ class Daemon:
         unknown = {a.name for a in self._core.accounts.values() if not a.known}
         alive = {self._topics.incident(incident.key) for incident in self._core.incidents}
         alive |= set(self._outbox.states)
-        ghosts = [topic for topic in sorted(self._broker.seen - alive) if self._broker.account_of(topic) not in unknown]
+        ghosts = [t for t in sorted(self._ghosts.topics - alive) if self._topics.account_of(t) not in unknown]
         self._swept = not unknown
         self._outbox.put(emptied(topic) for topic in ghosts)  # who reads along here has never seen them
-        self._broker.seen.difference_update(ghosts)
+        self._ghosts.topics.difference_update(ghosts)
         if ghosts:
-            self._log.info("ghost topics removed", topics=ghosts)
+            self._log.info("ghost topics removed", count=len(ghosts), topics=ghosts[:_NAMED])
             self._broker.wake()
