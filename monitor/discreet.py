@@ -18,11 +18,13 @@ from monitor.wording import (
     duration,
     level_head,
     level_tail,
+    past_words,
     percent,
     relative_move,
     stale_words,
     time_words,
     unacknowledged,
+    where_it_is,
     worded,
 )
 
@@ -77,12 +79,10 @@ def _moved(story: Story) -> Words:
     where = f"{story.account.name}: {worst.move.key.symbol} {story.side}"
     title = f"{where} {_move(worst)}"
     causes = ", ".join(cause_words(cause) for cause in worst.move.causes if counts(cause))
-    sentences = [f"{title} after {causes}." if causes else f"{title}."]
-    if worst.move.after is not None:
-        sentences.append(f"It is {percent(abs(worst.mark - worst.move.after) / worst.mark)} from the mark.")
+    sentences = [f"{title} after {causes}." if causes else f"{title}.", *where_it_is(worst)]
     if len(story.moves) > 1:
         sentences.append(f"Moved too: {', '.join(sorted({m.move.key.symbol for m in story.moves[1:]}))}.")
-    return title, " ".join(sentences)
+    return f"{title}{past_words(worst)}", " ".join(sentences)
 
 
 def _move(move: PoolMove) -> str:

@@ -464,8 +464,8 @@ _OVERTAKEN_S = 5.0
 
 
 def _severity(move: Move, mark: Decimal, rule: LiquidationPriceMovedRule) -> Severity:
-    if move.past and adverse(move, mark):
-        return Severity.WARNING  # beyond the mark "farther from it" is worse, not better
+    if move.past and move.before is not None:
+        return Severity.WARNING  # beyond the mark "farther from it" is worse, not better, and so is no price at all
     return _by_price(move, mark, rule)
 
 

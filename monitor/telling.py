@@ -12,7 +12,7 @@ from monitor.effects import INSTANCE, Advice, Ages, Blindness, Driver, Fact, Fig
 from monitor.events import Now, PositionKey
 from monitor.forced import ForcedReport
 from monitor.incidents import FORCED, Change
-from monitor.moves import Telling
+from monitor.moves import PoolMove, Telling
 from monitor.risk import collateral, contracts
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
 from monitor.risk.funding import Forecast
@@ -95,7 +95,7 @@ def moved_story(
             side=side_word(position.quantity > 0),
             asset=worst.pool.asset,
             before=Figures(liquidation_price=worst.move.before),
-            after=_position_figures(risk, worst.move.after, worst.mark),
+            after=_position_figures(risk, worst),
             ages=ages,
             moves=telling.moves,
         )
@@ -285,8 +285,11 @@ def _with_words(story: Story) -> Story:
     return structs.replace(story, title=title, text=text)
 
 
-def _position_figures(risk: PoolRisk, price: Decimal | None, mark: Decimal) -> Figures:
+def _position_figures(risk: PoolRisk, moved: PoolMove) -> Figures:
+    price, mark = moved.move.after, moved.mark
     distance = None if price is None else abs(mark - price) / mark
+    if moved.move.past:
+        distance = ZERO
     return Figures(risk.margin_ratio, risk.wallet_balance, risk.unrealized_pnl, mark, price, distance)
 
 

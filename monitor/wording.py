@@ -169,21 +169,33 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
 
 def _moved(story: Story) -> tuple[str, str]:
     worst = story.moves[0]
-    account, symbol = story.account.name, worst.move.key.symbol
-    because = _because(worst, story.asset or "")
-    if worst.move.opened:
-        after = "no liquidation price" if worst.move.after is None else f"liquidates at {price(worst.move.after)}"
-        return f"{account}: {symbol} {story.side} {after}", f"{account}: {symbol} {story.side}, new, {after}{because}."
-    before = "none" if worst.move.before is None else price(worst.move.before)
-    after = "none" if worst.move.after is None else price(worst.move.after)
-    title = f"{account}: {symbol} {story.side} liquidation price {before} → {after}"
-    sentences = [f"{title}{relative_move(worst)}{because}."]
-    if worst.move.after is not None:
-        sentences.append(f"It is {percent(abs(worst.mark - worst.move.after) / worst.mark)} from the mark.")
+    account, symbol, move = story.account.name, worst.move.key.symbol, worst.move
+    because, past = _because(worst, story.asset or ""), past_words(worst)
+    if move.opened:
+        after = "no liquidation price" if move.after is None else f"liquidates at {price(move.after)}"
+        said = f"{account}: {symbol} {story.side}, new, {after}{past}{because}."
+        return f"{account}: {symbol} {story.side} {after}{past}", said
+    before = "none" if move.before is None else price(move.before)
+    after = "none" if move.after is None else price(move.after)
+    said = f"{account}: {symbol} {story.side} liquidation price {before} → {after}"
+    sentences = [f"{said}{relative_move(worst)}{because}.", *where_it_is(worst)]
     if len(story.moves) > 1:
         others = ", ".join(sorted({m.move.key.symbol for m in story.moves[1:]}))
         sentences.append(f"Moved too: {others}.")
-    return title, " ".join(sentences)
+    return f"{said}{past}", " ".join(sentences)
+
+
+def past_words(move: PoolMove) -> str:
+    """What is to be said beside a price that lies on the wrong side of the mark, or is none for that reason."""
+    return ", past liquidation" if move.move.past else ""
+
+
+def where_it_is(move: PoolMove) -> list[str]:
+    """A sentence on how far a price that has moved is from the mark; nothing where there is no price."""
+    if move.move.past:
+        return ["The position is at or past liquidation."]
+    after = move.move.after
+    return [] if after is None else [f"It is {percent(abs(move.mark - after) / move.mark)} from the mark."]
 
 
 def relative_move(move: PoolMove) -> str:

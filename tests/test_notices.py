@@ -80,6 +80,22 @@ def test_a_moved_price_says_by_how_much_and_why_but_not_from_where() -> None:
     assert discreet(gone)[0] == "main: BTCUSDT long has no liquidation price"
 
 
+def test_a_moved_price_beyond_the_mark_is_said_to_be_past_liquidation() -> None:
+    """A percentage "from the mark" would read as room that there is not."""
+    core = Watched()
+    core.begin("30000", row("BTCUSDT", "-1", "92000"))
+    core.price("92000")
+    [story] = of_rule(core.tell(core.changed("WITHDRAW", "-1000")), "liquidation_price_moved")
+    [gone] = of_rule(core.tell(core.changed("WITHDRAW", "-93000")), "liquidation_price_moved")
+
+    # 122000 ÷ 1.004 → 91000 ÷ 1.004 is −25.4 %
+    title = "main: BTCUSDT short liquidation price moved (−25.4 %)"
+    past = "The position is at or past liquidation."
+    assert discreet(story) == (f"{title}, past liquidation", f"{title} after a transfer. {past}")
+    title = "main: BTCUSDT short has no liquidation price"
+    assert discreet(gone) == (f"{title}, past liquidation", f"{title} after a transfer. {past}")
+
+
 def test_a_liquidation_says_what_is_left_as_a_part() -> None:
     """1 of 2.5 BTC: 40 %."""
     core, _ = crisis()

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from monitor.effects import Advice, Story
 from monitor.events import ForcedKind, LinkState, Tick
+from monitor.rules import Severity
 from monitor.wording import amount, percent, price, worded
 from tests.watched import Watched, of_rule, row
 
@@ -186,6 +187,35 @@ def test_a_price_that_is_gone_is_said_to_be_none() -> None:
     [story] = of_rule(core.tell(core.changed("DEPOSIT", "300000")), "liquidation_price_moved")
     assert story.title == "main: BTCUSDT long liquidation price 80321.3 → none"
     assert "from the mark" not in story.text
+
+
+def test_a_price_beyond_the_mark_is_no_distance_from_it() -> None:
+    """ "1.0 % from the mark" would read as room that there is not."""
+    core = quiet()
+    [story] = of_rule(core.tell(core.changed("WITHDRAW", "-1000")), "liquidation_price_moved")
+
+    # (230000 + 1000) ÷ 2.49 = 92771.084…
+    assert story.title == "main: BTCUSDT long liquidation price 80321.3 → 92771.1, past liquidation"
+    assert story.text == (
+        "main: BTCUSDT long liquidation price 80321.3 → 92771.1 (+15.5 %) after a transfer −31000.00 USDT."
+        " The position is at or past liquidation."
+    )
+    assert story.after is not None
+    assert story.after.distance == 0
+
+
+def test_a_price_that_is_none_because_every_price_liquidates_is_no_relief() -> None:
+    """The same word as where none does; what it means is the opposite."""
+    core = Watched()
+    core.begin("30000", row("BTCUSDT", "-1", "92000"))
+    core.price("92000")
+    [story] = of_rule(core.tell(core.changed("WITHDRAW", "-93000")), "liquidation_price_moved")
+
+    assert story.change.severity is Severity.WARNING
+    assert story.title == "main: BTCUSDT short liquidation price 121514 → none, past liquidation"
+    assert story.text.endswith(" The position is at or past liquidation.")
+    assert story.after is not None
+    assert (story.after.liquidation_price, story.after.distance) == (None, 0)
 
 
 def test_a_new_position_says_where_it_liquidates() -> None:
