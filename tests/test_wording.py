@@ -215,7 +215,7 @@ def test_a_price_that_is_none_because_every_price_liquidates_is_no_relief() -> N
     assert story.title == "main: BTCUSDT short liquidation price 121514 → none, past liquidation"
     assert story.text.endswith(" The position is at or past liquidation.")
     assert story.after is not None
-    assert (story.after.liquidation_price, story.after.distance) == (None, 0)
+    assert (story.after.liquidation_price, story.after.distance) == (None, D(0))
 
 
 def test_a_new_position_says_where_it_liquidates() -> None:
