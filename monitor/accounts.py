@@ -231,14 +231,13 @@ class WatchedAccount:
             self._forecasts.update({key: (coming.next_ms, amount) for key, amount in coming.payments.items()})
         return coming
 
-    def forecast_payment(self, symbol: str, at_ms: int) -> Decimal | None:
-        """What was forecast of the funding of a symbol that has been charged just now (margin asset)."""
-        near = [
-            amount
+    def forecast_payments(self, symbol: str, at_ms: int) -> dict[PositionKey, Decimal]:
+        """What each position in a symbol was forecast to pay for the funding that has just been charged (margin asset)."""
+        return {
+            key: amount
             for key, (next_ms, amount) in self._forecasts.items()
             if key.symbol == symbol and 0 <= at_ms - next_ms < _FUNDING_TAKES_MS
-        ]
-        return sum(near, ZERO) if near else None
+        }
 
     def compare(self) -> dict[str, Drift]:
         """Hold our figures of each pool against those that the exchange has just printed."""

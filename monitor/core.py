@@ -411,8 +411,8 @@ class Core:
         assert isinstance(rule, LiquidationPriceMovedRule)
         pools = list(account.pools.values())
         symbol = one_symbol(event) if event.reason == "FUNDING_FEE" else None
-        forecast = None if symbol is None else account.forecast_payment(symbol, event.at_ms)
-        account.moves.happened(event, before, pools, account.terms, rule, now, forecast)
+        forecasts = {} if symbol is None else account.forecast_payments(symbol, event.at_ms)
+        account.moves.happened(event, before, pools, account.terms, rule, now, forecasts)
         self._moving[account.name] = None
         if any(
             p.symbol not in account.book.tables or p.symbol not in account.book.margin_assets for p in event.positions

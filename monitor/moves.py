@@ -146,12 +146,12 @@ class Moves:
         terms: Terms,
         rule: LiquidationPriceMovedRule,
         now: Now,
-        forecast: Decimal | None = None,
+        forecasts: Mapping[PositionKey, Decimal] = {},
     ) -> None:
         """Take note that an account event turned these pools into those.
 
         Args:
-            forecast: Of a funding fee: what had been expected of it (asset).
+            forecasts: Of a funding fee: what had been expected of it, for each position (margin asset).
         """
         kind = KINDS.get(event.reason, "adjustment")
         symbol = one_symbol(event)
@@ -159,12 +159,13 @@ class Moves:
         touched = False
         for pool in after:
             was = old.get(pool.id)
+            entry = _Entry(kind, symbol, event.at_ms, pool, _expected(pool, forecasts))
             if was is not None and not _differs(was, pool):
-                touched = self._explains(event, kind, symbol, pool) or touched
+                touched = self._explains(event, entry) or touched
                 continue
             if pool.id not in self.baselines:
                 self._rebase(was or structs.replace(pool, positions=()), terms)
-            self._entries.setdefault(pool.id, []).append(_Entry(kind, symbol, event.at_ms, pool, forecast))
+            self._entries.setdefault(pool.id, []).append(entry)
             touched = True
         for pool_id in old.keys() - {pool.id for pool in after}:
             self._forget(pool_id)
@@ -237,14 +238,15 @@ class Moves:
         """Whether this is still the story of the fills before it: the clearance fee of a forced order is."""
         return kind == "insurance_clear" and self._group == "fill"
 
-    def _explains(self, event: AccountChanged, kind: str, symbol: str | None, pool: Pool) -> bool:
+    def _explains(self, event: AccountChanged, entry: _Entry) -> bool:
         """Whether this is the event behind what a snapshot has just shown; then it has its cause after all."""
+        pool = entry.pool
         entries = self._entries.get(pool.id)
         assets = pool.wallets or {pool.asset}
         named = any(b.asset in assets for b in event.balances) or any(p in pool.positions for p in event.positions)
         if not entries or entries[-1].kind != "unexplained" or not named:
             return False
-        entries[-1] = _Entry(kind, symbol, event.at_ms, pool)
+        entries[-1] = entry
         return True
 
     def due(self, now: Now) -> bool:
@@ -523,6 +525,12 @@ def one_symbol(event: AccountChanged) -> str | None:
         return event.symbol
     symbols = {position.symbol for position in event.positions}
     return symbols.pop() if len(symbols) == 1 else None
+
+
+def _expected(pool: Pool, forecasts: Mapping[PositionKey, Decimal]) -> Decimal | None:
+    """What had been forecast for the positions of a pool; None: nothing had."""
+    own = [forecasts[p.key] for p in pool.positions if p.key in forecasts]
+    return sum(own, ZERO) if own else None
 
 
 def _differs(a: Pool, b: Pool) -> bool:

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from monitor.core import Kept
 from monitor.effects import Story
-from monitor.events import AccountChanged, Balance, Bracket, BracketsRead, Event, Now, Position, PositionKey, Side, Tick
+from monitor.events import (
+    AccountChanged,
+    Balance,
+    Bracket,
+    BracketsRead,
+    Event,
+    MarkPrice,
+    Now,
+    Position,
+    PositionKey,
+    Side,
+    Tick,
+)
 from monitor.moves import Moves
 from monitor.risk import EXACT
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, moves, share
@@ -19,7 +31,7 @@ from monitor.risk.report import Pool
 from monitor.risk.terms import Terms
 from monitor.rules import DEFAULTS, LiquidationPriceMovedRule, RuleBook
 from tests import make
-from tests.watched import BTC, FLAT, Watched, of_rule, row
+from tests.watched import BTC, FLAT, MARKET, Watched, of_rule, row
 
 D = Decimal
 FAR = {"margin_ratio": DEFAULTS["margin_ratio"], "liquidation_distance": DEFAULTS["liquidation_distance"]}
@@ -67,6 +79,48 @@ def test_funding_moves_the_price_as_documented() -> None:
         "main: BTCUSDT long liquidation price 90279.1 → 90288.2 (+0.01 %) after funding of BTCUSDT −22.60 USDT."
         " It is 0.12 % from the mark."
     )
+
+
+def forecast_of(core: Watched) -> list[Decimal | None]:
+    """What had been expected of each payment that is told, in order of the pools."""
+    stories = moved(core.hold(25, "92000"))
+    found = {m.pool.id: c.forecast for s in stories for m in s.moves for c in m.move.causes}
+    return [found[pool_id] for pool_id in sorted(found)]
+
+
+def before_funding(*rows: Position) -> Watched:
+    """An account a moment after a funding of 0.0001 at a mark of 92000 that was forecast while it came near."""
+    core = Watched()
+    core.begin("30000", *rows)
+    core.step(MarkPrice(MARKET, "BTCUSDT", D(92000), core.now.wall_ms, D("0.0001"), core.now.wall_ms + 60_000))
+    core.step(Tick())
+    core.step(core.mark("92000", after=60), after=60)
+    return core
+
+
+def test_each_leg_of_an_isolated_hedge_pays_what_was_forecast_for_it() -> None:
+    """They are two pools, and pay by events of their own; what was expected of both together is neither's."""
+    core = before_funding(
+        row("BTCUSDT", "1", "92000", side=Side.LONG, isolated=True, isolated_wallet="9200"),
+        row("BTCUSDT", "-0.4", "92000", side=Side.SHORT, isolated=True, isolated_wallet="3680"),
+    )
+    at = core.now.wall_ms
+    legs = [
+        row("BTCUSDT", "1", "92000", side=Side.LONG, isolated=True, isolated_wallet="9190.80", at_ms=at),
+        row("BTCUSDT", "-0.4", "92000", side=Side.SHORT, isolated=True, isolated_wallet="3683.68", at_ms=at),
+    ]
+    core.step(*(core.changed("FUNDING_FEE", None, leg, symbol="BTCUSDT") for leg in legs))
+
+    assert forecast_of(core) == [D("-9.2"), D("3.68")]
+
+
+def test_a_snapshot_that_overtakes_the_funding_does_not_hide_what_was_forecast() -> None:
+    """The payment is told with its cause all the same, and so with what had been expected of it."""
+    core = before_funding(row("BTCUSDT", "1", "92000"))
+    core.step(*core.truth("29990.80", row("BTCUSDT", "1", "92000"), at_ms=core.now.wall_ms))
+    core.step(core.changed("FUNDING_FEE", "29990.80", symbol="BTCUSDT"))
+
+    assert forecast_of(core) == [D("-9.2")]
 
 
 # ---- what is one event ----
