@@ -232,7 +232,7 @@ class WatchedAccount:
         return coming
 
     def forecast_payments(self, symbol: str, at_ms: int) -> dict[PositionKey, Decimal]:
-        """What each position in a symbol was forecast to pay for the funding that has just been charged (margin asset)."""
+        """What was forecast of a funding that has just been charged, for each position in the symbol (margin asset)."""
         return {
             key: amount
             for key, (next_ms, amount) in self._forecasts.items()
