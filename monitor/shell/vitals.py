@@ -15,9 +15,11 @@ from monitor.events import Vitals
 _SAMPLE_S = 0.1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STATM = "/proc/self/statm"
-_YOUNG, _YOUNG_OF_MANY = 700, 10_000
-"""So many new objects make the garbage collector look at them: what Python has, and what takes a few milliseconds."""
+_YOUNG, _YOUNG_OF_MANY = 700, 2500
+"""So many new objects make the garbage collector look at them: what Python has, and what takes two milliseconds."""
 _YOUNG_OF_EACH = 10
+_OFTEN, _OFTEN_OF_MANY = 10, 100
+"""After so often it looks at all that it has come by meanwhile: what Python has, and what a storm does not reach."""
 
 
 class Pulse:
@@ -99,8 +101,12 @@ def settle_memory(accounts: int) -> None:
     """Have the garbage collector pass over what there is now no more: it is there to stay.
 
     Of what is new most goes by itself. What a broken connection leaves does not, and should go soon; but a storm of
-    alerts has the collector look so often that it comes to all that they have left, while they wait. So the more
-    accounts there are, the less often it looks.
+    alerts has the collector come by all that they have left, while they wait. So the more accounts there are, the less
+    often it looks, and of very many only at what is new.
     """
     gc.freeze()
-    gc.set_threshold(min(_YOUNG + _YOUNG_OF_EACH * accounts, _YOUNG_OF_MANY))
+    young = _YOUNG + _YOUNG_OF_EACH * accounts
+    if young < _YOUNG_OF_MANY:
+        gc.set_threshold(young, _OFTEN)
+    else:
+        gc.set_threshold(_YOUNG_OF_MANY, _OFTEN_OF_MANY)
