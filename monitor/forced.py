@@ -49,6 +49,7 @@ class ForcedReport(Struct):
         orders_cancelled: How many of our own orders it has cancelled for that.
         insurance_fund: What the fund behind this symbol has (asset); None: unknown.
         hedge: Quantities of the long and the short leg before, where both were open.
+        is_listed: Some of it was read from the list of orders, after a gap: that has no PnL, commission or fee.
     """
 
     kind: ForcedKind
@@ -67,6 +68,7 @@ class ForcedReport(Struct):
     orders_cancelled: int = 0
     insurance_fund: Decimal | None = None
     hedge: tuple[Decimal, Decimal] | None = None
+    is_listed: bool = False
 
 
 class ForcedOrders:
@@ -141,6 +143,7 @@ class ForcedOrders:
         if not fill.quantity or trade in self._trades:
             return  # told before; or a whole order of which the executions have been told
         self._trades |= {order, trade}
+        report.is_listed = report.is_listed or not fill.trade_id
         size = abs(fill.quantity)
         spent = (report.average_price or _ZERO) * report.quantity + fill.price * size
         report.quantity += size

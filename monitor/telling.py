@@ -19,7 +19,7 @@ from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import Rule, Severity
-from monitor.wording import amount, unacknowledged, worded
+from monitor.wording import amount, signed_amount, unacknowledged, worded
 
 LEVELS = ("margin_ratio", "liquidation_distance")
 """The rules about how near a pool is to liquidation, which margin or a smaller position puts right."""
@@ -152,8 +152,8 @@ def margin_call_story(
     pool = next((r for r in account.risks.values() if any(p.key == key for p in r.pool.positions)), None)
     side = None if seen is None else side_word(seen.is_long)
     asset = "" if pool is None or seen is None else f" {pool.pool.margin_asset(seen.position)}"
-    gain = f"{'−' if unrealized_pnl < 0 else '+'}{amount(abs(unrealized_pnl))}{asset}"
-    call = f"maintenance margin {amount(maintenance_margin)}{asset}, unrealized PnL {gain}"
+    gain = signed_amount(unrealized_pnl)
+    call = f"maintenance margin {amount(maintenance_margin)}{asset}, unrealized PnL {gain}{asset}"
     story = Story(account.setup, change, now.wall_ms, None, seq, key.symbol, side, after=figures(pool), ages=ages)
     words = f"{account.name}: the exchange calls for margin on {key.symbol}"
     return structs.replace(story, title=words, text=f"{words}: {call}.")

@@ -84,8 +84,13 @@ def price(value: Decimal) -> str:
 
 def amount(value: Decimal) -> str:
     """Money, to the cent where that says anything, away from zero."""
-    step = Decimal("0.01") if abs(value) >= 1 else Decimal("0.00000001")
+    step = Decimal("0.01") if abs(value) >= 1 or not value else Decimal("0.00000001")
     return plain(value.quantize(step, rounding=ROUND_HALF_UP))
+
+
+def signed_amount(value: Decimal) -> str:
+    """Money with its sign: `+22.60`, `−22.60`."""
+    return f"{'+' if value > 0 else '−' if value else ''}{amount(abs(value))}"
 
 
 def _level(story: Story) -> tuple[str, str]:
@@ -212,7 +217,7 @@ def _because(move: PoolMove, asset: str) -> str:
 
 def _cause(cause: Cause, asset: str) -> str:
     of = cause.asset or asset
-    paid = "" if not cause.amount else f" {'+' if cause.amount > 0 else '−'}{amount(abs(cause.amount))} {of}"
+    paid = "" if not cause.amount else f" {signed_amount(cause.amount)} {of}"
     return f"{cause_words(cause)}{paid}"
 
 
@@ -246,7 +251,6 @@ def _forced(story: Story) -> tuple[str, str]:
         beside = "" if report.bankruptcy_price is None else f" (bankruptcy price {price(report.bankruptcy_price)})"
         sentences.append(f"{plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
         asset = f" {report.asset}" if report.asset else ""
-        pnl = f"{'+' if report.realized_pnl > 0 else '−'}{amount(abs(report.realized_pnl))}{asset}"
         if report.steps > 1:
             sentences.append(f"It took {report.steps} orders.")
         if report.orders_cancelled:
@@ -254,7 +258,8 @@ def _forced(story: Story) -> tuple[str, str]:
         fee = report.clearance_fee
         paid = f", clearance fee {amount(fee)}{asset}" if fee > 0 else ""
         covered = f", the insurance fund covered {amount(-fee)}{asset}" if fee < 0 else ""
-        sentences.append(f"Realized PnL {pnl}{paid}{covered}.")
+        cost = f"Realized PnL {signed_amount(report.realized_pnl)}{asset}{paid}{covered}."
+        sentences.append("What it cost is in the exchange's history." if report.is_listed else cost)
     sentences.append("Nothing is left." if not report.left else f"{plain(report.left)} is left.")
     return f"{account}: {what} {word}", " ".join(sentences)
 
@@ -280,7 +285,7 @@ def _forecast(story: Story) -> tuple[str, str]:
     if not isinstance(paid, Decimal) or then is None or then.margin_ratio is None:
         said = f"{where}: the danger of funding is passing"
         return said, f"{said}: it is over, or less is expected of it."
-    amount_paid = f"{'+' if paid > 0 else '−'}{amount(abs(paid))} {story.asset}"
+    amount_paid = f"{signed_amount(paid)} {story.asset}"
     at_ms = story.facts.get("next_funding_at")
     when = f" at {time_words(at_ms)}" if isinstance(at_ms, int) else ""
     title = f"{where}: funding {amount_paid}{when} would bring the margin ratio to {percent(then.margin_ratio)}"

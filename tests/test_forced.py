@@ -100,6 +100,25 @@ def test_the_report_adds_up_every_fill_once_and_the_clearance_fee() -> None:
     assert "1.5 is left" in resolved.text
 
 
+def test_what_a_list_does_not_say_is_not_said_to_be_nothing() -> None:
+    """Orders of a time in which nobody listened are read from a list without PnL and fees: unknown is not zero."""
+    core = holding()
+    order = core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION)
+    core.step(structs.replace(order, trade_id=0))
+    closed(core, "807.40")
+    [resolved] = forced(core.hold(4, "90250"))
+
+    assert resolved.text == (
+        "main: BTCUSDT long LIQUIDATED. 2.5 closed at 90250 (bankruptcy price 89927)."
+        " What it cost is in the exchange's history. Nothing is left."
+    )
+    bodies = [json.loads(m.payload) for m in core.sent() if m.topic.endswith("/event/liquidation/forced_order")]
+    report = bodies[-1]["report"]
+    assert (report["quantity"], report["average_price"]) == ("2.5", "90250.00000000")
+    assert (report["realized_pnl"], report["commission"], report["clearance_fee"]) == (None, None, None)
+    all_valid(core)
+
+
 def test_the_account_event_may_come_first() -> None:
     """The order of the two frames is not documented: the report still knows the position as it was."""
     core = holding()

@@ -52,7 +52,8 @@ def test_a_price_has_six_digits_that_count(value: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("22.6", "22.60"), ("1234567.891", "1234567.89"), ("0.00012", "0.00012000"), ("1", "1.00")]
+    ("value", "said"),
+    [("22.6", "22.60"), ("1234567.891", "1234567.89"), ("0.00012", "0.00012000"), ("1", "1.00"), ("0", "0.00")],
 )
 def test_money_is_said_to_the_cent_where_that_says_anything(value: str, said: str) -> None:
     """Two decimals of a bitcoin would be a lie."""
