@@ -13,6 +13,7 @@ from monitor.digits import plain
 from monitor.effects import Fact, Story
 from monitor.moves import PoolMove
 from monitor.wording import (
+    away,
     cause_words,
     counts,
     duration,
@@ -120,7 +121,7 @@ def _forecast(story: Story) -> Words:
     title = f"{where}: funding at {time_words(at_ms)} would bring the margin ratio to {percent(then.margin_ratio)}"
     if then.distance is None:
         return title, f"{title}."
-    return title, f"{title}. It would be {percent(then.distance)} from liquidation."
+    return title, f"{title}. It would be {away(then.distance)} from liquidation."
 
 
 def _debt(story: Story) -> Words:
@@ -164,8 +165,8 @@ def _margin_call(story: Story) -> Words:
     now = story.after
     if now is None or now.margin_ratio is None:
         return said, f"{said}."
-    away = "" if now.distance is None else f", {percent(now.distance)} from liquidation"
-    return said, f"{said}. By our figures the margin ratio is {percent(now.margin_ratio)}{away}."
+    far = "" if now.distance is None else f", {away(now.distance)} from liquidation"
+    return said, f"{said}. By our figures the margin ratio is {percent(now.margin_ratio)}{far}."
 
 
 def _summary(story: Story) -> Words:
@@ -173,12 +174,12 @@ def _summary(story: Story) -> Words:
     sentences = [f"{story.title}."]
     if f["positions"] is not None:
         sentences.append(f"Positions: {f['positions']}, in margin pools: {f['pools']}.")
-    for name, value, pool in (
-        ("Worst margin ratio", f["worst_margin_ratio"], f["worst_pool"]),
-        ("Nearest to liquidation", f["worst_distance"], f["nearest_pool"]),
+    for name, value, said, pool in (
+        ("Worst margin ratio", f["worst_margin_ratio"], percent, f["worst_pool"]),
+        ("Nearest to liquidation", f["worst_distance"], away, f["nearest_pool"]),
     ):
         if f["positions"] and isinstance(value, Decimal):
-            sentences.append(f"{name} {percent(value)} ({pool}).")
+            sentences.append(f"{name} {said(value)} ({pool}).")
     up = duration(Decimal(str(f["uptime_s"])))
     sentences.append(f"Incidents open: {f['incidents_open']}. Up {up}, reconnects: {f['reconnects']}.")
     return story.title, " ".join(sentences)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from monitor.effects import INSTANCE
 from monitor.retained import Retained, Summary, rank
 from monitor.rules import Severity
-from monitor.wording import percent
+from monitor.wording import away, percent
 
 CLOCK_SLACK_S = 10.0
 """By how much the daemon's clock may be ahead of ours before no age means anything."""
@@ -158,10 +158,10 @@ def sentence(standing: Standing) -> str:
     distances = [(s.worst_distance, name) for name, s in summaries if s.worst_distance is not None]
     if held and ratios:
         ratio, name = max(ratios)
-        parts.append(f"worst margin ratio {_percent(ratio)} ({name})")
+        parts.append(f"worst margin ratio {percent(Decimal(str(ratio)))} ({name})")
     if distances:
         distance, name = min(distances)
-        parts.append(f"nearest liquidation {_percent(distance)} away ({name})")
+        parts.append(f"nearest liquidation {away(Decimal(str(distance)))} away ({name})")
     return ", ".join(parts)
 
 
@@ -184,7 +184,3 @@ def span(seconds: float) -> str:
 
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _percent(fraction: float) -> str:
-    return percent(Decimal(str(fraction)))

@@ -64,16 +64,21 @@ def worded(story: Story) -> tuple[str, str]:
     return _level(story)
 
 
-def percent(fraction: Decimal) -> str:
+def percent(fraction: Decimal, rounding: str = ROUND_HALF_UP) -> str:
     """`81.2 %`; below one percent two decimals, or as many as it takes to say anything: `0.09 %`, `0.004 %`."""
     value = fraction * _HUNDRED
     step = _TENTH if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
-    rounded = value.quantize(step, rounding=ROUND_HALF_UP)
+    rounded = value.quantize(step, rounding=rounding)
     if fraction == RATIO_CAP:
         return "over 1000 %"  # the margin balance is gone
     if rounded >= _HUNDRED > value:
         rounded = value.quantize(step, rounding=ROUND_FLOOR)  # "100.0 %" is said of a liquidation alone
     return f"{plain(rounded)} %"
+
+
+def away(distance: Decimal) -> str:
+    """A distance in percent, rounded down: what is near must not read as farther."""
+    return percent(distance, ROUND_FLOOR)
 
 
 def price(value: Decimal) -> str:
@@ -101,8 +106,8 @@ def _level(story: Story) -> tuple[str, str]:
         return title, first
     sentences = [first]
     if now is not None and now.liquidation_price is not None and change.kind != "resolved":
-        away = "" if distance is None else f", {distance} away"
-        sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{away}.")
+        far = "" if distance is None else f", {distance} away"
+        sentences.append(f"{story.symbol} {story.side} liquidates at {price(now.liquidation_price)}{far}.")
     sentences.extend([*level_tail(story), *_advice(story.advice)])
     return title, " ".join(sentences)
 
@@ -114,7 +119,7 @@ def level_head(story: Story) -> tuple[str, str, str | None]:
     incident = change.incident
     where = f"{incident.account} {incident.subject}"
     ratio = None if now is None or now.margin_ratio is None else percent(now.margin_ratio)
-    distance = None if now is None or now.distance is None else percent(now.distance)
+    distance = None if now is None or now.distance is None else away(now.distance)
     if change.resolution not in (None, "recovered"):
         word = _RESOLVED[change.resolution]
         return f"{incident.account}: {word}", f"{where}: {word}{_position(story)}.", distance
@@ -152,7 +157,9 @@ def _lasted(story: Story) -> str:
 
 def _worst(story: Story) -> str:
     worst = story.change.incident.worst
-    return "unknown" if worst is None else percent(worst)
+    if worst is None:
+        return "unknown"
+    return percent(worst) if story.change.incident.rule == "margin_ratio" else away(worst)
 
 
 def _advice(advice: Sequence[Advice]) -> list[str]:
@@ -200,7 +207,7 @@ def where_it_is(move: PoolMove) -> list[str]:
     if move.move.past:
         return ["The position is at or past liquidation."]
     after = move.move.after
-    return [] if after is None else [f"It is {percent(abs(move.mark - after) / move.mark)} from the mark."]
+    return [] if after is None else [f"It is {away(abs(move.mark - after) / move.mark)} from the mark."]
 
 
 def relative_move(move: PoolMove) -> str:

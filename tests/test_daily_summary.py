@@ -180,7 +180,7 @@ def test_the_words_are_ready_for_a_phone() -> None:
     assert story.title == "main: all is well, 1 position, worst margin ratio 2.0 %"
     assert story.text == (
         "main: watching 1 position in 1 pool (cross-usdt). Worst margin ratio 2.0 % (cross-usdt)."
-        " Nearest to liquidation 19.7 % (cross-usdt: BTCUSDT long liquidates at 48192.8)."
+        " Nearest to liquidation 19.6 % (cross-usdt: BTCUSDT long liquidates at 48192.8)."
         " No incident is open. Oldest mark 0 s old, account confirmed 2 s ago. Up 2 s, 0 reconnects."
     )
 

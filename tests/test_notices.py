@@ -76,7 +76,7 @@ def test_a_moved_price_says_by_how_much_and_why_but_not_from_where() -> None:
     [gone] = of_rule(core.tell(core.changed("DEPOSIT", "300000")), "liquidation_price_moved")
 
     title = "main: BTCUSDT long liquidation price moved (+0.50 %)"
-    assert discreet(story) == (title, f"{title} after a transfer. It is 12.3 % from the mark.")
+    assert discreet(story) == (title, f"{title} after a transfer. It is 12.2 % from the mark.")
     assert discreet(gone)[0] == "main: BTCUSDT long has no liquidation price"
 
 

@@ -10,7 +10,7 @@ from msgspec import structs
 from monitor.effects import Advice, Story
 from monitor.events import ForcedKind, LinkState, Tick
 from monitor.rules import Severity
-from monitor.wording import amount, percent, price, worded
+from monitor.wording import amount, away, percent, price, worded
 from tests.watched import Watched, of_rule, row
 
 D = Decimal
@@ -33,6 +33,22 @@ D = Decimal
 def test_a_share_is_said_in_percent_with_as_many_digits_as_it_takes(fraction: str, said: str) -> None:
     """ "0 % from liquidation" is for those who are there, not for those who are close."""
     assert percent(D(fraction)) == said
+
+
+@pytest.mark.parametrize(
+    ("distance", "said"),
+    [
+        ("0.0999", "9.9 %"),
+        ("0.0199999", "1.9 %"),
+        ("0.00999", "0.99 %"),
+        ("0.00009999", "0.009 %"),
+        ("0.00000000999", "0.0000009 %"),
+        ("0", "0.0 %"),
+    ],
+)
+def test_a_distance_is_never_said_to_be_larger_than_it_is(distance: str, said: str) -> None:
+    """ "10.0 % away" at 9.99 % would be danger that looks smaller; and no rounding makes 0 of what is left."""
+    assert away(D(distance)) == said
 
 
 @pytest.mark.parametrize(
@@ -109,7 +125,7 @@ def test_a_recovery_says_how_long_it_lasted_and_how_bad_it_was() -> None:
     core.hold(119, "90372.10")
     [story] = of_rule(core.hold(61, "120000"), "margin_ratio")
 
-    assert story.title == "main: recovered, margin ratio 1.6 %, 24.8 % from liquidation"
+    assert story.title == "main: recovered, margin ratio 1.6 %, 24.7 % from liquidation"
     assert story.text.endswith("It lasted 3 min; worst 81.2 %.")
     assert "liquidates" not in story.text
     assert "Add" not in story.text
@@ -178,7 +194,7 @@ def test_a_moved_price_says_from_where_to_where_and_why() -> None:
     assert story.title == "main: BTCUSDT long liquidation price 80321.3 → 80722.9"
     assert story.text == (
         "main: BTCUSDT long liquidation price 80321.3 → 80722.9 (+0.50 %) after a transfer −1000.00 USDT."
-        " It is 12.3 % from the mark."
+        " It is 12.2 % from the mark."
     )
 
 

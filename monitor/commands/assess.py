@@ -20,7 +20,7 @@ from monitor.payloads.figures import Rounding
 from monitor.rules import RuleBook
 from monitor.snapshot import Assessment, Ladder, assess_snapshot
 from monitor.whatif import WhatIfError, parse, shown, signed_percent
-from monitor.wording import percent
+from monitor.wording import away, percent
 
 _USAGE = 2
 _FARTHEST = Decimal(10)
@@ -167,7 +167,7 @@ def _limit(pool: Payload, way: str, sign: int) -> str:
         return "no move"
     if Decimal(str(limit)) > _FARTHEST:
         return "beyond +1000 %"
-    return f"{'−' if sign < 0 else '+'}{percent(Decimal(str(limit)))}"
+    return f"{'−' if sign < 0 else '+'}{away(Decimal(str(limit)))}"
 
 
 def _first(pools: Mapping[str, Payload], way: str, sign: int) -> str:
@@ -202,7 +202,7 @@ def _ratio(value: float | None, pool: Payload) -> str:
 def _distance(value: float | None, pool: Payload) -> str:
     if value is None:
         return "unknown" if pool["margin_ratio"] is None else "cannot be liquidated"
-    return percent(Decimal(str(value)))
+    return away(Decimal(str(value)))
 
 
 def _money(value: str | None, _: Payload) -> str:

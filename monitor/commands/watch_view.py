@@ -20,7 +20,7 @@ from monitor.panel import AccountView, Funding, IncidentView, LinkView, Panel, c
 from monitor.retained import Pool, Position, rank
 from monitor.rules import RuleBook, Severity
 from monitor.standing import Code, span
-from monitor.wording import amount, percent, price
+from monitor.wording import amount, away, percent, price
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class _Page:
                 Text(_shown(pool.pool)),
                 self._ratio_bar(pool, account.name, is_current),
                 Text(_percent(pool.margin_ratio, _UNKNOWN), style=style),
-                Text(_percent(pool.distance, _UNKNOWN if pool.margin_ratio is None else _NONE), style=style),
+                Text(_away(pool.distance, _UNKNOWN if pool.margin_ratio is None else _NONE), style=style),
                 Text(f"{_money(pool.margin_balance)} {_shown(pool.asset)}"),
                 Text(_signed(pool.unrealized_pnl)),
             ]
@@ -147,7 +147,7 @@ class _Page:
             cells = [
                 Text(f"{_shown(position.symbol)} {position.side} {plain(abs(position.quantity).normalize())}"),
                 self._cushion_bar(position, style),
-                Text(_percent(position.distance, absent), style=style),
+                Text(_away(position.distance, absent), style=style),
                 Text(absent if position.liquidation_price is None else price(position.liquidation_price)),
                 Text(_UNKNOWN if position.mark_price is None else price(position.mark_price)),
                 Text(f"{_signed(pnl)} {_shown(position.asset)}", style=tint),
@@ -256,6 +256,10 @@ def _shown(text: str) -> str:
 
 def _percent(value: float | None, absent: str = _UNKNOWN) -> str:
     return absent if value is None else percent(Decimal(str(value))).replace(" ", "")
+
+
+def _away(distance: float | None, absent: str) -> str:
+    return absent if distance is None else away(Decimal(str(distance))).replace(" ", "")
 
 
 def _money(value: Decimal | None) -> str:

@@ -18,7 +18,7 @@ from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk
 from monitor.rules import Severity
 from monitor.telling import figures, side_word
-from monitor.wording import percent, price
+from monitor.wording import away, percent, price
 
 RULE = "summary"
 SUBJECT = "daily"
@@ -204,7 +204,7 @@ def _worst(risks: list[PoolRisk], highest: PoolRisk | None, nearest: PoolRisk | 
         if closest is not None and closest.liquidation_price is not None:
             side = side_word(closest.is_long)
             at = f": {closest.position.symbol} {side} liquidates at {price(closest.liquidation_price)}"
-        sentences.append(f"Nearest to liquidation {percent(_distance(nearest))} ({nearest.pool.id}{at}).")
+        sentences.append(f"Nearest to liquidation {away(_distance(nearest))} ({nearest.pool.id}{at}).")
     elif highest is not None and highest.pool.positions:
         sentences.append("No price liquidates it.")
     unknown = [r.pool.id for r in risks if r.margin_ratio is None]
