@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from msgspec import Struct, structs
 
+from monitor.digits import LAST_DIGITS
 from monitor.events import (
     AccountChanged,
     AssetRate,
@@ -36,7 +37,6 @@ from monitor.risk.margin import BracketTable, bracket_table, scaled
 
 ZERO = Decimal(0)
 ONE = Decimal(1)
-_LAST_DIGIT = Decimal("0.00000001")
 _SNAPSHOT_LAG_MS = 2_000
 """A snapshot that does not name a position or an asset speaks for the moment this long before it was asked for: the
 answer may come from a copy that lags behind the stream."""
@@ -436,8 +436,9 @@ class AccountBook:
 
 
 def _agrees(ours: Decimal, theirs: Decimal) -> bool:
-    """Whether two figures are the same as far as the exchange prints them: it cuts off after 8 decimals."""
-    return abs(ours - theirs) < _LAST_DIGIT
+    """Whether two maintenance margins are the same as far as the exchange prints them: it cuts off after 8 decimals,
+    and may have cut the notional before."""
+    return abs(ours - theirs) < LAST_DIGITS
 
 
 def _same(held: Balance | Position, row: Balance | Position) -> bool:
