@@ -4,12 +4,12 @@ A slot is a position of a pool that rests; the slots of a pool lie side by side.
 product and one sum, Σ slope × mark − base with base = Σ slope × anchor; the rooms are kept with their part of the base.
 A pool that leaves its zone gets another one here, if there is one within the same limits.
 
-Of each pool it is known how near it was to leaving its zone when that was last measured, as a part of each mark: to
-the end of its box, and to where a limit of its tangent or a room is used up. With every mark moved by a part n, to
-whichever side, the tangent has changed by n Σ |slope| × mark at most. So a pool has not left while no mark of any
-symbol has moved by as much as it was near: highest ÷ lowest − 1 of what they were since. Only pools that are nearer
-than that are measured again. What the few roundings of this hide, below 1e-12 of all that is added up, is far less than
-the 1e-9 by which a proof is taken in.
+Of each pool it is known what part of each mark it has at least left to go: to the end of its box, and to where a limit
+of its tangent or a room is used up. With every mark moved by a part n, to whichever side, the tangent has changed by
+n Σ |slope| × mark at most. So a pool has not left while it has more left than any mark has moved, highest ÷ lowest − 1
+of what they were; only the others are measured again. Every few times, what marks have moved is taken off what is left
+of all, (left − n) ÷ (1 + n), and begins anew. What the few roundings of this hide, below 1e-12 of all that is added up,
+is far less than the 1e-9 by which a proof is taken in.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ _FRAMES = 1000
 _AT_ONCE = 160
 """So many zones are looked for at a time."""
 _EVERY = slice(None)
-_ALL = 0.5
-"""To measure all pools, side by side as they are, takes so large a part of what they would take picked one by one."""
+_LAP = 4
+"""So many times it is asked who is out until what marks have moved begins anew."""
+_MOST = 0.5
+"""Where more than this part of all pools is to be measured, all are: side by side as they are it takes half as long."""
 
 
 class Table:
@@ -76,8 +78,6 @@ class Columns:
         self._frames: dict[tuple[str, tuple[str, ...]], Rows] = {}
         self._unused = 0
         self._asked = 0
-        """How often it has been asked which pools are out since all were measured, and what that took, in pools."""
-        self._measured = 0.0
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pools.rests))
@@ -239,28 +239,29 @@ class Columns:
         """The slots of these pools, and where each pool's begin among them."""
         if rows is _EVERY:
             return _EVERY, self._pools.start
-        sizes = self._pools.size[rows]
-        starts = np.cumsum(sizes) - sizes
-        return np.repeat(self._pools.start[rows] - starts, sizes) + np.arange(sizes.sum()), starts
+        sizes = self._pools.size.take(rows)
+        starts = sizes.cumsum() - sizes
+        at = np.repeat(self._pools.start.take(rows) - starts, sizes)
+        at += np.arange(len(at))
+        return at, starts
 
     def _are_out(self) -> NDArray[np.bool_]:
         """Which of the pools that rest are out of their zones."""
         pools, symbols = self._pools, self._symbols
-        if not pools.length:
-            return np.zeros(0, np.bool_)
         self._note_marks()
-        moved = (symbols.highest / symbols.lowest).max() - 1
-        near: Any = np.flatnonzero(pools.rests & ~(pools.nearest > moved))
-        far: Any = np.flatnonzero(pools.rests & ~(pools.inside > moved))
-        count: float = len(near)
-        if count * self._asked > self._measured:  # more than it has been on average
+        moved = (symbols.highest / symbols.lowest).max(initial=1.0) - 1
+        self._asked += 1
+        if self._asked % _LAP == 0:
+            for left in (pools.nearest, pools.inside):
+                left -= moved
+                left /= 1 + moved
             symbols.lowest[:] = symbols.highest[:] = symbols.mark
-            near = far = _EVERY
-            self._asked, self._measured, count = 0, 0.0, _ALL * pools.length
-        self._asked, self._measured = self._asked + 1, self._measured + count
-        for column, measure, rows in ((pools.nearest, self._nearest, near), (pools.inside, self._inside, far)):
-            if rows is _EVERY or len(rows):
-                column[rows] = measure(rows, *self._picked(rows))
+            moved = 0.0
+        for left, measure in ((pools.nearest, self._nearest), (pools.inside, self._inside)):
+            rows: Any = np.flatnonzero(pools.rests & ~(left > moved))
+            if len(rows):
+                rows = _EVERY if len(rows) > _MOST * pools.length else rows
+                left[rows] = measure(rows, *self._picked(rows))
         is_out: NDArray[np.bool_] = pools.rests & ~((pools.nearest > 0) & (pools.inside > 0))
         return is_out
 
@@ -276,19 +277,24 @@ class Columns:
             at, starts: Their slots, as in `_picked`.
         """
         slots, pools = self._slots, self._pools
-        parts = self._symbols.mark.take(slots.symbol[at])
-        parts *= slots.slope[at]
-        change = np.add.reduceat(parts, starts) - pools.base[rows]
-        worst = np.minimum.reduceat(np.subtract(slots.room[at], parts, out=parts), starts)
-        left = np.minimum(np.minimum(pools.fall[rows], worst) + change, pools.rise[rows] - change)
-        nearest: Column = left / pools.gross[rows]
+        parts = self._symbols.mark.take(_of(slots.symbol, at))
+        parts *= _of(slots.slope, at)
+        change = np.add.reduceat(parts, starts) - _of(pools.base, rows)
+        worst = np.minimum.reduceat(np.subtract(_of(slots.room, at), parts, out=parts), starts)
+        left = np.minimum(np.minimum(_of(pools.fall, rows), worst) + change, _of(pools.rise, rows) - change)
+        nearest: Column = left / _of(pools.gross, rows)
         return nearest
 
     def _inside(self, rows: Any, at: Any, starts: Rows) -> Column:
         """How near they are to the end of their box."""
-        moved = self._symbols.mark.take(self._slots.symbol[at])
-        moved /= self._slots.anchor[at]
+        moved = self._symbols.mark.take(_of(self._slots.symbol, at))
+        moved /= _of(self._slots.anchor, at)
         moved -= 1
-        box = self._pools.box[rows]
+        box = _of(self._pools.box, rows)
         inside: Column = (box - np.maximum.reduceat(np.abs(moved, out=moved), starts)) / (1 + box)
         return inside
+
+
+def _of(column: Column, rows: Any) -> Column:
+    """These rows of a column; `take` is faster than to index with them."""
+    return column if rows is _EVERY else column.take(rows)
