@@ -8,15 +8,15 @@ sleeps or asks the time: time passing is an event. The same events in the same o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal, localcontext
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from decimal import localcontext
 from typing import Any
 
 from msgspec import Struct, structs
 
 from monitor import publication
-from monitor.accounts import WatchedAccount, streamed
+from monitor.accounts import WatchedAccount
+from monitor.attention import Attention, Slice
 from monitor.book import MarketBook, is_rate, rate_of
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
 from monitor.events import (
@@ -73,15 +73,12 @@ from monitor.moves import KINDS, one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
-from monitor.risk.quiet import PoolKey
-from monitor.risk.screen import Screen, screen
+from monitor.risk.quiet import Limits
+from monitor.risk.report import Pool
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
 _SLICE = 160
-"""How much of what marks have moved is looked at in one step: a position counts 1, a pool 1, whatever is told, kept or
-published of it 4, and in a tick an account of which nothing is to be said 4. What is left waits for the next step, so
-that others have their turn after some 10 ms."""
-_SAID = 4
+"""How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
 
 
 class Setup(Struct, frozen=True):
@@ -158,21 +155,13 @@ class Core:
         self._groups = GroupsJudge(self.reporter, self.accounts, self.markets, setup.group)
         self.reporter.group_of = self._groups.joined
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
-        self._screen: Screen | None = screen(len(self.accounts)) if screened else None
-        self._order = {name: i for i, name in enumerate(self.accounts)}
-        self._holders: dict[str, dict[str, dict[PoolKey, None]]] = defaultdict(dict)
-        """Market → symbol or rate → the pools that hang on it and do not rest; what has none is not named."""
-        self._is_marked = False
-        self._leaving: dict[PoolKey, dict[str, dict[str, Decimal]]] = {}
-        """Pools that have left their zones and wait for others, and what the marks of each market were before that."""
-        self._dirty: dict[PoolKey, None] = {}
-        self._rebuilt: set[PoolKey] = set()
-        self._waiting: dict[PoolKey, None] = {}
+        self._attention = Attention(self.accounts, self.links, self._quiet, screened=screened)
         self._slice = _SLICE
         self._now = now
         self._ticking: Iterator[int] = iter(())
         self.is_ticking = False
         """Whether what the last tick has begun is not through yet."""
+        self._told_of: list[WatchedAccount] = []
         self._moving: dict[str, None] = {}
         self._resynced: dict[str, None] = {}
         self._touched: dict[str, None] = {}
@@ -198,7 +187,7 @@ class Core:
     def take_over(self, kept: Kept, now: Now) -> None:
         """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""
         self._restore(kept, now)
-        self._wake_all()
+        self._attention.wake_all()
 
     def _is_watched(self, key: IncidentKey) -> bool:
         """Whether this run watches what an incident of an earlier one is about."""
@@ -217,7 +206,7 @@ class Core:
         self.setup = structs.replace(self.setup, rules=rules)
         for account in self.accounts.values():
             account.take(account.setup, rules)
-        self._wake_all()
+        self._attention.wake_all()
 
     def take_accounts(self, accounts: tuple[AccountSetup, ...], now: Now) -> list[Effect]:
         """Watch these accounts from the next step on, and no others. One that trades elsewhere now is another one.
@@ -239,26 +228,19 @@ class Core:
                     self.accounts[setup.name] = account
                     self._staleness.await_links(account, now)
             self.setup = structs.replace(self.setup, accounts=accounts)
-            self._order = {name: i for i, name in enumerate(self.accounts)}
-            self._wake_all()
-            self._screen = None if self._screen is None else screen(len(self.accounts))
+            self._attention.take_accounts()
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 
     def _forget(self, account: WatchedAccount, now: Now) -> None:
         """Watch an account no more: what is open of it ends, what is published of it is emptied."""
         name, market = account.name, account.setup.market
-        self._wake(account)
+        self._attention.forget(account)
         del self.accounts[name]
         self.reporter.end_unwatched(account, [i.key for i in self.incidents.of(name)], now)
         account.moves.forget()
         self._moved.keep(account)
         for pool in account.pools.values():
-            key = name, pool.id
-            self._release(market, key, streamed(pool))
-            for keys in (self._dirty, self._waiting):
-                keys.pop(key, None)
-            self._rebuilt.discard(key)
             self._levels.forget(name, pool.id)
             self._funding.forget(name, pool.id)
         needed = account.needed
@@ -284,69 +266,54 @@ class Core:
         """
         self._now = now
         marks = [event for event in events if isinstance(event, _MARKS)]
-        rest = events
         if len(marks) == len(events):
-            rest = ()
             for mark in marks:
                 self._mark(mark, now)
-            self._look_at_those_that_left(now)
-        if rest or self._dirty or self._moving or self._has_more_to_look_at:  # of most marks nothing follows
+        else:
             with localcontext(EXACT):
-                self._follow(rest, now)
-        if not events and self._screen is not None and self._screen.is_behind and not self._has_more_to_look_at:
-            self._screen.find_zones()
+                self._take(events, now)
+        self._attention.renew(now, self._slice)
+        if len(marks) < len(events) or self._attention.has_more or self._moving or self.is_ticking:
+            with localcontext(EXACT):  # of most marks nothing follows
+                self._follow(now)
+        if not events and not self.is_ticking:
+            self._attention.find_zones()
         for market in self.markets.values():
             market.earlier = {}
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 
-    def _follow(self, events: Sequence[Event], now: Now) -> None:
-        """Take these events, and do all that follows from them, and from the marks that have been taken before."""
-        told_of = self._told_of(events)
-        for account in told_of:
+    def _take(self, events: Sequence[Event], now: Now) -> None:
+        """Take events, marks or others. What they change of an account, its pools show once they are looked at."""
+        self._told_of = self._accounts_of(events)
+        for account in self._told_of:
             account.in_step = bool(account.risks)  # as they are, before anything changes
-        if events:
-            for event in events:
-                if isinstance(event, _MARKS):
-                    self._mark(event, now)
-                elif type(event) in _APPLY and self._is_about_us(event):
-                    _APPLY[type(event)](self, event, now)
-            if self._resynced:
-                self._settle_snapshots(now)
-            self._look_at_those_that_left(now)
-        if self._dirty or self._waiting:
-            self._look_at_the_first(now)
-        for account in told_of:
+        for event in events:
+            if isinstance(event, _MARKS):
+                self._mark(event, now)
+            elif type(event) in _APPLY and self._is_about_us(event):
+                _APPLY[type(event)](self, event, now)
+        if self._resynced:
+            self._settle_snapshots(now)
+
+    def _follow(self, now: Now) -> None:
+        """Do what follows from the events that have been taken, and from what earlier steps have left."""
+        self._look_at_pools(now)
+        for account in self._told_of:
             account.in_step = False
-        for account in [self.accounts[name] for name in self._moving]:
-            is_due = account.moves.due(now)
-            if not is_due and account.name not in self._touched:
-                continue  # nothing has changed that its prices follow from
-            only_from = Severity.INFO if is_due else Severity.WARNING
-            self._moved.tell(account, now, only_from=only_from)
-            self._touched[account.name] = None
-            if not account.moves.pending:
-                del self._moving[account.name]
-        for name in self._touched:
-            self._moved.keep(self.accounts[name])
-        self._touched.clear()
-        if not self.is_ticking and any(isinstance(event, Tick) for event in events):
-            self.is_ticking, self._ticking = True, self._tick()
+        self._told_of = []
+        self._tell_moved(now)
         if self.is_ticking:
             self._go_on_ticking()
 
     @property
     def is_behind(self) -> bool:
         """Whether there is more to be done, with no event to wait for."""
-        return self._has_more_to_look_at or (self._screen is not None and self._screen.is_behind)
-
-    @property
-    def _has_more_to_look_at(self) -> bool:
-        return bool(self._waiting) or bool(self._leaving) or self.is_ticking
+        return self.is_ticking or self._attention.is_behind
 
     # ---- what happened ----
 
-    def _told_of(self, events: Sequence[Event]) -> list[WatchedAccount]:
+    def _accounts_of(self, events: Sequence[Event]) -> list[WatchedAccount]:
         """The accounts that these events may change, rather than the market alone."""
         names: dict[str, None] = {}
         for event in events:
@@ -360,26 +327,15 @@ class Core:
 
     def _mark(self, event: MarkPrice | Marks, now: Now) -> None:
         """Take a mark, or all of a frame at once."""
-        if isinstance(event, Marks):
-            self._marks(event, now)
-        elif self.markets[event.market].apply_mark(event, now):
-            if holders := self._holders[event.market].get(event.symbol):
-                self._dirty.update(holders)
-            if self._screen is not None:
-                self._screen.mark(event.market, (event.symbol,), (float(event.price),))
-                self._is_marked = True
-
-    def _marks(self, event: Marks, now: Now) -> None:
-        if not self.markets[event.market].apply_marks(event, now):
+        market = self.markets[event.market]
+        if isinstance(event, MarkPrice):
+            if market.apply_mark(event, now):
+                self._attention.marked(event.market, (event.symbol,), (float(event.price),))
+        elif market.apply_marks(event, now):
+            self._attention.marked(event.market, event.symbols, event.floats)
+        else:
             for mark in event.each:
                 self._mark(mark, now)
-            return
-        holders = self._holders[event.market]
-        for symbol in holders.keys() & event.symbols:
-            self._dirty.update(holders[symbol])
-        if self._screen is not None:
-            self._screen.mark(event.market, event.symbols, event.floats)
-            self._is_marked = True
 
     def _is_about_us(self, event: Event) -> bool:
         """Whether it concerns an account, a link or a market that is watched; one that no longer is may echo."""
@@ -393,8 +349,8 @@ class Core:
         return market is None or LinkId(INSTANCE, market) in self.links.all
 
     def _rates(self, event: AssetRates, now: Now) -> None:
-        for asset in self.markets[event.market].apply_rates(event, now):
-            self._dirty.update(self._holders[event.market].get(rate_of(asset), {}))
+        changed = self.markets[event.market].apply_rates(event, now)
+        self._attention.changed(event.market, map(rate_of, changed))
 
     def _account_changed(self, event: AccountChanged, now: Now) -> None:
         account = self.accounts[event.account]
@@ -506,7 +462,7 @@ class Core:
         self.reporter.acknowledge(event, now)
         for incident in self.incidents:
             if incident.incident_id == event.incident_id and incident.account in self.accounts:
-                self._wake(self.accounts[incident.account])
+                self._attention.wake(self.accounts[incident.account])
 
     def _silence(self, event: Silence, now: Now) -> None:
         self.reporter.silence(event, now)
@@ -547,121 +503,18 @@ class Core:
         self._printed.clear()
 
     def _rebuild(self, account: WatchedAccount, now: Now) -> None:
-        market = account.setup.market
-        self._wake(account)
-        for pool in account.pools.values():
-            self._release(market, (account.name, pool.id), streamed(pool))
-        before, needed = account.pools.keys(), account.needed
+        market, before, needed = account.setup.market, account.pools.keys(), account.needed
+        self._attention.release(account)
         account.rebuild(now)
+        self._attention.hold(account)
         self._touched[account.name] = None
         for pool_id in before - account.pools.keys():
             self._levels.forget(account.name, pool_id)
             self._funding.forget(account.name, pool_id)
             self.published.forget_pool(account.name, pool_id)
-        rebuilt = [(account.name, pool_id) for pool_id in account.pools]
-        self._rebuilt.update(rebuilt)
-        self._dirty.update(dict.fromkeys(rebuilt))
-        for pool in account.pools.values():
-            self._hold(market, (account.name, pool.id), streamed(pool))
         if market not in self._watched or account.needed != needed:
             self._watch(market, needed, account.needed, now)
         self.reporter.effects += publication.gone(account, self.published)
-
-    # ---- pools that rest ----
-
-    def _hold(self, market: str, key: PoolKey, needed: Iterable[str]) -> None:
-        """From now on a pool is looked at with each change of what it needs."""
-        holders = self._holders[market]
-        for what in needed:
-            holders.setdefault(what, {})[key] = None
-
-    def _release(self, market: str, key: PoolKey, needed: Iterable[str]) -> None:
-        """A pool is not looked at with each change of what it needs any more."""
-        holders = self._holders[market]
-        for what in needed:
-            if what in holders:
-                holders[what].pop(key, None)
-                if not holders[what]:
-                    del holders[what]
-
-    def _look_at_those_that_left(self, now: Now) -> None:
-        """Pools that marks have taken out of their zones get others; those that find none rest no more. Where there are
-        more than one step may look at, the others wait, and what the marks were before waits with them."""
-        if self._screen is None:
-            return
-        if self._is_marked:
-            self._is_marked = False
-            if left := self._screen.left(now.mono, lambda key: self._is_live(key, now)):
-                before = {name: market.before_step() for name, market in self.markets.items()}
-                self._leaving.update(dict.fromkeys(left, before))
-        if self._leaving:
-            some = list(islice(self._leaving, self._slice))
-            for name, pool_id in self._screen.renew(some, now.mono, lambda key: self._is_live(key, now)):
-                self._wake_one(self.accounts[name], pool_id)
-            for key in some:
-                self._leaving.pop(key, None)
-
-    def _rests(self, key: PoolKey, now: Now) -> bool:
-        """Whether nothing can come of a pool at this moment, or its turn is to come anyway. Of its marks it has been
-        asked when they came."""
-        if key in self._leaving:
-            return True
-        if self._screen is None or not self._screen.rests(key, now.mono):
-            return False
-        return not self._screen.is_while_live(key) or self._is_live(key, now)
-
-    def _is_live(self, key: PoolKey, now: Now) -> bool:
-        account = self.accounts[key[0]]
-        return account.is_live(account.pools[key[1]], self.links, now)
-
-    def _rest(self, account: WatchedAccount, pool_id: str, now: Now) -> bool:
-        """Let a pool rest for as long as nothing can come of it. False: something may."""
-        shape = account.shape(pool_id)
-        if self._screen is None or shape is None or account.name in self._moving or account.in_step:
-            return False
-        if account.last_risks[pool_id].missing:
-            return False  # by now it may all be known, which has to be seen
-        pool, prices = account.pools[pool_id], account.market.prices
-        limits = self._levels.quiet(account, pool)
-        limits = None if limits is None else self._moved.quiet(account, pool, limits, now)
-        if limits is None or now.mono >= limits.until:
-            return False
-        marks = {p.symbol: float(prices[p.symbol]) for p in pool.positions if p.symbol in prices}
-        if len(marks) < len(pool.positions):
-            return False
-        if limits.while_live and not self._is_live((account.name, pool_id), now):
-            return False
-        market, key = account.setup.market, (account.name, pool_id)
-        if not self._screen.rest(key, market, shape, marks, limits):
-            return False
-        account.rests(pool_id)
-        self._release(market, key, marks)
-        return True
-
-    def _wake_one(self, account: WatchedAccount, pool_id: str) -> None:
-        key, market = (account.name, pool_id), account.setup.market
-        before = self._leaving.pop(key, None)
-        has_rested = self._screen is not None and self._screen.wake(key)
-        if before is not None:
-            account.wakes(pool_id, before[market])
-            self._dirty[key] = None
-        elif has_rested:
-            account.wakes(pool_id)
-        else:
-            return
-        self._hold(market, key, streamed(account.pools[pool_id]))
-
-    def _wake(self, account: WatchedAccount) -> None:
-        for pool_id in account.pools:
-            self._wake_one(account, pool_id)
-
-    def _wake_all(self) -> None:
-        for account in self.accounts.values():
-            self._wake(account)
-
-    def _place(self, key: PoolKey) -> tuple[int, str]:
-        """The order in which pools are looked at: that of the accounts, and of their pools."""
-        return self._order[key[0]], key[1]
 
     def _watch(self, market: str, no_more: frozenset[str], by_now: frozenset[str], now: Now) -> None:
         """Say what the market link has to bring, where that has changed.
@@ -688,28 +541,13 @@ class Core:
 
     # ---- from pools to incidents ----
 
-    def _look_at_the_first(self, now: Now) -> None:
-        """Look at the pools that have changed: all that are not what they were, of others as many as one step may."""
-        self._waiting.update(dict.fromkeys(sorted(self._dirty, key=self._place)))
-        self._dirty.clear()
-        before, looked_at = len(self.reporter.effects), 0
-        gone: list[PoolKey] = []
-        for key in self._waiting:
-            is_enough = looked_at + _SAID * (len(self.reporter.effects) - before) >= self._slice
-            if is_enough and key not in self._rebuilt:
-                if not self._rebuilt:
-                    break
-                continue
-            gone.append(key)
-            account, pool_id = self.accounts.get(key[0]), key[1]
-            self._rebuilt.discard(key)
-            if account is None or pool_id not in account.pools:
-                continue  # it has gone while it waited
+    def _look_at_pools(self, now: Now) -> None:
+        """Judge the pools that have changed, of many as much as one step may."""
+        part = Slice(self._slice, self.reporter.effects)
+        for account, pool_id in self._attention.due(part):
             self._assess(account, pool_id, now)
             self._touched[account.name] = None
-            looked_at += 1 + len(account.pools[pool_id].positions)
-        for key in gone:
-            del self._waiting[key]
+            part.done += 1 + len(account.pools[pool_id].positions)
 
     def _assess(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
         before, risk = account.assess(pool_id)
@@ -717,7 +555,33 @@ class Core:
         account.moves.complete(risk.pool, account.terms)
         self._moved.check_marks(account, risk, now)
         if not self._levels.is_at_worst(account, risk):
-            self._rest(account, pool_id, now)
+            self._attention.let_rest(account, pool_id, now)
+
+    def _quiet(self, account: WatchedAccount, pool: Pool, now: Now) -> Limits | None:
+        """Within which figures of a pool no judge would tell anything; None: it must be looked at each time."""
+        limits = None if account.name in self._moving else self._levels.quiet(account, pool)
+        return None if limits is None else self._moved.quiet(account, pool, limits, now)
+
+    def _tell_moved(self, now: Now) -> None:
+        """Tell what account events have done to prices, where it is due, or cannot wait; and keep what is new of it."""
+        for account in [self.accounts[name] for name in self._moving]:
+            is_due = account.moves.due(now)
+            if not is_due and account.name not in self._touched:
+                continue  # nothing has changed that its prices follow from
+            only_from = Severity.INFO if is_due else Severity.WARNING
+            self._moved.tell(account, now, only_from=only_from)
+            self._touched[account.name] = None
+            if not account.moves.pending:
+                del self._moving[account.name]
+        for name in self._touched:
+            self._moved.keep(self.accounts[name])
+        self._touched.clear()
+
+    # ---- what time brings ----
+
+    def _time_passed(self, event: Tick, now: Now) -> None:
+        if not self.is_ticking:
+            self.is_ticking, self._ticking = True, self._tick()
 
     def _tick(self) -> Iterator[int]:
         """What time brings: everything is judged once more, and published. Stops after each part of the work to say how
@@ -751,13 +615,10 @@ class Core:
         """Judge all of an account once more. Gives how much of it there was to look at."""
         looked_at = 2
         for pool_id, last in list(account.last_risks.items()):
-            key, whole = (account.name, pool_id), 1 + len(last.pool.positions)
+            whole = 1 + len(last.pool.positions)
             looked_at += 2
-            if key not in self._waiting and not self._rests(key, now):
-                self._wake_one(account, pool_id)
-                risk = account.risk(pool_id)
-                self._levels.judge(account, lambda risk=risk: risk, risk, now)  # type: ignore[misc]
-                self._rest(account, pool_id, now)
+            if self._attention.rouse(account, pool_id, now):
+                self._judge_again(account, pool_id, now)
                 looked_at += whole
             if self._funding.judge(account, last.pool, now):
                 looked_at += 2 * whole  # as it is, and as it would be
@@ -768,14 +629,19 @@ class Core:
             self._forced_orders.end(account, now)
         return looked_at
 
+    def _judge_again(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
+        """Judge a pool that has not changed."""
+        risk = account.risk(pool_id)
+        self._levels.judge(account, lambda: risk, risk, now)
+        self._attention.let_rest(account, pool_id, now)
+
     def _go_on_ticking(self) -> None:
-        before, done = len(self.reporter.effects), 0
-        for part in self._ticking:
-            done += part
-            if done + _SAID * (len(self.reporter.effects) - before) >= self._slice:
+        part = Slice(self._slice, self.reporter.effects)
+        for done in self._ticking:
+            part.done += done
+            if part.is_enough:
                 return
-        self._ticking = iter(())
-        self.is_ticking = False
+        self.is_ticking, self._ticking = False, iter(())
 
 
 _MARKS = MarkPrice, Marks
@@ -806,6 +672,7 @@ _APPLY: dict[type, Callable[[Core, Any, Now], None]] = {
     Silence: Core._silence,
     StoreState: Core._store,
     StrategyEnded: Core._strategy_ended,
+    Tick: Core._time_passed,
     Vitals: Core._vitals,
 }
-"""What each event does; marks and ticks, which are many, have their place in `step`. Others concern the links alone."""
+"""What each event does; marks, which are many, have their place in `_follow`. Others concern the links alone."""

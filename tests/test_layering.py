@@ -60,6 +60,7 @@ LAYERS = (
     {"message"},
     {"topics"},
     {"core"},
+    {"attention"},
     {
         "judges.daily",
         "judges.groups",

@@ -62,7 +62,7 @@ class Pair:
     def __init__(self, setup: Setup, start: float = 0.0) -> None:
         self.t = start
         self.cores = [Core(setup, self.now, screened=screened) for screened in (True, True, False)]
-        self.cores[1]._screen = Columns()
+        self.cores[1]._attention._screen = Columns()
         for core in self.cores:
             core._slice = 10**9  # where a step ends is not what is compared
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), setup.rules)
@@ -427,7 +427,7 @@ def falling(accounts: int) -> tuple[Watched, list[str], Callable[..., list[Story
 
     assert not told(core.mark("50000"), Tick())
     assert not told(core.mark("50000"), Tick())
-    assert len(core.core._screen) == accounts  # type: ignore[arg-type]
+    assert len(core.core._attention._screen) == accounts  # type: ignore[arg-type]
     core.core._slice = 1
     return core, names, told
 
@@ -460,13 +460,13 @@ def test_a_pool_that_comes_back_while_it_waits_for_another_zone_rests_again() ->
     alerts = told(core.mark("50000"))
 
     assert len(alerts) < 10
-    assert len(core.core._screen) > 20  # type: ignore[arg-type]
+    assert len(core.core._attention._screen) > 20  # type: ignore[arg-type]
 
 
 def test_an_account_that_changes_while_it_waits_for_another_zone_is_looked_at_as_it_is() -> None:
     core, names, told = falling(30)
     core.step(core.mark("48225"))
-    assert (names[-1], "cross-usdt") in core.core._leaving
+    assert (names[-1], "cross-usdt") in core.core._attention._leaving
     alerts = of_rule(core.tell(core.changed("DEPOSIT", "2001", account=names[-1])), "margin_ratio")
     [story] = [alert for alert in alerts if alert.account.name == names[-1]]
 
@@ -479,7 +479,7 @@ def test_brackets_that_change_while_a_pool_waits_for_another_zone_were_not_there
     core, names, _ = falling(30)
     core.step(core.mark("48225"))
     late = names[-1]
-    assert (late, "cross-usdt") in core.core._leaving
+    assert (late, "cross-usdt") in core.core._attention._leaving
     steep = BracketsRead(late, {"BTCUSDT": (Bracket(1, D(0), D("0.01"), D(0)),)})
     alerts = of_rule(core.tell(steep), "margin_ratio")
     [story] = [alert for alert in alerts if alert.account.name == late]
@@ -491,7 +491,7 @@ def test_brackets_that_change_while_a_pool_waits_for_another_zone_were_not_there
 def test_of_a_pool_that_is_looked_at_before_its_turn_no_screen_keeps_anything() -> None:
     core, names, _ = falling(3)
     core.step(core.mark("48225"))
-    screen = core.core._screen
+    screen = core.core._attention._screen
     assert isinstance(screen, Zones)
     assert (names[-1], "cross-usdt") in screen._out
     core.step(core.changed("DEPOSIT", "2001", account=names[-1]))
@@ -506,7 +506,7 @@ def test_an_account_that_is_watched_no_more_waits_for_nothing() -> None:
     alerts = told(core.mark("48225"))
 
     assert {alert.account.name for alert in alerts} <= set(names[:2])
-    assert not core.core._leaving
+    assert not core.core._attention._leaving
 
 
 def calls(accounts: int) -> int:
@@ -531,7 +531,7 @@ def calls(accounts: int) -> int:
     effects = core.core.step(marks, core.now)
     sys.setprofile(None)
     assert effects == []
-    assert len(core.core._screen) == accounts  # type: ignore[arg-type]
+    assert len(core.core._attention._screen) == accounts  # type: ignore[arg-type]
     return count
 
 

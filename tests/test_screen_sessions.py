@@ -157,7 +157,7 @@ def _replayed(file: SessionFile, make: Callable[[Setup, Now], Noting]) -> tuple[
 
 def _in_columns(setup: Setup, here: Now) -> Noting:
     core = Noting(setup, here, screened=True)
-    core._screen = Columns()
+    core._attention._screen = Columns()
     return core
 
 

@@ -122,7 +122,7 @@ class World:
             self.setups, self.rules, unacked_s=self.unacked_s, summary_every_s=5, figures_per_s=self.figures_per_s
         )
         cores = [Core(setup, self.now, kept, screened=screened) for screened in (True, True, True, False)]
-        cores[0]._screen, cores[1]._screen = Zones(), Columns()
+        cores[0]._attention._screen, cores[1]._attention._screen = Zones(), Columns()
         for core in (*cores[:2], cores[-1]):
             core._slice = 10**9
         cores[2]._slice = self.chance.choice((1, 20, 100))
@@ -589,7 +589,7 @@ class World:
     def take_accounts(self) -> None:
         said = [core.take_accounts(self.setups, self.now) for core in self.cores]
         assert all(list(map(repr, each)) == list(map(repr, said[-1])) for each in said)
-        self.cores[0]._screen, self.cores[1]._screen = Zones(), Columns()
+        self.cores[0]._attention._screen, self.cores[1]._attention._screen = Zones(), Columns()
         self.take(said[-1])
 
 
@@ -617,7 +617,7 @@ def search(first: int, seconds: float) -> None:
     while time.monotonic() - started < seconds:
         try:
             world = live(seed)
-            rested += len(world.cores[0]._screen)  # type: ignore[arg-type]
+            rested += len(world.cores[0]._attention._screen)  # type: ignore[arg-type]
         except Exception as exc:
             print(f"seed {seed}: {type(exc).__name__} {str(exc)[:300]}", flush=True)
             if "STOP" in os.environ:
