@@ -19,7 +19,7 @@ from monitor.digits import EIGHT
 from monitor.errors import MarginwatchError
 from monitor.events import Balance, Position
 from monitor.risk import EXACT, contracts
-from monitor.risk.margin import RATIO_CAP, ZERO
+from monitor.risk.margin import ZERO
 from monitor.venues import VENUES
 from monitor.wording import percent
 
@@ -222,7 +222,7 @@ def _move_marks(account: WatchedAccount, shocks: dict[str, Decimal]) -> list[str
 def _past_liquidation(account: WatchedAccount) -> list[str]:
     """A warning of each pool that would not live to see the rest."""
     return [
-        f"{pool_id} would be liquidated by then: margin ratio {percent(ratio)}{' or more' * (ratio >= RATIO_CAP)}"
+        f"{pool_id} would be liquidated by then: margin ratio {percent(ratio)}"
         for pool_id, ratio in _ratios(account).items()
         if ratio >= ONE
     ]

@@ -97,6 +97,13 @@ def test_the_rate_of_a_single_asset_comes_alone() -> None:
     assert pushed(one) == [AssetRates("m", {"BNB": AssetRate(D("570.1"), D("630.1"))}, 5)]
 
 
+def test_the_higher_of_the_two_rates_is_that_of_a_debt() -> None:
+    """A debt that cost less than a balance is worth would make the figures of a pool contradict each other."""
+    odd = '{"e":"assetIndexUpdate","E":5,"s":"BNBUSD","B":"630.1","A":"570.1"}'
+
+    assert pushed(odd) == [AssetRates("m", {"BNB": AssetRate(D("570.1"), D("630.1"))}, 5)]
+
+
 def test_asked_rates_are_marked_as_bridged() -> None:
     """They say nothing of the stream's health. The newest time stands for all."""
     ada = (

@@ -258,6 +258,12 @@ def test_a_pool_that_would_not_live_to_see_the_rest_is_named() -> None:
     assert pool(run)[2] == 0.14024237
 
 
+def test_a_pool_that_would_be_bankrupt_by_then_is_over_every_ratio() -> None:
+    """5000 − 10 × 3100 × 0.2 is less than nothing; the cap of the ratio is a bound, and said once."""
+    run = assessed(CROSS, "ETHUSDT=+20%", add=["5000"])
+    assert "what if: cross-usdt would be liquidated by then: margin ratio over 1000 %\n" in run.err
+
+
 def test_all_closed_leaves_no_pool() -> None:
     """5000 − 1000, and nothing that could be liquidated."""
     lines = assessed(CROSS, close=["BTCUSDT", "ETHUSDT"])

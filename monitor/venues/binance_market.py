@@ -187,10 +187,10 @@ def _rates(rows: Iterable[Frame], market: str, at: str, symbol: str, bid: str, a
 
     def read(row: Frame) -> tuple[str, AssetRate, int]:
         asset = text(text(row[symbol]).removesuffix("USD"))
-        rate = AssetRate(decimal(row[bid]), decimal(row[ask]))
-        if asset == row[symbol] or min(rate.bid, rate.ask) <= 0:
-            raise ValueError(f"not the rate of an asset: {row[symbol]} {rate.bid} {rate.ask}")
-        return asset, rate, moment(row[at])
+        low, high = sorted((decimal(row[bid]), decimal(row[ask])))  # the lower for what is held, the higher for a debt
+        if asset == row[symbol] or low <= 0:
+            raise ValueError(f"not the rate of an asset: {row[symbol]} {low} {high}")
+        return asset, AssetRate(low, high), moment(row[at])
 
     found = list(each_readable(read, rows))
     return AssetRates(market, {asset: rate for asset, rate, _ in found}, max(at_ms for _, _, at_ms in found))
