@@ -9,6 +9,9 @@ from msgspec import Struct
 from monitor.incidents import IncidentKey
 from monitor.names import slug
 
+_DEEPEST = 8
+"""Levels below ours at which another daemon's status is looked for."""
+
 
 class Place(Struct, frozen=True):
     """What a retained topic stands for.
@@ -140,6 +143,11 @@ class Topics(Struct, frozen=True):
     def all_of(self, account: str) -> tuple[str, str]:
         """Filters for everything of an account that may be retained."""
         return f"{self.prefix}/{account}/#", f"{self.discovery_prefix}/+/{self.node(account)}/+/config"
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Filters for the status of this daemon, and of those whose prefix lies below this one."""
+        return tuple(f"{self.prefix}/{'+/' * below}status" for below in range(_DEEPEST))
 
     def account_of(self, topic: str) -> str | None:
         """The account of which a retained topic tells; None: of none, or it is not ours."""

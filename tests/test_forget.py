@@ -80,6 +80,28 @@ async def test_a_daemon_that_died_without_its_will_can_be_forgotten_by_force(
     assert forced[1] == "marginwatch/main/summary\nmarginwatch/status\n"
 
 
+async def test_of_thousands_none_is_left_though_the_broker_throws_away_what_it_cannot_keep_waiting(
+    tmp_path: Path,
+) -> None:
+    """It shows us a part of them, and says nothing of the others; another daemon's must stay whatever it shows."""
+    needs_mosquitto()
+    broker = Mosquitto(tmp_path / "broker", "max_queued_messages 10")
+    await broker.start()
+    others = {topic: payload for topic, payload in OTHERS.items() if topic.startswith("marginwatch/second/")}
+    try:
+        await retain(broker, {f"marginwatch/a{n}/summary": FIGURES * 1000 for n in range(1500)})
+        await retain(broker, others)
+        async with stories.exchange() as exchange:
+            status, out, err = await forget(write_config(tmp_path / "d", exchange, broker.port))
+        cleared = len(out.splitlines())
+        left = await kept(broker) if cleared == 1500 else None
+    finally:
+        broker.stop()
+
+    assert (status, cleared, left) == (0, 1500, set(others))
+    assert "1500 retained topics cleared" in err
+
+
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 async def test_what_may_not_be_cleared_is_said(protocol: str, tmp_path: Path) -> None:
     """Some brokers acknowledge what they throw away, and only looking again shows it; some cut us off."""
@@ -109,6 +131,19 @@ async def retain(broker: Mosquitto, topics: dict[str, bytes]) -> None:
     async with aiomqtt.Client("127.0.0.1", broker.port) as client:
         for topic, payload in topics.items():
             await client.publish(topic, payload, qos=1, retain=True)
+
+
+async def kept(broker: Mosquitto) -> set[str]:
+    """Topics that have something, as a new subscriber is shown them."""
+    found = set()
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.subscribe([("marginwatch/#", 0), ("end", 0)])
+        await client.publish("end", b"", qos=1)
+        async for message in client.messages:
+            if str(message.topic) == "end":
+                break
+            found.add(str(message.topic))
+    return found
 
 
 async def forget(config: Path, *options: str) -> tuple[int, str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Collection
 
 import aiomqtt
 from aiomqtt import MqttError
@@ -42,41 +43,50 @@ def main(config_path: str | None, is_forced: bool) -> int:
 async def _forget(mqtt: MqttConfig, password: str | None, is_forced: bool) -> int:
     who, ours = mqtt.username or "anonymous", mqtt.topics
     async with visitor(mqtt, password, "forget") as client:
-        found = await _retained(client, ours)
-        if found.get(ours.status) == b"online" and not is_forced:
+        statuses = await _retained(client, ours, ours.statuses)
+        if statuses.get(ours.status) == b"online" and not is_forced:
             print(
                 f"{ours.status} is online: stop the daemon first (sudo systemctl stop marginwatch), for"
                 " it publishes anew what is cleared; if it is dead all the same: --force",
                 file=sys.stderr,
             )
             return 1
-        others = ours.neighbours(found)
-        topics = sorted(t for t in found if not t.startswith(tuple(f"{other}/" for other in others)))
+        others = ours.neighbours(statuses)
+        tried: set[str] = set()
         try:
-            for topic in topics:
-                await client.publish(topic, b"", qos=1, retain=True)
-            left = (await _retained(client, ours)).keys() & set(topics)
+            while True:  # of thousands a broker shows a part, until that part has gone
+                found = await _retained(client, ours, ours.retained)
+                left = {topic for topic in found if not topic.startswith(tuple(f"{other}/" for other in others))}
+                if left <= tried:
+                    break
+                for topic in sorted(left - tried):
+                    await client.publish(topic, b"", qos=0, retain=True)  # whether it has gone is looked at anyhow
+                tried |= left
         except MqttError as exc:  # mosquitto cuts off who may not write, where MQTT 3.1.1 has no words for it
             raise MqttError(f"{exc}; may {who} write {mqtt.prefix}/# and {mqtt.discovery_prefix}/#?") from None
-    for topic in topics:
-        if topic not in left:
-            print(topic)
+    for topic in sorted(tried - left):
+        print(topic)
     for other in others:
         print(f"{other}/ is another daemon's, and left as it is", file=sys.stderr)
-    print(f"{len(topics) - len(left)} retained topics cleared below {mqtt.prefix}/", file=sys.stderr)
+    print(f"{len(tried - left)} retained topics cleared below {mqtt.prefix}/", file=sys.stderr)
     if left:
         print(f"still there: {', '.join(sorted(left))}; may {who} write them?", file=sys.stderr)
     return 1 if left else 0
 
 
-async def _retained(client: aiomqtt.Client, ours: Topics) -> dict[str, bytes]:
-    """What stands at our topics: payload by topic.
+async def _retained(client: aiomqtt.Client, ours: Topics, filters: Collection[str]) -> dict[str, bytes]:
+    """What stands at our topics: payload by topic. Not all of it, where it is more than the broker keeps waiting for
+    us: mosquitto throws away what is beyond 1000 packets, and its answer to a subscription too.
 
     Raises:
-        MqttError: The broker does not let us read there.
+        MqttError: The broker does not let us read there, or shows nothing and does not answer.
     """
-    filters = ours.retained
-    if not await subscribe(client, *filters):
+    unanswered, may_read = None, True
+    try:
+        may_read = await subscribe(client, *filters)
+    except MqttError as exc:
+        unanswered = exc
+    if not may_read:
         raise MqttError(f"this user may not read {' and '.join(filters)}")
     found: dict[str, bytes] = {}
     messages = client.messages
@@ -94,5 +104,7 @@ async def _retained(client: aiomqtt.Client, ours: Topics) -> dict[str, bytes]:
         payload = message.payload
         if isinstance(payload, bytes) and payload and ours.is_left(str(message.topic)):
             found[str(message.topic)] = payload
+    if unanswered is not None and not found:
+        raise unanswered
     await client.unsubscribe(list(filters))
     return found
