@@ -1,9 +1,10 @@
 """What waits for the broker: states of which only the newest counts, and events of which none may be lost.
 
 Pure: it decides what is sent next; `shell/broker.py` sends. A topic is either a state or an event, never both. After
-an outage the states go first (how it stands, and what is open), then events, the most severe first; the events of one
-rule and subject keep their order. Figures of pools and positions, of which there may be thousands, go after all events,
-and what can wait goes when nothing else does.
+an outage the states go first (what is open, the worst before the others, and how it stands), then events, the most
+severe first; the events of one rule and subject keep their order. Of very many accounts no alert waits for all their
+states: some go first, and the others after the events. Figures of pools and positions, of which there may be thousands,
+go after all that, and what can wait goes when nothing else does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from monitor.message import Message
 
 _MOST_PATIENT = 8
 """How much of what can wait may be under way at once: an event that comes next finds room."""
+
+
+_MOST_AHEAD = 64
+"""So many states go before the events after an outage. Where the line is slow, or cut again and again, the states of
+thousands of accounts would take minutes each time, and new ones come meanwhile."""
 
 
 class _Line:
@@ -72,7 +78,8 @@ class Outbox:
         self._heads: list[tuple[int, int, str]] = []
         self._order = count()
         self._flying: dict[str, Message] = {}
-        self._catching_up = True
+        self._ahead = _MOST_AHEAD
+        """So many states still go before the events."""
 
     def put(self, messages: Iterable[Message]) -> None:
         """Take messages: a state replaces the one that waits for its topic, an event queues behind its incident."""
@@ -98,14 +105,16 @@ class Outbox:
         return fresh
 
     def connected(self) -> None:
-        """A new connection: what was under way goes again, and every state is said anew, first of all."""
+        """A new connection: what was under way goes again, and every state is said anew."""
         for message in self._flying.values():
             if message.incident_id is not None:
                 self._queue(message.line)
         self._flying.clear()
-        for topic, message in self.states.items():
+        for place in (self._due, self._figures, self._patient):
+            place.clear()
+        for topic, message in sorted(self.states.items(), key=lambda state: -state[1].rank):
             self._place(message)[topic] = None
-        self._catching_up = True
+        self._ahead = _MOST_AHEAD
 
     def renew(self) -> None:
         """Say all that can wait anew."""
@@ -114,9 +123,9 @@ class Outbox:
     def take(self) -> Message | None:
         """The next message to send; None: nothing waits that could be sent now."""
         message = None
-        if self._catching_up:
+        if self._ahead:
             message = self._next_state(self._due)
-            self._catching_up = message is not None
+            self._ahead = 0 if message is None else self._ahead - 1
         message = message or self._next_event() or self._next_state(self._due) or self._next_state(self._figures)
         message = message or self._next_patient()
         if message is not None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import json
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -97,6 +98,61 @@ async def test_what_comes_in_pieces_is_read_whole(broker: Mosquitto, protocol: L
     assert sorted(m.topic for m in sent if m not in (ONLINE, OFFLINE)) == sorted(m.topic for m in wanted)
     # What others publish comes twice, the will too, while we look for what earlier runs have left.
     assert set(commands) == {"first", *map(str, range(10))}
+
+
+async def test_over_a_slow_line_an_alert_waits_for_few_figures_and_slowness_is_no_silence(broker: Mosquitto) -> None:
+    """The kernel would take megabytes of figures, and whatever is told next would go behind them, minutes late; and
+    thirty messages that are under way together take longer than the broker may take to answer one."""
+    outbox = Outbox()
+    figures = [Message(f"marginwatch/main/position/{n}", b"x" * 1000, True, 0) for n in range(1000)]
+    states = [Message(f"marginwatch/main/summary/{n}", b"x" * 8000, True, 1) for n in range(40)]
+    alert = Message("marginwatch/main/event/critical/margin_ratio", b"{}", False, 1, 4, "i.1", "i")
+    async with narrow(broker.port) as port, sending(outbox, MqttConfig(port=port, timeout_s=0.6)) as (sender, sent):
+        outbox.put([*states, *figures])
+        sender.wake()
+        await until(lambda: sum(message in figures for message in sent) >= 10, "figures are under way")
+        outbox.put([alert])
+        outbox.release([alert])
+        begun = time.monotonic()
+        sender.push()
+        await until(lambda: alert in sent, "the broker has the alert", 30)
+        took = time.monotonic() - begun
+        outbox.states.clear()
+        outbox.connected()
+
+    assert took < 2
+    assert sent.count(ONLINE) == 1
+
+
+@asynccontextmanager
+async def narrow(target: int) -> AsyncIterator[int]:
+    """The port of a broker at the other end of a slow line: 100 kB a second, and little room on the way."""
+    over = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", target)
+
+        async def back() -> None:
+            while data := await from_broker.read(65_536):
+                writer.write(data)
+            writer.close()
+
+        passing = asyncio.create_task(back())
+        while data := await reader.read(1000):
+            to_broker.write(data)
+            await asyncio.sleep(0.01)
+        to_broker.close()
+        await passing
+        over.set()
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server = await asyncio.start_server(accept, sock=listening, limit=1000)
+    try:
+        yield int(listening.getsockname()[1])
+        await over.wait()
+    finally:
+        server.close()
 
 
 @asynccontextmanager

@@ -136,6 +136,26 @@ def test_after_a_reconnect_every_state_goes_first() -> None:
     assert drain(outbox) == [b"new", b"b", b"i.1"]
 
 
+def test_after_a_reconnect_no_event_waits_for_the_states_of_thousands_of_accounts() -> None:
+    """Over a slow line they take minutes, and new ones come; and where it is cut meanwhile, all of it begins anew."""
+    incident = Message("incident", b"open", True, 1, rank=4)
+    outbox = full(*(state(f"{n}", b"%d" % n) for n in range(2000)), incident)
+    drain(outbox)
+    put(outbox, event("i", 1))
+    outbox.connected()
+
+    before = []
+    while (message := outbox.take()) is not None and message.event_id is None:
+        before.append(message)
+        put(outbox, state(f"new-{len(before)}"))
+        outbox.acknowledged(message)
+    assert message == event("i", 1)
+    assert before[0] == incident
+    assert len(before) < 100
+    outbox.acknowledged(message)
+    assert len(drain(outbox)) == 2000 + 1
+
+
 def test_what_was_under_way_is_delivered_again_with_the_same_bytes() -> None:
     """At least once; and a consumer that knows the id can tell that it is the same."""
     outbox = full(event("i", 1), event("i", 2))

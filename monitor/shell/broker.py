@@ -35,6 +35,9 @@ from monitor.shell.clock import now
 from monitor.shell.packets import Answer
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+_LITTLE_UNSENT = (*_NODELAY, (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16_384))
+"""An alert can overtake what waits in the outbox, but not what the kernel has: over a slow line that would take
+megabytes of figures, which are under way for minutes."""
 _DRAIN_S = 5.0
 _AT_ONCE = 32
 """How many messages are sent before others have their turn."""
@@ -70,8 +73,8 @@ class _Client(aiomqtt.Client):
         super().__init__(*args, **options)
         self._wake = wake
         self._home = threading.get_ident()
-        self.flying: dict[int, tuple[Message, float]] = {}
-        """Number → message that is under way, and since when (monotonic seconds); the oldest first."""
+        self.flying: dict[int, Message] = {}
+        """Number → message that is under way; the oldest first."""
         self.answers: deque[Answer] = deque()
         """Of the broker's, until somebody takes them."""
         self._unwritten: deque[Answer] = deque()
@@ -100,11 +103,11 @@ class _Client(aiomqtt.Client):
         paho: Any = self._client
         if paho.socket() is None:
             raise MqttError("could not publish, the connection is lost")
-        written, here = [], time.monotonic()
+        written = []
         for message, properties in messages:
             while (number := paho._mid_generate()) in self.flying:
                 pass
-            self.flying[number] = message, here
+            self.flying[number] = message
             packet = packets.publish(message, number, properties)
             if len(packet) > self.most_bytes:
                 self._answered(Answer(number, _TOO_LARGE))
@@ -296,6 +299,7 @@ class Broker:
         """Send and receive until stopped and empty."""
         async with asyncio.TaskGroup() as tasks:
             receiving = tasks.create_task(self._receive(client), name="broker receive")
+            await asyncio.sleep(0)  # what is subscribed to goes first: answered behind all else it could count as lost
             self._serving = client
             try:
                 await self._send(client, backoff)
@@ -318,7 +322,7 @@ class Broker:
             timeout=c.timeout_s,
             keepalive=int(c.keepalive_s),
             tls_context=tls_context(c) if c.tls else None,
-            socket_options=_NODELAY,
+            socket_options=_LITTLE_UNSENT,
         )
         self._heed_limits(client)
         return client
@@ -342,12 +346,13 @@ class Broker:
     async def _send(self, client: _Client, backoff: Backoff) -> None:
         """Send what waits, several at a time; return once stopped and empty."""
         flying, deadline = client.flying, None
+        oldest, since = None, 0.0
         while True:
             self._wake.clear()
             while client.answers:
                 answer = client.answers.popleft()
                 if (sent := flying.pop(answer.number, None)) is not None:
-                    self._has(sent[0], answer.reason)
+                    self._has(sent, answer.reason)
             here = time.monotonic()
             if self._send_some(client):  # there may be more, but others want their turn
                 self._wake.set()
@@ -355,9 +360,11 @@ class Broker:
                 deadline = deadline or here + _DRAIN_S
                 if (not flying and not self._outbox.waiting) or here > deadline:
                     return
-            if flying and here - next(iter(flying.values()))[1] > self._config.timeout_s:
+            if flying and oldest != (first := next(iter(flying))):  # however slow the line is, it goes on
+                oldest, since = first, here
+            if flying and here - since > self._config.timeout_s:
                 await asyncio.sleep(_READ_S)
-                if all(answer.number != next(iter(flying)) for answer in client.answers):
+                if all(answer.number != oldest for answer in client.answers):
                     raise MqttError("the broker does not acknowledge")
             is_short = here - self._since <= _SHORT_S
             if not is_short:
@@ -402,16 +409,15 @@ class Broker:
         """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
         commands = self._topics.command("")
         birth = self._topics.birth
-        await client.subscribe(self._online.topic, qos=1)
-        if self._config.discovery:
-            await client.subscribe(birth, qos=1)
-        if self._on_command is not None:
-            await client.subscribe(f"{commands}+", qos=1)
+        filters = [self._online.topic]
+        filters += [birth] if self._config.discovery else []
+        filters += [f"{commands}+"] if self._on_command is not None else []
+        await subscribe(client, *filters, qos=1)
         async for message in client.messages:
             topic = str(message.topic)
             if topic == self._online.topic:
                 if message.payload == self._offline.payload and not self._stopping:
-                    await self._announce(client, self._online)
+                    client.send([(self._online, self._properties(self._online))])
             elif topic.startswith(commands):
                 # One that is kept at the broker would be obeyed again and again, long after it was meant.
                 if self._on_command is not None and not message.retain and isinstance(message.payload, bytes):
