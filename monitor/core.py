@@ -73,7 +73,7 @@ from monitor.moves import KINDS, one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
-from monitor.risk.quiet import Limits
+from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
@@ -240,9 +240,8 @@ class Core:
         self.reporter.end_unwatched(account, [i.key for i in self.incidents.of(name)], now)
         account.moves.forget()
         self._moved.keep(account)
-        for pool in account.pools.values():
-            self._levels.forget(name, pool.id)
-            self._funding.forget(name, pool.id)
+        for pool_id in account.pools:
+            self._forget_pool((name, pool_id))
         needed = account.needed
         account.take_pools({})
         for names in (self._moving, self._resynced, self._touched, self._printed):
@@ -256,6 +255,11 @@ class Core:
         self._listings.forget(name)
         self.published.forget(name)
         self.reporter.effects.append(AccountGone(name))
+
+    def _forget_pool(self, pool: PoolKey) -> None:
+        self._levels.forget(pool)
+        self._funding.forget(pool)
+        self.published.forget_pool(pool)
 
     def step(self, events: Sequence[Event], now: Now) -> list[Effect]:
         """Everything that follows from these events, in order.
@@ -509,9 +513,7 @@ class Core:
         self._attention.hold(account)
         self._touched[account.name] = None
         for pool_id in before - account.pools.keys():
-            self._levels.forget(account.name, pool_id)
-            self._funding.forget(account.name, pool_id)
-            self.published.forget_pool(account.name, pool_id)
+            self._forget_pool((account.name, pool_id))
         if market not in self._watched or account.needed != needed:
             self._watch(market, needed, account.needed, now)
         self.reporter.effects += publication.gone(account, self.published)

@@ -30,6 +30,7 @@ from monitor.risk import contracts
 from monitor.risk.drift import Drift
 from monitor.risk.funding import Forecast, after, payment
 from monitor.risk.margin import ZERO
+from monitor.risk.quiet import PoolKey
 from monitor.risk.report import Pool, PoolRisk, PositionRisk, bankruptcy_price
 from monitor.risk.scenario import LADDER, ratio_after
 from monitor.rotation import Rotation
@@ -52,8 +53,8 @@ class Published:
         self.health_due: set[str] = set()
         self._summary_at: dict[str, float] = {}
         self._health_at: dict[str, float] = {}
-        self._freshness: dict[tuple[str, str], bool] = {}
-        self.facts: dict[tuple[str, str], list[object]] = {}
+        self._freshness: dict[PoolKey, bool] = {}
+        self.facts: dict[PoolKey, list[object]] = {}
         """What was last published of a pool's positions beside their risk."""
         self._vitals: Vitals | None = None
         self._lag_ms: dict[str, float] = {}
@@ -64,30 +65,27 @@ class Published:
     def takes_health(self, account: str, now: Now) -> bool:
         return _is_due(account, self.health_due, self._health_at, self.every_s, now)
 
-    def takes_pool(self, account: str, pool_id: str, is_new: bool, now: Now) -> bool:
+    def takes_pool(self, pool: PoolKey, is_new: bool, now: Now) -> bool:
         """Whether a pool that has its turn is published: it is new or changed, or was last published long ago."""
-        last_s = self.turns.last(f"{account}/{pool_id}")
+        last_s = self.turns.last(pool)
         if last_s is not None and not is_new and now.mono - last_s < self.every_s:
             return False
-        self.turns.take(f"{account}/{pool_id}", now.mono)
+        self.turns.take(pool, now.mono)
         return True
 
-    def forget_pool(self, account: str, pool_id: str) -> None:
+    def forget_pool(self, pool: PoolKey) -> None:
         """A pool is not there any more."""
-        self.turns.leave(f"{account}/{pool_id}")
-        self.facts.pop((account, pool_id), None)
+        self.turns.leave(pool)
+        self.facts.pop(pool, None)
+        self._freshness.pop(pool, None)
 
     def forget(self, account: str) -> None:
-        """An account is watched no more."""
+        """An account is watched no more; nor are its pools, each of which has been forgotten."""
         self.summary_due.discard(account)
         self.health_due.discard(account)
         for by_account in (self._summary_at, self._health_at, self._lag_ms):
             by_account.pop(account, None)
-        self.turns.forget(account)
-        for key in [key for key in self.facts if key[0] == account]:
-            del self.facts[key]
-        for subject in [subject for subject in self._freshness if subject[0] == account]:
-            del self._freshness[subject]
+        self._freshness.pop((account, ""), None)
 
     def take_vitals(self, vitals: Vitals) -> None:
         """How the daemon fares now."""
@@ -103,11 +101,10 @@ class Published:
         self._lag_ms[account] = 0.0
         return structs.replace(self._vitals, loop_lag_ms=lag_ms)
 
-    def has_flipped(self, account: str, pool_id: str, is_live: bool) -> bool:
+    def has_flipped(self, pool: PoolKey, is_live: bool) -> bool:
         """Note whether a pool's figures are those of now (`""`: the account's). True: it is another than before."""
-        subject = account, pool_id
-        before = self._freshness.get(subject)
-        self._freshness[subject] = is_live
+        before = self._freshness.get(pool)
+        self._freshness[pool] = is_live
         return before is not None and before is not is_live
 
 
@@ -127,7 +124,7 @@ def due(
     own = incidents.of(name)
     yield from _pools(account, own, links, published, now)
     is_live = account.is_live(None, links, now)
-    if published.has_flipped(name, "", is_live):
+    if published.has_flipped((name, ""), is_live):
         published.summary_due.add(name)
         published.health_due.add(name)
     if published.takes_summary(name, now):
@@ -166,16 +163,16 @@ def _pools(
 ) -> Iterator[Effect]:
     for pool_id, last in list(account.last_risks.items()):
         pool, key = last.pool, (account.name, pool_id)
-        if published.has_flipped(*key, account.is_live(pool, links, now)):
+        if published.has_flipped(key, account.is_live(pool, links, now)):
             account.unpublished.add(pool_id)  # until it is its turn
         severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
         size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
-        if not published.turns.has(f"{account.name}/{pool_id}", size, severity > Severity.OK, now.mono):
+        if not published.turns.has(key, size, severity > Severity.OK, now.mono):
             continue
         since = account.published_at.get(pool_id, 0)
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
         is_new = moved or pool_id in account.unpublished or _facts(account, pool) != published.facts.get(key)
-        if not published.takes_pool(*key, is_new, now):
+        if not published.takes_pool(key, is_new, now):
             continue
         if is_new:
             published.summary_due.add(account.name)

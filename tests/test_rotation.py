@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import pytest
 
+from monitor.risk.quiet import PoolKey
 from monitor.rotation import Rotation
 
 
@@ -16,7 +17,7 @@ def turns(
     """Whose turn it was in each tick, where each pool is of size 2 and takes every turn that it has."""
     had: list[list[int]] = []
     for tick in range(ticks):
-        had.append([n for n in range(pools) if _has_taken(rotation, f"a{n}/cross-usdt", n in urgent, tick * tick_s)])
+        had.append([n for n in range(pools) if _has_taken(rotation, ("main", f"pool-{n}"), n in urgent, tick * tick_s)])
     return had
 
 
@@ -26,10 +27,10 @@ def least(had: list[list[int]], pools: int) -> int:
     return min(counted[n] for n in range(pools))
 
 
-def _has_taken(rotation: Rotation, name: str, is_urgent: bool, now_s: float) -> bool:
-    has = rotation.has(name, 2, is_urgent, now_s)
+def _has_taken(rotation: Rotation, pool: PoolKey, is_urgent: bool, now_s: float) -> bool:
+    has = rotation.has(pool, 2, is_urgent, now_s)
     if has:
-        rotation.take(name, now_s)
+        rotation.take(pool, now_s)
     return has
 
 
@@ -69,19 +70,17 @@ def test_however_many_are_urgent_the_others_have_their_turns(urgent: range) -> N
 def test_those_that_leave_make_room() -> None:
     rotation = Rotation(20)
     turns(rotation, 100, 20)
-    for n in range(5, 50):
-        rotation.leave(f"a{n}/cross-usdt")
-    for n in range(50, 100):
-        rotation.forget(f"a{n}")
+    for n in range(5, 100):
+        rotation.leave(("main", f"pool-{n}"))
 
     for now_s in range(100, 105):
-        assert all(_has_taken(rotation, f"a{n}/cross-usdt", False, now_s) for n in range(5))
+        assert all(_has_taken(rotation, ("main", f"pool-{n}"), False, now_s) for n in range(5))
 
 
 def test_nobody_waits_for_those_that_left_while_they_waited() -> None:
     rotation = Rotation(20)
     turns(rotation, 100, 3)
     for n in range(90, 100):
-        rotation.leave(f"a{n}/cross-usdt")
+        rotation.leave(("main", f"pool-{n}"))
 
     assert least(turns(rotation, 90, 60), 90) >= 4

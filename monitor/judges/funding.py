@@ -14,6 +14,7 @@ from monitor.reporter import Reporter
 from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import after
 from monitor.risk.margin import ZERO
+from monitor.risk.quiet import PoolKey
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rotation import Rotation
 from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
@@ -37,16 +38,16 @@ class FundingJudge:
         """Look at the funding that comes next, while it is near; asked once a tick. False: there was nothing to see."""
         rule = account.rule(RULE, pool)
         assert isinstance(rule, FundingForecastRule)
-        key, name = IncidentKey(account.name, RULE, pool.id), f"{account.name}/{pool.id}"
+        key, turn = IncidentKey(account.name, RULE, pool.id), (account.name, pool.id)
         incidents = self._reporter.incidents
         is_idle = incidents.is_idle(key)
         if is_idle and not account.has_funding_near(pool, now, rule.within_s):
-            self._turns.leave(name)
+            self._turns.leave(turn)
             return False
         is_urgent = not is_idle or any(i.subject == pool.id for i in incidents.of(account.name))
-        if not self._turns.has(name, len(pool.positions), is_urgent, now.mono):
+        if not self._turns.has(turn, len(pool.positions), is_urgent, now.mono):
             return False
-        self._turns.take(name, now.mono)
+        self._turns.take(turn, now.mono)
         risk = account.risk(pool.id)
         near = account.near_funding(risk, now, rule.within_s)
         if near is not None and near.next_ms <= account.market.exchange_ms(now):
@@ -63,9 +64,9 @@ class FundingJudge:
             self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now, seq), now)
         return True
 
-    def forget(self, account: str, pool_id: str) -> None:
+    def forget(self, pool: PoolKey) -> None:
         """A pool is not there any more."""
-        self._turns.leave(f"{account}/{pool_id}")
+        self._turns.leave(pool)
 
     def _severity(self, account: WatchedAccount, risk: PoolRisk, then: PoolRisk, rule: FundingForecastRule) -> Severity:
         """How bad it would be: the step of the margin ratio that it would reach, or a notice for a price that moves."""

@@ -13,7 +13,7 @@ from monitor.events import ForcedKind, Now, PositionKey, Side
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
-from monitor.risk.quiet import Limits
+from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import MarginRatioRule, Rule, Severity
 from monitor.telling import LEVELS, Seen, pool_story
@@ -147,8 +147,9 @@ class LevelsJudge:
             if change is not None:
                 self._tell(change, rule, Seen(account, None, account.risks.get(pool_id)), now)
 
-    def forget(self, account: str, pool_id: str) -> None:
+    def forget(self, pool: PoolKey) -> None:
         """A pool is not there any more: what was about to be told of it begins anew if it comes back."""
+        account, pool_id = pool
         for rule in RULES:
             self._incidents.forget(IncidentKey(account, rule, pool_id))
 
