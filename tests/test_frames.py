@@ -568,6 +568,30 @@ def test_a_position_row_says_what_the_exchange_computed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "isolated"),
+    [
+        ('"positionAmt":"1","isolatedMargin":"0","isolatedWallet":"0"', False),
+        ('"positionAmt":"1","isolatedMargin":"174.91529420","isolatedWallet":"195.16329420"', True),
+        ('"positionAmt":"1","isolatedMargin":"-20.24800000","isolatedWallet":"0"', True),
+        ('"positionAmt":"1","isolatedMargin":"0","isolatedWallet":"20.24800000"', True),
+        ('"positionAmt":"1","isolatedWallet":"0"', None),
+        ('"positionAmt":"0","isolatedMargin":"0","isolatedWallet":"0"', None),
+        ('"positionAmt":"1","isolatedMargin":"0","marginType":"isolated"', True),
+        ('"positionAmt":"1","isolatedMargin":"5","isolatedWallet":"5","marginType":"cross"', False),
+    ],
+)
+def test_a_position_with_no_margin_of_its_own_is_cross_whatever_was_set_before(
+    said: str, isolated: bool | None
+) -> None:
+    """Its isolated margin is wallet and PnL. An outdated setting would leave it out of its cross pool."""
+    row = f'{{"symbol":"BTCUSDC","entryPrice":"97526.8","markPrice":"95502","unRealizedProfit":"-20.248",{said}}}'
+    [read] = answer("positionRisk", f"[{row}]")
+
+    assert isinstance(read, PositionsRead)
+    assert [position.isolated for position, _ in read.rows] == [isolated]
+
+
 def test_the_other_answers_read_as_documented() -> None:
     """Balances, margin types in capitals, contracts with their steps, and the first mark of everything."""
     assert answer("account", '{"assets":[{"asset":"USDT","walletBalance":"23.7","crossWalletBalance":"20"}]}') == [

@@ -302,13 +302,13 @@ def positions_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
 
 
 def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
-    margin_type = row.get("marginType")
+    quantity = decimal(row["positionAmt"])
     position = Position(
         symbol=text(row["symbol"]),
         side=side(row.get("positionSide", "BOTH")),
-        quantity=decimal(row["positionAmt"]),
+        quantity=quantity,
         entry_price=truncated(decimal(row["entryPrice"])),
-        isolated=None if margin_type is None else text(margin_type).lower() == "isolated",
+        isolated=_is_isolated(row, quantity),
         isolated_wallet=_isolated_wallet(row),
         at_ms=moment(row.get("updateTime", 0)),
         margin_asset=optional_text(row.get("marginAsset")),
@@ -351,6 +351,19 @@ def adl_quantiles_read(body: Any, account: str) -> Iterable[Event]:
 
     rows = each_readable(read, body if isinstance(body, list) else [body])
     yield AdlQuantilesRead(account, {key: quantile for row in rows for key, quantile in row})
+
+
+def _is_isolated(row: Frame, quantity: Decimal) -> bool | None:
+    """`marginType`; where the row has none, an open position has isolated margin or not. None: it does not say.
+
+    A setting that was read before it was switched must not take a position out of its cross pool, without any margin.
+    """
+    margin_type = row.get("marginType")
+    if margin_type is not None:
+        return text(margin_type).lower() == "isolated"
+    if not quantity or "isolatedMargin" not in row:
+        return None
+    return bool(decimal(row["isolatedMargin"]) or decimal(row.get("isolatedWallet", "0")))
 
 
 def _isolated_wallet(row: Frame) -> Decimal:
