@@ -17,6 +17,7 @@ from functools import partial
 from itertools import islice
 
 from monitor.accounts import WatchedAccount, streamed
+from monitor.book import MarketBook
 from monitor.events import Now
 from monitor.links import Links
 from monitor.risk.quiet import Limits, PoolKey
@@ -53,6 +54,7 @@ class Attention:
 
     Args:
         accounts: All that are watched; `take_accounts` says that they are others.
+        markets: Where they are.
         links: What they say of themselves decides whether a pool's data are live.
         limits_of: Within which figures nothing comes of a pool; None: it must be looked at each time.
         screened: Whether pools may rest.
@@ -61,12 +63,14 @@ class Attention:
     def __init__(
         self,
         accounts: Mapping[str, WatchedAccount],
+        markets: Mapping[str, MarketBook],
         links: Links,
         limits_of: Callable[[WatchedAccount, Pool, Now], Limits | None],
         *,
         screened: bool = True,
     ) -> None:
         self._accounts = accounts
+        self._markets = markets
         self._links = links
         self._limits_of = limits_of
         self._screened = screened
@@ -75,8 +79,8 @@ class Attention:
         self._holders: dict[str, dict[str, set[PoolKey]]] = defaultdict(dict)
         """Market → symbol or rate → the pools that hang on it and do not rest; what has none is not named."""
         self._is_marked = False
-        self._leaving: dict[PoolKey, Mapping[str, Decimal]] = {}
-        """Pools that have left their zones and wait for others, and what the marks were before that."""
+        self._leaving: dict[PoolKey, Mapping[str, Mapping[str, Decimal]]] = {}
+        """Pools that have left their zones and wait for others, and what the marks of each market were before that."""
         self._changed: set[PoolKey] = set()
         self._derived: set[PoolKey] = set()
         """Pools that are not what they were: they do not wait for a step that is to come."""
@@ -195,8 +199,9 @@ class Attention:
         is_live = partial(self._is_live, now=now)
         if self._is_marked:
             self._is_marked = False
-            for key in self._screen.left(now.mono, is_live):
-                self._leaving[key] = self._accounts[key[0]].market.before_step()
+            if left := self._screen.left(now.mono, is_live):
+                before = {name: market.before_step() for name, market in self._markets.items()}
+                self._leaving.update(dict.fromkeys(left, before))
         if self._leaving:
             some = list(islice(self._leaving, at_most))
             for name, pool_id in self._screen.renew(some, now.mono, is_live):
@@ -222,7 +227,7 @@ class Attention:
         key = account.name, pool_id
         before = self._leaving.pop(key, None)
         if self._screen.wake(key) or before is not None:
-            account.wakes(pool_id, before)
+            account.wakes(pool_id, None if before is None else before[account.setup.market])
             self._hold(account, account.pools[pool_id])
         if before is not None:
             self._changed.add(key)

@@ -79,6 +79,8 @@ from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
 _SLICE = 160
 """How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
+_FIRST = 4
+"""A step that marks come with looks at so many times less: of a storm the first alerts do not wait for more of them."""
 
 
 class Setup(Struct, frozen=True):
@@ -155,7 +157,7 @@ class Core:
         self._groups = GroupsJudge(self.reporter, self.accounts, self.markets, setup.group)
         self.reporter.group_of = self._groups.joined
         self._staleness = StalenessJudge(self.reporter, self.accounts, self.markets, now)
-        self._attention = Attention(self.accounts, self.links, self._quiet, screened=screened)
+        self._attention = Attention(self.accounts, self.markets, self.links, self._quiet, screened=screened)
         self._slice = _SLICE
         self._now = now
         self._ticking: Iterator[int] = iter(())
@@ -276,10 +278,11 @@ class Core:
         else:
             with localcontext(EXACT):
                 self._take(events, now)
-        self._attention.renew(now, self._slice)
+        at_most = max(1, self._slice // _FIRST) if marks else self._slice
+        self._attention.renew(now, at_most)
         if len(marks) < len(events) or self._attention.has_more or self._moving or self.is_ticking:
             with localcontext(EXACT):  # of most marks nothing follows
-                self._follow(now)
+                self._follow(now, at_most)
         if not events and not self.is_ticking:
             self._attention.find_zones()
         for market in self.markets.values():
@@ -300,9 +303,9 @@ class Core:
         if self._resynced:
             self._settle_snapshots(now)
 
-    def _follow(self, now: Now) -> None:
+    def _follow(self, now: Now, at_most: int) -> None:
         """Do what follows from the events that have been taken, and from what earlier steps have left."""
-        self._look_at_pools(now)
+        self._look_at_pools(now, at_most)
         for account in self._told_of:
             account.in_step = False
         self._told_of = []
@@ -543,9 +546,9 @@ class Core:
 
     # ---- from pools to incidents ----
 
-    def _look_at_pools(self, now: Now) -> None:
+    def _look_at_pools(self, now: Now, at_most: int) -> None:
         """Judge the pools that have changed, of many as much as one step may."""
-        part = Slice(self._slice, self.reporter.effects)
+        part = Slice(at_most, self.reporter.effects)
         for account, pool_id in self._attention.due(part):
             self._assess(account, pool_id, now)
             self._touched[account.name] = None

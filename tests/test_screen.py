@@ -386,7 +386,7 @@ def test_a_storm_is_looked_at_in_slices_and_everything_is_told() -> None:
     def what(stories: list[Story]) -> list[tuple[str, str, Decimal | None, object]]:
         return [(s.account.name, s.change.incident.rule, s.change.value, s.before) for s in stories]
 
-    assert max(map(len, slices)) < 20 < len(at_once)
+    assert 0 < 2 * len(slices[0]) < max(map(len, slices)) < 20 < len(at_once)
     assert {s.account.name for s in at_once} == {f"account-{i:03}" for i in range(100)}
     assert what([story for some in slices for story in some]) == what(at_once)
 
