@@ -24,6 +24,7 @@ from monitor.events import (
     BalancesRead,
     BracketsRead,
     Contract,
+    Event,
     ExchangeFigures,
     MarkPrice,
     Marks,
@@ -243,6 +244,13 @@ def _true_at(at_ms: int, here_ms: int, now: Now) -> float:
     """When something was true (monotonic seconds) that was made at one time of the exchange's clock, and came at
     another."""
     return now.mono - max(0, here_ms - at_ms) / 1000
+
+
+def is_torn(snapshot: Collection[Event]) -> bool:
+    """Whether a position changed after the balances of a snapshot were asked for: its PnL is in neither."""
+    asked_ms = [e.sent_ms for e in snapshot if isinstance(e, BalancesRead)]
+    changed_ms = max((p.at_ms for e in snapshot if isinstance(e, PositionsRead) for p, _ in e.rows), default=0)
+    return bool(asked_ms) and changed_ms > min(asked_ms)
 
 
 class _Dispute(Struct, frozen=True):

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from monitor import __version__
+from monitor.book import is_torn
 from monitor.core import Core, Setup
 from monitor.effects import INSTANCE, AccountSetup, Watch
 from monitor.errors import DecodeError
 from monitor.events import (
-    BalancesRead,
     ClockOffset,
     Event,
     Fill,
@@ -26,7 +26,6 @@ from monitor.events import (
     LinkState,
     MarkPrice,
     Now,
-    PositionsRead,
     Tick,
 )
 from monitor.message import Identity, Message
@@ -298,7 +297,7 @@ class _AccountReader:
             group = asks.account if request == asks.account[0] else asks.reconcile
             self._awaited = group[group.index(request) :] if request in group else (request, *self._awaited)
         self._awaited = self._awaited[1:]
-        if not self._awaited and not again and _is_torn(self._snapshot):
+        if not self._awaited and not again and is_torn(self._snapshot):
             self._awaited = asks.reconcile[:1]  # the balances are asked for once more
         if self._awaited or self._is_proving:
             return []
@@ -314,13 +313,6 @@ class _AccountReader:
         self._offset_ms = self._venue.server_time(line.raw) - (sent_ms + received_ms) // 2
         self._clock_known = True
         return [ClockOffset(self._account.market, self._offset_ms)]
-
-
-def _is_torn(snapshot: Iterable[Event]) -> bool:
-    """Whether a position changed after the balances were asked for: its PnL is in neither."""
-    asked_ms = [e.sent_ms for e in snapshot if isinstance(e, BalancesRead)]
-    changed_ms = max((p.at_ms for e in snapshot if isinstance(e, PositionsRead) for p, _ in e.rows), default=0)
-    return bool(asked_ms) and changed_ms > min(asked_ms)
 
 
 def accounts_of(lines: Iterable[Line]) -> tuple[AccountSetup, ...]:

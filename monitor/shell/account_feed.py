@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from monitor.book import is_torn
 from monitor.config import AccountConfig, LinksConfig
 from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, innermost
 from monitor.events import (
@@ -270,9 +271,7 @@ class AccountFeed(Feed):
         events: list[Event] = []
         for request in requests:
             events += await self._answer(request)
-        asked_ms = [e.sent_ms for e in events if isinstance(e, BalancesRead)]
-        changed_ms = max((p.at_ms for e in events if isinstance(e, PositionsRead) for p, _ in e.rows), default=0)
-        if asked_ms and changed_ms > min(asked_ms):
+        if is_torn(events):
             events += await self._answer(self.venue.requests.reconcile[0])
         return events
 
