@@ -443,6 +443,12 @@ class AccountBook:
         return True
 
 
+def margin_asset(account: AccountBook, market: MarketBook, symbol: str) -> str | None:
+    """What positions in a symbol are settled in, by the account's own rows, else by the contract. None: unknown."""
+    contract = market.contracts.get(symbol)
+    return account.margin_assets.get(symbol) or (None if contract is None else contract.margin_asset)
+
+
 def _agrees(ours: Decimal, theirs: Decimal) -> bool:
     """Whether two maintenance margins are the same as far as the exchange prints them: it cuts off after 8 decimals,
     and may have cut the notional before."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct, structs
 
 from monitor.accounts import WatchedAccount
+from monitor.book import margin_asset
 from monitor.digits import EIGHT
 from monitor.errors import MarginwatchError
 from monitor.events import Balance, Position
@@ -230,7 +231,7 @@ def _past_liquidation(account: WatchedAccount) -> list[str]:
 
 def _transferred(account: WatchedAccount, transfer: Transfer) -> str:
     book, asset = account.book, transfer.asset
-    used = {a for p in book.positions() if (a := _asset_of(account, p)) is not None}
+    used = {a for p in book.positions() if (a := margin_asset(account.book, account.market, p.symbol)) is not None}
     funded = {b.asset for b in book.balances.values() if b.wallet_balance or b.cross_wallet_balance}
     known = used | book.balances.keys() | {contract.margin_asset for contract in account.market.contracts.values()}
     if asset is None:
@@ -257,7 +258,7 @@ def _transferred(account: WatchedAccount, transfer: Transfer) -> str:
 def _added(account: WatchedAccount, margin: AddMargin) -> str:
     amount = margin.amount
     row = _most_endangered(account, amount) if margin.target is None else _found(account, margin.target, "--add-margin")
-    asset = _asset_of(account, row)
+    asset = margin_asset(account.book, account.market, row.symbol)
     if row.isolated:
         _put(account, row, row.quantity, row.isolated_wallet + amount)
         if asset in account.book.balances:
@@ -279,7 +280,7 @@ def _most_endangered(account: WatchedAccount, amount: Decimal) -> Position:
         raise WhatIfError(f"--add-margin: {why}, so no pool has the highest one; --transfer adds to a cross wallet")
     pool_id = max(sorted(ratios), key=lambda i: ratios[i])
     rows = account.pools[pool_id].positions
-    if len({_asset_of(account, row) for row in rows}) > 1:
+    if len({margin_asset(account.book, account.market, row.symbol) for row in rows}) > 1:
         symbols = ", ".join(f"{row.symbol}={amount:f}" for row in rows)
         raise WhatIfError(f"--add-margin: {pool_id} has several margin assets; say which position it is for: {symbols}")
     return account.book.rows[rows[0].key]
@@ -299,7 +300,7 @@ def _reduced(account: WatchedAccount, reduction: Reduce) -> str:
     mark = account.market.prices[row.symbol]
     realized = contracts.unrealized_pnl(closed, mark)
     left = row.quantity - closed.quantity
-    asset = _asset_of(account, row)
+    asset = margin_asset(account.book, account.market, row.symbol)
     of = "of" if closed.contract_size is None else "contracts of"
     what = f"{shown(quantity)} {of} {_named(row)} closed at {shown(mark)}: realized PnL {shown(realized)} {asset or ''}"
     return f"{what.rstrip()} (no commission), {_settled(account, row, left, realized, asset)}"
@@ -376,11 +377,6 @@ def _named(row: Position) -> str:
 
 def _side(row: Position) -> str:
     return "long" if row.quantity > 0 else "short"
-
-
-def _asset_of(account: WatchedAccount, row: Position) -> str | None:
-    contract = account.market.contracts.get(row.symbol)
-    return account.book.margin_assets.get(row.symbol) or (contract.margin_asset if contract else None)
 
 
 def _sized(account: WatchedAccount, row: Position) -> Position:

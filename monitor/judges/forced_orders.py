@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from monitor.accounts import WatchedAccount
+from monitor.book import margin_asset
 from monitor.digits import plain
 from monitor.effects import Fact, Save
 from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey, Side, StrategyEnded
@@ -32,9 +33,8 @@ class ForcedOrdersJudge:
             return
         key = PositionKey(event.symbol, event.side)
         seen, bankruptcy = account.last_seen(key)
-        contract = account.market.contracts.get(event.symbol)
         fund = account.market.insurance_fund.get(event.symbol, {})
-        asset = account.book.margin_assets.get(event.symbol) or (contract.margin_asset if contract else None)
+        asset = margin_asset(account.book, account.market, event.symbol)
         report = ForcedReport(
             kind=kind,
             key=key,

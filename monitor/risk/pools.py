@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from monitor.book import AccountBook, MarketBook
+from monitor.book import AccountBook, MarketBook, margin_asset
 from monitor.events import Position, PositionKey, Side
 from monitor.names import slug
 from monitor.risk.margin import ZERO
@@ -33,9 +33,9 @@ def margin_pools(account: str, book: AccountBook, market: MarketBook, inverse: b
     cross: dict[str, list[Position]] = defaultdict(list)
     pools = []
     for position in sorted(book.positions(), key=lambda p: p.key):
-        contract = market.contracts.get(position.symbol)
-        asset = book.margin_assets.get(position.symbol) or (contract.margin_asset if contract else UNKNOWN)
+        asset = margin_asset(book, market, position.symbol) or UNKNOWN
         if inverse:
+            contract = market.contracts.get(position.symbol)
             size = contract.contract_size if contract else None
             position = structs.replace(position, contract_size=size or ZERO)
         if position.isolated:
