@@ -32,7 +32,7 @@ class Tally:
 
     Attributes:
         marks: Mark prices that the core has been given.
-        decisions: From the arrival of the first mark price of a step until all that follows from the step is under way.
+        decisions: From the arrival of the first mark price of a step until it is decided what follows from the step.
         publications: From the arrival of what causes an event until the broker has acknowledged it.
         loop_delays: How late the event loop came to what was due, sampled ten times a second.
         events: Events told, by severity and rule.

@@ -95,8 +95,8 @@ class Daemon:
             self._guarded(self._store_is),
             self._guarded(self._found_late),
         )
-        self._left: list[tuple[Effect, list[Message]]] = []
-        """Of a step, what follows once its events are on their way, with what is told of it."""
+        self._one_step = asyncio.Lock()
+        """A step is carried out before the next begins, whoever takes it."""
         self._callback_failed = asyncio.Event()
         self._failure: Exception | None = None
         self._tally = Tally()
@@ -168,7 +168,6 @@ class Daemon:
                 self._life.stopping()
                 self._feeds.stop()
                 await ended(*others)
-                self._follow()
                 await self._feeds.close()
                 self._broker.stop()
                 await asyncio.wait([broker], timeout=8)
@@ -214,15 +213,15 @@ class Daemon:
         alone."""
         changes = self._feeds.changes(accounts, found)
         await self._feeds.remove([*changes.removed, *changes.changed])
-        self._follow()  # to whoever still knows the accounts that go
-        self._config = structs.replace(self._config, accounts=accounts)
-        setups = self._config.setup.accounts
-        if self._recorder is not None:
-            self._recorder.take_accounts(setups, found.values())
-        if self._discovery is not None:
-            self._outbox.put(self._discovery.take_accounts(setups))
-        self._publish([self._info()])
-        self._carry_out(self._core.take_accounts(setups, now()))
+        async with self._one_step:
+            self._config = structs.replace(self._config, accounts=accounts)
+            setups = self._config.setup.accounts
+            if self._recorder is not None:
+                self._recorder.take_accounts(setups, found.values())
+            if self._discovery is not None:
+                self._outbox.put(self._discovery.take_accounts(setups))
+            self._publish([self._info()])
+            await self._carry_out(self._core.take_accounts(setups, now()))
         self._broker.wake()
         for account in accounts:
             if account.name in (*changes.added, *changes.changed):
@@ -329,25 +328,23 @@ class Daemon:
         ticking = False
         while True:
             events = await self._inbox.take(at_once=self._core.is_behind)
-            self._follow()
-            effects = self._core.step(events, now())
-            if effects:
-                self._carry_out(effects)
-            if self._inbox.marks:
-                self._tally.marks += self._inbox.marks
-                self._tally.decisions.observe(time.monotonic() - self._inbox.arrived)
-            if self._core.is_behind:
-                await self._broker.let_go(FIRST_S)
+            async with self._one_step:
+                effects = self._core.step(events, now())
+                if self._inbox.marks:
+                    self._tally.marks += self._inbox.marks
+                    self._tally.decisions.observe(time.monotonic() - self._inbox.arrived)
+                await self._carry_out(effects)
             ticking = ticking or any(isinstance(event, Tick) for event in events)
             if ticking and not self._core.is_ticking:
                 ticking = False
-                self._follow()
                 self._ticked()
 
-    def _carry_out(self, effects: Sequence[Effect]) -> None:
-        """What is told goes to the disk, and all else follows once it is on its way: whatever else we do meanwhile, the
-        store would wait for."""
-        self._follow()
+    async def _carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what follows from a step: what is told goes to the disk, and all else is done once it is there.
+
+        The threads of one process run in turns: whatever we did first, the store's thread would wait for, and so would
+        whoever is told. Where there is more to be done, we wait no longer, however long the disk takes.
+        """
         told = [self._messages.of(effect) if isinstance(effect, Story) else [] for effect in effects]
         events = tuple(message for made in told for message in made if message.event_id is not None)
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
@@ -355,17 +352,21 @@ class Daemon:
         self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)
         if events or saves:
             self._store.keep(Batch(events, saves))
-        self._left = list(zip(effects, told, strict=True))
-        if not events:
-            self._follow()
+        try:
+            if self._core.is_behind:
+                await self._broker.let_go(FIRST_S)
+            elif events:
+                await self._inbox.nudged()  # by `_kept`
+        finally:  # at the end of the daemon too
+            self._do_the_rest(effects, told)
 
-    def _follow(self) -> None:
-        """Do what is left of the last step: before another one at the latest, however long the disk takes."""
-        left, self._left = self._left, []
-        if not left:
-            return
-        effects = [effect for effect, _ in left]
-        made = (made or self._messages.of(effect) for effect, made in left)
+    def _do_the_rest(self, effects: Sequence[Effect], told: Sequence[list[Message]]) -> None:
+        """Do all that follows from a step but for its events, which are on their way.
+
+        Args:
+            told: What has been made of each effect that is told.
+        """
+        made = (made or self._messages.of(effect) for effect, made in zip(effects, told, strict=True))
         messages = [message for each in made for message in each]
         self._outbox.put(message for message in messages if message.event_id is None)
         if self._hub is not None:
@@ -382,7 +383,7 @@ class Daemon:
             elif isinstance(effect, Answered):
                 self._log.log(logging.INFO if effect.is_done else logging.WARNING, "command", answer=effect.text)
             elif isinstance(effect, Story) and effect.change.kind != "retained" and effect.change.is_told:
-                self._tell(effect)
+                self._log_told(effect)
         if messages:
             self._broker.wake()
 
@@ -400,7 +401,7 @@ class Daemon:
         self._outbox.release(batch.events)
         self._second_way.put(batch.events)
         self._broker.push()
-        self._follow()
+        self._inbox.nudge()
 
     def _store_is(self, reason: str | None) -> None:
         """The store cannot be used, or can again: that is told like all else that goes wrong."""
@@ -444,7 +445,7 @@ class Daemon:
         except CommandError as exc:
             self._log.warning("command refused", error=str(exc))
 
-    def _tell(self, story: Story) -> None:
+    def _log_told(self, story: Story) -> None:
         """One log line per thing told."""
         incident = story.change.incident
         self._tally.events[story.change.severity, incident.rule] += 1

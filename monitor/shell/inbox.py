@@ -40,8 +40,7 @@ class Inbox:
         if not self._is_filled and (self._events or self._marks or self._frames):
             self._filled_at = time.monotonic()
             self._is_filled = True
-            if self._awaited is not None and not self._awaited.done():
-                self._awaited.set_result(None)
+            self.nudge()
 
     def _put_mark(self, mark: MarkPrice) -> None:
         key = mark.market, mark.symbol
@@ -74,9 +73,8 @@ class Inbox:
         """
         if at_once:
             await asyncio.sleep(0)
-        elif not self._is_filled:
-            self._awaited = asyncio.get_running_loop().create_future()
-            await self._awaited
+        while not (at_once or self._is_filled):
+            await self.nudged()
         self._is_filled = False
         frames, marks = self._frames, self._marks
         self.arrived, self.marks = self._filled_at, len(marks)
@@ -87,6 +85,17 @@ class Inbox:
         frames.clear()
         marks.clear()
         return events
+
+    async def nudged(self) -> None:
+        """Wait until something has happened, or somebody nudges. One task may wait, here or in `take`."""
+        if not self._is_filled:
+            self._awaited = asyncio.get_running_loop().create_future()
+            await self._awaited
+
+    def nudge(self) -> None:
+        """Let whoever waits look whether there is anything to do."""
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
 
 
 def _none_older(frame: Marks, other: Marks) -> bool:
