@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -184,6 +184,106 @@ async def crumbling(target: int) -> AsyncIterator[int]:
         await over.wait()
     finally:
         server.close()
+
+
+class Doorkeeper:
+    """Stands before a broker, and lets in whoever greets in a version of MQTT that it knows.
+
+    Args:
+        refusal: What the others hear before they are cut off.
+
+    Attributes:
+        knows: 5, or 4, which stands for 3.1.1.
+        greetings: The version of each.
+    """
+
+    def __init__(self, target: int, refusal: bytes = b"") -> None:
+        self.knows = {4, 5}
+        self.greetings: list[int] = []
+        self._target = target
+        self._refusal = refusal
+        self._inside: set[asyncio.StreamWriter] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting = await reader.read(65_536)
+        self.greetings.append(greeting[greeting.index(b"MQTT") + 4])
+        if self.greetings[-1] in self.knows:
+            self._inside.add(writer)
+            from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
+            to_broker.write(greeting)
+            await asyncio.gather(_pass_on(reader, to_broker), _pass_on(from_broker, writer))
+            self._inside.discard(writer)
+        else:
+            writer.write(self._refusal)
+            writer.close()
+
+    def turn_out(self) -> None:
+        """End all connections."""
+        for writer in self._inside:
+            writer.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
+@pytest.mark.parametrize("refusal", [b"\x20\x02\x00\x01", b""], ids=["refused", "cut off"])
+@pytest.mark.parametrize(("before", "after"), [({4, 5}, {4}), ({4}, {5})], ids=["older", "newer"])
+async def test_a_broker_that_is_replaced_by_one_of_another_version_is_spoken_to_in_it(
+    broker: Mosquitto, before: set[int], after: set[int], refusal: bytes
+) -> None:
+    """The daemon would have gone on for ever in the version that it began with, and have reached nobody."""
+    door = Doorkeeper(broker.port, refusal)
+    door.knows = before
+    event = Message("marginwatch/main/event/critical/margin_ratio", b"{}", False, 1, 3, "a.1", "a")
+    outbox = Outbox()
+    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
+    async with server:
+        config = MqttConfig(port=server.sockets[0].getsockname()[1], timeout_s=0.3, reconnect_max_s=0.1)
+        async with sending(outbox, config) as (sender, sent):
+            await until(lambda: not outbox.waiting, "nothing is under way")
+            door.knows = after
+            door.turn_out()
+            outbox.put([event])
+            outbox.release([event])
+            sender.wake()
+            await until(lambda: event in sent, "the new broker has it")
+
+    assert door.greetings[-1] in after
+
+
+async def test_a_broker_that_is_away_for_a_while_is_spoken_to_as_before(broker: Mosquitto) -> None:
+    """In MQTT 5 it hears how late an event comes; whether it does must not be left to chance."""
+    door, log = Doorkeeper(broker.port), io.StringIO()
+    logs.setup("json", "info", log)
+
+    def not_reached() -> int:
+        return log.getvalue().count("broker not reached")
+
+    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    config = MqttConfig(port=port, timeout_s=0.3, reconnect_max_s=0.1)
+    running = asyncio.create_task(Broker(config, None, outbox := Outbox(), ONLINE, OFFLINE, lambda m: None).run())
+    try:
+        await until(lambda: not_reached() == 1, "nobody is there yet")
+        async with await asyncio.start_server(door.accept, "127.0.0.1", port):
+            await until(lambda: "broker connected" in log.getvalue(), "it is there")
+            at_first, door.knows = set(door.greetings), set()
+            door.turn_out()
+            await until(lambda: not_reached() == 2, "it hangs, and has answered one greeting not at all")
+            door.knows = {4, 5}
+            await until(lambda: log.getvalue().count("broker connected") == 2, "it goes on")
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+    assert at_first == {5}
+    assert door.greetings[-1] == 5
+    assert not outbox.waiting
 
 
 @pytest.mark.parametrize("nonsense", [b"\x40\x00", b"\x40\xff\xff\xff\xff\x01"])

@@ -14,12 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from itertools import groupby, islice
 from typing import Any, Self
 
 import aiomqtt
-from aiomqtt import MqttError, ProtocolVersion, Will
+from aiomqtt import MqttCodeError, MqttError, ProtocolVersion, Will
 from paho.mqtt.client import PUBLISH
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -55,6 +55,11 @@ REFUSED = 0x80
 """From this reason code on the broker has refused something."""
 _TOO_LARGE = 0x95
 """So would a broker answer that could read it."""
+_UNSUPPORTED = 0x84
+"""So does a broker answer that does not know our version of MQTT."""
+_UNANSWERED = 3
+"""So many greetings in a row may go unanswered, in a version that has been understood before, until the other is tried:
+a broker may hang for a while."""
 _VERSIONS = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
 
 
@@ -83,6 +88,8 @@ class _Client(aiomqtt.Client):
         """Not read yet."""
         self.most_bytes = math.inf
         """A packet may have; a broker that is sent a larger one cuts us off, again and again."""
+        self.is_reached = False
+        """Whether there was anybody to greet."""
         paho: Any = self._client
         self._receive, self._read_packet = paho._sock_recv, paho._packet_read
         paho._sock_recv, paho._packet_read = self._take_received, self._read
@@ -93,6 +100,10 @@ class _Client(aiomqtt.Client):
         finally:  # who knows when the garbage collector comes: what TLS has read takes a megabyte
             paho: Any = self._client
             paho._ssl_context = None
+
+    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
+        self.is_reached = True
+        super()._on_socket_open(client, userdata, sock)
 
     def send(self, messages: Iterable[tuple[Message, bytes | None]]) -> None:
         """Send messages, each with its properties.
@@ -224,6 +235,9 @@ class Broker:
         self._stopping = False
         self._stopped = asyncio.Event()
         self._versions = [config.protocol] if config.protocol != "auto" else ["5", "3.1.1"]
+        """The first is spoken, or tried next."""
+        self._unanswered_left = 1
+        """So many more greetings may go unanswered until the other version is tried."""
         self._since = 0.0
         self._window = config.inflight
         self.connected = False
@@ -260,7 +274,7 @@ class Broker:
         while not self._stopping:
             version = self._versions[0]
             try:
-                await self._session(version, backoff)
+                await self._session(backoff)
             except* (MqttError, OSError, TimeoutError, ValueError) as group:
                 why = _reason(group)
                 short = self.connected and time.monotonic() - self._since < _SHORT_S
@@ -270,19 +284,23 @@ class Broker:
                     mqtt=version,
                     remedy="if this repeats: does another marginwatch use this prefix or client_id?" if short else None,
                 )
-                if not self.connected and len(self._versions) > 1:
-                    self._versions.reverse()  # the other version, next time
             self.connected = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(backoff.next_s()):
                     await self._stopped.wait()
 
-    async def _session(self, version: str, backoff: Backoff) -> None:
-        async with self._client(version) as client:
-            self._versions = [version]
+    async def _session(self, backoff: Backoff) -> None:
+        client = self._client(self._versions[0])
+        async with AsyncExitStack() as connection:
+            try:
+                await connection.enter_async_context(client)
+            except MqttError as exc:
+                self._doubt_version(exc, client.is_reached)
+                raise
+            self._unanswered_left = _UNANSWERED
             self.connected = True
             self._since = time.monotonic()
-            self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=version)
+            self._log.info("broker connected", host=self._config.host, port=self._config.port, mqtt=self._versions[0])
             self._outbox.connected()
             try:
                 await self._announce(client, self._online)
@@ -294,6 +312,17 @@ class Broker:
                         await self._announce(client, self._offline)
                 raise
             await self._announce(client, self._offline)
+
+    def _doubt_version(self, why: MqttError, is_reached: bool) -> None:
+        """The other version is tried next where this one may be why we were not let in: the broker may be another one
+        than it was."""
+        if isinstance(why, MqttCodeError):
+            is_doubtful = isinstance(why.rc, ReasonCode) and why.rc.value == _UNSUPPORTED
+        else:
+            self._unanswered_left -= is_reached
+            is_doubtful = is_reached and self._unanswered_left <= 0
+        if is_doubtful:
+            self._versions.reverse()
 
     async def _serve(self, client: _Client, backoff: Backoff) -> None:
         """Send and receive until stopped and empty."""
@@ -403,7 +432,8 @@ class Broker:
         self._on_sent(status)
 
     def _properties(self, message: Message) -> bytes | None:
-        return properties_of(message, self._outbox.is_superseded(message)) if self._versions == ["5"] else None
+        """What a message says of itself beside its payload, which it can in MQTT 5."""
+        return properties_of(message, self._outbox.is_superseded(message)) if self._versions[0] == "5" else None
 
     async def _receive(self, client: _Client) -> None:
         """Notice a lost connection at once, an old session's will that speaks over us, and Home Assistant's birth."""
