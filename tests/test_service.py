@@ -345,6 +345,30 @@ async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_no
     assert not [told for told in before if told.startswith("main.") and "resolved" in told]
 
 
+async def test_an_account_that_goes_while_an_incident_is_open_ends_it_and_holds_nothing_up(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """What is told at the change of accounts goes out of turn; the next step must come all the same."""
+    async with stories.exchange(*(stories.account(name) for name in ("main", "second"))) as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, ("main", "second"))
+        with Process(config, manager.environment) as process:
+            await manager.ready()
+            await agreement(exchange, listener, "main", "second")
+            exchange.set_mark("BTCUSDT", "53000")
+            for account in ("main", "second"):
+                await listener.event("liquidation_distance", "opened", account=account)
+
+            _rewrite(config, write_config(tmp_path / "e", exchange, broker.port), level="info")
+            process.send(signal.SIGHUP)
+            await listener.event("liquidation_distance", "resolved", account="second")
+            exchange.set_mark("BTCUSDT", "50500")
+            await listener.event("liquidation_distance", "worsened", account="main")
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+
+    assert not listener.under("second")
+
+
 # ---- many accounts ----
 
 

@@ -19,7 +19,7 @@ class Inbox:
         self._frames: dict[str, Marks] = {}
         self._marks: dict[tuple[str, str], MarkPrice] = {}
         self._events: list[Event] = []
-        self._awaited: asyncio.Future[None] | None = None
+        self._nudged = asyncio.Event()
         self._filled_at = 0.0
         self._is_filled = False
         self.arrived = 0.0
@@ -66,7 +66,7 @@ class Inbox:
                 self._put_mark(mark)
 
     async def take(self, *, at_once: bool = False) -> list[Event]:
-        """Wait until something has happened, and take all of it: account events first, then marks. One task may wait.
+        """Wait until something has happened, and take all of it: account events first, then marks.
 
         Args:
             at_once: Only let others have their turn, then take what there is.
@@ -87,15 +87,14 @@ class Inbox:
         return events
 
     async def nudged(self) -> None:
-        """Wait until something has happened, or somebody nudges. One task may wait, here or in `take`."""
+        """Wait until something has happened, or somebody nudges."""
         if not self._is_filled:
-            self._awaited = asyncio.get_running_loop().create_future()
-            await self._awaited
+            self._nudged.clear()
+            await self._nudged.wait()
 
     def nudge(self) -> None:
-        """Let whoever waits look whether there is anything to do."""
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(None)
+        """Let all that wait look whether there is anything to do."""
+        self._nudged.set()
 
 
 def _none_older(frame: Marks, other: Marks) -> bool:
