@@ -76,14 +76,14 @@ class Heard:
         return await asyncio.wait_for(self.states.get(), 20)
 
 
-def store_of(path: Path, heard: Heard, **more: Any) -> Store:
+def store_of(path: Path, heard: Heard, pauses_s: tuple[float, float] = (0.05, 0.1), **more: Any) -> Store:
     return Store(
         path,
         90,
         lambda _, error: heard.kept.put_nowait(error),
         heard.states.put_nowait,
         heard.found.put_nowait,
-        pauses_s=(0.05, 0.1),
+        pauses_s=pauses_s,
         **more,
     )
 
@@ -104,6 +104,22 @@ async def what_is_left(path: Path) -> Found:
     async with opened(path) as (_, heard, found):
         assert await heard.state() is None
     return found
+
+
+async def why_refused(path: Path) -> str:
+    """What a store says that cannot be used; what is told goes out all the same."""
+    async with opened(path) as (store, heard, _):
+        reason = await heard.state()
+        store.keep(BATCH)
+        assert isinstance(await heard.answer(), StoreError)
+    return reason or ""
+
+
+def held_by_another(path: Path) -> Callable[[], None]:
+    """As a backup holds it; returns what lets go of it."""
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    return holder.close
 
 
 async def kept_in(path: Path, *batches: Batch) -> None:
@@ -522,13 +538,7 @@ async def test_a_store_with_something_unsorted_that_is_damaged_is_left_as_it_is(
         connection.execute("INSERT INTO unsorted (owed) VALUES (x'ff')")
         connection.commit()
 
-    async with opened(path) as (store, heard, _):
-        reason = await heard.state()
-        store.keep(BATCH)
-        refused = await heard.answer()
-
-    assert "damaged" in (reason or "")
-    assert isinstance(refused, StoreError)
+    assert "damaged" in await why_refused(path)
     assert dump(path, "unsorted") == [[(1, b"\xff")]]
 
 
@@ -539,14 +549,7 @@ async def test_what_could_not_be_written_is_written_once_it_can(tmp_path: Path) 
         assert await heard.state() is None
         store.keep(BATCH)
         assert await heard.answer() is None
-        holder = sqlite3.connect(path, isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-
-        def let_go() -> None:
-            holder.execute("ROLLBACK")
-            holder.close()
-
-        reason = await missed_and_made_up_for(path, store, heard, let_go)
+        reason = await missed_and_made_up_for(path, store, heard, held_by_another(path))
 
     assert "another program holds it" in reason
 
@@ -555,15 +558,12 @@ async def test_the_last_word_is_written_at_the_end_even_between_two_tries(tmp_pa
     """A stop must not lose what the next try would have written."""
     path, heard = tmp_path / "s.sqlite3", Heard()
     await kept_in(path)
-    holder = sqlite3.connect(path, isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    store = Store(path, 90, lambda _, e: heard.kept.put_nowait(e), heard.states.put_nowait, heard.found.put_nowait)
-    store._pauses_s = (1000, 1000)
+    let_go = held_by_another(path)
+    store = store_of(path, heard, pauses_s=(1000, 1000))
     await store.open()
     store.keep(BATCH)
     assert isinstance(await heard.answer(), StoreError)
-    holder.execute("ROLLBACK")
-    holder.close()
+    let_go()
     await store.close()
 
     assert (await what_is_left(path)).unsent == (EVENT,)
@@ -605,10 +605,7 @@ async def test_a_log_without_its_store_is_not_thrown_away(tmp_path: Path) -> Non
     path = tmp_path / "s.sqlite3"
     path.with_name("s.sqlite3-wal").write_bytes(b"frames")
 
-    async with opened(path) as (_, heard, _):
-        reason = await heard.state()
-
-    assert "missing, but its log" in (reason or "")
+    assert "missing, but its log" in await why_refused(path)
     assert path.with_name("s.sqlite3-wal").read_bytes() == b"frames"
     assert not path.exists()
 
@@ -657,13 +654,7 @@ async def test_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None
         newer.commit()
     before = digest(path)
 
-    async with opened(path) as (store, heard, _):
-        reason = await heard.state()
-        store.keep(BATCH)
-        refused = await heard.answer()
-
-    assert "newer marginwatch" in (reason or "")
-    assert isinstance(refused, StoreError)
+    assert "newer marginwatch" in await why_refused(path)
     assert digest(path) == before
 
 
@@ -675,10 +666,7 @@ async def test_the_database_of_another_program_is_not_touched(tmp_path: Path) ->
         other.commit()
     before = digest(path)
 
-    async with opened(path) as (_, heard, _):
-        reason = await heard.state()
-
-    assert "of another program" in (reason or "")
+    assert "of another program" in await why_refused(path)
     assert digest(path) == before
 
 
@@ -921,3 +909,16 @@ def test_of_events_that_only_history_wants_the_oldest_go() -> None:
     assert owed.lost == 5
     assert list(owed.events)[:2] == [event(0, of="unsent").event_id, event(5).event_id]
     assert len(owed.events) == len(owed.sent) + 1 == Owed.MOST_SENT + 1
+
+
+def test_a_row_that_the_disk_has_no_more_is_forgotten() -> None:
+    """Some rows are named after events, of which there is no end."""
+    owed = Owed()
+    for row in (b"{}", None):
+        owed.take(Batch((), (Save("posted", "main.x.1", row),)))
+        assert owed.rows == {("posted", "main.x.1"): row}
+        owed.on_disk()
+
+    owed.file_lost()
+
+    assert not owed

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import sqlite3
 import time
@@ -65,8 +66,8 @@ class Database:
         self._path = path
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
-        self.has_unsorted = False
-        """Whether anything that was written is still to be sorted in."""
+        self.unsorted_since = math.inf
+        """Since when anything has been waiting to be sorted in (monotonic seconds); infinity: nothing is."""
         self._lock_path = _beside(path, ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +84,9 @@ class Database:
                 if version:
                     migrations.back_up(connection, path, version)
                 migrations.migrate(connection)
-            self.has_unsorted = _has_unsorted(connection)
-            self.sort()
+            if _has_unsorted(connection):
+                self.unsorted_since = now().mono
+                self.sort()
             self._inode = _inode(path)
             self._lock_inode = _inode(self._lock_path)
         except BaseException as exc:
@@ -116,15 +118,14 @@ class Database:
             StoreError: It cannot be written.
         """
         with _explained(self._path):
-            if 0 < len(owed.events) <= _FEW:
+            if not owed.events:
+                with self._while_nobody_waits():
+                    self._sort(owed)
+            elif len(owed.events) <= _FEW:
                 self._open.execute("INSERT INTO unsorted (owed) VALUES (?)", (owed.packed(),))
-                self.has_unsorted = True
-            elif owed.events:
-                self._sort(owed)
+                self.unsorted_since = min(self.unsorted_since, now().mono)
             else:
-                self._open.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
                 self._sort(owed)
-                self._open.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
 
     def sort(self) -> None:
         """Sort in what was written unsorted.
@@ -132,21 +133,23 @@ class Database:
         Raises:
             StoreError: It cannot be written.
         """
-        if self.has_unsorted:
+        if self.unsorted_since < math.inf:
             with _explained(self._path):
                 self._sort(Owed())
 
     def _sort(self, owed: Owed) -> None:
         """Sort in what was written unsorted, and this behind it."""
-        self._open.execute("BEGIN IMMEDIATE")
-        try:
-            _sort(self._open, owed)
-            self._open.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._open.execute("ROLLBACK")
-            raise
-        self.has_unsorted = False
+        with self._open as connection:  # all or nothing
+            connection.execute("BEGIN IMMEDIATE")
+            _sort(connection, owed)
+        self.unsorted_since = math.inf
+
+    @contextmanager
+    def _while_nobody_waits(self) -> Iterator[None]:
+        """Carry the write-ahead log over sooner than a write may that an alert waits for."""
+        self._open.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
+        yield
+        self._open.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
 
     def prune(self, keep_days: int) -> bool:
         """Delete some of what is too old: events that the broker has had for so long, and incidents that have ended.

@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -109,17 +109,12 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Make this version of it, all or nothing: whoever is killed on the way leaves the old one."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
         [version] = connection.execute("PRAGMA user_version").fetchone()
         for step in STEPS[version:]:
             step(connection)
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
 
 
 def back_up(connection: sqlite3.Connection, path: Path, version: int) -> Path:

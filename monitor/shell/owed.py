@@ -105,6 +105,7 @@ class Owed:
         """Events that the broker has and the store will never have."""
         self._unsent: dict[str, Message] = {}
         self._rows: dict[tuple[str, str], bytes | None] = {}
+        """None: it is to go, and the disk may still have it."""
         self._sent_unwritten: deque[str] = deque()
 
     def __bool__(self) -> bool:
@@ -149,6 +150,8 @@ class Owed:
 
     def on_disk(self) -> None:
         """All of it has been written."""
+        for place in [place for place, row in self.rows.items() if row is None]:
+            del self._rows[place]
         self.events.clear()
         self.sent.clear()
         self.rows.clear()

@@ -88,9 +88,8 @@ class Store:
         self._owed = Owed()
         self._error: StoreError | None = None
         self._tries = 0
-        self._try_at = 0.0
-        self._prune_at = 0.0
-        self._sort_at = math.inf
+        self._due_at = 0.0
+        """When to try anew to open a file that could not be used, or to prune one that can (monotonic seconds)."""
         self._running = True
         self._number = 0
         self._batches: list[tuple[int, Batch]] = []
@@ -181,11 +180,10 @@ class Store:
         self._call(self._deliver, opened, found or Found())
         self._answer_all()
         while self._running:
-            due_at = min(self._prune_at, self._sort_at) if self._database is not None else self._try_at
-            self._take(min(_LOOK_S, max(0.0, due_at - now().mono)))
+            self._take(min(_LOOK_S, max(0.0, min(self._due_at, self._sort_at) - now().mono)))
             if self._database is None:
                 self._answer_all()  # nobody waits for another try
-                if now().mono < self._try_at and self._running:
+                if now().mono < self._due_at and self._running:
                     continue
             found = self._try(_LOCKED_S if self._database is not None else _LOCKED_AGAIN_S)
             if found is not None:
@@ -227,21 +225,24 @@ class Store:
             if self._owed:
                 self._database.write(self._owed)
                 self._owed.on_disk()
-                self._sort_at = min(self._sort_at, now().mono + _SORT_S) if self._database.has_unsorted else math.inf
-            if now().mono >= self._prune_at:
+            if now().mono >= self._due_at:
                 more = self._database.prune(self._keep_days)
-                self._prune_at = now().mono + (0 if more else _DAY_S)
+                self._due_at = now().mono + (0 if more else _DAY_S)
             self._error, self._tries = None, 0
         except Exception as exc:  # whatever it is: the thread lives on, and so do the alerts
             self._fail(exc)
         return found
+
+    @property
+    def _sort_at(self) -> float:
+        """When what lies unsorted is to be sorted in (monotonic seconds)."""
+        return math.inf if self._database is None else self._database.unsorted_since + _SORT_S
 
     def _sort(self) -> None:
         """Have what was written for those who wait sorted in, now that they have their answer."""
         if self._database is not None and (now().mono >= self._sort_at or not self._running):
             try:
                 self._database.sort()
-                self._sort_at = math.inf
             except Exception as exc:
                 self._fail(exc)
                 self._answer_all()
@@ -267,9 +268,8 @@ class Store:
         low_s, high_s = self._pauses_s
         pause_s = float("inf") if isinstance(error, StoreNewer) else min(high_s, low_s * 2 ** min(self._tries, 20))
         self._error = error
-        self._sort_at = math.inf
         self._tries += 1
-        self._try_at = now().mono + pause_s
+        self._due_at = now().mono + pause_s
 
     def _call(self, function: Callable[..., Any], *args: Any) -> None:
         """Have the event loop call this, if it still runs."""
