@@ -289,7 +289,6 @@ class AccountBook:
         self.tables: dict[str, BracketTable] = {}
         self.isolated: dict[str, bool] = {}
         self.margin_assets: dict[str, str] = {}
-        self.hedge = False
         self.multi_assets = False
         self.adl_quantiles: dict[PositionKey, int] = {}
         self.balances_read = False

@@ -403,7 +403,6 @@ class Core:
             account.book.read_coefs(event)
             self._printed[account.name] = None
         else:
-            account.book.hedge = event.hedge
             self._switch(account, event.multi_assets, now)
 
     def _margin_types(self, event: MarginTypesRead, now: Now) -> None:

@@ -428,7 +428,8 @@ class Moves:
             return
         was, now = ({p.key: p.quantity for p in pool.positions if p.symbol == entry.symbol} for pool in (before, after))
         filled = sum(now.values(), ZERO) - sum(was.values(), ZERO)
-        fills = [f for f in self._fills if f.at_ms == entry.at_ms and f.symbol == entry.symbol]
+        own = [f for f in self._fills if f.at_ms == entry.at_ms and f.symbol == entry.symbol]
+        fills = {(f.order_id, f.trade_id): f for f in own}.values()  # one that is told twice counts once
         realized = sum((f.realized_pnl for f in fills), ZERO)
         commission = -sum((f.commission for f in fills if f.commission_asset == asset), ZERO)
         path.then(Cause("fill", entry.symbol, delta - realized - commission, filled, asset=asset))

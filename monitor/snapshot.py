@@ -121,7 +121,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, AssetRates):
             market.apply_rates(event, now)
         elif isinstance(event, AccountModeRead):
-            account.book.hedge, account.book.multi_assets = event.hedge, event.multi_assets
+            account.book.multi_assets = event.multi_assets
     for event in events:
         if isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from monitor.core import Kept
 from monitor.effects import Story
@@ -366,11 +367,15 @@ def test_trades_of_one_millisecond_are_each_counted_once() -> None:
     """A market order sweeps the book: several trades, one time stamp, and PnL that must not be counted twice."""
     core = long_btc("30000")
     at = core.now.wall_ms
+    first = core.fill("BTCUSDT", "-0.5", "90400", realized="-800", commission="18", at_ms=at)
+    second = structs.replace(first, trade_id=2)
     core.step(
-        core.fill("BTCUSDT", "-0.5", "90400", realized="-800", commission="18", at_ms=at),
+        first,
         core.changed("ORDER", "29182", row("BTCUSDT", "2", "92000", at_ms=at), at_ms=at),
-        core.fill("BTCUSDT", "-0.5", "90400", realized="-800", commission="18", at_ms=at),
+        second,
         core.changed("ORDER", "28364", row("BTCUSDT", "1.5", "92000", at_ms=at), at_ms=at),
+        first,  # once more, over another connection
+        second,
     )
     [story] = moved(core.hold(61, "90400"))
 
