@@ -77,6 +77,7 @@ from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
 
+_MARKS = MarkPrice, Marks
 _SLICE = 160
 """How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
 _FIRST = 4
@@ -163,105 +164,23 @@ class Core:
         self._ticking: Iterator[int] = iter(())
         self.is_ticking = False
         """Whether what the last tick has begun is not through yet."""
-        self._told_of: list[WatchedAccount] = []
-        self._moving: dict[str, None] = {}
+        self._handlers = self._table()
+        self._in_step: list[WatchedAccount] = []
+        """Accounts that the events of this step are about: what they were before it, they stay until judged."""
         self._resynced: dict[str, None] = {}
-        self._touched: dict[str, None] = {}
+        """Accounts that have been read anew; their pools are derived anew once all of the step's snapshots are in."""
         self._printed: dict[str, None] = {}
-        self._watched: dict[str, frozenset[str]] = {}
+        """Those of them of which the exchange has printed its own figures."""
+        self._touched: dict[str, None] = {}
+        """Accounts of which a pool has been looked at or derived anew in this step."""
+        self._moving: dict[str, None] = {}
+        """Accounts of which there may be a price to tell that account events have moved."""
         self._needs: dict[str, Counter[str]] = defaultdict(Counter)
+        """Market → symbol or rate → how many accounts need it."""
+        self._watched: dict[str, frozenset[str]] = {}
+        """Market → what its link has to bring."""
         self._daily = DailyJudge(self.reporter, setup.daily, now)
         self._restore(kept or Kept(), now)
-
-    def _restore(self, kept: Kept, now: Now) -> None:
-        self.reporter.restore(kept.incidents, now, kept.last_named_ms, self._is_watched)
-        self.reporter.silences.restore(kept.silences)
-        for name, row in kept.forced.items():
-            account, _, order = name.partition("/")
-            if account in self.accounts:
-                self.accounts[account].forced_orders.restore(order, row)
-        self._daily.restore(kept.daily)
-        for name, row in kept.baselines.items():
-            account, _, pool_id = name.partition("/")
-            if account in self.accounts:
-                self.accounts[account].moves.restore(pool_id, row)
-
-    def take_over(self, kept: Kept, now: Now) -> None:
-        """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""
-        self._restore(kept, now)
-        self._attention.wake_all()
-
-    def _is_watched(self, key: IncidentKey) -> bool:
-        """Whether this run watches what an incident of an earlier one is about."""
-        if key.rule not in self.setup.rules.rules:
-            return False  # of another version: nothing would ever end it
-        if key.rule in ("clock_offset", "exchange_status"):
-            return any(key.subject == slug(a.setup.market) for a in self.accounts.values())
-        if key.account == INSTANCE and key.rule != "data_stale":
-            return True
-        if key.rule == "data_stale":
-            return LinkId(key.account, key.subject) in self.links.all
-        return key.account in self.accounts
-
-    def take_rules(self, rules: RuleBook) -> None:
-        """Judge by these rules from the next step on."""
-        self.setup = structs.replace(self.setup, rules=rules)
-        for account in self.accounts.values():
-            account.take(account.setup, rules)
-        self._attention.wake_all()
-
-    def take_accounts(self, accounts: tuple[AccountSetup, ...], now: Now) -> list[Effect]:
-        """Watch these accounts from the next step on, and no others. One that trades elsewhere now is another one.
-
-        Returns:
-            What ends, and is to be emptied, with those that are watched no more.
-        """
-        with localcontext(EXACT):
-            wanted = {setup.name: setup for setup in accounts}
-            for account in list(self.accounts.values()):
-                setup = wanted.get(account.name)
-                if setup is None or (setup.venue, setup.market) != (account.setup.venue, account.setup.market):
-                    self._forget(account, now)
-                else:
-                    account.take(setup, account.rules)
-            for setup in accounts:
-                if setup.name not in self.accounts:
-                    account = WatchedAccount(setup, self.markets[setup.market], self.setup.rules, self.setup.dispute_s)
-                    self.accounts[setup.name] = account
-                    self._staleness.await_links(account, now)
-            self.setup = structs.replace(self.setup, accounts=accounts)
-            self._attention.take_accounts()
-        effects, self.reporter.effects = self.reporter.effects, []
-        return effects
-
-    def _forget(self, account: WatchedAccount, now: Now) -> None:
-        """Watch an account no more: what is open of it ends, what is published of it is emptied."""
-        name, market = account.name, account.setup.market
-        self._attention.forget(account)
-        del self.accounts[name]
-        self.reporter.end_unwatched(account, [i.key for i in self.incidents.of(name)], now)
-        account.moves.forget()
-        self._moved.keep(account)
-        for pool_id in account.pools:
-            self._forget_pool((name, pool_id))
-        needed = account.needed
-        account.take_pools({})
-        for names in (self._moving, self._resynced, self._touched, self._printed):
-            names.pop(name, None)
-        self.reporter.effects += publication.gone(account, self.published)
-        self._watch(market, needed, frozenset(), now)
-        unused = [link.name for link in self._staleness.forget_links(account) if link.account == INSTANCE]
-        of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
-        self.reporter.end_unwatched(account, of_market, now)
-        self._exchange.forget(name, unused)
-        self._listings.forget(name)
-        self.published.forget(name)
-        self.reporter.effects.append(AccountGone(name))
-
-    def _forget_pool(self, pool: PoolKey) -> None:
-        self._levels.forget(pool)
-        self._funding.forget(pool)
-        self.published.forget_pool(pool)
 
     def step(self, events: Sequence[Event], now: Now) -> list[Effect]:
         """Everything that follows from these events, in order.
@@ -272,7 +191,8 @@ class Core:
         """
         self._now = now
         marks = [event for event in events if isinstance(event, _MARKS)]
-        if len(marks) == len(events):
+        is_marks_alone = len(marks) == len(events)
+        if is_marks_alone:  # nothing to reckon with yet
             for mark in marks:
                 self._mark(mark, now)
         else:
@@ -280,7 +200,7 @@ class Core:
                 self._take(events, now)
         at_most = max(1, self._slice // _FIRST) if marks else self._slice
         self._attention.renew(now, at_most)
-        if len(marks) < len(events) or self._attention.has_more or self._moving or self.is_ticking:
+        if not is_marks_alone or self._attention.has_more or self._moving or self.is_ticking:
             with localcontext(EXACT):  # of most marks nothing follows
                 self._follow(now, at_most)
         if not events and not self.is_ticking:
@@ -292,23 +212,23 @@ class Core:
 
     def _take(self, events: Sequence[Event], now: Now) -> None:
         """Take events, marks or others. What they change of an account, its pools show once they are looked at."""
-        self._told_of = self._accounts_of(events)
-        for account in self._told_of:
+        self._in_step = self._accounts_of(events)
+        for account in self._in_step:
             account.in_step = bool(account.risks)  # as they are, before anything changes
         for event in events:
             if isinstance(event, _MARKS):
                 self._mark(event, now)
-            elif type(event) in _APPLY and self._is_about_us(event):
-                _APPLY[type(event)](self, event, now)
+            elif type(event) in self._handlers and self._is_about_us(event):
+                self._handlers[type(event)](event, now)
         if self._resynced:
             self._settle_snapshots(now)
 
     def _follow(self, now: Now, at_most: int) -> None:
         """Do what follows from the events that have been taken, and from what earlier steps have left."""
         self._look_at_pools(now, at_most)
-        for account in self._told_of:
+        for account in self._in_step:
             account.in_step = False
-        self._told_of = []
+        self._in_step = []
         self._tell_moved(now)
         if self.is_ticking:
             self._go_on_ticking()
@@ -319,6 +239,39 @@ class Core:
         return self.is_ticking or self._attention.is_behind
 
     # ---- what happened ----
+
+    def _table(self) -> dict[type, Callable[[Any, Now], None]]:
+        """What each event does; marks, which are many, have their place in `_take`. Others concern the links alone."""
+        return {
+            AccountChanged: self._account_changed,
+            AccountModeChanged: self._mode_changed,
+            AccountModeRead: self._snapshot,
+            Acknowledge: self._acknowledge,
+            AdlQuantilesRead: self._adl_quantiles,
+            AdlRiskRead: self._market_facts,
+            AssetRates: self._rates,
+            BalancesRead: self._snapshot,
+            BracketsRead: self._brackets,
+            ClockOffset: self._clock,
+            ConfigTouched: self._config_touched,
+            ContractChanged: self._contract_changed,
+            ContractsRead: self._contracts,
+            ExchangeStatusRead: self._exchange.status,
+            Fill: self._fill,
+            FundingTermsRead: self._market_facts,
+            InsuranceFundRead: self._market_facts,
+            KeyPermissionsRead: self._exchange.permissions,
+            LinkReport: self._link,
+            MarginCall: self._margin_call,
+            MarginTypesRead: self._margin_types,
+            OrdersCancelled: self._orders_cancelled,
+            PositionsRead: self._snapshot,
+            Silence: self.reporter.silence,
+            StoreState: self._instance.store,
+            StrategyEnded: self._strategy_ended,
+            Tick: self._time_passed,
+            Vitals: self._vitals,
+        }
 
     def _accounts_of(self, events: Sequence[Event]) -> list[WatchedAccount]:
         """The accounts that these events may change, rather than the market alone."""
@@ -439,8 +392,7 @@ class Core:
         market = self.markets[event.market]
         known = market.contracts.get(event.symbol)
         if known is not None:
-            delivery_ms = event.delivery_ms
-            contract = structs.replace(known, status=event.status, delivery_ms=delivery_ms)
+            contract = structs.replace(known, status=event.status, delivery_ms=event.delivery_ms)
             market.apply_contracts({event.symbol: contract})
         for account in self.accounts.values():
             if account.setup.market == event.market and event.brackets and event.symbol in account.symbols:
@@ -459,7 +411,7 @@ class Core:
         self.accounts[event.account].book.adl_quantiles = event.quantiles
 
     def _orders_cancelled(self, event: OrdersCancelled, now: Now) -> None:
-        self._forced_orders.cancelled(self.accounts[event.account], event, now)
+        self.accounts[event.account].forced_orders.cancelled(event, now)
 
     def _strategy_ended(self, event: StrategyEnded, now: Now) -> None:
         self._forced_orders.strategy_ended(self.accounts[event.account], event, now)
@@ -469,9 +421,6 @@ class Core:
         for incident in self.incidents:
             if incident.incident_id == event.incident_id and incident.account in self.accounts:
                 self._attention.wake(self.accounts[incident.account])
-
-    def _silence(self, event: Silence, now: Now) -> None:
-        self.reporter.silence(event, now)
 
     def _link(self, event: LinkReport, now: Now) -> None:
         if self.links.report(event, now.mono):
@@ -485,15 +434,6 @@ class Core:
     def _clock(self, event: ClockOffset, now: Now) -> None:
         self.markets[event.market].measured(event.offset_ms, now)
         self._instance.clock(event, now)
-
-    def _key_permissions(self, event: KeyPermissionsRead, now: Now) -> None:
-        self._exchange.permissions(event, now)
-
-    def _exchange_status(self, event: ExchangeStatusRead, now: Now) -> None:
-        self._exchange.status(event, now)
-
-    def _store(self, event: StoreState, now: Now) -> None:
-        self._instance.store(event, now)
 
     # ---- from the book to pools ----
 
@@ -560,6 +500,12 @@ class Core:
         self._moved.check_marks(account, risk, now)
         if not self._levels.is_at_worst(account, risk):
             self._attention.let_rest(account, pool_id, now)
+
+    def _judge_again(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
+        """Judge a pool that has not changed."""
+        risk = account.risk(pool_id)
+        self._levels.judge(account, lambda: risk, risk, now)
+        self._attention.let_rest(account, pool_id, now)
 
     def _quiet(self, account: WatchedAccount, pool: Pool, now: Now) -> Limits | None:
         """Within which figures of a pool no judge would tell anything; None: it must be looked at each time."""
@@ -633,12 +579,6 @@ class Core:
             self._forced_orders.end(account, now)
         return looked_at
 
-    def _judge_again(self, account: WatchedAccount, pool_id: str, now: Now) -> None:
-        """Judge a pool that has not changed."""
-        risk = account.risk(pool_id)
-        self._levels.judge(account, lambda: risk, risk, now)
-        self._attention.let_rest(account, pool_id, now)
-
     def _go_on_ticking(self) -> None:
         part = Slice(self._slice, self.reporter.effects)
         for done in self._ticking:
@@ -647,36 +587,94 @@ class Core:
                 return
         self.is_ticking, self._ticking = False, iter(())
 
+    # ---- an earlier run, other rules, other accounts ----
 
-_MARKS = MarkPrice, Marks
-_APPLY: dict[type, Callable[[Core, Any, Now], None]] = {
-    AccountChanged: Core._account_changed,
-    Acknowledge: Core._acknowledge,
-    AccountModeChanged: Core._mode_changed,
-    AccountModeRead: Core._snapshot,
-    AdlQuantilesRead: Core._adl_quantiles,
-    AdlRiskRead: Core._market_facts,
-    AssetRates: Core._rates,
-    BalancesRead: Core._snapshot,
-    BracketsRead: Core._brackets,
-    ClockOffset: Core._clock,
-    ConfigTouched: Core._config_touched,
-    ContractChanged: Core._contract_changed,
-    ContractsRead: Core._contracts,
-    ExchangeStatusRead: Core._exchange_status,
-    Fill: Core._fill,
-    FundingTermsRead: Core._market_facts,
-    InsuranceFundRead: Core._market_facts,
-    KeyPermissionsRead: Core._key_permissions,
-    LinkReport: Core._link,
-    MarginCall: Core._margin_call,
-    MarginTypesRead: Core._margin_types,
-    OrdersCancelled: Core._orders_cancelled,
-    PositionsRead: Core._snapshot,
-    Silence: Core._silence,
-    StoreState: Core._store,
-    StrategyEnded: Core._strategy_ended,
-    Tick: Core._time_passed,
-    Vitals: Core._vitals,
-}
-"""What each event does; marks, which are many, have their place in `_follow`. Others concern the links alone."""
+    def _restore(self, kept: Kept, now: Now) -> None:
+        self.reporter.restore(kept.incidents, now, kept.last_named_ms, self._is_watched)
+        self.reporter.silences.restore(kept.silences)
+        for name, row in kept.forced.items():
+            account, _, order = name.partition("/")
+            if account in self.accounts:
+                self.accounts[account].forced_orders.restore(order, row)
+        self._daily.restore(kept.daily)
+        for name, row in kept.baselines.items():
+            account, _, pool_id = name.partition("/")
+            if account in self.accounts:
+                self.accounts[account].moves.restore(pool_id, row)
+
+    def take_over(self, kept: Kept, now: Now) -> None:
+        """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""
+        self._restore(kept, now)
+        self._attention.wake_all()
+
+    def _is_watched(self, key: IncidentKey) -> bool:
+        """Whether this run watches what an incident of an earlier one is about."""
+        if key.rule not in self.setup.rules.rules:
+            return False  # of another version: nothing would ever end it
+        if key.rule in ("clock_offset", "exchange_status"):
+            return any(key.subject == slug(a.setup.market) for a in self.accounts.values())
+        if key.account == INSTANCE and key.rule != "data_stale":
+            return True
+        if key.rule == "data_stale":
+            return LinkId(key.account, key.subject) in self.links.all
+        return key.account in self.accounts
+
+    def take_rules(self, rules: RuleBook) -> None:
+        """Judge by these rules from the next step on."""
+        self.setup = structs.replace(self.setup, rules=rules)
+        for account in self.accounts.values():
+            account.take(account.setup, rules)
+        self._attention.wake_all()
+
+    def take_accounts(self, accounts: tuple[AccountSetup, ...], now: Now) -> list[Effect]:
+        """Watch these accounts from the next step on, and no others. One that trades elsewhere now is another one.
+
+        Returns:
+            What ends, and is to be emptied, with those that are watched no more.
+        """
+        with localcontext(EXACT):
+            wanted = {setup.name: setup for setup in accounts}
+            for account in list(self.accounts.values()):
+                setup = wanted.get(account.name)
+                if setup is None or (setup.venue, setup.market) != (account.setup.venue, account.setup.market):
+                    self._forget(account, now)
+                else:
+                    account.take(setup, account.rules)
+            for setup in accounts:
+                if setup.name not in self.accounts:
+                    account = WatchedAccount(setup, self.markets[setup.market], self.setup.rules, self.setup.dispute_s)
+                    self.accounts[setup.name] = account
+                    self._staleness.await_links(account, now)
+            self.setup = structs.replace(self.setup, accounts=accounts)
+            self._attention.take_accounts()
+        effects, self.reporter.effects = self.reporter.effects, []
+        return effects
+
+    def _forget(self, account: WatchedAccount, now: Now) -> None:
+        """Watch an account no more: what is open of it ends, what is published of it is emptied."""
+        name, market = account.name, account.setup.market
+        self._attention.forget(account)
+        del self.accounts[name]
+        self.reporter.end_unwatched(account, [i.key for i in self.incidents.of(name)], now)
+        account.moves.forget()
+        self._moved.keep(account)
+        for pool_id in account.pools:
+            self._forget_pool((name, pool_id))
+        needed = account.needed
+        account.take_pools({})
+        for names in (self._moving, self._resynced, self._touched, self._printed):
+            names.pop(name, None)
+        self.reporter.effects += publication.gone(account, self.published)
+        self._watch(market, needed, frozenset(), now)
+        unused = [link.name for link in self._staleness.forget_links(account) if link.account == INSTANCE]
+        of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
+        self.reporter.end_unwatched(account, of_market, now)
+        self._exchange.forget(name, unused)
+        self._listings.forget(name)
+        self.published.forget(name)
+        self.reporter.effects.append(AccountGone(name))
+
+    def _forget_pool(self, pool: PoolKey) -> None:
+        self._levels.forget(pool)
+        self._funding.forget(pool)
+        self.published.forget_pool(pool)

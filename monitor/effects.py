@@ -132,7 +132,7 @@ class Story(Struct, frozen=True, gc=False):
     Args:
         facts: What belongs to this rule alone, by the name that it is published under.
         exchange_ms: When the exchange said what caused it.
-        seq: Counts the stories of this run.
+        seq: Counts the stories of this run; given as it is told.
         clear: Level past which the present severity ends.
         group_id: The incident of the group that it belongs to, if that comes to be; None: it can be in none.
         is_test: Nothing has happened: it is told to see whether it arrives.
@@ -142,7 +142,7 @@ class Story(Struct, frozen=True, gc=False):
     change: Change
     at_ms: int
     exchange_ms: int | None
-    seq: int
+    seq: int = 0
     symbol: str | None = None
     side: str | None = None
     asset: str | None = None

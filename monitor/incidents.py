@@ -248,9 +248,8 @@ class Incidents:
         if not rule.enabled:
             return Quiet() if incident is None else None
         severity = Severity.OK if incident is None else incident.severity
-        new = [
-            step for step in rule.steps if step.severity > severity or rule.for_s
-        ]  # with a hold, each firing begins one
+        # With a hold, each firing begins one.
+        new = [step for step in rule.steps if step.severity > severity or rule.for_s]
         above, below = [step.at for step in new if not step.rises], [step.at for step in new if step.rises]
         if incident is None:
             return Quiet(max(above, default=None), min(below, default=None))
@@ -273,8 +272,7 @@ class Incidents:
             above=max(above, default=None),
             below=min(below, default=None),
             distance_above=incident.told_distance / 2 if halves and incident.told_distance else None,
-            until=until
-            - _A_MOMENT_S,  # a sum's last digit may differ from that of the difference that `observe` looks at
+            until=until - _A_MOMENT_S,
             severity=severity,
             while_trusted=bool(incident.past_clear),
         )
@@ -505,6 +503,7 @@ class Incidents:
 
 
 _A_MOMENT_S = 0.001
+"""So much earlier than a sum of times says: `observe` looks at a difference, of which the last digit may be another."""
 
 
 class _Saved(Struct, frozen=True):

@@ -171,13 +171,14 @@ def _pools(
             continue
         since = account.published_at.get(pool_id, 0)
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
-        is_new = moved or pool_id in account.unpublished or _facts(account, pool) != published.facts.get(key)
+        facts = _facts(account, pool)
+        is_new = moved or pool_id in account.unpublished or facts != published.facts.get(key)
         if not published.takes_pool(key, is_new, now):
             continue
         if is_new:
             published.summary_due.add(account.name)
         account.published_at[pool_id] = account.market.moves
-        published.facts[key] = _facts(account, pool)
+        published.facts[key] = facts
         ages = account.ages(pool, links, now)
         risk = account.risk(pool_id)
         yield from states(account, risk, severity, ages, now)

@@ -46,7 +46,7 @@ class Reporter:
         self.incidents.restore(list(rows), now, last_named_ms)
         for key in [key for key in self.incidents.open if not is_watched(key)]:
             self.incidents.drop(key)
-            self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
+            self._over(key)
         self._unconfirmed = set(self.incidents.open)
 
     def of(self, account: str, *rules: str) -> list[Incident]:
@@ -73,21 +73,15 @@ class Reporter:
     def ages(self, account: WatchedAccount, pool: Pool | None, now: Now) -> Ages:
         return account.ages(pool, self.links, now)
 
-    def seq(self, change: Change) -> int:
-        """The number of the story that tells this change."""
-        self._seq += change.kind != "retained" and change.is_told
-        return self._seq
-
     def emit(self, story: Story, now: Now) -> None:
         """Tell a story, and keep the incident that it belongs to."""
         change = story.change
-        incident = change.incident
+        incident, key = change.incident, change.incident.key
         if change.kind == "noted" and not change.is_told:
             return
-        group_id = self.group_of(story, now)
-        if group_id is not None:
-            story = structs.replace(story, group_id=group_id)
-        key = incident.key
+        self._seq += change.kind != "retained" and change.is_told
+        seq = self._seq  # taken first: whoever is asked for its group may tell of another
+        story = structs.replace(story, seq=seq, group_id=self.group_of(story, now))
         self._unconfirmed.discard(key)
         open_one = self.incidents.open.get(key) if change.kind != "noted" else None
         for one in (incident, open_one):
@@ -95,8 +89,7 @@ class Reporter:
                 one.title, one.text, one.symbol, one.side = story.title, story.text, story.symbol, story.side
         self.effects.append(story)
         if change.kind == "resolved":
-            self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
-            self._kept_worst.pop(key, None)
+            self._over(key)
         elif change.kind != "noted":
             self._keep(key, incident, now)
         self._published.summary_due.add(incident.account)
@@ -106,8 +99,7 @@ class Reporter:
         for key in keys:
             change = self.incidents.resolve(key, "rule_changed", None, now)
             if change is not None:
-                ages, seq = self.ages(account, None, now), self.seq(change)
-                self.emit(unwatched_story(account, change, ages, now, seq), now)
+                self.emit(unwatched_story(account, change, self.ages(account, None, now), now), now)
 
     def acknowledge(self, event: Acknowledge, now: Now) -> None:
         """Somebody has seen an incident: its retained state says so."""
@@ -128,6 +120,11 @@ class Reporter:
 
     def end_silences(self, now: Now) -> None:
         self.effects += (Save("silence", name, None) for name in self.silences.over(now))
+
+    def _over(self, key: IncidentKey) -> None:
+        """Empty what is retained of an incident, and keep it no longer."""
+        self._kept_worst.pop(key, None)
+        self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
 
     def _keep(self, key: IncidentKey, incident: Incident, now: Now) -> None:
         self._kept_worst[key] = incident.worst

@@ -44,7 +44,7 @@ class Seen:
         return _advice(self.account, self.risk)
 
 
-def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now, seq: int) -> Story:
+def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now) -> Story:
     """What is told of a pool: margin ratio or distance, with what drove it there and what would put it right."""
     account, risk = seen.account, seen.risk
     closest = None if risk is None else risk.closest
@@ -63,7 +63,6 @@ def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now, seq
         change=change,
         at_ms=now.wall_ms,
         exchange_ms=None if mark is None else mark.at_ms,
-        seq=seq,
         symbol=symbol,
         side=side,
         asset=None if risk is None else risk.pool.asset,
@@ -78,7 +77,7 @@ def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now, seq
 
 
 def moved_story(
-    account: WatchedAccount, change: Change, telling: Telling, risk: PoolRisk, ages: Ages, now: Now, seq: int
+    account: WatchedAccount, change: Change, telling: Telling, risk: PoolRisk, ages: Ages, now: Now
 ) -> Story:
     """What is told of a liquidation price that moved; `risk` is that of the pool of the worst move."""
     worst = telling.moves[0]
@@ -90,7 +89,6 @@ def moved_story(
             change=change,
             at_ms=now.wall_ms,
             exchange_ms=None if mark is None else mark.at_ms,
-            seq=seq,
             symbol=position.symbol,
             side=side_word(position.quantity > 0),
             asset=worst.pool.asset,
@@ -102,20 +100,18 @@ def moved_story(
     )
 
 
-def blind_story(account: WatchedAccount, change: Change, blindness: Blindness, ages: Ages, now: Now, seq: int) -> Story:
+def blind_story(account: WatchedAccount, change: Change, blindness: Blindness, ages: Ages, now: Now) -> Story:
     """What is told of a link that went quiet, or came back."""
     setup = structs.replace(account.setup, name=blindness.link.account)
-    return _with_words(Story(setup, change, now.wall_ms, None, seq, ages=ages, blindness=blindness))
+    return _with_words(Story(setup, change, now.wall_ms, None, ages=ages, blindness=blindness))
 
 
-def forced_story(
-    account: WatchedAccount, change: Change, report: ForcedReport | None, ages: Ages, now: Now, seq: int
-) -> Story:
+def forced_story(account: WatchedAccount, change: Change, report: ForcedReport | None, ages: Ages, now: Now) -> Story:
     """What is told of an order that the exchange sends: at its first frame, and as a report when it is over."""
     if report is None:  # of an earlier run: only that it is over is known
         incident = change.incident
         return _with_words(
-            Story(account.setup, change, now.wall_ms, None, seq, incident.symbol, incident.side, ages=ages)
+            Story(account.setup, change, now.wall_ms, None, symbol=incident.symbol, side=incident.side, ages=ages)
         )
     pool = next((r for r in account.risks.values() if any(p.key == report.key for p in r.pool.positions)), None)
     copy = structs.replace(report)
@@ -126,10 +122,9 @@ def forced_story(
             change,
             now.wall_ms,
             None,
-            seq,
-            report.key.symbol,
-            side,
-            report.asset,
+            symbol=report.key.symbol,
+            side=side,
+            asset=report.asset,
             after=figures(pool),
             ages=ages,
             forced=copy,
@@ -145,7 +140,6 @@ def margin_call_story(
     unrealized_pnl: Decimal,
     ages: Ages,
     now: Now,
-    seq: int,
 ) -> Story:
     """What is told of the exchange's own margin call: its figures in words, ours beside them."""
     seen, _ = account.last_seen(key)
@@ -154,7 +148,9 @@ def margin_call_story(
     asset = "" if pool is None or seen is None else f" {pool.pool.margin_asset(seen.position)}"
     gain = signed_amount(unrealized_pnl)
     call = f"maintenance margin {amount(maintenance_margin)}{asset}, unrealized PnL {gain}{asset}"
-    story = Story(account.setup, change, now.wall_ms, None, seq, key.symbol, side, after=figures(pool), ages=ages)
+    story = Story(
+        account.setup, change, now.wall_ms, None, symbol=key.symbol, side=side, after=figures(pool), ages=ages
+    )
     words = f"{account.name}: the exchange calls for margin on {key.symbol}"
     return structs.replace(story, title=words, text=f"{words}: {call}.")
 
@@ -167,7 +163,6 @@ def forecast_story(
     then: PoolRisk | None,
     ages: Ages,
     now: Now,
-    seq: int,
 ) -> Story:
     """What is told of a funding that would bring a pool into danger; None: it is not expected any more, or is paid."""
     facts: dict[str, Fact] = {}
@@ -179,7 +174,6 @@ def forecast_story(
         change,
         now.wall_ms,
         None,
-        seq,
         asset=risk.pool.asset,
         before=figures(risk),
         after=figures(then),
@@ -200,7 +194,6 @@ def fact_story(
     facts: dict[str, Fact],
     ages: Ages,
     now: Now,
-    seq: int,
     before: Figures | None = None,
     after: Figures | None = None,
 ) -> Story:
@@ -215,10 +208,9 @@ def fact_story(
             change,
             now.wall_ms,
             None,
-            seq,
-            symbol or change.incident.symbol,
-            side,
-            None if pool is None else pool.asset,
+            symbol=symbol or change.incident.symbol,
+            side=side,
+            asset=None if pool is None else pool.asset,
             before=before,
             after=after,
             ages=ages,
@@ -227,15 +219,13 @@ def fact_story(
     )
 
 
-def instance_story(
-    account: WatchedAccount, change: Change, facts: dict[str, Fact], ages: Ages, now: Now, seq: int
-) -> Story:
+def instance_story(account: WatchedAccount, change: Change, facts: dict[str, Fact], ages: Ages, now: Now) -> Story:
     """What is told of the daemon itself."""
     setup = structs.replace(account.setup, name=INSTANCE, labels={})
-    return _with_words(Story(setup, change, now.wall_ms, None, seq, ages=ages, facts=facts))
+    return _with_words(Story(setup, change, now.wall_ms, None, ages=ages, facts=facts))
 
 
-def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: Now, seq: int) -> Story:
+def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: Now) -> Story:
     """What is told of an incident that ends because nobody watches its account, or its market, any more."""
     incident = change.incident
     of_all = incident.account == INSTANCE
@@ -247,9 +237,8 @@ def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: No
         change,
         now.wall_ms,
         None,
-        seq,
-        incident.symbol,
-        incident.side,
+        symbol=incident.symbol,
+        side=incident.side,
         ages=ages,
         title=words,
         text=f"{words}: it was taken out of the config. {what}.",

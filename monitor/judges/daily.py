@@ -102,9 +102,7 @@ class DailyJudge:
         links = self._reporter.links.all
         own = (account.setup.market_link, account.setup.private_link, account.setup.rest_link)
         reconnects = sum(links[link].reconnects for link in own if link in links)
-        self._reporter.emit(
-            _story(account, change, day, incidents, ages, uptime_s, reconnects, now, self._reporter.seq(change)), now
-        )
+        self._reporter.emit(_story(account, change, day, incidents, ages, uptime_s, reconnects, now), now)
 
 
 def _story(
@@ -116,7 +114,6 @@ def _story(
     uptime_s: int,
     reconnects: int,
     now: Now,
-    seq: int,
 ) -> Story:
     risks = list(account.risks.values()) if account.known else []
     highest = max((r for r in risks if r.margin_ratio is not None), key=_ratio, default=None)
@@ -150,7 +147,6 @@ def _story(
         change,
         now.wall_ms,
         None,
-        seq,
         symbol=None if closest is None else closest.position.symbol,
         side=None if closest is None else side_word(closest.is_long),
         asset=None if worst is None else worst.pool.asset,

@@ -69,8 +69,8 @@ class ExchangeJudge:
                 "may_trade": ", ".join(event.trades) or None,
                 "may_move_money": ", ".join(event.moves_money) or None,
             }
-            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-            self._reporter.emit(fact_story(account, change, None, None, facts, ages, now, seq), now)
+            ages = self._reporter.ages(account, None, now)
+            self._reporter.emit(fact_story(account, change, None, None, facts, ages, now), now)
 
     def _judge_status(self, market: str, now: Now) -> None:
         key = _status_key(market)
@@ -85,8 +85,8 @@ class ExchangeJudge:
         if change is not None:
             account = self._first(market)
             facts: dict[str, Fact] = {"reason": self._troubles.get(market)}
-            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-            self._reporter.emit(instance_story(account, change, facts, ages, now, seq), now)
+            ages = self._reporter.ages(account, None, now)
+            self._reporter.emit(instance_story(account, change, facts, ages, now), now)
 
     def _first(self, market: str) -> WatchedAccount:
         return next(a for a in self._accounts.values() if a.setup.market == market)

@@ -8,7 +8,7 @@ from monitor.accounts import WatchedAccount
 from monitor.book import margin_asset
 from monitor.digits import plain
 from monitor.effects import Fact, Save
-from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey, Side, StrategyEnded
+from monitor.events import Fill, ForcedKind, Now, PositionKey, Side, StrategyEnded
 from monitor.forced import SEVERITIES, ForcedReport
 from monitor.incidents import Change, IncidentKey, Resolution
 from monitor.names import slug
@@ -29,7 +29,7 @@ class ForcedOrdersJudge:
         """Tell of a forced order at its first frame, whatever that is, and add up what follows."""
         rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
         hedge_rule = account.rules.of("hedge_broken", account.name, account.setup.labels, [event.symbol])
-        if not (rule.enabled or hedge_rule.enabled) or account.forced_orders.is_done(event):
+        if not (rule.enabled or hedge_rule.enabled):
             return
         key = PositionKey(event.symbol, event.side)
         seen, bankruptcy = account.last_seen(key)
@@ -51,10 +51,6 @@ class ForcedOrdersJudge:
             change = self._incidents.begin(IncidentKey(account.name, RULE, row_slug(key)), SEVERITIES[kind], now)
             self._tell(account, change, account.forced_orders.running[key], now)
 
-    def cancelled(self, account: WatchedAccount, event: OrdersCancelled, now: Now) -> None:
-        """Count an own order that the exchange has cancelled to liquidate."""
-        account.forced_orders.cancelled(event, now)
-
     def strategy_ended(self, account: WatchedAccount, event: StrategyEnded, now: Now) -> None:
         """Tell of a trading bot that was liquidated, unless the liquidation itself is being told already."""
         rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
@@ -63,8 +59,8 @@ class ForcedOrdersJudge:
             key = IncidentKey(account.name, RULE, slug(event.symbol))
             change = self._incidents.note(key, Severity.LIQUIDATION, now)
             facts: dict[str, Fact] = {"strategy_id": event.strategy_id}
-            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-            story = fact_story(account, change, None, event.symbol, facts, ages, now, seq)
+            ages = self._reporter.ages(account, None, now)
+            story = fact_story(account, change, None, event.symbol, facts, ages, now)
             self._reporter.emit(story, now)
 
     def end(self, account: WatchedAccount, now: Now) -> None:
@@ -108,8 +104,8 @@ class ForcedOrdersJudge:
                 "long_after": plain(legs[0]),
                 "short_after": plain(legs[1]),
             }
-            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-            self._reporter.emit(fact_story(account, change, None, symbol, facts, ages, now, seq), now)
+            ages = self._reporter.ages(account, None, now)
+            self._reporter.emit(fact_story(account, change, None, symbol, facts, ages, now), now)
 
     def _resolve(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
         still = {row_slug(p.key): p for p in account.book.positions()}
@@ -124,8 +120,8 @@ class ForcedOrdersJudge:
             self._tell(account, change, report, now)
 
     def _tell(self, account: WatchedAccount, change: Change, report: ForcedReport | None, now: Now) -> None:
-        ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-        self._reporter.emit(forced_story(account, change, report, ages, now, seq), now)
+        ages = self._reporter.ages(account, None, now)
+        self._reporter.emit(forced_story(account, change, report, ages, now), now)
 
 
 def _is_long(account: WatchedAccount, event: Fill) -> bool | None:

@@ -60,8 +60,8 @@ class FundingJudge:
         if trusted:
             change = self._reporter.or_retained(change, key)
         if change is not None:
-            ages, seq = self._reporter.ages(account, risk.pool, now), self._reporter.seq(change)
-            self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now, seq), now)
+            ages = self._reporter.ages(account, risk.pool, now)
+            self._reporter.emit(forecast_story(account, change, risk, near, then, ages, now), now)
         return True
 
     def forget(self, pool: PoolKey) -> None:

@@ -61,11 +61,7 @@ class _Window(Struct):
 
 
 class GroupsJudge:
-    """Counts who crosses what, and tells of many.
-
-    Args:
-        group: None: it is switched off.
-    """
+    """Counts who crosses what, and tells of many."""
 
     def __init__(
         self,
@@ -127,8 +123,8 @@ class GroupsJudge:
         facts |= self._moved(window, now)
         change = self._reporter.incidents.note(window.key, severity, now, opened_ms=window.opened_ms)
         account = self._accounts.get(named[0]) or next(iter(self._accounts.values()))
-        ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-        self._reporter.emit(instance_story(account, change, facts, ages, now, seq), now)
+        ages = self._reporter.ages(account, None, now)
+        self._reporter.emit(instance_story(account, change, facts, ages, now), now)
 
     def _moved(self, window: _Window, now: Now) -> dict[str, Fact]:
         """The symbol that most of them named, and how far its mark is from where it was up to a minute ago."""

@@ -59,5 +59,5 @@ class InstanceJudge:
 
     def _tell(self, account: WatchedAccount, change: Change | None, facts: dict[str, Fact], now: Now) -> None:
         if change is not None:
-            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-            self._reporter.emit(instance_story(account, change, facts, ages, now, seq), now)
+            ages = self._reporter.ages(account, None, now)
+            self._reporter.emit(instance_story(account, change, facts, ages, now), now)

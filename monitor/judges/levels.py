@@ -178,5 +178,5 @@ class LevelsJudge:
         account, pool = seen.account, None if seen.risk is None else seen.risk.pool
         if pool is not None:
             account.unpublished.add(pool.id)  # its severity is part of what is published
-        ages, seq = ages or self._reporter.ages(account, pool, now), self._reporter.seq(change)
-        self._reporter.emit(pool_story(change, rule, seen, ages, now, seq), now)
+        ages = ages or self._reporter.ages(account, pool, now)
+        self._reporter.emit(pool_story(change, rule, seen, ages, now), now)

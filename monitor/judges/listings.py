@@ -232,6 +232,6 @@ class ListingsJudge:
         after: Figures | None = None,
     ) -> None:
         if change is not None:
-            ages, seq = self._reporter.ages(account, pool, now), self._reporter.seq(change)
-            story = fact_story(account, change, pool, symbol, facts, ages, now, seq, before, after)
+            ages = self._reporter.ages(account, pool, now)
+            story = fact_story(account, change, pool, symbol, facts, ages, now, before, after)
             self._reporter.emit(story, now)

@@ -77,7 +77,7 @@ class MovedJudge:
         worst = telling.moves[0]
         key = IncidentKey(account.name, RULE, row_slug(worst.move.key))
         change = self._reporter.incidents.note(key, telling.severity, now)
-        ages, seq = self._reporter.ages(account, worst.pool, now), self._reporter.seq(change)
+        ages = self._reporter.ages(account, worst.pool, now)
         is_known = present is not None and present.pool == worst.pool
         risk = present if present is not None and is_known else assess(worst.pool, account.terms)
-        self._reporter.emit(moved_story(account, change, telling, risk, ages, now, seq), now)
+        self._reporter.emit(moved_story(account, change, telling, risk, ages, now), now)

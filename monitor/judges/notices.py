@@ -26,6 +26,6 @@ class NoticesJudge:
             if rule.enabled and (told is None or now.mono - told >= rule.every_s):
                 self._called[key] = now.mono
                 change = self._reporter.incidents.note(key, Severity.WARNING, now)
-                ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-                story = margin_call_story(account, change, position_key, maintenance, pnl, ages, now, seq)
+                ages = self._reporter.ages(account, None, now)
+                story = margin_call_story(account, change, position_key, maintenance, pnl, ages, now)
                 self._reporter.emit(story, now)

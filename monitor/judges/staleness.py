@@ -75,8 +75,8 @@ class StalenessJudge:
             blindness = Blindness(
                 event.link, 0.0, event.note, tuple(f"{a.name}/{i}" for a in accounts for i in a.pools)
             )
-            ages, seq = self._reporter.ages(account, None, now), self._reporter.seq(change)
-            self._reporter.emit(blind_story(account, change, blindness, ages, now, seq), now)
+            ages = self._reporter.ages(account, None, now)
+            self._reporter.emit(blind_story(account, change, blindness, ages, now), now)
 
     @property
     def links(self) -> list[LinkId]:
@@ -111,8 +111,8 @@ class StalenessJudge:
         if change is not None:
             pools = tuple(f"{a.name}/{pool_id}" for a, pool_id in blinded)
             blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
-            ages, seq = self._reporter.ages(first, None, now), self._reporter.seq(change)
-            self._reporter.emit(blind_story(first, change, blindness, ages, now, seq), now)
+            ages = self._reporter.ages(first, None, now)
+            self._reporter.emit(blind_story(first, change, blindness, ages, now), now)
 
     def _is_blind(self, link: LinkId, limit_s: float, now: Now) -> bool:
         """Whether there is anything at all that a market link does not bring."""
