@@ -124,7 +124,9 @@ def level_head(story: Story) -> tuple[str, str, str | None]:
         word = _RESOLVED[change.resolution]
         return f"{incident.account}: {word}", f"{where}: {word}{_position(story)}.", distance
     is_ratio = incident.rule == "margin_ratio"
-    head = f"margin ratio {ratio or 'unknown'}" if is_ratio else f"{distance or 'no distance'} from liquidation"
+    none = "unknown distance from liquidation" if ratio is None else "no price liquidates it"
+    far = none if distance is None else f"{distance} from liquidation"
+    head = f"margin ratio {ratio or 'unknown'}" if is_ratio else far
     tail = f"{distance} from liquidation" if is_ratio and distance else f"margin ratio {ratio}" if ratio else ""
     verb = {"resolved": "recovered, ", "improved": "improved, ", "repeated": "still "}.get(change.kind, "")
     title = f"{incident.account}: {verb}{head}" + (f", {tail}" if tail else "")

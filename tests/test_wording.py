@@ -131,6 +131,18 @@ def test_a_recovery_says_how_long_it_lasted_and_how_bad_it_was() -> None:
     assert "Add" not in story.text
 
 
+def test_a_pool_that_no_price_liquidates_is_not_at_no_distance() -> None:
+    """ "No distance from liquidation" would read as being there."""
+    core = Watched()
+    core.begin("9000", row("BTCUSDT", "2.5", "92000"))
+    core.price("92000")
+    core.step(core.changed("DEPOSIT", "300000"))
+    [story] = of_rule(core.hold(62, "92000"), "liquidation_distance")
+
+    assert story.title == "main: recovered, no price liquidates it, margin ratio 0.31 %"
+    assert story.text == "main cross-usdt: recovered, no price liquidates it. It lasted 61 s; worst 3.5 %."
+
+
 @pytest.mark.parametrize(
     ("forced", "word"),
     [
