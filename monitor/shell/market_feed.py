@@ -143,7 +143,7 @@ class MarketFeed(Feed):
         """What of a frame has not been passed on before: mostly all of it, or nothing."""
         symbols = frame.symbols
         try:
-            intervals = list(map(sub, frame.at_ms, map(self._at_ms.__getitem__, symbols)))
+            intervals = set(map(sub, frame.at_ms, map(self._at_ms.__getitem__, symbols)))  # mostly one for all of them
             if min(intervals) > 0 and self._cadence.is_nothing_new(max(intervals)):
                 self._at_ms.update(zip(symbols, frame.at_ms, strict=True))
                 self._prices.update(zip(symbols, frame.prices, strict=True))

@@ -72,8 +72,8 @@ _FEW = 8
 """Up to so many symbols it is faster to look for their objects in the all-market array than to read all of it, and to
 handle each mark by itself."""
 _PRICES = re.compile(r"(?:[0-9]{1,12}+\.[0-9]{1,20}+,)*+")
-_SMALLEST, _LARGEST = 1e-12, 1e12
-"""Prices that are read all at once; what is beyond is looked at by itself."""
+_SMALLEST = 1e-12
+"""Prices that are read all at once; what is smaller, or written in another way, is looked at by itself."""
 
 
 def market_events(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) -> Iterable[Event]:
@@ -147,11 +147,11 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
     symbols = _distinct(tuple([mark.s for mark in found]))
     texts = [mark.p for mark in found]
     at_ms = [mark.E for mark in found]
-    if symbols is None or _PRICES.fullmatch(",".join([*texts, ""])) is None:
+    if symbols is None or _PRICES.fullmatch(",".join(texts) + ",") is None:
         return None
     try:
         floats = list(map(float, texts))
-        if not _SMALLEST < min(floats) <= max(floats) < _LARGEST:
+        if min(floats) <= _SMALLEST:
             return None
         funding = [_funding(mark.r, mark.T) for mark in found]
     except ValueError:
