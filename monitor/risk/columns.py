@@ -44,24 +44,42 @@ _MOST = 0.5
 
 
 class Table:
-    """Columns of one length, with room to grow."""
+    """Columns of one length, each an attribute, with room to grow."""
 
     def __init__(self, kinds: dict[str, str]) -> None:
         self._columns = {name: np.zeros(16, kind) for name, kind in kinds.items()}
-        self.length = 0
+        self._set_length(0)
 
     def __getattr__(self, name: str) -> Column:
-        return self._columns[name][: self.length]
+        """A column that is asked for the first time since the length has changed."""
+        column: Column = self._columns[name][: self.length]
+        self.__dict__[name] = column
+        return column
+
+    def _set_length(self, length: int) -> None:
+        self.length = length
+        for name in self._columns:
+            self.__dict__.pop(name, None)
 
     def add(self, count: int) -> int:
         """Add rows. Returns where the first one is."""
-        first, self.length = self.length, self.length + count
-        if self.length > len(next(iter(self._columns.values()))):
+        first, length = self.length, self.length + count
+        if length > len(next(iter(self._columns.values()))):
             self._columns = {
-                name: np.concatenate([old, np.zeros(count + self.length // 4, old.dtype)])
+                name: np.concatenate([old, np.zeros(count + length // 4, old.dtype)])
                 for name, old in self._columns.items()
             }
+        self._set_length(length)
         return first
+
+    def keep(self, rows: Sequence[int] | Rows) -> None:
+        """Keep these rows alone, in this order."""
+        self._columns = {name: column[rows] for name, column in self._columns.items()}
+        self._set_length(len(rows))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(column.nbytes for column in self._columns.values())
 
 
 class Columns:
@@ -85,9 +103,7 @@ class Columns:
     @property
     def nbytes(self) -> int:
         """What the columns take."""
-        return sum(
-            column.nbytes for table in (self._slots, self._pools, self._symbols) for column in table._columns.values()
-        )
+        return self._slots.nbytes + self._pools.nbytes + self._symbols.nbytes
 
     def mark(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:
         ids = self._frames.get((market, symbols))
@@ -166,10 +182,8 @@ class Columns:
 
     def _compact(self) -> None:
         rows = sorted(self._rows.values())
-        slots = self._picked(np.array(rows, np.int64))[0]
-        for table, kept in ((self._slots, slots), (self._pools, rows)):
-            table._columns = {name: column[kept] for name, column in table._columns.items()}
-            table.length = len(kept)
+        self._slots.keep(self._picked(np.array(rows, np.int64))[0])
+        self._pools.keep(rows)
         self._pools.start[:] = np.cumsum(self._pools.size) - self._pools.size
         self._keys, self._shapes = [self._keys[row] for row in rows], [self._shapes[row] for row in rows]
         self._rows = {key: row for row, key in enumerate(self._keys)}
