@@ -103,10 +103,21 @@ class Watch:
 
     def step(self, events: Sequence[Event]) -> list[Effect]:
         """All that follows from the marks of one frame."""
+        return self.decide(events) + self.settle()
+
+    def decide(self, events: Sequence[Event]) -> list[Effect]:
+        """What is to be told of them."""
         last = events[-1]
         assert isinstance(last, MarkPrice | Marks)
         self._at = _at(last.at_ms if isinstance(last, MarkPrice) else last.at_ms[0])
-        return _settled(self.core, events, self._at)
+        effects = self.core.step(events, self._at)
+        while self.core._attention.has_more:
+            effects += self.core.step([], self._at)
+        return effects
+
+    def settle(self) -> list[Effect]:
+        """What the daemon does once it has told that: find zones for the pools that it was about."""
+        return _settled(self.core, [], self._at) if self.core.is_behind else []
 
     def tick(self) -> dict[str, float]:
         """What the daemon does once a second: judge by time, and publish what has changed. Microseconds."""
@@ -143,8 +154,10 @@ async def run(url: str, given: scene.Scene) -> None:
             events = await inbox.take()
             if not inbox.marks:
                 continue  # how the link fares
-            effects = watch.step(events)
+            effects = watch.decide(events)
             desk.decided()
+            effects += watch.settle()
+            desk.spent()
             watch.note(effects)
             desk.answer()
 

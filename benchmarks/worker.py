@@ -1,6 +1,7 @@
 """A variant's side of the pipe to the harness: it answers each frame with a line, and asks nothing.
 
-What lies between `decided` and `answer` is not timed, so that a variant may take note there of what it has decided.
+What lies between `decided` (or `spent`) and `answer` is not timed, so that a variant may take note there of what it has
+decided.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Desk:
     def decided(self) -> None:
         """The decision about a frame stands."""
         self._through = time.monotonic_ns()
+        self.spent()
+
+    def spent(self) -> None:
+        """What follows from it besides is done. Nobody waits for that, but it has cost CPU."""
         self._cpu = time.process_time_ns() - self._begun
 
     def answer(self) -> None:
