@@ -67,6 +67,16 @@ def test_margin_is_rounded_up_to_what_can_be_transferred() -> None:
         assert margin_to_add(risk, D("0.7")) == D("32.85714286")
 
 
+def test_where_brackets_make_no_sense_all_that_is_lost_is_still_to_be_added() -> None:
+    """100 × 0.01 − 50 is a maintenance margin below nothing; the balance of −20 has to be made good all the same."""
+    absurd = table(("0", "0.01", "50"))
+    risk = long_risk("-20", "1", "100", "100", absurd)
+
+    with localcontext(EXACT):
+        assert margin_to_add(risk, D("0.7")) == 20
+    assert ratio_with(risk, absurd, added=D(20)) == 0
+
+
 def test_nothing_is_advised_where_nothing_is_needed() -> None:
     """No advice to do nothing."""
     risk = long_risk("1000", "10", "1000", "1000", FLAT)

@@ -22,7 +22,7 @@ def margin_to_add(risk: PoolRisk, to_ratio: Decimal, asset: str | None = None) -
     """
     if risk.maintenance_margin is None or risk.margin_balance is None or to_ratio <= 0:
         return None
-    worth = risk.maintenance_margin / to_ratio - risk.margin_balance
+    worth = max(risk.maintenance_margin, ZERO) / to_ratio - risk.margin_balance  # brackets may make no sense
     purse = risk.purses[asset or risk.pool.asset]
     amount = collateral.amount_worth(worth, purse.equity, purse.rate) if worth > 0 else None
     return None if amount is None else amount.quantize(TRANSFER_STEP, rounding=ROUND_CEILING)
