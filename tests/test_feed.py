@@ -421,6 +421,17 @@ async def test_a_fact_that_fails_delays_no_other() -> None:
     assert LinkState.DOWN not in heard.states("market")
 
 
+async def test_an_answer_that_does_not_read_is_asked_for_again_soon() -> None:
+    """A page that says 200 is no answer; without its contracts a market would be half known for an hour."""
+    host = Host()
+    host.answers["/fapi/v1/exchangeInfo"] = "down for maintenance"
+    async with market(host, {"BTCUSDT"}) as heard:
+        await heard.until(lambda: host.asked["/fapi/v1/exchangeInfo"])
+        await heard.state("market", LinkState.LIVE)
+        host.answers["/fapi/v1/exchangeInfo"] = CONTRACTS
+        await heard.first(ContractsRead)
+
+
 async def test_facts_are_read_again_once_in_a_while() -> None:
     """Funding may come to be every hour within a quarter of an hour."""
     host = Host()
@@ -537,6 +548,24 @@ async def test_a_wallet_that_wants_to_be_left_alone_keeps_nobody_from_the_market
         await rest.close()
 
     assert blocked_s == 0
+
+
+async def test_whoever_is_cancelled_at_the_moment_of_his_turn_takes_nothing_from_the_others() -> None:
+    """Each would be counted for ever as asking: in the end nobody would have a turn again."""
+    budget = Budget(100)
+    for _ in range(50):
+        budget.blocked(0.001)
+        waiting = asyncio.create_task(budget.take("one", 1, lambda: Need.EASE))
+        await asyncio.sleep(0)
+        time.sleep(0.002)  # noqa: ASYNC251 - his turn comes, and nobody has called him yet
+        waiting.cancel()
+        budget.answered(0, None)
+        await asyncio.wait({waiting})
+
+    budget.answered(0, used=60)  # by the exchange's count
+
+    async with asyncio.timeout(1):
+        await budget.take("two", 20, lambda: Need.EASE)
 
 
 def test_how_long_to_stay_away_goes_by_the_exchanges_own_clock() -> None:

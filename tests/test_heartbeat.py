@@ -285,6 +285,26 @@ async def test_an_event_is_posted_once_however_often_it_comes(receiver: Receiver
     assert [body.get("event") for body in receiver.taken].count("broker_away") == 2  # one for each absence
 
 
+async def test_an_event_that_the_broker_takes_while_it_is_posted_needs_no_remembering(receiver: Receiver) -> None:
+    """What was posted is kept until the broker has it; if it has it first, that would be for ever."""
+    posted: list[str] = []
+    hook = Webhook(HiddenUrl(receiver.url), HeartbeatConfig(webhook_after_s=30), WHO, posted.append)
+    hook.put([event("a"), event("b")])
+
+    def answer(body: dict[str, Any]) -> int:
+        if body.get("incident") == "a":
+            hook.sent(str(event("a").event_id))
+        return 200
+
+    receiver.answer = answer
+    async with running(hook):
+        hook.broker_away(31)
+        await until(lambda: posted, "another is posted")
+
+    assert incidents(receiver.taken) == ["a1", "b1"]
+    assert posted == [event("b").event_id]
+
+
 async def test_events_below_its_severity_are_not_for_it(receiver: Receiver) -> None:
     """The way out of last resort is no place for information."""
     hook = webhook(receiver, [event("a"), event("b", 1, Severity.CRITICAL)], webhook_from="critical")

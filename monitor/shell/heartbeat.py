@@ -167,7 +167,7 @@ class Webhook:
                         backoff.reset()
                         if event_id is None:
                             self._announced = self._is_away
-                        else:
+                        elif event_id not in self._done:  # the broker may have come to have it meanwhile
                             self.sent(event_id)
                             self._on_posted(event_id)
                     else:

@@ -215,6 +215,7 @@ class MarketFeed(Feed):
         return lambda: Need.BLIND if is_blind else Need.EASE
 
     async def _bridge(self, request: Request) -> bool:
+        """Ask for it, and pass on what it says. Whether it said anything."""
         try:
             answer = await self.rest.ask(request, self._need(request))
         except ExchangeError as exc:
@@ -224,7 +225,11 @@ class MarketFeed(Feed):
             return False
         self._failing.discard(request)
         self.tapped_answer(request, answer, answer.sent_ms)
-        events = self.decoded(self.venue.decode_answer, request, answer.body, INSTANCE, self.link.name, answer.sent_ms)
+        try:
+            events = self.venue.decode_answer(request, answer.body, INSTANCE, self.link.name, answer.sent_ms)
+        except DecodeError as exc:
+            self.dropped(exc)
+            return False
         self.inbox.put(e for e in events if not isinstance(e, MarkPrice) or e.symbol in self.symbols)
         return True
 

@@ -95,7 +95,9 @@ class Budget:
         """Call all whose turn it is, and look again when it may be another's."""
         here = time.monotonic()
         while (turn := self._turns.next(here)) is not None:
-            if not self._called[turn].done():
+            if self._called[turn].done():  # whoever waited was cancelled a moment ago, and will not ask
+                self._turns.answered(turn.weight, None, here)
+            else:
                 self._called[turn].set_result(None)
         if self._timer is not None:
             self._timer.cancel()
