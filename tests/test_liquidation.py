@@ -113,6 +113,15 @@ def test_past_liquidation_the_distance_is_zero_and_the_ratio_capped(wallet: str,
     assert risk.market_distance == Crossings(None, None)
 
 
+def test_a_balance_that_is_gone_is_past_liquidation_whatever_the_brackets_say() -> None:
+    """100 × 0.01 − 50 is a maintenance margin below nothing; −20 is "more" than that, and yet no distance is left."""
+    terms = Terms({"AUSDT": D(100)}, {"AUSDT": table(("0", "0.01", "50"))})
+    with localcontext(EXACT):
+        risk = assess(pool("-20", position("AUSDT", "1", "100")), terms)
+
+    assert (risk.margin_ratio, risk.bankrupt, risk.is_past, risk.distance) == (D(10), True, True, D(0))
+
+
 def test_a_pool_under_water_at_every_price_says_so() -> None:
     """A hedged pair whose loss is locked in: no price helps, and "none" must not read as safe."""
     risk = risk_of("-500", ("1", "1000"), ("-1", "1000"), hedge=True)

@@ -449,6 +449,7 @@ def _summed(
         purse.maintenance_margin = sum([figures.maintenance_margin for figures in own], ZERO)
     maintenance = collateral.maintenance_margin(purses.values())
     balance = collateral.margin_balance(purses.values())
+    bankrupt = bool(pool.positions) and balance <= 0
     return PoolRisk(
         pool=pool,
         marks=marks,
@@ -461,8 +462,8 @@ def _summed(
         margin_balance=balance,
         margin_ratio=margin_ratio(maintenance, balance),
         excess=balance - maintenance,
-        bankrupt=bool(pool.positions) and balance <= 0,
-        is_past=bool(pool.positions) and balance <= maintenance,
+        bankrupt=bankrupt,
+        is_past=bankrupt or (bool(pool.positions) and balance <= maintenance),
     )
 
 
