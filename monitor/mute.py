@@ -6,11 +6,12 @@ the stream was opened, after everything that the stream has told, and some secon
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from msgspec import Struct
 
-from monitor.events import AccountChanged, BalancesRead, PositionKey, PositionsRead
+from monitor.events import AccountChanged, BalancesRead, Event, PositionKey, PositionsRead
 
 ZERO = Decimal(0)
 _CLOCK_MS = 1_000
@@ -68,17 +69,25 @@ class MuteDetector:
         if thing in self._owed and self._owed[thing].content == content:
             del self._owed[thing]
 
+    def has_told_all(self, snapshot: Iterable[Event], since_ms: int) -> bool:
+        """Whether a later snapshot, of balances and positions, shows what this stream has told, and nothing else; and
+        none of it since then (exchange time), when it may have ended in the midst of what belongs together."""
+        if self._told_ms >= since_ms:
+            return False
+        shown: dict[_Thing, _Content] = {}
+        for event in snapshot:
+            if isinstance(event, BalancesRead | PositionsRead):
+                shown |= {thing: content for thing, (content, _) in _rows(event).items()}
+        return _not_zero(shown) == _not_zero(self._known)
+
     def read(self, event: BalancesRead | PositionsRead, now: float) -> None:
         """Take a snapshot; the first of each kind is where the stream begins.
 
         Args:
             now: Monotonic seconds.
         """
-        rows: dict[_Thing, tuple[_Content, int]]
-        if isinstance(event, BalancesRead):
-            rows = {b.asset: ((b.wallet_balance, b.cross_wallet_balance), b.at_ms) for b in event.balances}
-        else:  # the quantity alone: the digits of other figures are not the same everywhere
-            rows = {p.key: ((p.quantity,), p.at_ms) for p, _ in event.rows}
+        rows = _rows(event)
+        if isinstance(event, PositionsRead):
             closed = [t for t, (q, *_) in self._known.items() if isinstance(t, PositionKey) and q and t not in rows]
             rows |= {thing: ((ZERO,), event.sent_ms - _SNAPSHOT_LAG_MS) for thing in closed}
         if type(event) not in self._opened_ms:
@@ -102,3 +111,16 @@ class MuteDetector:
                 what = thing if isinstance(thing, str) else thing.symbol
                 return f"mute: a change of {what} was not told within {self._after_s:g} s"
         return None
+
+
+def _rows(event: BalancesRead | PositionsRead) -> dict[_Thing, tuple[_Content, int]]:
+    """What a snapshot shows, and when it was changed (exchange time)."""
+    if isinstance(event, BalancesRead):
+        return {b.asset: ((b.wallet_balance, b.cross_wallet_balance), b.at_ms) for b in event.balances}
+    # Of a position the quantity alone: the digits of other figures are not the same everywhere.
+    return {p.key: ((p.quantity,), p.at_ms) for p, _ in event.rows}
+
+
+def _not_zero(things: dict[_Thing, _Content]) -> dict[_Thing, _Content]:
+    """Without what is nothing, which not every answer names."""
+    return {thing: content for thing, content in things.items() if any(content)}

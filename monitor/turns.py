@@ -17,8 +17,8 @@ from msgspec import Struct
 
 WINDOW_S = 60.0
 """The exchange counts by the minute of its clock. Over every minute that slides, no such minute can have more."""
-_FEW = 60
-"""Weight in a minute that nobody is called greedy for: one start is less."""
+_FEW = 100
+"""Weight in a minute that nobody is called greedy for: one start is less, with the question about forced orders too."""
 
 
 class Need(IntEnum):

@@ -174,3 +174,33 @@ def test_a_stream_that_goes_on_telling_is_not_mute() -> None:
 
     assert detector.verdict() is None
     assert position("2", 0).key == BTC
+
+
+SINCE_MS = SOON_MS + 20_000
+
+
+def test_where_a_later_snapshot_shows_what_was_told_nothing_has_happened_since() -> None:
+    """What was pushed counts as well as what stood there at first; who holds nothing need not be named."""
+    detector = opened()
+    detector.pushed(told(SOON_MS, "90", position("2", SOON_MS)))
+    now = balances("90", SOON_MS, SINCE_MS)
+    nothing = Balance("BTC", D(0), D(0), 0)
+    both = balances("90", SOON_MS, SINCE_MS).balances
+
+    assert detector.has_told_all([now, positions(SINCE_MS, position("2", SOON_MS))], SINCE_MS)
+    assert detector.has_told_all(
+        [BalancesRead("main", (*both, nothing), SINCE_MS), positions(SINCE_MS, position("2", SOON_MS))], SINCE_MS
+    )
+    assert not detector.has_told_all([now, positions(SINCE_MS, position("1", SINCE_MS))], SINCE_MS)
+    assert not detector.has_told_all([now, positions(SINCE_MS)], SINCE_MS)
+    assert not detector.has_told_all(
+        [balances("89", SINCE_MS, SINCE_MS), positions(SINCE_MS, position("2", SOON_MS))], SINCE_MS
+    )
+
+
+def test_a_stream_that_told_something_just_before_its_end_may_have_ended_in_its_midst() -> None:
+    """The position was told and the order was not: who trusted in that would call a liquidation a close."""
+    detector = opened()
+    detector.pushed(told(SINCE_MS, "90", position("0", SINCE_MS)))
+
+    assert not detector.has_told_all([balances("90", SINCE_MS, SINCE_MS + 1), positions(SINCE_MS + 1)], SINCE_MS)

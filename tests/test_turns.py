@@ -62,6 +62,17 @@ def test_of_those_at_ease_each_has_its_turn() -> None:
     assert called(turns, WINDOW_S) == ["loud", "quiet", "loud", "loud"]
 
 
+def test_nobody_who_begins_anew_is_kept_waiting_in_the_midst_of_it() -> None:
+    """After a cut of all streams each waited a minute for its last question, and kept the others from their first."""
+    turns = Turns(1200, 2300)
+    names = [f"{n}" for n in range(20)]
+    for account in names:
+        for weight in (1, 1, 5, 5, 1, 5, 5, 50):
+            turns.join(turn(account, weight, Need.BLIND))
+
+    assert Counter(called(turns, 0)) == dict.fromkeys(names, 8)
+
+
 def test_the_reserve_is_for_danger_and_for_the_blind() -> None:
     turns = full(100, 120)
     for account, need in (("ease", Need.EASE), ("blind", Need.BLIND)):

@@ -94,6 +94,8 @@ class AccountFeed(Feed):
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
         self._unseen_since_ms = unseen_since_ms
+        self._told_before: MuteDetector | None = None
+        """What was told when that began."""
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
 
@@ -156,6 +158,7 @@ class AccountFeed(Feed):
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
             self._unseen_since_ms = now().wall_ms + self.rest.offset_ms - _NOTICED_WITHIN_MS
+            self._told_before = session.detector
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
@@ -251,10 +254,14 @@ class AccountFeed(Feed):
 
     # ---- questions ----
 
-    async def missed_orders(self) -> list[Event]:
-        """Forced orders of a time in which nobody was listening; without them a liquidation would look like a close."""
+    async def missed_orders(self, snapshot: Collection[Event]) -> list[Event]:
+        """Forced orders of a time in which nobody was listening; without them a liquidation would look like a close.
+
+        They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
+        """
         since_ms = self._unseen_since_ms
-        if since_ms is None:
+        before = self._told_before
+        if since_ms is None or (before is not None and before.has_told_all(snapshot, since_ms)):
             return []
         try:
             events = await self.snapshot([self.venue.requests.forced])
@@ -428,7 +435,7 @@ class PrivateSession(Session):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read(stream), name=f"read[{feed.link.account}]")
             snapshot = await feed.snapshot(feed.venue.requests.account)
-            missed = await feed.missed_orders()
+            missed = await feed.missed_orders(snapshot)
             buffered, self._buffer = self._buffer or [], None
             self.compare(snapshot)
             feed.came_to_life(self, [*missed, *snapshot])
