@@ -34,6 +34,11 @@ class Message(Struct, frozen=True, gc=False):
     can_wait: bool = False
 
     @property
+    def is_state(self) -> bool:
+        """True until the next of its topic. All else is told once, and kept until the broker has it."""
+        return self.event_id is None
+
+    @property
     def is_notice(self) -> bool:
         return self.event_id is not None and self.event_id.endswith(NOTICE)
 

@@ -35,7 +35,7 @@ class _Line:
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
         self.ranks: deque[int] = deque()
-        self.last: dict[str, str] = {}
+        self.last: dict[str | None, str | None] = {}
         self._ids: set[str | None] = set()
 
     def append(self, message: Message) -> None:
@@ -44,15 +44,14 @@ class _Line:
         while self.ranks and self.ranks[-1] < message.rank:
             self.ranks.pop()
         self.ranks.append(message.rank)
-        if message.incident_id is not None and message.event_id is not None:
-            self.last[message.incident_id] = message.event_id
+        self.last[message.incident_id] = message.event_id
 
     def popleft(self) -> None:
         message = self.messages.popleft()
         self._ids.discard(message.event_id)
         if self.ranks[0] == message.rank:
             self.ranks.popleft()
-        if message.incident_id is not None and self.last.get(message.incident_id) == message.event_id:
+        if self.last.get(message.incident_id) == message.event_id:
             del self.last[message.incident_id]
 
     def holds(self, message: Message) -> bool:
@@ -74,7 +73,7 @@ class Outbox:
         self._events: dict[str, _Line] = {}
         self.waiting_events = 0
         """Events that the broker does not have yet."""
-        self._released: set[str] = set()
+        self._released: set[str | None] = set()
         self._heads: list[tuple[int, int, str]] = []
         self._order = count()
         self._flying: dict[str, Message] = {}
@@ -84,7 +83,7 @@ class Outbox:
     def put(self, messages: Iterable[Message]) -> None:
         """Take messages: a state replaces the one that waits for its topic, an event queues behind its incident."""
         for message in messages:
-            if message.event_id is None or message.incident_id is None:
+            if message.is_state:
                 self.states[message.topic] = message
                 self._place(message)[message.topic] = None
             else:
@@ -95,10 +94,8 @@ class Outbox:
         """These events may be sent now. True: some of them could not be before."""
         fresh = False
         for message in messages:
-            if message.event_id is None or message.incident_id is None or message.event_id in self._released:
-                continue
             line = self._events.get(message.line)
-            if line is not None and line.holds(message):
+            if line is not None and line.holds(message) and message.event_id not in self._released:
                 self._released.add(message.event_id)
                 self._queue(message.line)
                 fresh = True
@@ -107,7 +104,7 @@ class Outbox:
     def connected(self) -> None:
         """A new connection: what was under way goes again, and every state is said anew."""
         for message in self._flying.values():
-            if message.incident_id is not None:
+            if not message.is_state:
                 self._queue(message.line)
         self._flying.clear()
         for place in (self._due, self._figures, self._patient):
@@ -135,7 +132,7 @@ class Outbox:
     def acknowledged(self, message: Message) -> None:
         """The broker has it."""
         self._flying.pop(message.event_id or message.topic, None)
-        if message.event_id is None or message.incident_id is None:
+        if message.is_state:
             if not message.payload and self.states.get(message.topic) is message:
                 del self.states[message.topic]
                 for waiting_states in (self._due, self._figures, self._patient):
@@ -156,14 +153,14 @@ class Outbox:
     def is_superseded(self, message: Message) -> bool:
         """Whether a newer event of the same incident waits behind this one."""
         line = self._events.get(message.line)
-        last = None if line is None or message.incident_id is None else line.last.get(message.incident_id)
-        return message.event_id is not None and last is not None and last != message.event_id
+        last = None if line is None else line.last.get(message.incident_id)
+        return last is not None and last != message.event_id
 
     @property
     def waiting(self) -> int:
         """Events and states that the broker does not have yet."""
         due = len(self._due) + len(self._figures) + len(self._patient)
-        return self.waiting_events + due + sum(m.event_id is None for m in self._flying.values())
+        return self.waiting_events + due + sum(m.is_state for m in self._flying.values())
 
     @property
     def has_events(self) -> bool:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Self
 
 import aiomqtt
@@ -410,7 +411,7 @@ class Broker:
         """Send what waits, as much as goes at a time. Whether more of it could go."""
         room = min(_AT_ONCE, self._window - len(client.flying))
         taken = list(islice(iter(self._outbox.take, None), max(0, room)))
-        for _, together in groupby(taken, lambda message: message.event_id is None):  # an event waits for no state
+        for _, together in groupby(taken, attrgetter("is_state")):  # an event waits for no state
             client.send([(message, self._properties(message)) for message in together])
         return len(taken) == room and len(client.flying) < self._window
 
@@ -423,7 +424,7 @@ class Broker:
             self._log.error("message refused by the broker", topic=message.topic, reason=_named(reason), remedy=remedy)
         self._outbox.acknowledged(message)
         self._on_sent(message)
-        if message.event_id is not None:
+        if not message.is_state:
             self._had_at = time.monotonic()
             self._has_another.set()
 

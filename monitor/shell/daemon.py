@@ -346,7 +346,7 @@ class Daemon:
         whoever is told. Where there is more to be done, we wait no longer, however long the disk takes.
         """
         told = [self._messages.of(effect) if isinstance(effect, Story) else [] for effect in effects]
-        events = tuple(message for made in told for message in made if message.event_id is not None)
+        events = tuple(message for made in told for message in made if not message.is_state)
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         self._outbox.put(events)
         self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)
@@ -368,7 +368,7 @@ class Daemon:
         """
         made = (made or self._messages.of(effect) for effect, made in zip(effects, told, strict=True))
         messages = [message for each in made for message in each]
-        self._outbox.put(message for message in messages if message.event_id is None)
+        self._outbox.put(message for message in messages if message.is_state)
         if self._hub is not None:
             self._hub.put(messages)
         if self._discovery is not None:
