@@ -190,6 +190,7 @@ class Core:
             now: Monotonic seconds and wall-clock milliseconds, read by the caller.
         """
         self._now = now
+        is_idle = not (events or self._attention.has_more or self.is_ticking)
         marks = [event for event in events if isinstance(event, _MARKS)]
         is_marks_alone = len(marks) == len(events)
         if is_marks_alone:  # nothing to reckon with yet
@@ -203,7 +204,7 @@ class Core:
         if not is_marks_alone or self._attention.has_more or self._moving or self.is_ticking:
             with localcontext(EXACT):  # of most marks nothing follows
                 self._follow(now, at_most)
-        if not events and not self.is_ticking:
+        if is_idle:  # what another step says does not wait for that
             self._attention.find_zones()
         for market in self.markets.values():
             market.earlier = {}
