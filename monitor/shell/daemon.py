@@ -4,7 +4,7 @@
                           ▲
                         ticks
 
-The pump waits for nothing but the inbox: neither a slow broker nor a slow disk delays the next tick.
+The pump goes on as soon as the inbox has something: neither a slow broker nor a slow disk delays the next tick.
 """
 
 from __future__ import annotations
