@@ -418,10 +418,9 @@ class Core:
         self._forced_orders.strategy_ended(self.accounts[event.account], event, now)
 
     def _acknowledge(self, event: Acknowledge, now: Now) -> None:
-        self.reporter.acknowledge(event, now)
-        for incident in self.incidents:
-            if incident.incident_id == event.incident_id and incident.account in self.accounts:
-                self._attention.wake(self.accounts[incident.account])
+        incident = self.reporter.acknowledge(event, now)
+        if incident is not None and incident.account in self.accounts:
+            self._attention.wake(self.accounts[incident.account])
 
     def _link(self, event: LinkReport, now: Now) -> None:
         if self.links.report(event, now.mono):

@@ -288,12 +288,12 @@ class Incidents:
             return False
         return not self.is_hushed(key, "repeated", incident.severity, now)
 
-    def acknowledge(self, incident_id: str, now: Now) -> Change | None:
+    def acknowledge(self, incident_id: str, now: Now) -> Incident | None:
         """Somebody has seen it. None: no such incident is open."""
         for incident in self.open.values():
             if incident.incident_id == incident_id:
                 incident.acked_ms = now.wall_ms
-                return Change("retained", structs.replace(incident), None)
+                return incident
         return None
 
     def begin(self, key: IncidentKey, severity: Severity, now: Now) -> Change:

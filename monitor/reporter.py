@@ -101,15 +101,15 @@ class Reporter:
             if change is not None:
                 self.emit(unwatched_story(account, change, self.ages(account, None, now), now), now)
 
-    def acknowledge(self, event: Acknowledge, now: Now) -> None:
-        """Somebody has seen an incident: its retained state says so."""
-        change = self.incidents.acknowledge(event.incident_id, now)
-        known = change is not None
+    def acknowledge(self, event: Acknowledge, now: Now) -> Incident | None:
+        """Somebody has seen an incident: its retained state says so. None: no such incident is open."""
+        incident = self.incidents.acknowledge(event.incident_id, now)
+        known = incident is not None
         self.effects.append(Answered(f"{event.incident_id} {'acknowledged' if known else 'is not open'}", known))
-        if change is not None:
-            key = change.incident.key
-            self._keep(key, self.incidents.open[key], now)
-            self._unconfirmed.add(key)  # its judge publishes it anew
+        if incident is not None:
+            self._keep(incident.key, incident, now)
+            self._unconfirmed.add(incident.key)  # its judge publishes it anew
+        return incident
 
     def silence(self, event: Silence, now: Now) -> None:
         """Keep back what somebody does not want to hear of for a while."""

@@ -56,7 +56,7 @@ class FundingJudge:
         severity = Severity.OK if then is None else self._severity(account, risk, then, rule)
         trusted = account.is_live(risk.pool, self._reporter.links, now)
         by_rank = structs.replace(rule, steps=_STEPS)
-        change = self._reporter.incidents.observe(key, by_rank, Decimal(severity), now, trusted=trusted)
+        change = incidents.observe(key, by_rank, Decimal(severity), now, trusted=trusted)
         if trusted:
             change = self._reporter.or_retained(change, key)
         if change is not None:

@@ -14,7 +14,6 @@ from monitor.reporter import Reporter
 from monitor.rules import Severity
 from monitor.telling import instance_story
 
-RULES = ("clock_offset", "store_unusable")
 _STORE = IncidentKey(INSTANCE, "store_unusable", "store")
 
 
@@ -37,15 +36,13 @@ class InstanceJudge:
     def store(self, event: StoreState, now: Now) -> None:
         """What cannot be kept would be told twice, or never, after a restart."""
         account = next(iter(self._accounts.values()))
-        key = _STORE
         self._broken = event.reason
         change: Change | None = None
+        is_told = _STORE in self._incidents.open and not self._reporter.is_unconfirmed(_STORE)
         if event.reason is None:
-            change = self._incidents.resolve(key, "recovered", None, now)
-        elif account.rules.of(key.rule).enabled and (
-            key not in self._incidents.open or self._reporter.is_unconfirmed(key)
-        ):
-            change = self._incidents.begin(key, Severity.WARNING, now)
+            change = self._incidents.resolve(_STORE, "recovered", None, now)
+        elif account.rules.of(_STORE.rule).enabled and not is_told:
+            change = self._incidents.begin(_STORE, Severity.WARNING, now)
         self._tell(account, change, {"reason": event.reason}, now)
 
     def judge(self, now: Now) -> None:
