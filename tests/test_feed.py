@@ -45,6 +45,7 @@ from monitor.shell.rest import Budget, Rest, _error
 from monitor.turns import Need
 from monitor.venues import VENUES, Hosts
 from tests.heard import Heard, running
+from tests.rig import until
 
 D = Decimal
 
@@ -439,6 +440,16 @@ async def test_facts_are_read_again_once_in_a_while() -> None:
         await heard.first(FundingTermsRead)
         host.answers["/fapi/v1/fundingInfo"] = [{"symbol": "BTCUSDT", "fundingIntervalHours": 1}]
         await heard.until(lambda: FundingTermsRead("market", {"BTCUSDT": 1}) in heard.events)
+
+
+async def test_facts_of_an_account_that_could_not_be_read_are_asked_for_again_soon() -> None:
+    """Of a daemon that starts before its network is up nobody would know for an hour what its key may do."""
+    host = Host()
+    del host.answers["/fapi/v1/adlQuantile"]
+    async with private(host) as heard:
+        await until(lambda: host.asked["/fapi/v1/adlQuantile"], "it is asked for")
+        host.answers["/fapi/v1/adlQuantile"] = ANSWERS["/fapi/v1/adlQuantile"]
+        await heard.first(AdlQuantilesRead)
 
 
 async def test_places_in_the_queue_come_beside_the_snapshot() -> None:

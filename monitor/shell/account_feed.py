@@ -239,6 +239,7 @@ class AccountFeed(Feed):
         """What is good to know of the account, once in a while. No figure depends on it: where it fails, the REST link
         is none the worse, and the snapshot stands."""
         failing: set[Request] = set()
+        patience = Backoff(self.config.backoff_max_s, self.config.refresh_s)
         while True:
             for request in self.venue.requests.account_facts:
                 try:
@@ -250,7 +251,11 @@ class AccountFeed(Feed):
                             "account fact not read", account=self.link.account, request=str(request), reason=str(exc)
                         )
                     failing.add(request)
-            await asyncio.sleep(self.config.refresh_s)
+            if failing:
+                await patience.wait()
+            else:
+                patience.reset()
+                await asyncio.sleep(self.config.refresh_s)
 
     # ---- questions ----
 
