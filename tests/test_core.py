@@ -194,6 +194,32 @@ def test_the_market_is_asked_for_the_held_symbols_and_no_others() -> None:
     assert Resync("main", "a symbol that is new to us") in more
 
 
+LARGEST = "99999999999999.99999999"
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["cross", "isolated"])
+@pytest.mark.parametrize(
+    ("wallet", "quantity", "entry_price", "mark"),
+    [
+        (LARGEST, LARGEST, LARGEST, LARGEST),
+        (f"-{LARGEST}", LARGEST, LARGEST, "0.00000001"),
+        (LARGEST, f"-{LARGEST}", "0.00000001", LARGEST),
+        ("0.00000001", "0.00000001", "0.00000001", LARGEST),
+    ],
+)
+def test_of_the_largest_amounts_that_are_read_everything_can_be_told(
+    wallet: str, quantity: str, entry_price: str, mark: str, isolated: bool
+) -> None:
+    """A figure that cannot be printed would end the daemon, and it again after each start."""
+    core = Watched()
+    own = wallet if isolated else "0"
+    core.begin(wallet, row("BTCUSDT", quantity, entry_price, isolated=isolated, isolated_wallet=own))
+    core.step(core.mark(mark), Tick())
+    core.step(core.mark("50000"), Tick())
+    core.step(core.mark(mark), Tick())
+    assert [message for effect in core.effects for message in core.messages.of(effect)]
+
+
 def test_a_changed_setting_asks_for_a_snapshot() -> None:
     """Leverage is in no formula, but what came with it may be."""
     core = Watched()

@@ -257,7 +257,7 @@ def test_an_odd_row_of_an_array_of_marks_hides_no_other(odd: dict[str, object]) 
         assert [(mark.symbol, mark.price, mark.at_ms) for mark in few] == [PLAIN[3], PLAIN[8]]
 
 
-@pytest.mark.parametrize("p", ["7", "7.", "1e3", "1E-13", "1000000000000000.5", "0.0000000000000000000000000000001e5"])
+@pytest.mark.parametrize("p", ["7", "7.", "1e3", "1E-13", "10000000000000.5", "0.0000000000000000000000000000001e5"])
 def test_a_price_of_another_look_is_read_as_exactly(p: str) -> None:
     """Small, large, whole or with an exponent: it is a number."""
     marks = each_mark(USDM.decode_market(rows_of_marks(of_mark(p=p)), "m", None))
@@ -714,7 +714,7 @@ def test_what_is_no_plain_finite_number_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ['"NaN"', '"Infinity"', '"1e999"', "1e999", "true", "null", "[]", '"1_0"', '" 1"', '"٣"']
+    "bad", ['"NaN"', '"Infinity"', '"1e999"', "1e999", '"1e14"', "1.0e14", "true", "null", "[]", '"1_0"', '" 1"', '"٣"']
 )
 def test_a_frame_with_a_bad_number_is_refused_everywhere(bad: str) -> None:
     """One such value in a wallet, and every figure after it is nonsense."""

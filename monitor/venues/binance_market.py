@@ -136,7 +136,7 @@ def _of_few(raw: bytes, wanted: Collection[str]) -> list[_Mark]:
 
 
 def _mark(mark: _Mark, market: str) -> MarkPrice:
-    price = number(mark.p)
+    price = decimal(mark.p)
     if price <= 0:
         raise ValueError(f"mark price {mark.p} of {mark.s}")
     return MarkPrice(market, mark.s, price, mark.E, *_funding(mark.r, mark.T))

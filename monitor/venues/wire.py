@@ -13,6 +13,8 @@ _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?")
 _LARGEST_EXPONENT = 30
 _PLAIN = _LARGEST_EXPONENT
 """Digits with at most one point among or behind them are a number, and if there are no more, never out of range."""
+_LARGEST_AMOUNT = 13
+"""Exponent of what a price, a quantity or an amount may be: a product of two still has all its digits in `EXACT`."""
 _EIGHT = Decimal("0.00000001")
 YEAR_10000_MS = 253_402_300_800_000
 
@@ -109,18 +111,20 @@ def number(text: str) -> Decimal:
 
 
 def decimal(value: object) -> Decimal:
-    """Exact value of a JSON string or bare JSON number that `parse` read.
+    """Exact value of a price, a quantity or an amount: a JSON string, or a bare JSON number that `parse` read.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or so large that no figure could be made of it.
     """
-    if isinstance(value, str):
-        return number(value)
     if isinstance(value, Decimal):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return number(str(value))
-    raise ValueError(f"not a number: {value!r:.40}")
+        found = value
+    elif isinstance(value, str | int) and not isinstance(value, bool):
+        found = number(str(value))
+    else:
+        raise ValueError(f"not a number: {value!r:.40}")
+    if found.adjusted() > _LARGEST_AMOUNT:
+        raise ValueError(f"number out of range: {value!s:.40}")
+    return found
 
 
 def integer(value: object) -> int:

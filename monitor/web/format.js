@@ -8,11 +8,22 @@ export function percent(fraction) {
   if (fraction === null || fraction === undefined) return DASH;
   if (fraction >= 10) return "over 1000 %";
   const value = fraction * 100;
-  let text = value.toFixed(Math.abs(value) >= 1 || value === 0 ? 1 : 2);
+  let text = value.toFixed(decimals(value));
   if (value > 0 && Number(text) === 0) text = value.toPrecision(1);
   if (value < 100 && Number(text) >= 100) text = "99.9";
   return `${text.replace("-", MINUS)} %`;
 }
+
+/** A distance, rounded down: what is near must not read as farther. */
+export function away(fraction) {
+  if (fraction === null || fraction === undefined) return DASH;
+  const value = Number((fraction * 100).toPrecision(12)); // 0.07 * 100 is a little more than 7
+  const step = 10 ** decimals(value);
+  const rounded = Math.floor(Number((value * step).toPrecision(12))) / step;
+  return rounded === 0 && value > 0 ? percent(fraction) : `${rounded.toFixed(decimals(value))} %`;
+}
+
+const decimals = (value) => (Math.abs(value) >= 1 || value === 0 ? 1 : 2);
 
 /** A level: `80 %`, `0.5 %`. */
 export const level = (fraction) => `${Number((fraction * 100).toFixed(2))} %`;

@@ -2,7 +2,7 @@
 
 import { Board, rank } from "./board.js";
 import { badge, dress, h, list, say } from "./dom.js";
-import { DASH, clock, percent, sentence, signed, span } from "./format.js";
+import { DASH, away, clock, percent, sentence, signed, span } from "./format.js";
 import { History } from "./history.js";
 import { announce, showIncidents } from "./incidents.js";
 import { showLinks } from "./links.js";
@@ -132,7 +132,7 @@ function makeAlarm({ head, severity }) {
 function showTitle(alarms) {
   const worst = board.incidents[0]?.severity ?? "ok";
   const nearest = closest();
-  let title = nearest === undefined ? "no liquidation price" : `${percent(nearest.distance)} to liquidation`;
+  let title = nearest === undefined ? "no liquidation price" : `${away(nearest.distance)} to liquidation`;
   if (rank(worst) >= 3) title = `${worst.toUpperCase()} · ${title}`;
   if (alarms.length) title = alarms[0].head.replace(/\.$/, "");
   say(document.querySelector("title"), `${title} · marginwatch`);
@@ -171,7 +171,7 @@ function showGlance() {
   const figures = [
     {
       name: "Nearest to liquidation",
-      value: near ? percent(near.distance) : DASH,
+      value: near ? away(near.distance) : DASH,
       severity: near ? worse(board.severityOfDistance(near.distance), near.severity) : "ok",
       note: note(near && [at && `${at.symbol} ${at.side}`, near.account, near.pool].filter(Boolean).join(" · "), "no position has a liquidation price"),
     },
@@ -197,7 +197,7 @@ function standing(incident) {
   const isMeasured = ["margin_ratio", "liquidation_distance"].includes(incident.rule);
   const pool = board.all("pool").find((pool) => pool.account === incident.account && pool.pool === incident.subject);
   if (!isMeasured || !pool || pool.distance === null) return incident.title;
-  return `${pool.account} ${pool.pool}: ${percent(pool.distance)} from liquidation, margin ratio ${percent(pool.margin_ratio)}`;
+  return `${pool.account} ${pool.pool}: ${away(pool.distance)} from liquidation, margin ratio ${percent(pool.margin_ratio)}`;
 }
 
 const worse = (a, b) => (rank(a) > rank(b) ? a : b);

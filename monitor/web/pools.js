@@ -3,7 +3,7 @@
 import { rank } from "./board.js";
 import { chart } from "./chart.js";
 import { badge, dress, h, list, say, show } from "./dom.js";
-import { DASH, amount, clock, percent, price, quantity, signed, span, words } from "./format.js";
+import { DASH, amount, away, clock, percent, price, quantity, signed, span, words } from "./format.js";
 
 const POOLS_SHOWN = 40;
 const POSITIONS_SHOWN = 8;
@@ -83,7 +83,7 @@ function factsOf(summary) {
 function restOf(drawn, hidden, summary) {
   if (hidden.length) {
     const ratios = hidden.map((pool) => pool.margin_ratio);
-    const worst = ratios.includes(null) ? "not all of them known" : `none of them above ${percent(Math.max(...ratios))}`;
+    const worst = ratios.includes(null) ? "not all of them known" : `the worst of them at ${percent(Math.max(...ratios))}`;
     return `${hidden.length} more margin pools, ${worst}.`;
   }
   if (drawn.length) return "";
@@ -129,7 +129,7 @@ function makePool() {
       dress(root, "freshness", pool.freshness);
       say(title, pool.pool);
       state.show(isStale ? "warning" : pool.severity, poolWord(pool, isStale, board.now));
-      distance.show(pool.bankrupt ? "past it" : percent(pool.distance), board.severityOfDistance(pool.distance));
+      distance.show(pool.bankrupt ? "past it" : away(pool.distance), board.severityOfDistance(pool.distance));
       ratio.show(percent(pool.margin_ratio), pool.severity);
       bar.show(pool.margin_ratio, board.levels.margin_ratio, pool.severity);
       picture.show({
@@ -208,7 +208,7 @@ function moneyOf(pool, board) {
     ["unrealized", `${signed(pool.unrealized_pnl)} ${pool.asset}`],
   ];
   const { down, up } = pool.market_distance;
-  const market = [down !== null ? `−${percent(down)}` : "", up !== null && up <= 1 ? `+${percent(up)}` : ""].filter(Boolean);
+  const market = [down !== null ? `−${away(down)}` : "", up !== null && up <= 1 ? `+${away(up)}` : ""].filter(Boolean);
   if (market.length) facts.push(["liquidated if all marks move", market.join(" or ")]);
   if (at !== null) {
     const left = Date.parse(at) - board.now;
@@ -270,7 +270,7 @@ function makeRow() {
       const unit = p.quantity_unit === "contract" ? "contracts" : p.quantity_unit;
       say(held, `${quantity(p.quantity)} ${unit} at ${price(p.entry_price)}`);
       bar.show(p, severity);
-      say(distance, percent(p.distance));
+      say(distance, away(p.distance));
       dress(distance, "severity", severity);
       say(mark, price(p.mark_price));
       say(pnl, `${signed(p.unrealized_pnl)} ${p.asset}`);
