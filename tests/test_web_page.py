@@ -65,7 +65,7 @@ async def test_an_incident_is_on_the_page_within_a_second_of_its_event(
         config, port = config_of(tmp_path, exchange, broker)
         async with watching(config), seen(tab, port):
             await tab.shows("#verdict", "Nothing open")
-            await tab.shows("#figures", "19.7 %")  # BTC at 60000, liquidated at 48192.8
+            await tab.shows("#figures", "19.6 %")  # BTC at 60000, liquidated at 48192.8
             await tab.js(WATCH)
             exchange.set_mark("BTCUSDT", "48240")
             event = await listener.event("margin_ratio", "opened", subject="cross-usdt")
