@@ -75,7 +75,7 @@ async def test_an_incident_is_on_the_page_within_a_second_of_its_event(
             delay_ms = await tab.js("return window.seenAt;") - heard_ms
             assert delay_ms < 1000
             await tab.shows("#announcer", "critical")
-            await eventually(lambda: _is_titled(tab, "CRITICAL · 0.1"), "the title follows the pool's own topic")
+            await eventually(lambda: _is_titled(tab, "CRITICAL · 0.09"), "the title follows the pool's own topic")
             assert "critical" in await tab.text("#accounts article header")
             print(f"on the page {delay_ms:.0f} ms after it was on the broker")
 
