@@ -117,7 +117,7 @@ KINDS = (
     *_kinds("counter", ticks_total="Mark prices taken."),
     *_kinds(
         "histogram",
-        tick_to_decision_seconds="From the arrival of a mark price until all that follows from it is under way.",
+        tick_to_decision_seconds="From the arrival of a mark price until it is decided what follows from it.",
         tick_to_publish_seconds="From the arrival of what causes an event until the broker has acknowledged it.",
         loop_delay_seconds="How late the event loop comes to what is due, sampled ten times a second.",
     ),
