@@ -28,6 +28,7 @@ from monitor.risk.zones import Bounds, Brackets, Slots, zones
 from monitor.rules import LiquidationPriceMovedRule, Severity
 
 D = Decimal
+ROWS = (Bracket(1, D(0), D("0.004"), D(0)),)
 
 
 def digits(value: float, places: int = 7) -> Decimal:
@@ -344,7 +345,7 @@ def test_columns_say_of_each_frame_what_each_zone_says() -> None:
 @pytest.mark.parametrize("made", [Screened, Columns])
 def test_a_pool_leaves_only_with_a_mark_of_its_own(made: Callable[[], Screen]) -> None:
     """One whose time is up, when marks of others come."""
-    table = bracket_table((Bracket(1, D(0), D("0.004"), D(0)),))
+    table = bracket_table(ROWS)
     position = Position("A", Side.BOTH, D(1), D(50_000), False, D(0), 1, "USDT")
     found = shape(Pool("main", "cross-usdt", "USDT", False, D(20_000), (position,)), {"A": table})
     assert found is not None
@@ -357,6 +358,20 @@ def test_a_pool_leaves_only_with_a_mark_of_its_own(made: Callable[[], Screen]) -
     assert not screen.left(4.0, lambda key: True)
     screen.mark("market", ("A", "B"), [50_000.0, 1.0])
     assert screen.left(6.0, lambda key: True) == [("main", "pool")]
+
+
+@pytest.mark.parametrize("made", [Screened, Columns])
+def test_pools_leave_in_an_order_that_is_the_same_in_each_run(made: Callable[[], Screen]) -> None:
+    """Where more leave than one step looks at, it says who is told of first; a replay must say the same again."""
+    tables = dict.fromkeys(symbols := tuple(f"S{i}" for i in range(50)), bracket_table(ROWS))
+    screen = made()
+    for symbol in symbols:
+        position = Position(symbol, Side.BOTH, D(1), D(50_000), True, D(20_000), 1, "USDT")
+        found = shape(Pool("main", f"isolated-{symbol}", "USDT", True, D(20_000), (position,)), tables)
+        assert found is not None
+        assert screen.rest(("main", symbol), "market", found, {symbol: 50_000.0}, Limits(ratio_below=0.8))
+    screen.mark("market", symbols, [25_000.0] * 50)
+    assert screen.left(1.0, lambda key: True) == [("main", symbol) for symbol in symbols]
 
 
 def test_what_the_proof_is_not_for_has_no_shape() -> None:

@@ -96,7 +96,8 @@ class Zones:
         self._resting: dict[PoolKey, _Resting] = {}
         self._out: dict[PoolKey, _Resting] = {}
         self._holders: dict[SymbolKey, dict[PoolKey, None]] = {}
-        self._marked: set[SymbolKey] = set()
+        self._marked: dict[SymbolKey, None] = {}
+        """In the order in which they came; that of a set is another one in each run."""
 
     def __len__(self) -> int:
         return len(self._resting)
@@ -105,7 +106,7 @@ class Zones:
         marks = self._marks.setdefault(market, {})
         for symbol, price in zip(symbols, prices, strict=True):
             marks[symbol] = price
-            self._marked.add((market, symbol))
+            self._marked[market, symbol] = None
 
     def rest(self, key: PoolKey, market: str, shape: Shape, marks: Mapping[str, float], limits: Limits) -> bool:
         self.wake(key)
