@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from functools import lru_cache
 
-from monitor.risk import EXACT
+from monitor.risk import EXACT, ROOMY
 
 EIGHT = Decimal("0.00000001")
 LAST_DIGITS = 2 * EIGHT
@@ -46,7 +46,7 @@ def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | Non
     """The sum of the two as printed, which is what the exchange prints."""
     if wallet_balance is None or unrealized_pnl is None:
         return None
-    cut = unrealized_pnl.quantize(EIGHT, ROUND_DOWN, EXACT)
+    cut = unrealized_pnl.quantize(EIGHT, ROUND_DOWN, ROOMY)
     return truncated(EXACT.add(wallet_balance, cut))
 
 
@@ -61,20 +61,20 @@ def ceiled(value: Decimal | None) -> str | None:
 def _printed(value: Decimal | None, rounding: str) -> str | None:
     if value is None:
         return None
-    rounded = value.quantize(EIGHT, rounding, EXACT)
+    rounded = value.quantize(EIGHT, rounding, ROOMY)
     return plain(rounded or abs(rounded))  # no minus before zero
 
 
 def alarming(value: Decimal, levels: Sequence[Decimal], rounding: str) -> Decimal:
     """To 8 decimals this way, but where that would reach a level or cross it, the other; `levels` rise."""
-    rounded = value.quantize(EIGHT, rounding, EXACT)
+    rounded = value.quantize(EIGHT, rounding, ROOMY)
     low, high = (value, rounded) if value < rounded else (rounded, value)
     if low < high:
         above = bisect_left(levels, low)
         if above < len(levels) and levels[above] <= high:
-            return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, EXACT)
+            return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, ROOMY)
     return rounded
 
 
 def fraction(value: Decimal) -> float:
-    return float(value.quantize(EIGHT, rounding=ROUND_CEILING, context=EXACT))
+    return float(value.quantize(EIGHT, rounding=ROUND_CEILING, context=ROOMY))

@@ -13,6 +13,7 @@ from monitor.digits import plain
 from monitor.effects import INSTANCE, Advice, Blindness, Story
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
+from monitor.risk import ROOMY
 from monitor.risk.attribution import Cause
 from monitor.risk.margin import RATIO_CAP
 
@@ -68,11 +69,11 @@ def percent(fraction: Decimal, rounding: str = ROUND_HALF_UP) -> str:
     """`81.2 %`; below one percent two decimals, or as many as it takes to say anything: `0.09 %`, `0.004 %`."""
     value = fraction * _HUNDRED
     step = _TENTH if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
-    rounded = value.quantize(step, rounding=rounding)
+    rounded = value.quantize(step, rounding, ROOMY)
     if fraction == RATIO_CAP:
         return "over 1000 %"  # the margin balance is gone
     if rounded >= _HUNDRED > value:
-        rounded = value.quantize(step, rounding=ROUND_FLOOR)  # "100.0 %" is said of a liquidation alone
+        rounded = value.quantize(step, ROUND_FLOOR, ROOMY)  # "100.0 %" is said of a liquidation alone
     return f"{plain(rounded)} %"
 
 
@@ -84,13 +85,13 @@ def away(distance: Decimal) -> str:
 def price(value: Decimal) -> str:
     """A price in at least six significant digits."""
     places = max(0, 5 - value.adjusted()) if value else 0
-    return plain(value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP).normalize())
+    return plain(value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, ROOMY).normalize())
 
 
 def amount(value: Decimal) -> str:
     """Money, to the cent where that says anything, away from zero."""
     step = Decimal("0.01") if abs(value) >= 1 or not value else Decimal("0.00000001")
-    return plain(value.quantize(step, rounding=ROUND_HALF_UP))
+    return plain(value.quantize(step, ROUND_HALF_UP, ROOMY))
 
 
 def signed_amount(value: Decimal) -> str:
@@ -169,7 +170,7 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
     for one in advice:
         if one.action == "add_margin" and one.amount is not None:
             step = Decimal("0.01") if one.amount >= 1 else Decimal("0.00000001")
-            cents = one.amount.quantize(step, rounding=ROUND_CEILING)
+            cents = one.amount.quantize(step, ROUND_CEILING, ROOMY)
             parts.append(f"add {plain(cents)} {one.asset}")
         elif one.quantity is not None:
             unit = "contracts" if one.quantity_unit == "contract" and one.quantity != 1 else one.quantity_unit

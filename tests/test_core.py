@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from monitor.core import Core, Kept, Setup
 from monitor.effects import (
@@ -194,7 +195,7 @@ def test_the_market_is_asked_for_the_held_symbols_and_no_others() -> None:
     assert Resync("main", "a symbol that is new to us") in more
 
 
-LARGEST = "99999999999999.99999999"
+LARGEST, SMALLEST = "99999999999999.99999999", "1e-30"
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["cross", "isolated"])
@@ -205,9 +206,11 @@ LARGEST = "99999999999999.99999999"
         (f"-{LARGEST}", LARGEST, LARGEST, "0.00000001"),
         (LARGEST, f"-{LARGEST}", "0.00000001", LARGEST),
         ("0.00000001", "0.00000001", "0.00000001", LARGEST),
+        (LARGEST, f"-{SMALLEST}", LARGEST, SMALLEST),
+        (f"-{LARGEST}", SMALLEST, "0", SMALLEST),
     ],
 )
-def test_of_the_largest_amounts_that_are_read_everything_can_be_told(
+def test_of_the_largest_and_smallest_numbers_that_are_read_everything_can_be_told(
     wallet: str, quantity: str, entry_price: str, mark: str, isolated: bool
 ) -> None:
     """A figure that cannot be printed would end the daemon, and it again after each start."""
@@ -217,6 +220,9 @@ def test_of_the_largest_amounts_that_are_read_everything_can_be_told(
     core.step(core.mark(mark), Tick())
     core.step(core.mark("50000"), Tick())
     core.step(core.mark(mark), Tick())
+    paid = structs.replace(core.mark(mark), funding_rate=D("1e30"), next_funding_ms=core.now.wall_ms + 600_000)
+    core.step(paid, Tick())
+    core.step(Tick(), after=60.0)
     assert [message for effect in core.effects for message in core.messages.of(effect)]
 
 

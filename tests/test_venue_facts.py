@@ -289,6 +289,24 @@ def test_a_position_row_has_its_place_in_the_queue(adl: str, quantile: int | Non
     assert figures == ExchangeFigures(D("0.4104759"), D("0.764277"), D("0.0800428"), None, quantile)
 
 
+@pytest.mark.parametrize(
+    ("printed", "price"),
+    [('"2260.56757210"', D("2260.5675721")), ('"0"', None), ('"151234567890123.4"', None), ('"-"', None)],
+)
+def test_a_liquidation_price_of_whatever_size_costs_no_position(printed: str, price: Decimal | None) -> None:
+    """A short of COIN-M that coins all but cover has one beyond all measure; nothing of ours follows from it."""
+    row = (
+        '{"symbol":"BTCUSD_PERP","positionSide":"BOTH","positionAmt":"-100","entryPrice":"50000.0","markPrice":"50000",'
+        f'"unRealizedProfit":"0.00000000","liquidationPrice":{printed},"marginType":"cross","isolatedMargin":"0"}}'
+    )
+
+    [event] = read("/dapi/v1/positionRisk", f"[{row}]", COINM)
+    assert isinstance(event, PositionsRead)
+    [(position, figures)] = event.rows
+    assert position.quantity == -100
+    assert figures == ExchangeFigures(D(50000), D(0), None, price, None)
+
+
 def test_the_risk_of_a_market_is_one_of_three_words() -> None:
     """A list of all, or the one that was asked for; a fourth word is unknown."""
     low = '{"symbol":"BTCUSDT","adlRisk":"low","updateTime":1597370495002}'

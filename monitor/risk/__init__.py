@@ -10,6 +10,10 @@ EXACT = Context(prec=40)
 """Decimal context of all risk arithmetic: sums and products of wire numbers are exact, a quotient is far finer than
 any digit that is printed. Entered once by whoever calls into `risk/` (`core.step`, `assess`)."""
 
+ROOMY = Context(prec=200)
+"""To round in: whatever figure comes of the numbers of a wire has room here. One that could not be printed would end
+the daemon, and again after each start."""
+
 _T = TypeVar("_T")
 
 

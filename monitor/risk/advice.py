@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
-from monitor.risk import collateral
+from monitor.risk import ROOMY, collateral
 from monitor.risk.margin import ZERO, BracketTable
 from monitor.risk.report import PoolRisk, PositionRisk
 
@@ -25,7 +25,7 @@ def margin_to_add(risk: PoolRisk, to_ratio: Decimal, asset: str | None = None) -
     worth = max(risk.maintenance_margin, ZERO) / to_ratio - risk.margin_balance  # brackets may make no sense
     purse = risk.purses[asset or risk.pool.asset]
     amount = collateral.amount_worth(worth, purse.equity, purse.rate) if worth > 0 else None
-    return None if amount is None else amount.quantize(TRANSFER_STEP, rounding=ROUND_CEILING)
+    return None if amount is None else amount.quantize(TRANSFER_STEP, ROUND_CEILING, ROOMY)
 
 
 def quantity_to_reduce(

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from monitor.digits import EIGHT
 from monitor.events import AssetRate, Bracket, Position, PositionKey
-from monitor.risk import EXACT, collateral, contracts, exactly
+from monitor.risk import EXACT, ROOMY, collateral, contracts, exactly
 from monitor.risk.collateral import PAR, Purse
 from monitor.risk.liquidation import NOWHERE, Crossings, Leg, crossings
 from monitor.risk.margin import NO_MARGIN, ZERO, BracketTable, margin_ratio
@@ -499,7 +499,7 @@ def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
 
 def printed(price: Decimal | None) -> Decimal | None:
     """A liquidation price as the exchange prints it: half-up to 8 decimals."""
-    return None if price is None else price.quantize(EIGHT, ROUND_HALF_UP)
+    return None if price is None else price.quantize(EIGHT, ROUND_HALF_UP, ROOMY)
 
 
 def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:

@@ -315,13 +315,13 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
     )
     if "markPrice" not in row or not position.quantity:
         return position, None
-    printed = decimal(row.get("liquidationPrice", "0"))
+    printed = _or_none(decimal, row.get("liquidationPrice", "0"))
     figures = ExchangeFigures(
         mark_price=decimal(row["markPrice"]),
         unrealized_pnl=decimal(row.get("unRealizedProfit", row.get("unrealizedProfit", "0"))),
         maintenance_margin=decimal(row["maintMargin"]) if "maintMargin" in row else None,
-        liquidation_price=printed if printed > 0 else None,
-        adl_quantile=_quantile_or_none(row.get("adl")),
+        liquidation_price=printed if printed is not None and printed > 0 else None,
+        adl_quantile=_or_none(_quantile, row.get("adl")),
     )
     return position, figures
 
@@ -333,10 +333,13 @@ def _quantile(value: object) -> int:
     return quantile
 
 
-def _quantile_or_none(value: object) -> int | None:
-    """It decides nothing about the position, so one that misreads is unknown, and the row stays."""
+def _or_none(read: Callable[[object], T], value: object) -> T | None:
+    """What decides nothing about the position: where it misreads it is unknown, and the row stays.
+
+    The price of a short position that is all but covered by its coins may be of any size.
+    """
     try:
-        return _quantile(value)
+        return read(value)
     except ValueError:
         return None
 
