@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from monitor.message import Message
 from monitor.shell.hub import Hub
 from monitor.sim import Exchange, Scenario
+from monitor.wording import away
 from tests import browser as tools
 from tests import stories
 from tests.browser import Browser, browsing, needs
@@ -196,6 +198,16 @@ async def test_a_name_that_is_markup_is_shown_as_text(tab: Browser) -> None:
         await tab.shows("#incidents-open", "onerror=")
         await tab.shows("#verdict", "onerror=")
         assert await tab.js("return window.hit;") is None
+
+
+async def test_a_distance_reads_on_the_page_as_in_an_alert(tab: Browser) -> None:
+    """Rounded down, also where two decimals say nothing any more; two figures of one thing would be one too many."""
+    distances = ["0", "0.00000001", "0.0000096", "0.000096", "0.0001", "0.07", "0.00995", "0.99999", "1", "2.5096"]
+    async with serving(Hub()) as url:
+        await tab.open(url)
+        script = "const {away} = await import('./format.js'); return arguments[0].map(away);"
+        shown = await tab.js(script, [float(distance) for distance in distances])
+    assert shown == [away(Decimal(distance)) for distance in distances]
 
 
 LONG = stories.account(

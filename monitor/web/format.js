@@ -18,9 +18,10 @@ export function percent(fraction) {
 export function away(fraction) {
   if (fraction === null || fraction === undefined) return DASH;
   const value = Number((fraction * 100).toPrecision(12)); // 0.07 * 100 is a little more than 7
-  const step = 10 ** decimals(value);
-  const rounded = Math.floor(Number((value * step).toPrecision(12))) / step;
-  return rounded === 0 && value > 0 ? percent(fraction) : `${rounded.toFixed(decimals(value))} %`;
+  const first = -Number(value.toExponential().split("e")[1]); // where its first digit is
+  const places = Math.max(decimals(value), first);
+  const rounded = Math.floor(Number((value * 10 ** places).toPrecision(12))) / 10 ** places;
+  return `${rounded.toFixed(places)} %`;
 }
 
 const decimals = (value) => (Math.abs(value) >= 1 || value === 0 ? 1 : 2);
