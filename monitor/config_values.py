@@ -101,9 +101,11 @@ def as_prefix(value: Any) -> str:
 
 def as_host(value: Any) -> str:
     name = as_text(value)
-    if re.search(r"[\s/@]", name) or (name.count(":") == 1):  # an IPv6 address has more of them
-        raise ValueError('must be a name or an address alone, such as "localhost"; the port is a key of its own')
-    return name
+    with suppress(UnicodeError):  # of one that no name service takes
+        name.encode("idna")
+        if not re.search(r"[\s/@]", name) and name.count(":") != 1:  # an IPv6 address has more of them
+            return name
+    raise ValueError('must be a name or an address alone, such as "localhost"; the port is a key of its own')
 
 
 def as_flag(value: Any) -> bool:

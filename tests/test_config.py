@@ -118,6 +118,7 @@ def test_every_mistake_is_reported_at_once() -> None:
         (ACCOUNT + "labels = {desk = 3}", "labels: must be a table of texts"),
         ('[mqtt]\nhost = "mqtt://broker"\n' + ACCOUNT, "[mqtt] host: must be a name or an address alone"),
         ('[mqtt]\nhost = "broker:1883"\n' + ACCOUNT, "[mqtt] host: must be a name or an address alone"),
+        ('[mqtt]\nhost = "broker..lan"\n' + ACCOUNT, "[mqtt] host: must be a name or an address alone"),
         ('[mqtt]\ntls = "yes"\n' + ACCOUNT, "[mqtt] tls: must be true or false"),
         ("account_defaults = 3\n[[account]]", "[account_defaults]: must be a table"),
         (ACCOUNT + 'rest_url = "wss://x"', "rest_url: must be an address beginning with http:// or https://"),

@@ -332,6 +332,26 @@ async def test_what_an_earlier_run_left_on_the_broker_is_removed(
     assert listener.now["elsewhere/main/pool/cross-usdc"] == b"not ours"
 
 
+async def test_a_broker_that_allows_a_user_one_connection_keeps_that_of_the_alerts(tmp_path: Path) -> None:
+    """To look for what an earlier run left takes a second one, and each would have ended the other again and again."""
+    needs_mosquitto()
+    passwords = private_file(tmp_path / "passwords", "marginwatch:pw\nlistener:pw\n")
+    subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)
+    options = ("allow_anonymous false", f"password_file {passwords}", "use_username_as_clientid true")
+    strict = Mosquitto(tmp_path / "broker", *options)
+    await strict.start()
+    login = {"username": "marginwatch", "password": f"file:{private_file(tmp_path / 'password', 'pw')}"}
+    try:
+        async with Listener(strict.port, username="listener", password="pw") as listener, stories.exchange() as exchange:
+            with Process(write_config(tmp_path / "d", exchange, strict.port, mqtt=login)) as process:
+                await until(lambda: process.logged("ghost topics not looked for"), "it looks no more")
+                exchange.set_mark("SOLUSDT", "130")
+                await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+                assert len(process.logged("broker connected")) <= 4
+    finally:
+        strict.kill()
+
+
 async def test_however_much_is_retained_at_the_broker_alerts_get_through_to_it(tmp_path: Path) -> None:
     """Of more than a broker may keep waiting for a client it throws away what comes next, acknowledgements as well."""
     needs_mosquitto()

@@ -16,6 +16,7 @@ from aiomqtt import MqttError
 
 from monitor.config import MqttConfig
 from monitor.effects import INSTANCE
+from monitor.shell import logs
 from monitor.shell.backoff import Backoff
 from monitor.shell.broker import subscribe, visitor
 
@@ -23,10 +24,13 @@ _ACCOUNTS = 8
 """So many accounts are asked about at a time."""
 _SILENCE_S = 1.0
 """After so long without a retained message there are no more of them."""
+_LOOKS = 3
+"""So often we may be cut off in the midst of it. A broker that takes all who log in as the same user for one and the
+same client ends the connection on which we publish with each look, and that one this."""
 
 
 class Ghosts:
-    """Looks once, however long it takes until the broker lets us.
+    """Looks once, however long it takes until the broker lets us in.
 
     Args:
         accounts: Gives the names of those that are watched. What belongs to others is found by what each account has.
@@ -41,17 +45,23 @@ class Ghosts:
         self._password = password
         self._topics = config.topics
         self._accounts = accounts
+        self._log = logs.logger()
         self.topics: set[str] = set()
         self.is_known = False
 
     async def run(self) -> None:
         backoff = Backoff(1.0, self._config.reconnect_max_s)
+        looks = 0
         while not self.is_known:
             try:
                 async with visitor(self._config, self._password, "ghosts") as client:
+                    looks += 1
                     self.topics = await self._look(client)
                     self.is_known = True
-            except (MqttError, OSError):  # whoever publishes says what is wrong with the broker
+            except (MqttError, OSError, ValueError) as exc:  # whoever publishes says why nobody is let in
+                if looks == _LOOKS and not self.is_known:
+                    self._log.warning("ghost topics not looked for", reason=str(exc))
+                    return
                 await backoff.wait()
 
     async def _look(self, client: aiomqtt.Client) -> set[str]:
