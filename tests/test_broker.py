@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -22,7 +23,7 @@ from monitor.outbox import Outbox
 from monitor.shell import logs
 from monitor.shell.broker import Broker, say
 from tests.conftest import needs_mosquitto
-from tests.rig import Mosquitto, private_file, until
+from tests.rig import ROOT, Mosquitto, private_file, until
 
 ONLINE, OFFLINE = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
 
@@ -122,6 +123,25 @@ async def test_over_a_slow_line_an_alert_waits_for_few_figures_and_slowness_is_n
 
     assert took < 2
     assert sent.count(ONLINE) == 1
+
+
+async def test_a_system_that_does_not_know_how_to_keep_little_unsent_reaches_the_broker(broker: Mosquitto) -> None:
+    """That an alert may be late over a slow line is no reason to tell nothing."""
+    script = """
+import asyncio, socket, sys
+socket.TCP_NOTSENT_LOWAT = 9999  # which no system knows
+from monitor.config import MqttConfig
+from tests.test_broker import Outbox, sending
+
+async def main():
+    async with sending(Outbox(), MqttConfig(port=int(sys.argv[1]))):
+        pass
+
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, str(broker.port), cwd=ROOT)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
 
 
 @asynccontextmanager

@@ -336,14 +336,15 @@ async def test_a_broker_that_allows_a_user_one_connection_keeps_that_of_the_aler
     """To look for what an earlier run left takes a second one, and each would have ended the other again and again."""
     needs_mosquitto()
     passwords = private_file(tmp_path / "passwords", "marginwatch:pw\nlistener:pw\n")
-    subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)
+    subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)  # noqa: ASYNC221 - returns at once
     options = ("allow_anonymous false", f"password_file {passwords}", "use_username_as_clientid true")
     strict = Mosquitto(tmp_path / "broker", *options)
     await strict.start()
-    login = {"username": "marginwatch", "password": f"file:{private_file(tmp_path / 'password', 'pw')}"}
+    reader = {"username": "listener", "password": "pw"}
+    writer = {"username": "marginwatch", "password": f"file:{private_file(tmp_path / 'password', 'pw')}"}
     try:
-        async with Listener(strict.port, username="listener", password="pw") as listener, stories.exchange() as exchange:
-            with Process(write_config(tmp_path / "d", exchange, strict.port, mqtt=login)) as process:
+        async with Listener(strict.port, **reader) as listener, stories.exchange() as exchange:
+            with Process(write_config(tmp_path / "d", exchange, strict.port, mqtt=writer)) as process:
                 await until(lambda: process.logged("ghost topics not looked for"), "it looks no more")
                 exchange.set_mark("SOLUSDT", "130")
                 await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")

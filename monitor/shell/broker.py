@@ -36,9 +36,9 @@ from monitor.shell.clock import now
 from monitor.shell.packets import Answer
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
-_LITTLE_UNSENT = (*_NODELAY, (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16_384))
-"""An alert can overtake what waits in the outbox, but not what the kernel has: over a slow line that would take
-megabytes of figures, which are under way for minutes."""
+_UNSENT = 16_384
+"""Bytes that the kernel takes before it has sent them. An alert can overtake what waits in the outbox, but not what the
+kernel has: over a slow line that would be megabytes of figures, which are under way for minutes."""
 _DRAIN_S = 5.0
 _AT_ONCE = 32
 """How many messages are sent before others have their turn."""
@@ -104,6 +104,8 @@ class _Client(aiomqtt.Client):
 
     def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
         self.is_reached = True
+        with suppress(AttributeError, OSError):  # where the system cannot do so, alerts may be late, and no more
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         super()._on_socket_open(client, userdata, sock)
 
     def send(self, messages: Iterable[tuple[Message, bytes | None]]) -> None:
@@ -352,7 +354,7 @@ class Broker:
             timeout=c.timeout_s,
             keepalive=int(c.keepalive_s),
             tls_context=tls_context(c) if c.tls else None,
-            socket_options=_LITTLE_UNSENT,
+            socket_options=_NODELAY,
         )
         self._heed_limits(client)
         return client
