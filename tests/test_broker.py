@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import json
+import re
 import socket
 import ssl
 import sys
@@ -422,6 +423,47 @@ async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:
 
     [said] = [line for line in map(json.loads, log.getvalue().splitlines()) if "refused" in line["event"]]
     assert (said["level"], said["topic"], said["reason"]) == ("error", topic, "Not authorized")
+
+
+async def test_an_event_that_is_beyond_a_quota_of_the_broker_goes_again(broker: Mosquitto) -> None:
+    """It has not passed it on, and will once there is room: an alert that counted as sent would be lost. Its answer to
+    our subscription comes with the refusal: whoever waited for that went on, told to end, and so did the connection."""
+    outbox, log, event = Outbox(), io.StringIO(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
+    state = Message("marginwatch/main/summary", b"{}", True, 1)
+    logs.setup("json", "info", log)
+    quota = Quota(broker.port)
+    async with await asyncio.start_server(quota.accept, "127.0.0.1", 0) as server:
+        config = MqttConfig(port=server.sockets[0].getsockname()[1], reconnect_max_s=0.1)
+        async with sending(outbox, config) as (sender, sent):
+            quota.is_exceeded = True
+            outbox.put([state, event])
+            outbox.release([event])
+            sender.wake()
+            await until(lambda: log.getvalue().count("quota exceeded") >= 2, "it has been refused twice")
+            early, waiting = event in sent, outbox.waiting_events
+            quota.is_exceeded = False
+            await until(lambda: event in sent, "the broker has it")
+
+    assert (early, waiting) == (False, 1)
+    assert sent.count(event) == 1
+
+
+class Quota:
+    """Stands before a broker, and says of what it has taken, and nobody has subscribed to, that it was too much."""
+
+    def __init__(self, target: int) -> None:
+        self.is_exceeded = False
+        self._target = target
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
+        passing = asyncio.create_task(_pass_on(reader, to_broker))
+        while data := await from_broker.read(65_536):
+            if self.is_exceeded:
+                data = re.sub(rb"\x40\x03(..)\x10", b"\x40\x03\\1\x97", data, flags=re.DOTALL)
+            writer.write(data)
+        writer.close()
+        await passing
 
 
 async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ LAYERS = (
     {"shell.rest", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
     {"shell.causes", "shell.clock", "shell.migrations", "shell.owed", "shell.hub"},
     {"shell.findings", "shell.logs", "shell.settings", "shell.systemd", "shell.tap", "shell.chronicle"},
-    {"shell.sink", "shell.rows", "shell.packets"},
+    {"shell.sink", "shell.rows", "shell.packets", "shell.tasks"},
     {"shell"},
     {"config"},
     {"config_rules"},

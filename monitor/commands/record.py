@@ -19,10 +19,10 @@ from monitor.events import Tick
 from monitor.recording import Opening, Secrets
 from monitor.shell import logs, settings
 from monitor.shell.clock import now
-from monitor.shell.feed import ended
 from monitor.shell.feeds import Feeds
 from monitor.shell.inbox import Inbox
 from monitor.shell.recorder import SessionWriter
+from monitor.shell.tasks import ended
 
 
 def main(config_path: str | None, out: str) -> int:

@@ -23,8 +23,8 @@ from monitor.panel import Away, Panel, panel
 from monitor.retained import Retained
 from monitor.shell import settings
 from monitor.shell.clock import now
-from monitor.shell.feed import ended
 from monitor.shell.onlooker import Onlooker, look
+from monitor.shell.tasks import ended
 from monitor.standing import Code, watched
 
 _EVERY_S = 1.0

@@ -34,6 +34,7 @@ from monitor.shell import logs, packets
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.packets import Answer
+from monitor.shell.tasks import ended
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _UNSENT = 16_384
@@ -56,6 +57,8 @@ REFUSED = 0x80
 """From this reason code on the broker has refused something."""
 _TOO_LARGE = 0x95
 """So would a broker answer that could read it."""
+_QUOTA_EXCEEDED = 0x97
+"""So does a broker answer that takes no more for now."""
 _UNSUPPORTED = 0x84
 """So does a broker answer that does not know our version of MQTT."""
 _UNANSWERED = 3
@@ -337,7 +340,7 @@ class Broker:
                 await self._send(client, backoff)
             finally:
                 self._serving = None
-            receiving.cancel()
+                await ended(receiving)  # an answer to its subscription may swallow the first request
 
     def _client(self, version: str) -> _Client:
         c = self._config
@@ -381,10 +384,17 @@ class Broker:
         oldest, since = None, 0.0
         while True:
             self._wake.clear()
+            is_enough = False
             while client.answers:
                 answer = client.answers.popleft()
-                if (sent := flying.pop(answer.number, None)) is not None:
+                if (sent := flying.pop(answer.number, None)) is None:
+                    continue
+                if answer.reason == _QUOTA_EXCEEDED and not sent.is_state:
+                    is_enough = True
+                else:
                     self._has(sent, answer.reason)
+            if is_enough:  # an event goes again on the next connection, and later each time
+                raise MqttError("the broker takes no more for now: quota exceeded")
             here = time.monotonic()
             if self._send_some(client):  # there may be more, but others want their turn
                 self._wake.set()

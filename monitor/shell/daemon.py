@@ -36,7 +36,6 @@ from monitor.rules import RuleBook, Severity
 from monitor.shell import logs, settings
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
-from monitor.shell.feed import ended
 from monitor.shell.feeds import Feeds
 from monitor.shell.ghosts import Ghosts
 from monitor.shell.heartbeat import Heartbeat, address
@@ -48,6 +47,7 @@ from monitor.shell.recorder import FlightRecorder
 from monitor.shell.second_way import SecondWay
 from monitor.shell.store import Store
 from monitor.shell.tap import Tap, Taps
+from monitor.shell.tasks import ended
 from monitor.shell.vitals import Pulse
 from monitor.tally import Tally
 

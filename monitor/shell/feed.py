@@ -29,6 +29,7 @@ from monitor.shell.clock import now
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Answer, Rest
 from monitor.shell.tap import Tap
+from monitor.shell.tasks import ended
 from monitor.venues import Request, Venue
 
 _MAX_FRAME = 16 * 2**20
@@ -303,21 +304,6 @@ async def _beat(socket: ClientConnection, links: LinksConfig) -> None:
                 await socket.close(_NO_PONG, "keepalive ping timeout")
                 return
             await pong
-
-
-async def ended(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks until they have ended: one that fails at the same moment may swallow the first request, and whoever
-    waits here may be cancelled in turn."""
-    cancelled: asyncio.CancelledError | None = None
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        try:
-            await asyncio.wait(pending, timeout=0.5)
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        raise cancelled
 
 
 def why_ended(exc: BaseException) -> str:

@@ -13,12 +13,13 @@ from monitor.config_values import Secret
 from monitor.effects import INSTANCE, Resync, Watch
 from monitor.pace import Pace
 from monitor.shell.account_feed import AccountFeed
-from monitor.shell.feed import Feed, ended
+from monitor.shell.feed import Feed
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
 from monitor.shell.shared_stream import SharedStreams
 from monitor.shell.tap import Tap
+from monitor.shell.tasks import ended
 from monitor.venues import VENUES
 
 _STARTS_AT_ONCE = 8

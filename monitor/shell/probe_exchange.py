@@ -29,11 +29,12 @@ from monitor.events import (
 from monitor.rules import Rule
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.causes import fault_of, in_words, network_remedy
-from monitor.shell.feed import Feed, Session, ended
+from monitor.shell.feed import Feed, Session
 from monitor.shell.feeds import Feeds
 from monitor.shell.findings import Finding, Findings
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
+from monitor.shell.tasks import ended
 from monitor.venues import Venue
 
 _AT_ONCE = 8

@@ -25,7 +25,8 @@ from monitor.errors import DecodeError, LinkCut, LinkDown, innermost
 from monitor.events import StreamControl
 from monitor.recording import Secrets
 from monitor.shell import logs
-from monitor.shell.feed import connection, ended, why_ended
+from monitor.shell.feed import connection, why_ended
+from monitor.shell.tasks import ended
 from monitor.venues import PrivateForm, Venue
 
 T = TypeVar("T")
