@@ -24,8 +24,10 @@ from monitor.outbox import Outbox
 from monitor.shell import logs
 from monitor.shell.broker import Broker, say
 from tests.conftest import needs_mosquitto
-from tests.rig import ROOT, Mosquitto, private_file, until
+from tests.rig import ROOT, Listener, Mosquitto, private_file, until
 
+QUOTA_EXCEEDED = b"\x40\x03\\1\x97"
+"""A PUBACK of MQTT 5; what stands between is the number of the message."""
 ONLINE, OFFLINE = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
 
 
@@ -431,36 +433,60 @@ async def test_an_event_that_is_beyond_a_quota_of_the_broker_goes_again(broker: 
     outbox, log, event = Outbox(), io.StringIO(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
     state = Message("marginwatch/main/summary", b"{}", True, 1)
     logs.setup("json", "info", log)
-    quota = Quota(broker.port)
+    quota = Unwilling(broker.port, QUOTA_EXCEEDED)
     async with await asyncio.start_server(quota.accept, "127.0.0.1", 0) as server:
         config = MqttConfig(port=server.sockets[0].getsockname()[1], reconnect_max_s=0.1)
         async with sending(outbox, config) as (sender, sent):
-            quota.is_exceeded = True
+            quota.is_unwilling = True
             outbox.put([state, event])
             outbox.release([event])
             sender.wake()
             await until(lambda: log.getvalue().count("quota exceeded") >= 2, "it has been refused twice")
             early, waiting = event in sent, outbox.waiting_events
-            quota.is_exceeded = False
+            quota.is_unwilling = False
             await until(lambda: event in sent, "the broker has it")
 
     assert (early, waiting) == (False, 1)
     assert sent.count(event) == 1
 
 
-class Quota:
-    """Stands before a broker, and says of what it has taken, and nobody has subscribed to, that it was too much."""
+@pytest.mark.parametrize("instead", [b"", QUOTA_EXCEEDED], ids=["no answer", "quota exceeded"])
+async def test_a_stop_says_offline_whatever_the_broker_makes_of_the_events(broker: Mosquitto, instead: bytes) -> None:
+    """Who takes leave has no will: `online` would stand there for ever."""
+    outbox, event = Outbox(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
+    unwilling = Unwilling(broker.port, instead)
+    async with await asyncio.start_server(unwilling.accept, "127.0.0.1", 0) as server:
+        config = MqttConfig(port=server.sockets[0].getsockname()[1], timeout_s=0.5)
+        async with sending(outbox, config) as (sender, sent):
+            unwilling.is_unwilling = True
+            outbox.put([event])
+            outbox.release([event])
+            sender.stop()
+    async with Listener(broker.port, "marginwatch/status") as listener:
+        await until(lambda: listener.now, "the status is read")
 
-    def __init__(self, target: int) -> None:
-        self.is_exceeded = False
+    assert event not in sent
+    assert set(listener.now.values()) == {b"offline"}
+
+
+class Unwilling:
+    """Stands before a broker, and says something else of what it has taken and nobody has subscribed to.
+
+    Args:
+        instead: Of such an acknowledgement.
+    """
+
+    def __init__(self, target: int, instead: bytes) -> None:
+        self.is_unwilling = False
         self._target = target
+        self._instead = instead
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
         passing = asyncio.create_task(_pass_on(reader, to_broker))
         while data := await from_broker.read(65_536):
-            if self.is_exceeded:
-                data = re.sub(rb"\x40\x03(..)\x10", b"\x40\x03\\1\x97", data, flags=re.DOTALL)
+            if self.is_unwilling:
+                data = re.sub(rb"\x40\x03(..)\x10", self._instead, data, flags=re.DOTALL)
             writer.write(data)
         writer.close()
         await passing

@@ -379,7 +379,11 @@ class Broker:
         client._client.on_connect = read
 
     async def _send(self, client: _Client, backoff: Backoff) -> None:
-        """Send what waits, several at a time; return once stopped and empty."""
+        """Send what waits, several at a time; return once stopped and empty.
+
+        Raises:
+            MqttError: The connection is of no use any more. Once stopped, it is good enough to say `offline` over it.
+        """
         flying, deadline = client.flying, None
         oldest, since = None, 0.0
         while True:
@@ -393,7 +397,7 @@ class Broker:
                     is_enough = True
                 else:
                     self._has(sent, answer.reason)
-            if is_enough:  # an event goes again on the next connection, and later each time
+            if is_enough and not self._stopping:  # it goes again on the next connection, and later each time
                 raise MqttError("the broker takes no more for now: quota exceeded")
             here = time.monotonic()
             if self._send_some(client):  # there may be more, but others want their turn
@@ -404,7 +408,7 @@ class Broker:
                     return
             if flying and oldest != (first := next(iter(flying))):  # however slow the line is, it goes on
                 oldest, since = first, here
-            if flying and here - since > self._config.timeout_s:
+            if flying and not self._stopping and here - since > self._config.timeout_s:
                 await asyncio.sleep(_READ_S)
                 if all(answer.number != oldest for answer in client.answers):
                     raise MqttError("the broker does not acknowledge")
