@@ -215,7 +215,7 @@ class Incidents:
         if not trusted:
             incident.past_clear.clear()
         else:
-            calmer = self._calmer(incident, rule, value, now)
+            calmer = self._calmer(incident, rule, value, target, now)
             if calmer is Severity.OK:
                 judged = _step_for(rule, incident.severity) is not None
                 # Nothing has recovered that would still be told of by the level that it was told by.
@@ -443,14 +443,15 @@ class Incidents:
             return Change("retained", structs.replace(incident), value)
         return self._told(key, incident, "worsened", value, now, distance)
 
-    def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, now: Now) -> Severity:
-        """The highest severity, up to the present one, that has not been past its clear level for long enough."""
+    def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, target: Severity, now: Now) -> Severity:
+        """The highest severity, up to the present one, that is still its due, or has not been past its clear level for
+        long enough."""
         kept = Severity.OK
         for rank in range(Severity.INFO, incident.severity + 1):
             step = _step_for(rule, rank)
             if step is None:
                 continue
-            if not step.is_past_clear(value):
+            if rank <= target or not step.is_past_clear(value):
                 incident.past_clear.pop(rank, None)
                 kept = Severity(rank)
             elif now.mono - incident.past_clear.setdefault(rank, now.mono) < rule.clear_for_s:

@@ -120,6 +120,17 @@ def test_circumstances_alone_open_nothing() -> None:
     assert Watch().see(0, "0.4", at_least=Severity.CRITICAL) is None
 
 
+def test_what_circumstances_make_critical_has_not_improved_while_they_last() -> None:
+    """The ratio is below the level at which its own critical step clears; liquidation is as near as it was."""
+    steps = (Step(D("0.5"), D("0.45"), Severity.WARNING), Step(D("0.9"), D("0.8"), Severity.CRITICAL))
+    watch = Watch(MarginRatioRule(steps=steps))  # clear_for_s 60, repeated when critical every 300 s
+    near = [watch.see(at, "0.75", at_least=Severity.CRITICAL) for at in range(302)]
+    far = [watch.see(at, "0.75") for at in range(302, 363)]
+
+    assert [said(change) for change in near if change] == [("opened", "critical"), ("repeated", "critical")]
+    assert [said(change) for change in far] == [None] * 60 + [("improved", "warning")]
+
+
 def test_a_condition_must_last_where_the_rule_says_so() -> None:
     """`for_s` keeps a spike from waking anybody, and each interruption starts it anew."""
     watch = Watch(MarginRatioRule(for_s=10))

@@ -79,8 +79,10 @@ class LevelsJudge:
         below = [] if ratio.below is None else [ratio.below]
         last, rule = account.last_risks[pool.id], account.rule("margin_ratio", pool)
         warnings = [step.at for step in rule.steps if step.severity is Severity.WARNING]
-        if isinstance(rule, MarginRatioRule) and warnings and ratio.severity < Severity.CRITICAL:
-            # What makes a warning critical must not come about: the pool stays no warning, or farther off than that.
+        may_matter = ratio.severity < Severity.CRITICAL or ratio.while_trusted
+        if isinstance(rule, MarginRatioRule) and warnings and may_matter:
+            # What makes a warning critical, or keeps it so, must not come about: the pool stays no warning, or farther
+            # off than that.
             if last.is_nearer(rule.critical_within):
                 below += warnings
             else:
