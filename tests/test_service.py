@@ -124,6 +124,20 @@ async def test_with_a_dead_exchange_ready_is_said_once_the_blindness_is_told(
     assert len(pids) == 1
 
 
+async def test_a_proxy_that_it_cannot_use_is_told_and_ends_nothing(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """The library takes one from the environment, and a package that we do not have to speak to it."""
+    proxy = {"socks_proxy": "socks5://127.0.0.1:1"}
+    async with stories.exchange() as exchange:
+        with Process(write_config(tmp_path / "d", exchange, broker.port), proxy) as process:
+            await listener.event("data_stale", "opened", subject="private")
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+
+    assert "SOCKS" in process.logged("link down")[0]["reason"]
+
+
 @pytest.mark.parametrize("is_dead", [False, True], ids=["exchange alive", "exchange dead"])
 async def test_a_dead_broker_keeps_it_neither_from_being_ready_nor_from_living(
     is_dead: bool, tmp_path: Path, manager: Manager

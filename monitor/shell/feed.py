@@ -169,7 +169,7 @@ class Feed(ABC):
         timer = asyncio.get_running_loop().call_later(life_s, session.is_outlived)
         try:
             await session.run()
-        except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError) as group:
+        except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError, ImportError) as group:
             self._carrying.discard(session)
             await self._lost(session, innermost(group))
         finally:
@@ -308,8 +308,8 @@ async def _beat(socket: ClientConnection, links: LinksConfig) -> None:
 
 def why_ended(exc: BaseException) -> str:
     """Why a session ended, in one line that holds no address."""
-    if isinstance(exc, LinkDown | ExchangeError | DecodeError):
-        return str(exc)
+    if isinstance(exc, LinkDown | ExchangeError | DecodeError | ImportError):
+        return str(exc)  # the library lacks a package where the environment names a SOCKS proxy
     if isinstance(exc, InvalidStatus):
         return f"HTTP {exc.response.status_code} instead of a stream"
     if isinstance(exc, ConnectionClosed):
