@@ -469,6 +469,25 @@ async def test_a_stop_says_offline_whatever_the_broker_makes_of_the_events(broke
     assert set(listener.now.values()) == {b"offline"}
 
 
+async def test_who_gives_a_broker_up_says_so_there(broker: Mosquitto) -> None:
+    """Who takes leave has no will: should we not come back, `online` would stand there for ever."""
+    outbox, event = Outbox(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
+    unwilling = Unwilling(broker.port, b"")
+    async with (
+        await asyncio.start_server(unwilling.accept, "127.0.0.1", 0) as server,
+        Listener(broker.port, "marginwatch/status") as listener,
+    ):
+        config = MqttConfig(port=server.sockets[0].getsockname()[1], timeout_s=0.5, reconnect_max_s=60)
+        async with sending(outbox, config) as (sender, sent):
+            unwilling.is_unwilling = True
+            outbox.put([event])
+            outbox.release([event])
+            sender.wake()
+            await until(lambda: OFFLINE.payload in [heard.payload for heard in listener.heard], "it has said so")
+            unwilling.is_unwilling = False
+            await until(lambda: event in sent, "the broker has it in the end")
+
+
 class Unwilling:
     """Stands before a broker, and says something else of what it has taken and nobody has subscribed to.
 

@@ -311,8 +311,8 @@ class Broker:
             try:
                 await self._announce(client, self._online)
                 await self._serve(client, backoff)
-            except asyncio.CancelledError:
-                # We are dying. Leaving politely would discard the will, so what it would have said is said here.
+            except BaseException:
+                # Leaving politely, as the library does, discards the will, so what it would have said is said here.
                 with suppress(Exception):
                     async with asyncio.timeout(1):
                         await self._announce(client, self._offline)
