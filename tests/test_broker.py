@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,8 @@ from tests.rig import ROOT, Listener, Mosquitto, private_file, until
 
 QUOTA_EXCEEDED = b"\x40\x03\\1\x97"
 """A PUBACK of MQTT 5; what stands between is the number of the message."""
+Passing = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""How the bytes of one side reach the other, until there are no more."""
 ONLINE, OFFLINE = (Message("marginwatch/status", word, True, 1) for word in (b"online", b"offline"))
 
 
@@ -84,7 +86,7 @@ async def test_an_acknowledgement_that_waits_to_be_read_is_not_missed(broker: Mo
 async def test_what_comes_in_pieces_is_read_whole(broker: Mosquitto, protocol: Literal["5", "3.1.1"]) -> None:
     """Acknowledgements of ours, and between them what the library reads: its own, and what others publish."""
     outbox, commands = Outbox(), list[str]()
-    async with crumbling(broker.port) as port:
+    async with relay(broker.port, back=in_small_pieces) as port:
         config = MqttConfig(port=port, protocol=protocol)
         async with sending(outbox, config, lambda name, payload: commands.append(name)) as (sender, sent):
             others = MqttConfig(port=broker.port)
@@ -111,7 +113,10 @@ async def test_over_a_slow_line_an_alert_waits_for_few_figures_and_slowness_is_n
     figures = [Message(f"marginwatch/main/position/{n}", b"x" * 1000, True, 0) for n in range(1000)]
     states = [Message(f"marginwatch/main/summary/{n}", b"x" * 8000, True, 1) for n in range(40)]
     alert = Message("marginwatch/main/event/critical/margin_ratio", b"{}", False, 1, 4, "i.1", "i")
-    async with narrow(broker.port) as port, sending(outbox, MqttConfig(port=port, timeout_s=0.6)) as (sender, sent):
+    async with (
+        relay(broker.port, slowly, room=4096) as port,
+        sending(outbox, MqttConfig(port=port, timeout_s=0.6)) as (sender, sent),
+    ):
         outbox.put([*states, *figures])
         sender.wake()
         await until(lambda: sum(message in figures for message in sent) >= 10, "figures are under way")
@@ -147,66 +152,54 @@ asyncio.run(main())
         assert await process.wait() == 0
 
 
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
+async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """100 kB a second."""
+    while data := await reader.read(1000):
+        writer.write(data)
+        await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def in_small_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(7):
+        for piece in (data[:1], data[1:4], data[4:]):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)  # whoever reads it may have his turn before the next
+    writer.close()
+
+
 @asynccontextmanager
-async def narrow(target: int) -> AsyncIterator[int]:
-    """The port of a broker at the other end of a slow line: 100 kB a second, and little room on the way."""
+async def relay(
+    target: int, there: Passing = pass_on, back: Passing = pass_on, room: int | None = None
+) -> AsyncIterator[int]:
+    """The port of a broker at the other end of a line, until a connection over it has ended.
+
+    Args:
+        target: The port where the broker is.
+        there, back: How what we say is passed on, and what it says.
+        room: Bytes that may be under way; None: as many as the system allows.
+    """
     over = asyncio.Event()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_broker, to_broker = await asyncio.open_connection("127.0.0.1", target)
-
-        async def back() -> None:
-            while data := await from_broker.read(65_536):
-                writer.write(data)
-            writer.close()
-
-        passing = asyncio.create_task(back())
-        while data := await reader.read(1000):
-            to_broker.write(data)
-            await asyncio.sleep(0.01)
-        to_broker.close()
-        await passing
+        await asyncio.gather(there(reader, to_broker), back(from_broker, writer))
         over.set()
 
     listening = socket.create_server(("127.0.0.1", 0))
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    server = await asyncio.start_server(accept, sock=listening, limit=1000)
-    try:
+    if room is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    async with await asyncio.start_server(accept, sock=listening, limit=room or 65_536):
         yield int(listening.getsockname()[1])
         await over.wait()
-    finally:
-        server.close()
-
-
-@asynccontextmanager
-async def crumbling(target: int) -> AsyncIterator[int]:
-    """The port of a broker whose bytes come in small pieces."""
-    over = asyncio.Event()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", target)
-
-        async def there() -> None:
-            while data := await reader.read(65_536):
-                to_broker.write(data)
-            to_broker.close()
-
-        passing = asyncio.create_task(there())
-        while data := await from_broker.read(7):
-            for piece in (data[:1], data[1:4], data[4:]):
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(0)  # whoever reads it may have his turn before the next
-        await passing
-        writer.close()
-        over.set()
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-        await over.wait()
-    finally:
-        server.close()
 
 
 class Doorkeeper:
@@ -234,7 +227,7 @@ class Doorkeeper:
             self._inside.add(writer)
             from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
             to_broker.write(greeting)
-            await asyncio.gather(_pass_on(reader, to_broker), _pass_on(from_broker, writer))
+            await asyncio.gather(pass_on(reader, to_broker), pass_on(from_broker, writer))
             self._inside.discard(writer)
         else:
             writer.write(self._refusal)
@@ -244,13 +237,6 @@ class Doorkeeper:
         """End all connections."""
         for writer in self._inside:
             writer.close()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-    writer.close()
 
 
 @pytest.mark.parametrize("refusal", [b"\x20\x02\x00\x01", b""], ids=["refused", "cut off"])
@@ -433,9 +419,9 @@ async def test_an_event_that_is_beyond_a_quota_of_the_broker_goes_again(broker: 
     outbox, log, event = Outbox(), io.StringIO(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
     state = Message("marginwatch/main/summary", b"{}", True, 1)
     logs.setup("json", "info", log)
-    quota = Unwilling(broker.port, QUOTA_EXCEEDED)
-    async with await asyncio.start_server(quota.accept, "127.0.0.1", 0) as server:
-        config = MqttConfig(port=server.sockets[0].getsockname()[1], reconnect_max_s=0.1)
+    quota = Unwilling(QUOTA_EXCEEDED)
+    async with relay(broker.port, back=quota.answer) as port:
+        config = MqttConfig(port=port, reconnect_max_s=0.1)
         async with sending(outbox, config) as (sender, sent):
             quota.is_unwilling = True
             outbox.put([state, event])
@@ -454,9 +440,9 @@ async def test_an_event_that_is_beyond_a_quota_of_the_broker_goes_again(broker: 
 async def test_a_stop_says_offline_whatever_the_broker_makes_of_the_events(broker: Mosquitto, instead: bytes) -> None:
     """Who takes leave has no will: `online` would stand there for ever."""
     outbox, event = Outbox(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
-    unwilling = Unwilling(broker.port, instead)
-    async with await asyncio.start_server(unwilling.accept, "127.0.0.1", 0) as server:
-        config = MqttConfig(port=server.sockets[0].getsockname()[1], timeout_s=0.5)
+    unwilling = Unwilling(instead)
+    async with relay(broker.port, back=unwilling.answer) as port:
+        config = MqttConfig(port=port, timeout_s=0.5)
         async with sending(outbox, config) as (sender, sent):
             unwilling.is_unwilling = True
             outbox.put([event])
@@ -472,12 +458,12 @@ async def test_a_stop_says_offline_whatever_the_broker_makes_of_the_events(broke
 async def test_who_gives_a_broker_up_says_so_there(broker: Mosquitto) -> None:
     """Who takes leave has no will: should we not come back, `online` would stand there for ever."""
     outbox, event = Outbox(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
-    unwilling = Unwilling(broker.port, b"")
+    unwilling = Unwilling(b"")
     async with (
-        await asyncio.start_server(unwilling.accept, "127.0.0.1", 0) as server,
+        relay(broker.port, back=unwilling.answer) as port,
         Listener(broker.port, "marginwatch/status") as listener,
     ):
-        config = MqttConfig(port=server.sockets[0].getsockname()[1], timeout_s=0.5, reconnect_max_s=60)
+        config = MqttConfig(port=port, timeout_s=0.5, reconnect_max_s=60)
         async with sending(outbox, config) as (sender, sent):
             unwilling.is_unwilling = True
             outbox.put([event])
@@ -489,26 +475,22 @@ async def test_who_gives_a_broker_up_says_so_there(broker: Mosquitto) -> None:
 
 
 class Unwilling:
-    """Stands before a broker, and says something else of what it has taken and nobody has subscribed to.
+    """A broker that says something else of what it has taken and nobody has subscribed to.
 
     Args:
         instead: Of such an acknowledgement.
     """
 
-    def __init__(self, target: int, instead: bytes) -> None:
+    def __init__(self, instead: bytes) -> None:
         self.is_unwilling = False
-        self._target = target
         self._instead = instead
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
-        passing = asyncio.create_task(_pass_on(reader, to_broker))
-        while data := await from_broker.read(65_536):
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
             if self.is_unwilling:
                 data = re.sub(rb"\x40\x03(..)\x10", self._instead, data, flags=re.DOTALL)
             writer.write(data)
         writer.close()
-        await passing
 
 
 async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp_path: Path) -> None:
