@@ -111,7 +111,7 @@ class Watch:
         assert isinstance(last, MarkPrice | Marks)
         self._at = _at(last.at_ms if isinstance(last, MarkPrice) else last.at_ms[0])
         effects = self.core.step(events, self._at)
-        while self.core._attention.has_more:
+        while self.core.is_undecided:
             effects += self.core.step([], self._at)
         return effects
 

@@ -190,7 +190,7 @@ class Core:
             now: Monotonic seconds and wall-clock milliseconds, read by the caller.
         """
         self._now = now
-        is_idle = not (events or self._attention.has_more or self.is_ticking)
+        is_idle = not (events or self.is_undecided)
         marks = [event for event in events if isinstance(event, _MARKS)]
         is_marks_alone = len(marks) == len(events)
         if is_marks_alone:  # nothing to reckon with yet
@@ -201,7 +201,7 @@ class Core:
                 self._take(events, now)
         at_most = max(1, self._slice // _FIRST) if marks else self._slice
         self._attention.renew(now, at_most)
-        if not is_marks_alone or self._attention.has_more or self._moving or self.is_ticking:
+        if not is_marks_alone or self._moving or self.is_undecided:
             with localcontext(EXACT):  # of most marks nothing follows
                 self._follow(now, at_most)
         if is_idle:  # what another step says does not wait for that
@@ -233,6 +233,11 @@ class Core:
         self._tell_moved(now)
         if self.is_ticking:
             self._go_on_ticking()
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether there is more to be told, with no event to wait for."""
+        return self.is_ticking or self._attention.has_more
 
     @property
     def is_behind(self) -> bool:
