@@ -226,11 +226,14 @@ class Columns:
         is_gone |= pools.rests & (now >= pools.until)
         asked = self._touched(np.flatnonzero(is_gone | (pools.rests & pools.while_live)))
         self._symbols.is_marked[:] = False
-        rows = [row for row in asked.tolist() if is_gone[row] or not is_live(self._keys[row])]
+        for row in asked[~is_gone[asked]].tolist():
+            is_gone[row] = not is_live(self._keys[row])
+        rows = asked[is_gone[asked]]
         pools.rests[rows] = False
-        keys = [self._keys[row] for row in rows]
-        for key in self._zoneless.keys() & keys:
-            del self._zoneless[key]
+        keys = [self._keys[row] for row in rows.tolist()]
+        if self._zoneless:
+            for key in keys:
+                self._zoneless.pop(key, None)
         return keys
 
     def renew(self, keys: Sequence[PoolKey], now: float, is_live: Callable[[PoolKey], bool]) -> list[PoolKey]:
