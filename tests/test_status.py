@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from monitor.sim import Exchange, Scenario
 from tests.chaos.wallclock import WallClock
+from tests.conftest import needs_mosquitto
 from tests.rig import Listener, Mosquitto, Process, agreement, until, write_config
 
 SUMMARY = "marginwatch/main/summary"
@@ -184,12 +186,12 @@ async def test_an_account_without_a_state_is_critical(broker: Mosquitto, listene
 # ---- 3: cannot tell ----
 
 
-def config_of(folder: Path, port: int, timeout_s: float = 5) -> Path:
+def config_of(folder: Path, port: int, timeout_s: float = 5, account: str = "main") -> Path:
     """A config as anybody has it, of a daemon that does not run."""
     path = folder / "config.toml"
     path.write_text(
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = {timeout_s}\n'
-        '[[account]]\nname = "main"\nvenue = "binance-usdm"\napi_key = "env:NO_KEY"\nsecret = "env:NO_SECRET"\n',
+        f'[[account]]\nname = "{account}"\nvenue = "binance-usdm"\napi_key = "env:NO_KEY"\nsecret = "env:NO_SECRET"\n',
         "utf-8",
     )
     return path
@@ -238,6 +240,39 @@ def test_wrong_usage_cannot_tell(options: list[str], capsys: pytest.CaptureFixtu
 
     assert main(["status", *options]) == 3
     assert "usage" in capsys.readouterr().err
+
+
+async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(tmp_path: Path) -> None:
+    """What it throws away, `status` among it, would look like a daemon that is dead, or does not watch an account."""
+    needs_mosquitto()
+    names = [f"account{n}" for n in range(300)]
+    summary = {
+        "schema": "marginwatch.summary/1",
+        "as_of": datetime.now(UTC).isoformat(),
+        "severity": "ok",
+        "worst_margin_ratio": 0.1,
+        "worst_distance": 0.2,
+        "open_positions": 1,
+        "freshness": "live",
+        "mark_age_ms": 1,
+        "account_age_ms": 1,
+        "valid_for_s": 3600,
+        "of another version": "x" * 60_000,
+    }
+    accounts = [{"account": name} for name in names]
+    info = {"schema": "marginwatch.info/1", "instance": "i", "version": "0", "accounts": accounts}
+    broker = Mosquitto(tmp_path / "small", "max_queued_messages 50")
+    await broker.start()
+    try:
+        async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+            await client.publish("marginwatch/status", "online", qos=1, retain=True)
+            await client.publish("marginwatch/info", json.dumps(info), qos=1, retain=True)
+            for name in names:
+                await client.publish(f"marginwatch/{name}/summary", json.dumps(summary), qos=1, retain=True)
+        code, said = await status(config_of(tmp_path, broker.port, account="account0"), "--timeout", "30")
+    finally:
+        broker.kill()
+    assert (code, said.split(",")[0]) == (0, "MARGINWATCH OK: 300 accounts"), said[:300]
 
 
 async def test_what_others_publish_there_is_not_believed(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Iterable
 
@@ -18,11 +19,13 @@ from monitor.shell.broker import subscribe, visitor
 from monitor.standing import watched
 
 _SETTLE_S = 0.15
-"""Once all that must be there has come: how long the incidents have to follow it."""
+"""Once all that must be there has come: after so long without a message nothing more is retained there."""
 _PATIENCE_S = 5.0
 """Somebody is looking: the broker is tried again at least so often."""
 _SILENCE_S = 1.0
-"""After so long without a message nothing more is retained there."""
+"""As long as something has not: so long without a message, and it is asked for again."""
+_AT_ONCE = 100
+"""So much of what has not come is asked for again at a time."""
 
 
 async def look(
@@ -57,25 +60,37 @@ async def _look(
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     async with asyncio.timeout_at(end), visitor(config, password, "status") as client:
+        await _subscribe(client, config.prefix, [config.topics.status])  # not behind what may be too much at once
         await _subscribe(client, config.prefix, filters)
-        await _subscribe(client, config.prefix, [config.topics.status])  # asked for last, it comes last
         messages = client.messages
-        is_whole = False
-        until = min(end - 0.1, loop.time() + _SILENCE_S)
+        lacks, asked = _lacks(retained, configured), math.inf
+        until = loop.time() + _SILENCE_S
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(until, end - 0.1)):
                     message = await anext(messages)
             except TimeoutError:
-                return retained
-            _take(retained, message)
-            if is_whole:
+                if retained.status == "offline" or not 0 < len(lacks) < asked or loop.time() > end - _SILENCE_S:
+                    return retained
+                asked = len(lacks)
+                await _subscribe(client, config.prefix, list(lacks)[:_AT_ONCE])
+                until = loop.time() + _SILENCE_S
                 continue
-            names = watched(retained, configured)
-            is_whole = retained.status == "offline" or (
-                retained.status is not None and all(retained.summary(name) for name in names)
-            )
-            until = min(end - 0.1, loop.time() + (_SETTLE_S if is_whole else _SILENCE_S))
+            _take(retained, message)
+            topic = str(message.topic)
+            lacks.pop(topic, None)
+            if topic == config.topics.info:
+                lacks = _lacks(retained, configured)
+            if message.retain:
+                until = loop.time() + (_SILENCE_S if lacks else _SETTLE_S)
+
+
+def _lacks(retained: Retained, configured: Collection[str]) -> dict[str, None]:
+    """Topics that must be there, and of which nothing has come: of thousands, a broker throws some away."""
+    topics = retained.topics
+    lacks = [] if retained.status is not None else [topics.status]
+    lacks += [topics.summary(name) for name in watched(retained, configured) if retained.summary(name) is None]
+    return dict.fromkeys(lacks)
 
 
 class Onlooker:
@@ -118,8 +133,8 @@ class Onlooker:
         fresh = Retained(self._config.prefix)
         showing = asyncio.get_running_loop().call_later(2 * _SETTLE_S, self._show, fresh, backoff)
         try:
-            await _subscribe(client, self._config.prefix, self._config.topics.everything)
             await _subscribe(client, self._config.prefix, [self._config.topics.status])
+            await _subscribe(client, self._config.prefix, self._config.topics.everything)
             async for message in client.messages:
                 _take(fresh, message)
                 self.changed.set()
