@@ -561,6 +561,18 @@ async def test_a_wallet_that_wants_to_be_left_alone_keeps_nobody_from_the_market
     assert blocked_s == 0
 
 
+async def test_rest_takes_the_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The streams do: where nothing else leads out, we would hear prices, and know no position."""
+    host = Host()
+    async with host.open():
+        monkeypatch.setenv("http_proxy", host.hosts().rest_url)
+        rest = Rest(structs.replace(host.hosts(), rest_url="http://exchange.invalid"), Budget(100_000), 2)
+        await rest.ask(VENUES["binance-usdm"].requests.time)
+        await rest.close()
+
+    assert host.asked == {"/fapi/v1/time": 1}
+
+
 async def test_whoever_is_cancelled_at_the_moment_of_his_turn_takes_nothing_from_the_others() -> None:
     """Each would be counted for ever as asking: in the end nobody would have a turn again."""
     budget = Budget(100)

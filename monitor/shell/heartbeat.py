@@ -257,7 +257,8 @@ def with_topic(event: Message) -> bytes:
 
 
 def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=_TIMEOUT, headers={"User-Agent": f"marginwatch/{__version__}"})
+    agent = {"User-Agent": f"marginwatch/{__version__}"}
+    return aiohttp.ClientSession(timeout=_TIMEOUT, headers=agent, trust_env=True)  # a proxy that it names
 
 
 def _id(event: Message) -> str:

@@ -194,7 +194,8 @@ class Rest:
             await client.close_connection()
 
     def _connect(self) -> AsyncClient:
-        self._client = _client_class()(self._key or None, self._secret or None)
+        # A proxy that the environment names is taken, as the streams take it: one without the other would be blind.
+        self._client = _client_class()(self._key or None, self._secret or None, session_params={"trust_env": True})
         return self._client
 
     async def _failed(self, of_wallet: bool) -> None:
