@@ -89,6 +89,8 @@ class MarketBook:
         self.prices: dict[str, Decimal] = {}
         self.earlier: dict[str, Decimal] = {}
         self.moves = 0
+        self._latest_ms = math.inf
+        """No mark is later than this, nor bridged; infinity: that has to be looked at."""
         self._true_at: dict[str, float] = {}
         """When each mark and rate was true (monotonic seconds): when it came, but for how late it came."""
         self._streamed: dict[str, float] = {}
@@ -151,6 +153,7 @@ class MarketBook:
         moved = self.moves if known is None or known.price != event.price else known.moved
         funding = event.funding_rate, event.next_funding_ms
         self.marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
+        self._latest_ms = math.inf if event.bridged else max(self._latest_ms, at_ms)
         self.prices[symbol] = event.price
         self._true_at[symbol] = _true_at(at_ms, here_ms, now)
         return True
@@ -164,10 +167,14 @@ class MarketBook:
         except KeyError:
             return False
         times_ms = set(event.at_ms)  # mostly one for all of them
-        if max(times_ms) > here_ms + _AHEAD_MS:
+        earliest_ms, latest_ms = min(times_ms), max(times_ms)
+        if latest_ms > here_ms + _AHEAD_MS:
             return False
-        if any([k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]):
+        if earliest_ms < self._latest_ms and any(
+            [k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]
+        ):
             return False
+        self._latest_ms = latest_ms if len(known) == len(self.marks) else max(self._latest_ms, latest_ms)
         self.before_step()
         self.moves += 1
         moves = self.moves

@@ -107,7 +107,7 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
         found = _of_few(raw, wanted)
     else:
         found = _all(raw, is_wrapped)
-    held = [mark for mark in found if (wanted is None or mark.s in wanted) and (mark.st is None or mark.st == ours)]
+    held = [mark for mark in found if mark.st in (None, ours) and (wanted is None or mark.s in wanted)]
     if len(held) == 1:
         return (_mark(held[0], market),)
     whole = _whole(held, market) if len(held) > _FEW else None
@@ -153,7 +153,7 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
         floats = list(map(float, texts))
         if min(floats) <= _SMALLEST:
             return None
-        funding = [_funding(mark.r, mark.T) for mark in found]
+        funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
     except ValueError:
         return None
     return Marks(market, symbols, list(map(Decimal, texts)), floats, at_ms, funding)
