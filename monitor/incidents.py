@@ -227,7 +227,7 @@ class Incidents:
                 incident.severity = calmer
                 return self._told(key, incident, "improved", value, now, distance)
         if self.is_owed(key, now):
-            return self._told(key, incident, "repeated" if incident.events else "opened", value, now, distance)
+            return self._told(key, incident, "repeated", value, now, distance)
         # What a silence would keep back does not happen: it is due still when the silence ends.
         if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
             incident.called = True
@@ -305,7 +305,7 @@ class Incidents:
         if incident is None:
             return self._open(key, severity, None, now, None)
         if self.is_owed(key, now):
-            return self._told(key, incident, "repeated" if incident.events else "opened", None, now, None)
+            return self._told(key, incident, "repeated", None, now, None)
         return Change("retained", structs.replace(incident), None)
 
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
@@ -489,6 +489,8 @@ class Incidents:
         now: Now,
         distance: Decimal | None,
     ) -> Change:
+        """Tell of an incident, unless a silence keeps it back. What is told of it first opens the story."""
+        kind = kind if incident.events else "opened"
         if kind in ("opened", "worsened"):
             incident.acked_ms, incident.called, incident.serious_at = None, False, now.mono
         if self.is_hushed(key, kind, incident.severity, now):

@@ -185,6 +185,27 @@ def test_a_silence_never_hides_a_liquidation() -> None:
     assert ratio(core.price("90280")) == [("opened", "liquidation")]
 
 
+def test_what_is_heard_of_first_after_a_silence_opens_the_story() -> None:
+    """`worsened` or `improved` of something that nobody has heard of reads as if an alert had been lost."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.step(silence(core, 100, account="main"))
+    assert ratio(core.price("90372.10")) == []
+    assert ratio(core.price("90280")) == [("opened", "liquidation")]
+
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.step(silence(core, 10, rule="margin_ratio"))
+    assert ratio(core.price("90500")) == []
+    assert ratio(core.price("90372.10", after=20)) == [("opened", "critical")]
+
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.step(silence(core, 62, rule="margin_ratio"))
+    assert ratio([*core.price("90372.10"), *core.hold(58, "90500")]) == []
+    assert ratio(core.hold(10, "90500")) == [("opened", "notice")]
+
+
 def test_a_silence_never_hides_a_forced_order() -> None:
     core = in_danger()
     core.step(silence(core, 1000, account="main"))
