@@ -211,12 +211,17 @@ class WatchedAccount:
             self._unread_since = now.mono
         return 0.0 if self._unread_since is None else now.mono - self._unread_since
 
-    def coming_funding(self, risk: PoolRisk, until_ms: int | None = None) -> Forecast | None:
-        """The next funding of a pool, as far as is known now; None: there is none (before `until_ms`)."""
+    def coming_funding(self, risk: PoolRisk, now: Now, within_s: float = math.inf) -> Forecast | None:
+        """The next funding of a pool, as far as is known now; None: there is none (so soon).
+
+        One that is over does not hide those of other symbols: a mark that is silent since then, or that of a contract
+        which is not traded any more, still names it.
+        """
         fundings = {}
+        here_ms = self.market.exchange_ms(now)
         for p in risk.pool.positions:
             rate, next_ms = self.market.funding(p.symbol)
-            if rate is not None and next_ms is not None and (until_ms is None or next_ms <= until_ms):
+            if rate is not None and next_ms is not None and here_ms < next_ms <= here_ms + within_s * 1000:
                 fundings[p.symbol] = Funding(rate, next_ms)
         return forecast(risk, fundings) if fundings else None
 
@@ -226,7 +231,7 @@ class WatchedAccount:
 
     def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
         """The same where it is no farther off than this; what each position pays is remembered."""
-        coming = self.coming_funding(risk, self.market.exchange_ms(now) + round(within_s * 1000))
+        coming = self.coming_funding(risk, now, within_s)
         if coming is not None:
             self._forecasts.update({key: (coming.next_ms, amount) for key, amount in coming.payments.items()})
         return coming

@@ -189,7 +189,7 @@ class Metrics:
                 self._put("pool_fresh", labels, risk is not None and age.freshness == "live")
                 self._put("pool_mark_age_seconds", labels, age.mark_s)
                 if risk is not None:
-                    self._take_pool(account, risk, labels)
+                    self._take_pool(account, risk, labels, now)
         for pool_id, drift in account.drifts.items():
             for figure in drift.__struct_fields__:
                 self._put("drift_ratio", (*name, pool_id, figure), getattr(drift, figure))
@@ -233,9 +233,9 @@ class Metrics:
         self._put("cpu_seconds_total", (), cpu_s, "process_")
         self._put("start_time_seconds", (), started_ms / 1000, "process_")
 
-    def _take_pool(self, account: WatchedAccount, risk: PoolRisk, labels: tuple[str, str]) -> None:
+    def _take_pool(self, account: WatchedAccount, risk: PoolRisk, labels: tuple[str, str], now: Now) -> None:
         money = (*labels, risk.pool.asset)
-        coming = account.coming_funding(risk)
+        coming = account.coming_funding(risk, now)
         self._put("margin_ratio", labels, risk.margin_ratio)
         self._put("liquidation_distance_ratio", labels, risk.distance)
         self._put("margin_balance", money, risk.margin_balance)

@@ -190,7 +190,7 @@ def states(
     account: WatchedAccount, risk: PoolRisk, severity: Severity, ages: Ages, now: Now
 ) -> Iterator[PoolState | PositionState]:
     """A pool and its positions as they are published, with what the next funding will do to them."""
-    coming = account.coming_funding(risk)
+    coming = account.coming_funding(risk, now)
     then = {} if coming is None else after(risk, coming, account.terms).printed_prices
     yield _pool_state(account, risk, coming, severity, ages, now)
     for position in risk.positions:

@@ -246,6 +246,24 @@ def test_a_mark_that_is_silent_since_before_the_funding_does_not_forecast_it_aga
     assert silence(core, 300) == []
 
 
+def test_a_funding_that_is_over_hides_none_that_is_to_come() -> None:
+    """The marks of a contract that is halted go on naming its last one; what BTC is about to pay is danger all the
+    same, told and published."""
+    core = Watched()
+    core.begin("1000", LONG, row("ETHUSDT", "0.001", "3000"))
+    next_ms = WALL_MS + 600_000
+    stories = []
+    for _ in range(70):
+        halted = structs.replace(core.mark("3000", "ETHUSDT"), funding_rate=D("0.0001"), next_funding_ms=WALL_MS - 1)
+        stories += core.tell(mark(core, "0.012", next_ms), halted, Tick())
+    last = [e for e in core.effects if isinstance(e, PoolState)][-1]
+
+    [told] = of_rule(stories, "funding_forecast")
+    assert told.facts["next_funding_at"] == next_ms
+    assert last.funding is not None
+    assert last.funding.next_ms == next_ms
+
+
 def test_silence_is_not_the_end_of_it() -> None:
     """Blind, nobody knows whether it has been charged; with the first marks it is clear."""
     core = holding()

@@ -50,8 +50,6 @@ class FundingJudge:
         self._turns.take(turn, now.mono)
         risk = account.risk(pool.id)
         near = account.near_funding(risk, now, rule.within_s)
-        if near is not None and near.next_ms <= account.market.exchange_ms(now):
-            near = None  # it is over; a mark that is silent since then does not know it
         then = None if near is None else after(risk, near, account.terms)
         severity = Severity.OK if then is None else self._severity(account, risk, then, rule)
         trusted = account.is_live(risk.pool, self._reporter.links, now)
