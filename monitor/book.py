@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from monitor.digits import LAST_DIGITS
 from monitor.events import (
     AccountChanged,
+    AccountModeRead,
     AssetRate,
     AssetRates,
     AssetTerms,
@@ -297,6 +298,8 @@ class AccountBook:
         self.isolated: dict[str, bool] = {}
         self.margin_assets: dict[str, str] = {}
         self.multi_assets = False
+        self.switched_ms = 0
+        """When the exchange last said that the mode was switched."""
         self.adl_quantiles: dict[PositionKey, int] = {}
         self.balances_read = False
         self.positions_read = False
@@ -360,6 +363,10 @@ class AccountBook:
             if right[0] is not coef:
                 self._coefs[symbol] = right[0]
                 self.tables[symbol] = right[0].table
+
+    def is_mode_outdated(self, event: AccountModeRead) -> bool:
+        """Whether an answer may be of before the mode was last switched: it was asked for earlier, or hardly later."""
+        return event.sent_ms - _SNAPSHOT_LAG_MS < self.switched_ms
 
     def quantity(self, key: PositionKey) -> Decimal:
         """Signed quantity of a position; zero: it is not open."""

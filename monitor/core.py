@@ -361,7 +361,7 @@ class Core:
             account.book.apply_positions(event, now.mono)
             account.book.read_coefs(event)
             self._printed[account.name] = None
-        else:
+        elif not account.book.is_mode_outdated(event):
             self._switch(account, event.multi_assets, now)
 
     def _margin_types(self, event: MarginTypesRead, now: Now) -> None:
@@ -383,6 +383,7 @@ class Core:
     def _mode_changed(self, event: AccountModeChanged, now: Now) -> None:
         account = self.accounts[event.account]
         self._switch(account, event.multi_assets, now)
+        account.book.switched_ms = event.at_ms
         self._resynced[account.name] = None
         self.reporter.effects.append(Resync(event.account, "multi-assets mode switched"))
 

@@ -420,9 +420,16 @@ class PositionsRead(Struct, frozen=True):
 
 
 class AccountModeRead(Struct, frozen=True):
+    """The modes of an account.
+
+    Args:
+        sent_ms: Exchange time at which we asked.
+    """
+
     account: str
     hedge: bool
     multi_assets: bool
+    sent_ms: int
 
 
 class MarginTypesRead(Struct, frozen=True):

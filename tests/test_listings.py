@@ -303,7 +303,7 @@ def multi_assets(wallet: str, core: Watched | None = None) -> Watched:
     core.step(
         ContractsRead(MARKET, {"BTCUSDT": contract("BTCUSDT")}, TERMS),
         BracketsRead("main", {"BTCUSDT": BTC}),
-        AccountModeRead("main", hedge=False, multi_assets=True),
+        AccountModeRead("main", hedge=False, multi_assets=True, sent_ms=core.now.wall_ms),
         balances(core, wallet),
         PositionsRead("main", ((position, None),), core.now.wall_ms),
         after=0,
@@ -396,7 +396,7 @@ def test_an_account_that_is_no_longer_in_multi_assets_mode_owes_nothing() -> Non
     """The debt stands in that asset's own pool from now on."""
     core = multi_assets("0")
     owing(core, "-60")
-    core.step(AccountModeRead("main", hedge=False, multi_assets=False))
+    core.step(AccountModeRead("main", hedge=False, multi_assets=False, sent_ms=core.now.wall_ms))
     [ended] = owing(core, "-60")
 
     assert (ended.change.resolution, ended.change.incident.subject) == ("pool_replaced", "usdt")

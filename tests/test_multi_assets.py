@@ -88,7 +88,7 @@ class Shared(Watched):
             *self.step(
                 ContractsRead(MARKET, contracts, terms),
                 BracketsRead("main", dict(tables or default)),
-                AccountModeRead("main", any(r.side is not Side.BOTH for r in rows), multi_assets),
+                AccountModeRead("main", any(r.side is not Side.BOTH for r in rows), multi_assets, self.now.wall_ms),
                 *self.snapshot(0),
                 *self.market(0),
                 Tick(),
@@ -418,7 +418,7 @@ def switched(core: Shared, multi_assets: bool) -> list[Story]:
     """The exchange says that the mode was switched; the snapshot that is asked for follows a second later."""
     pushed = core.second(AccountModeChanged("main", multi_assets, core.now.wall_ms))
     assert [e for e in core.effects if isinstance(e, Resync)][-1].account == "main"
-    return [*pushed, *core.second(AccountModeRead("main", False, multi_assets), *core.snapshot())]
+    return [*pushed, *core.second(AccountModeRead("main", False, multi_assets, core.now.wall_ms), *core.snapshot())]
 
 
 def test_a_switch_of_the_mode_carries_the_incident_into_the_new_pool() -> None:
@@ -442,6 +442,21 @@ def test_a_switch_of_the_mode_carries_the_incident_into_the_new_pool() -> None:
     was = by_subject["multi-assets"].change.incident.incident_id
     assert by_subject["cross-usdt"].change.incident.continues == was
     core.validate()
+
+
+def test_an_answer_of_before_the_switch_does_not_undo_it() -> None:
+    """It was asked for a moment earlier, and came late: 240 USDT of margin on 100 USDT alone would be told as a
+    liquidation, of an account that shares 385 USD."""
+    core = watched(multi_assets=False)
+    asked_ms = core.now.wall_ms
+    core.second(AccountModeChanged("main", True, asked_ms + 500))
+    core.seconds(3)
+    stories = core.second(AccountModeRead("main", False, False, asked_ms), *core.snapshot())
+    assert core.core.accounts["main"].pools.keys() == {"multi-assets"}
+    assert of_rule(stories, "margin_ratio") == []
+
+    core.second(AccountModeRead("main", False, False, core.now.wall_ms), *core.snapshot())
+    assert core.core.accounts["main"].pools.keys() == {"cross-usdt"}  # a switch of which the stream has said nothing
 
 
 def test_the_incident_goes_on_even_where_the_rates_come_later() -> None:

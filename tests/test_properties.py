@@ -604,7 +604,7 @@ class Trader:
             events = [BracketsRead("main", {symbol: (Bracket(1, ZERO, rate, ZERO),)})]
         elif kind == "switch":
             self.multi_assets = not self.multi_assets
-            read = AccountModeRead("main", False, self.multi_assets)
+            read = AccountModeRead("main", False, self.multi_assets, at)
             pushed = AccountModeChanged("main", self.multi_assets, at)
             events = [pushed, *([read, *core.snapshot()] if size > 0 else [])]
         elif kind == "snapshot":

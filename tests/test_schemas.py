@@ -115,7 +115,7 @@ class Run:
         one: tuple[Bracket, ...] = ONE_BRACKET
         known = {row.symbol: one for row in rows} if brackets is None else brackets
         return self.step(
-            AccountModeRead(account, any(row.side is not Side.BOTH for row in rows), False),
+            AccountModeRead(account, any(row.side is not Side.BOTH for row in rows), False, self.now.wall_ms),
             BracketsRead(account, known),
             BalancesRead(
                 account, tuple(Balance(a, D(b), D(b), self.now.wall_ms) for a, b in balances.items()), self.now.wall_ms

@@ -93,7 +93,7 @@ class BinanceUsdm(Binance):
 
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
         return {
-            _MODE: lambda answer: _mode(answer, account),
+            _MODE: lambda answer: _mode(answer, account, sent_ms),
             _MARGIN_TYPES: lambda rows: binance.margin_types_read(rows, account),
             _BRACKETS: lambda rows: binance.brackets_read(rows, account, "notionalFloor"),
             _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
@@ -111,5 +111,5 @@ class BinanceUsdm(Binance):
         }
 
 
-def _mode(answer: Any, account: str) -> Iterable[Event]:
-    yield AccountModeRead(account, flag(answer["dualSidePosition"]), flag(answer["multiAssetsMargin"]))
+def _mode(answer: Any, account: str, sent_ms: int) -> Iterable[Event]:
+    yield AccountModeRead(account, flag(answer["dualSidePosition"]), flag(answer["multiAssetsMargin"]), sent_ms)
