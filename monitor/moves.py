@@ -409,8 +409,8 @@ class Moves:
         deltas = {asset: new.get(asset, ZERO) - old.get(asset, ZERO) for asset in (main, *sorted(old | new))}
         path = _Path(after.with_wallets({**new, **{asset: old.get(asset, ZERO) for asset in deltas}}))
         for asset, delta in deltas.items():
-            if asset == main and entry.kind == "fill":
-                self._fill(path, before, entry, asset, delta)
+            if entry.kind == "fill" and (delta or asset == main):
+                self._fill(path, before, entry, asset, delta, is_main=asset == main)
             elif delta or (asset == main and not any(deltas.values())):
                 path.then(Cause(entry.kind, entry.symbol, delta, asset=asset, forecast=entry.forecast))
         return path.stages
@@ -420,8 +420,9 @@ class Moves:
         assets = [p.margin_asset for p in (*entry.pool.positions, *pool.positions) if p.symbol == entry.symbol]
         return (assets[0] if assets and pool.assets else None) or min(entry.pool.wallets or (), default=pool.asset)
 
-    def _fill(self, path: _Path, before: Pool, entry: _Entry, asset: str, delta: Decimal) -> None:
-        """A fill's part that was PnL and commission is told apart where it is known."""
+    def _fill(self, path: _Path, before: Pool, entry: _Entry, asset: str, delta: Decimal, *, is_main: bool) -> None:
+        """A fill's part that was PnL and commission is told apart where it is known; commission may be paid in an asset
+        of its own."""
         after = entry.pool
         if all(p.symbol != entry.symbol for p in (*before.positions, *after.positions)):
             path.then(Cause("fill", entry.symbol, delta, asset=asset))  # another pool's fill, margin went there
@@ -430,9 +431,13 @@ class Moves:
         filled = sum(now.values(), ZERO) - sum(was.values(), ZERO)
         own = [f for f in self._fills if f.at_ms == entry.at_ms and f.symbol == entry.symbol]
         fills = {(f.order_id, f.trade_id): f for f in own}.values()  # one that is told twice counts once
-        realized = sum((f.realized_pnl for f in fills), ZERO)
+        realized = sum((f.realized_pnl for f in fills), ZERO) if is_main else ZERO
         commission = -sum((f.commission for f in fills if f.commission_asset == asset), ZERO)
-        path.then(Cause("fill", entry.symbol, delta - realized - commission, filled, asset=asset))
+        rest = delta - realized - commission
+        if is_main:
+            path.then(Cause("fill", entry.symbol, rest, filled, asset=asset))
+        elif rest:
+            path.then(Cause("fill", entry.symbol, rest, asset=asset))
         if realized:
             path.then(Cause("realized_pnl", entry.symbol, realized, asset=asset))
         if commission:

@@ -29,6 +29,7 @@ from monitor.events import (
     Contract,
     ContractsRead,
     Event,
+    Fill,
     Now,
     Position,
     PositionsRead,
@@ -672,3 +673,19 @@ def test_a_debt_is_not_over_because_a_mark_is_unknown() -> None:
 
     assert core.pool().risk.missing
     assert of_rule(stories, "auto_exchange") == []
+
+
+def test_commission_in_an_asset_of_its_own_is_told_as_commission() -> None:
+    """Whoever pays fees in another coin than the margin asset must not read of a fill in that coin."""
+    core = watched()
+    at = core.now.wall_ms + 1000
+    less = msgspec.structs.replace(LONG, quantity=D("0.5"), at_ms=at)
+    order = Fill("main", "BTCUSDT", Side.BOTH, D("-0.5"), D("60020"), D(10), D("0.0001"), "BTC", None, 1, 1, at)
+    pushed = msgspec.structs.replace(core.money("ORDER", USDT="110", BTC="0.0049"), positions=(less,))
+    told = [*core.second(order, pushed), *core.seconds(61)]
+
+    assert [(kind, asset, amount) for kind, asset, amount, _ in causes(only_move(told))] == [
+        ("fill", "USDT", "0"),
+        ("realized_pnl", "USDT", "10"),
+        ("commission", "BTC", "-0.0001"),
+    ]
