@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 from monitor.digits import plain
 from monitor.effects import Fact, Story
 from monitor.moves import PoolMove
+from monitor.risk import ROOMY
 from monitor.wording import (
     away,
     cause_words,
@@ -63,7 +64,7 @@ def _advice(story: Story) -> list[str]:
     parts = []
     for one in story.advice:
         if one.part is not None:
-            share = plain((one.part * 100).quantize(Decimal("0.1"), ROUND_CEILING))
+            share = plain((one.part * 100).quantize(Decimal("0.1"), ROUND_CEILING, ROOMY))
             add = one.action == "add_margin"
             parts.append(f"add {share} % of the margin balance" if add else f"reduce {one.symbol} by {share} %")
     if not parts:

@@ -49,6 +49,15 @@ def test_a_notice_says_what_where_how_near_and_what_to_do_in_percent() -> None:
     )
 
 
+def test_of_next_to_no_margin_balance_a_notice_can_still_be_made() -> None:
+    """A part of it has more digits than a number usually may; what cannot be said must not end the daemon."""
+    core = Watched()
+    core.begin("0", row("BTCUSDT", "1", "60000"))
+    [story] = of_rule(core.price("60000.000000000000000000000001"), "margin_ratio")
+
+    assert discreet(story)[0] == "main: margin ratio over 1000 %, 0.0 % from liquidation"
+
+
 def test_a_recovery_says_how_long_it_lasted_and_how_bad_it_was() -> None:
     """The end of the story, in one message."""
     core, _ = crisis()
