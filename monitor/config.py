@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import time
+from itertools import chain, count
 from typing import Any, Literal, TypeVar
 
 from msgspec import Struct, structs
@@ -510,8 +511,8 @@ def _with_markets(
         address = (account.venue, account.hosts.market_url)
         if address not in names:
             base = f"market-{account.venue}" + ("" if account.environment == "live" else f"-{account.environment}")
-            taken = sum(1 for name in names.values() if name == base or name.startswith(f"{base}-"))
-            names[address] = base if not taken else f"{base}-{taken + 1}"
+            free = (name for name in chain([base], (f"{base}-{n}" for n in count(2))) if name not in names.values())
+            names[address] = next(free)
         named.append(structs.replace(account, market=names[address]))
     return tuple(named)
 

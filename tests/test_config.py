@@ -440,6 +440,11 @@ def test_a_market_that_is_watched_keeps_its_name_when_a_config_is_taken_anew() -
     assert [a.market for a in running.accounts] == ["market-binance-usdm-custom", "market-binance-usdm-custom-2"]
     assert [a.market for a in taken.accounts] == ["market-binance-usdm-custom-2", "market-binance-usdm-custom-3"]
 
+    later = after(taken, read(custom("three", 3) + custom("two", 2) + custom("four", 4)))
+    assert (
+        len({a.market for a in later.accounts}) == 3
+    )  # two exchanges on one link would be valued at each other's marks
+
 
 def test_sections_reach_the_config() -> None:
     """Every deadline is a key, so that a test can run fast by configuration."""
