@@ -79,6 +79,8 @@ class ForcedOrders:
         self._last: dict[PositionKey, float] = {}
         self._trades: set[tuple[str, int, int]] = set()
         self._orders: set[tuple[str, int]] = set()
+        self._listed_ms: dict[tuple[str, int], int] = {}
+        """Orders that a list has told of, with all that was executed by then (exchange's clock)."""
         self._done: dict[str, int] = {}
         self._cancelled: dict[str, tuple[float, set[int]]] = {}
         self._cleared: dict[str, tuple[float, Decimal]] = {}
@@ -136,14 +138,17 @@ class ForcedOrders:
         self._last[key] = now.mono
         if report.is_long is None and fill.quantity:
             report.is_long = fill.quantity < 0
-        if (fill.symbol, fill.order_id) not in self._orders:
-            self._orders.add((fill.symbol, fill.order_id))
+        name = fill.symbol, fill.order_id
+        if name not in self._orders:
+            self._orders.add(name)
             report.steps += 1
-        order, trade = (fill.symbol, fill.order_id, 0), (fill.symbol, fill.order_id, fill.trade_id)
-        if not fill.quantity or trade in self._trades:
-            return  # told before; or a whole order of which the executions have been told
+        order, trade = (*name, 0), (*name, fill.trade_id)
+        if not fill.quantity or trade in self._trades or fill.at_ms <= self._listed_ms.get(name, -1):
+            return  # told before; or a whole order of which the executions have been told, or the other way round
         self._trades |= {order, trade}
-        report.is_listed = report.is_listed or not fill.trade_id
+        if not fill.trade_id:
+            report.is_listed = True
+            self._listed_ms[name] = fill.at_ms
         size = abs(fill.quantity)
         spent = (report.average_price or _ZERO) * report.quantity + fill.price * size
         report.quantity += size
@@ -178,3 +183,4 @@ class ForcedOrders:
         if not self.running:
             self._trades.clear()
             self._orders.clear()
+            self._listed_ms.clear()

@@ -176,6 +176,22 @@ def test_an_order_read_after_a_gap_is_told_but_not_added_to_its_own_executions()
     assert resolved.forced.quantity == D("2.5")
 
 
+def test_what_was_pushed_while_the_list_was_read_is_not_added_to_it() -> None:
+    """A stream that is opened anew in the middle of a liquidation keeps its frames until the snapshot is there; the
+    list has what they tell of already. What is executed later is new."""
+    core = holding()
+    at_ms = core.now.wall_ms
+    pushed = core.fill("BTCUSDT", "-1.5", "90250", forced=ForcedKind.LIQUIDATION, at_ms=at_ms)
+    later = structs.replace(pushed, quantity=D("-1"), trade_id=2, at_ms=at_ms + 300)
+    core.step(structs.replace(pushed, trade_id=0))
+    core.step(pushed, later, later, after=0.5)
+    closed(core, "807.40")
+    [resolved] = forced(core.hold(4, "90250"))
+
+    assert resolved.forced is not None
+    assert resolved.forced.quantity == D("2.5")
+
+
 def test_the_other_leg_of_a_hedge_is_not_called_liquidated() -> None:
     """One leg was liquidated, the other the trader closed himself: only the first is news of that kind."""
     core = Watched()
