@@ -192,6 +192,15 @@ def test_of_few_symbols_only_their_part_of_an_array_is_read_and_says_the_same() 
             assert USDM.decode_market(raw, "m", {"NOSUCHUSDT", *(event.symbol for event in expected)}) == expected
 
 
+@pytest.mark.parametrize("is_escaped", [True, False])
+def test_a_symbol_beyond_ascii_is_found_in_an_array_however_it_is_written(is_escaped: bool) -> None:
+    """JSON may write its letters as they are or escaped; a mark that is not found leaves its holder blind."""
+    rows = [{"e": "markPriceUpdate", "E": 5, "s": s, "p": "1.5"} for s in ("BTCUSDT", "币安人生USDT", "ETHUSDT")]
+    raw = json.dumps(rows, ensure_ascii=is_escaped, separators=(",", ":")).encode()
+
+    assert [mark.symbol for mark in each_mark(USDM.decode_market(raw, "m", {"币安人生USDT"}))] == ["币安人生USDT"]
+
+
 def rows_of_marks(*rows: str) -> bytes:
     """An array of a dozen plain marks, and these."""
     plain = [

@@ -103,7 +103,7 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
         mark = _ENVELOPE.decode(raw).data if is_wrapped else _MARK.decode(raw)
         is_held = (wanted is None or mark.s in wanted) and (mark.st is None or mark.st == ours)
         return (_mark(mark, market),) if is_held else ()
-    if wanted is not None and len(wanted) <= _FEW and _is_compact_array(raw, begin):
+    if wanted is not None and len(wanted) <= _FEW and all(map(str.isascii, wanted)) and _is_compact_array(raw, begin):
         found = _of_few(raw, wanted)
     else:
         found = _all(raw, is_wrapped)
@@ -129,7 +129,10 @@ def _is_compact_array(raw: bytes, begin: int) -> bool:
 
 
 def _of_few(raw: bytes, wanted: Collection[str]) -> list[_Mark]:
-    """The marks of these symbols in a compact array, in its order; the rest of it is not read at all."""
+    """The marks of these symbols in a compact array, in its order; the rest of it is not read at all.
+
+    Of letters beyond ASCII JSON has two spellings, so that a symbol with such is not looked for.
+    """
     places = sorted(at for s in wanted if (at := raw.rfind(b'"s":"%s"' % s.encode())) >= 0)
     rows = [raw[raw.rfind(b"{", 0, at) : raw.find(b"}", at) + 1] for at in places]
     return list(each_readable(_MARK.decode, rows))
