@@ -100,6 +100,12 @@ class WatchedAccount:
     def symbols(self) -> frozenset[str]:
         return frozenset(p.symbol for pool in self.pools.values() for p in pool.positions)
 
+    def is_new(self, symbol: str) -> bool:
+        """Whether REST has yet to say something of a symbol: its brackets, or what it is settled in. No row of an
+        account says that of an inverse contract, which is settled in its coin, whoever holds it."""
+        settled = self.market.contracts if VENUES[self.setup.venue].inverse else self.book.margin_assets
+        return symbol not in self.book.tables or symbol not in settled
+
     def rebuild(self, now: Now) -> None:
         """Derive the pools anew from the book."""
         pools = self.derived() if self.known else self.pools

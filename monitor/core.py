@@ -336,9 +336,7 @@ class Core:
         forecasts = {} if symbol is None else account.forecast_payments(symbol, event.at_ms)
         account.moves.happened(event, before, pools, account.terms, rule, now, forecasts)
         self._moving[account.name] = None
-        if any(
-            p.symbol not in account.book.tables or p.symbol not in account.book.margin_assets for p in event.positions
-        ):
+        if any(account.is_new(p.symbol) for p in event.positions):
             self.reporter.effects.append(Resync(account.name, "a symbol that is new to us"))
 
     def _fill(self, event: Fill, now: Now) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from monitor.events import AccountChanged, BracketsRead, ContractsRead, MarkPrice, PositionsRead, Side
+from monitor.core import Core, Setup
+from monitor.effects import AccountSetup, Resync
+from monitor.events import AccountChanged, BracketsRead, ContractsRead, MarkPrice, Now, PositionsRead, Side
 from monitor.snapshot import assess_snapshot
 from monitor.venues import VENUES
 from monitor.venues.binance_coinm import BinanceCoinm
 from tests.test_assess import Assessed, assessed
+from tests.watched import WALL_MS
 
 D = Decimal
 VENUE = BinanceCoinm()
@@ -231,3 +234,27 @@ def test_brackets_and_contracts_read_exactly() -> None:
     assert read.brackets["BTCUSD_PERP"][0].rate == D("0.004")
     assert isinstance(known, ContractsRead)
     assert known.contracts["BTCUSD_PERP"].contract_size == 100
+
+
+def test_a_fill_of_a_symbol_that_is_known_asks_for_nothing() -> None:
+    """No row of a COIN-M account names its margin asset: its account was read anew, all of it, with each fill."""
+    core = Core(Setup((AccountSetup("main", "binance-coinm", "market-c"),)), Now(0.0, WALL_MS))
+    saved = json.loads(snapshot([row("BTCUSD_PERP", "100", "60000", "60000", updateTime="1")], "1", LADDER[:1]))
+    answers = [
+        event
+        for name in ("exchangeInfo", "leverageBracket", "account", "positionRisk")
+        for event in VENUE.decode_answer(
+            VENUE.bodies[name], json.dumps(saved[name]).encode(), "main", "market-c", WALL_MS
+        )
+    ]
+    core.step(answers, Now(0.0, WALL_MS))
+
+    def filled(symbol: str, at_ms: int) -> list[Resync]:
+        position = {"s": symbol, "pa": "90", "ep": "60000", "mt": "cross", "iw": "0", "ps": "BOTH"}
+        body = {"m": "ORDER", "B": [{"a": "BTC", "wb": "1.1", "cw": "1.1"}], "P": [position]}
+        frame = {"e": "ACCOUNT_UPDATE", "E": at_ms, "T": at_ms, "i": "alias", "a": body}
+        events = VENUE.decode_private(json.dumps(frame).encode(), "main")
+        return [e for e in core.step(events, Now(1.0, at_ms)) if isinstance(e, Resync)]
+
+    assert filled("BTCUSD_PERP", WALL_MS + 1000) == []
+    assert filled("ETHUSD_PERP", WALL_MS + 2000) == [Resync("main", "a symbol that is new to us")]
