@@ -159,7 +159,8 @@ class Moves:
         touched = False
         for pool in after:
             was = old.get(pool.id)
-            entry = _Entry(kind, symbol, event.at_ms, pool, _expected(pool, forecasts))
+            about = symbol or _changed_symbol(was, pool)
+            entry = _Entry(kind, about, event.at_ms, pool, _expected(pool, forecasts))
             if was is not None and not _differs(was, pool):
                 touched = self._explains(event, entry) or touched
                 continue
@@ -542,6 +543,15 @@ def _expected(pool: Pool, forecasts: Mapping[PositionKey, Decimal]) -> Decimal |
 def _differs(a: Pool, b: Pool) -> bool:
     """Whether anything that a liquidation price follows from is different."""
     return a.wallets != b.wallets or _amounts(a) != _amounts(b)
+
+
+def _changed_symbol(was: Pool | None, now: Pool) -> str | None:
+    """The only symbol of which a pool's positions are others than before; None: of none, or of several.
+
+    Where an event names all positions of the account, it does not say itself which of them it is about.
+    """
+    changed = {key.symbol for key, _ in _amounts(now).items() ^ (_amounts(was).items() if was else set())}
+    return changed.pop() if len(changed) == 1 else None
 
 
 def _became(old: Pool, new: Pool) -> bool:

@@ -363,6 +363,26 @@ def test_pnl_and_commission_are_told_apart_whichever_frame_comes_first(first: st
     ]
 
 
+def test_of_an_event_that_names_every_position_the_one_that_changed_is_the_cause() -> None:
+    """COIN-M is documented to push all symbols each time; a fill has its symbol, PnL and commission all the same."""
+    core = Watched()
+    eth = row("ETHUSDT", "1", "3000")
+    core.begin("30000", row("BTCUSDT", "2.5", "92000"), eth)
+    core.step(core.mark("90400"), core.mark("3000", "ETHUSDT"))
+    at = core.now.wall_ms
+    order = core.fill("BTCUSDT", "-0.5", "90400", realized="-800", commission="18.08", at_ms=at)
+    rows = row("BTCUSDT", "2", "92000", at_ms=at), structs.replace(eth, at_ms=at)
+    stories = core.tell(order, core.changed("ORDER", "29181.92", *rows, at_ms=at))
+    [story] = moved([*stories, *core.hold(61, "90400")])
+
+    for one in story.moves:
+        assert [(c.kind, c.symbol, c.amount, c.quantity) for c in one.move.causes] == [
+            ("fill", "BTCUSDT", D("0.00"), D("-0.5")),
+            ("realized_pnl", "BTCUSDT", D(-800), None),
+            ("commission", "BTCUSDT", D("-18.08"), None),
+        ]
+
+
 def test_trades_of_one_millisecond_are_each_counted_once() -> None:
     """A market order sweeps the book: several trades, one time stamp, and PnL that must not be counted twice."""
     core = long_btc("30000")
