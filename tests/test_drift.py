@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from monitor.effects import HealthState, Story
+from monitor.effects import HealthState, Resync, Story
 from monitor.events import ExchangeFigures, PositionsRead, Tick
 from tests.watched import Watched, row
 
@@ -55,6 +55,16 @@ def test_a_drift_that_lasts_is_told_and_ends_when_they_agree() -> None:
     assert "0.20 % of mark or notional" in opened.text
     assert opened.advice == ()  # no margin brings their figures and ours together
     assert resolved.change.resolution == "recovered"
+
+
+def test_a_drift_has_the_account_read_anew_once() -> None:
+    """Brackets that were changed and not pushed, or not yet there when they were read, would be wrong for an hour."""
+    core = holding()
+    wrong = ExchangeFigures(D("90400"), D("-4000"), D("1356"), D("90300"))
+    said = [core.step(printed(core, wrong), after=30) for _ in range(4)]
+    asked = [[e.reason for e in effects if isinstance(e, Resync)] for effects in said]
+
+    assert asked == [[], ["figures of cross-usdt differ from the exchange's"], [], []]
 
 
 def test_a_price_that_only_one_of_us_has_is_as_far_as_can_be() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from msgspec import structs
 
 from monitor.accounts import FORCED_MEMORY_S, WatchedAccount
-from monitor.effects import Ages
+from monitor.effects import Ages, Resync
 from monitor.events import ForcedKind, Now, PositionKey, Side
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
@@ -144,7 +144,10 @@ class LevelsJudge:
                 continue  # marks come with the exchange's figures, rates of collateral do not
             rule = account.rule("drift", account.pools[pool_id])
             key = IncidentKey(account.name, "drift", pool_id)
+            is_new = key not in self._incidents.open
             change = self._incidents.observe(key, rule, found.worst, now)
+            if is_new and key in self._incidents.open:  # brackets and modes are read too seldom to wait for that
+                self._reporter.effects.append(Resync(account.name, f"figures of {pool_id} differ from the exchange's"))
             change = self._reporter.or_retained(change, key, found.worst)
             if change is not None:
                 self._tell(change, rule, Seen(account, None, account.risks.get(pool_id)), now)
