@@ -206,6 +206,21 @@ def test_what_is_heard_of_first_after_a_silence_opens_the_story() -> None:
     assert ratio(core.hold(10, "90500")) == [("opened", "notice")]
 
 
+def test_what_is_about_to_be_over_when_a_silence_ends_rings_nobody() -> None:
+    """It is past its clear level, and waits only for that to last: 81 % was never heard of, and is not so any more."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.step(silence(core, 20, rule="margin_ratio"))
+    assert ratio([*core.price("90372.10"), *core.hold(70, "93000")]) == []
+    assert all(incident.rule != "margin_ratio" for incident in core.core.incidents)
+
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.step(silence(core, 20, rule="margin_ratio"))
+    assert ratio([*core.price("90372.10"), *core.hold(40, "93000")]) == []
+    assert ratio(core.price("90372.10")) == [("opened", "critical")]
+
+
 def test_a_silence_never_hides_a_forced_order() -> None:
     core = in_danger()
     core.step(silence(core, 1000, account="main"))
