@@ -226,8 +226,9 @@ class Incidents:
                     incident.left[rank] = now.mono
                 incident.severity = calmer
                 return self._told(key, incident, "improved", value, now, distance)
-        if self.is_owed(key, now) and incident.severity not in incident.past_clear:  # else it is about to be over
-            return self._told(key, incident, "repeated", value, now, distance)
+        if self.is_owed(key, now):
+            is_ending = incident.severity in incident.past_clear
+            return None if is_ending else self._told(key, incident, "repeated", value, now, distance)
         # What a silence would keep back does not happen: it is due still when the silence ends.
         if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
             incident.called = True

@@ -215,6 +215,7 @@ def test_what_is_about_to_be_over_when_a_silence_ends_rings_nobody() -> None:
     assert all(incident.rule != "margin_ratio" for incident in core.core.incidents)
 
     core = Watched()
+    core.core.incidents.unacked_s = 30  # nobody could have acknowledged it
     core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     core.step(silence(core, 20, rule="margin_ratio"))
     assert ratio([*core.price("90372.10"), *core.hold(40, "93000")]) == []
