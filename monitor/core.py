@@ -76,6 +76,7 @@ from monitor.risk import EXACT
 from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
+from monitor.unseen import Restart
 
 _MARKS = MarkPrice, Marks
 _SLICE = 160
@@ -605,6 +606,15 @@ class Core:
             account, _, pool_id = name.partition("/")
             if account in self.accounts:
                 self.accounts[account].moves.restore(pool_id, row)
+
+    def unseen(self) -> dict[str, Restart]:
+        """Account → what an earlier run has kept of it; while nothing has happened yet."""
+        found = {}
+        for name, account in self.accounts.items():
+            opened = [incident.opened_ms for incident in self.incidents.of(name)]
+            if opened or account.moves.held:
+                found[name] = Restart(min(opened, default=None), account.moves.held)
+        return found
 
     def take_over(self, kept: Kept, now: Now) -> None:
         """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""

@@ -130,6 +130,11 @@ class Moves:
             self.baselines[pool_id] = msgspec.json.decode(row, type=Baseline)
             self._told.pop(pool_id, None)
 
+    @property
+    def held(self) -> dict[PositionKey, Position]:
+        """The positions as they were when their prices were last told; at a start, as an earlier run held them."""
+        return {p.key: p for baseline in self.baselines.values() for p in baseline.pool.positions}
+
     def filled(self, fill: Fill) -> None:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
         self._fills = [*self._fills[-999:], fill]

@@ -31,10 +31,10 @@ from monitor.events import (
 from monitor.message import Identity, Message
 from monitor.messages import Messages
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
+from monitor.unseen import Cut, Restart
 from monitor.venues import VENUES, Request, Venue
 
 _LONGEST_GAP_MS = 86_400_000
-_NOTICED_WITHIN_MS = 15_000
 _SLOW_ANSWER_MS = 2_000
 _SECOND_MS = 1000
 
@@ -126,10 +126,8 @@ class Replay:
         self.unknown_requests: dict[str, None] = {}
         self._setup = setup
         self._wanted: dict[str, frozenset[str]] = {}
-        opened: dict[str, list[int]] = {}
-        for incident in self.core.incidents:
-            opened.setdefault(incident.account, []).append(incident.opened_ms)
-        self._accounts = {a.name: _AccountReader(a, min(opened.get(a.name, ()), default=None)) for a in setup.accounts}
+        unseen = self.core.unseen()
+        self._accounts = {a.name: _AccountReader(a, unseen.get(a.name)) for a in setup.accounts}
         self._markets = {a.market: a.venue for a in setup.accounts}
 
     def run(self, session: Session) -> Iterator[Sent]:
@@ -222,7 +220,7 @@ class Replay:
 class _AccountReader:
     """One account's lines, put together as its link did."""
 
-    def __init__(self, account: AccountSetup, unseen_since_ms: int | None) -> None:
+    def __init__(self, account: AccountSetup, unseen: Restart | None) -> None:
         self._account = account
         self._venue: Venue = VENUES[account.venue]
         self._requests = requests_by_name(account.venue)
@@ -232,7 +230,7 @@ class _AccountReader:
         self._missed: list[Event] = []
         self._awaited: tuple[Request, ...] = ()
         self._is_live = False
-        self._unseen_since_ms = unseen_since_ms
+        self._unseen: Cut | Restart | None = unseen
         self._offset_ms = 0
         self._clock_known = False
         self._reconnects = 0
@@ -258,9 +256,9 @@ class _AccountReader:
         before: list[Event] = []
         if report.state is LinkState.LIVE:
             before = [*self._missed, *self._snapshot, *self._pushed] if self._is_proving else []
-            self._unseen_since_ms = None
+            self._unseen = None
         elif self._is_live:
-            self._unseen_since_ms = line.at_ms + self._offset_ms - _NOTICED_WITHIN_MS
+            self._unseen = Cut(line.at_ms + self._offset_ms)
         if self._is_proving or report.state is LinkState.PROVING:
             self._snapshot, self._missed, self._pushed, self._awaited = [], [], [], ()
         self._is_proving = report.state is LinkState.PROVING
@@ -280,8 +278,8 @@ class _AccountReader:
         account, market = self._account.name, self._account.market
         events = self._venue.decode_answer(request, line.raw, account, market, sent_ms)
         if request == asks.forced:
-            since_ms = self._unseen_since_ms
-            self._missed = [e for e in events if since_ms is not None and isinstance(e, Fill) and e.at_ms >= since_ms]
+            unseen = self._unseen
+            self._missed = [e for e in events if unseen and isinstance(e, Fill) and unseen.may_have_hidden(e)]
             return alive
         if request in asks.account:
             events = self._part_of_snapshot(request, events)

@@ -313,6 +313,32 @@ async def test_a_restart_tells_nothing_twice_and_forgets_nothing(
     assert [(c["kind"], c["amount"]) for c in moved["cause"]] == [("unexplained", "-100.00000000")]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+async def test_a_liquidation_while_no_daemon_ran_is_told_though_nothing_was_open(
+    number: signal.Signals, broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A crash of the market takes less time than an update; what it took must not look like a position closed."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        with Process(config) as process:
+            await agreement(exchange, listener, "main")
+            exchange.fund("BTCUSDT", "0.0001")
+            await listener.event("liquidation_price_moved", "noted")
+            process.send(number)
+            await process.ended()
+        exchange.set_mark("SOLUSDT", "120")
+        exchange.set_mark("SOLUSDT", "151")
+        for _ in range(2):  # the second run has nothing to add
+            with Process(config) as process:
+                resolved = await listener.event("forced_order", "resolved")
+                await agreement(exchange, listener, "main")
+                process.send(signal.SIGTERM)
+                await process.ended()
+
+    assert (resolved["resolution"], resolved["symbol"], resolved["report"]["left"]) == ("liquidated", "SOLUSDT", "0")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
 async def test_what_an_earlier_run_left_on_the_broker_is_removed(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

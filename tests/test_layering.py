@@ -80,7 +80,7 @@ LAYERS = (
     {"wording", "accounts"},
     {"effects"},
     {"silences"},
-    {"rotation"},
+    {"rotation", "unseen"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
     {"rules"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},

@@ -39,13 +39,12 @@ from monitor.shell.rest import Answer, Rest
 from monitor.shell.shared_stream import SHARED_FORM, SharedStream, SharedStreams
 from monitor.shell.tap import Tap
 from monitor.turns import Need
+from monitor.unseen import Cut, Restart
 from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
 _CLOCK_REFUSED = -1021
 _SLOW_ANSWER_MS = 2_000
-_NOTICED_WITHIN_MS = 15_000
-"""A dead stream is noticed within this; what it may have missed began no earlier."""
 _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
 _SHOWN_KEY = "listenKey"
@@ -58,7 +57,7 @@ class AccountFeed(Feed):
     """One account, for as long as it is watched.
 
     Args:
-        unseen_since_ms: Since when forced orders may have gone unseen, where an earlier run left incidents open.
+        unseen: Since when forced orders may have gone unseen, where an earlier run has watched it.
         pace: Says how often to compare with the exchange; shared by the accounts of one address.
         gate: So many may begin at a time; shared by the same.
         shared: Connections on which accounts have their streams together. None: each has one of its own.
@@ -70,7 +69,7 @@ class AccountFeed(Feed):
         rest: Rest,
         inbox: Inbox,
         links: LinksConfig,
-        unseen_since_ms: int | None = None,
+        unseen: Cut | Restart | None = None,
         tap: Tap | None = None,
         pace: Pace | None = None,
         gate: asyncio.Semaphore | None = None,
@@ -93,9 +92,7 @@ class AccountFeed(Feed):
         self._begun = asyncio.Event()
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
-        self._unseen_since_ms = unseen_since_ms
-        self._told_before: MuteDetector | None = None
-        """What was told when that began."""
+        self._unseen: Cut | Restart | None = unseen
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
 
@@ -140,7 +137,7 @@ class AccountFeed(Feed):
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
         """A session has its snapshot: from here on it is the account's truth."""
         self.inbox.put(truth)
-        self._unseen_since_ms = None
+        self._unseen = None
         self._has_lived = True
         self.carries(session)
         self._begun.set()
@@ -157,8 +154,7 @@ class AccountFeed(Feed):
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
-            self._unseen_since_ms = now().wall_ms + self.rest.offset_ms - _NOTICED_WITHIN_MS
-            self._told_before = session.detector
+            self._unseen = Cut(now().wall_ms + self.rest.offset_ms, session.detector)
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
@@ -264,16 +260,15 @@ class AccountFeed(Feed):
 
         They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
         """
-        since_ms = self._unseen_since_ms
-        before = self._told_before
-        if since_ms is None or (before is not None and before.has_told_all(snapshot, since_ms)):
+        unseen = self._unseen
+        if unseen is None or unseen.has_hidden_nothing(snapshot):
             return []
         try:
             events = await self.snapshot([self.venue.requests.forced])
         except (ExchangeError, DecodeError) as exc:
             self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
             return []
-        return [event for event in events if isinstance(event, Fill) and event.at_ms >= since_ms]
+        return [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
 
     async def snapshot(self, requests: Collection[Request]) -> list[Event]:
         """The answers to these requests, as events. One that fails fails all: half a snapshot is none.

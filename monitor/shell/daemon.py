@@ -50,6 +50,7 @@ from monitor.shell.tap import Tap, Taps
 from monitor.shell.tasks import ended
 from monitor.shell.vitals import Pulse
 from monitor.tally import Tally
+from monitor.unseen import Cut
 
 if TYPE_CHECKING:
     from monitor.shell.http import HttpServer
@@ -225,7 +226,7 @@ class Daemon:
         self._broker.wake()
         for account in accounts:
             if account.name in (*changes.added, *changes.changed):
-                self._feeds.add(account, found, now().wall_ms if account.name in changes.changed else None)
+                self._feeds.add(account, found, Cut(now().wall_ms) if account.name in changes.changed else None)
         await self._feeds.remove_unused()
         if changes:
             self._log.info("accounts changed", added=changes.added, removed=changes.removed, changed=changes.changed)
@@ -285,10 +286,7 @@ class Daemon:
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
     def _make_feeds(self) -> None:
-        opened: dict[str, int] = {}
-        for incident in self._core.incidents:
-            opened[incident.account] = min(incident.opened_ms, opened.get(incident.account, incident.opened_ms))
-        self._feeds = Feeds(self._config, self._found, self._inbox, self._tap, opened)
+        self._feeds = Feeds(self._config, self._found, self._inbox, self._tap, self._core.unseen())
 
     # ---- tasks ----
 

@@ -20,6 +20,7 @@ from monitor.shell.rest import Budget, Rest
 from monitor.shell.shared_stream import SharedStreams
 from monitor.shell.tap import Tap
 from monitor.shell.tasks import ended
+from monitor.unseen import Cut, Restart
 from monitor.venues import VENUES
 
 _STARTS_AT_ONCE = 8
@@ -51,7 +52,7 @@ class Feeds:
 
     Args:
         found: The secrets that the config names.
-        unseen_since_ms: Account → since when forced orders may have gone unseen (Unix milliseconds).
+        unseen: Account → since when forced orders may have gone unseen.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Feeds:
         found: Mapping[Secret, str],
         inbox: Inbox,
         tap: Tap | None,
-        unseen_since_ms: Mapping[str, int] | None = None,
+        unseen: Mapping[str, Restart] | None = None,
     ) -> None:
         self.markets: dict[str, MarketFeed] = {}
         self.accounts: dict[str, AccountFeed] = {}
@@ -75,9 +76,9 @@ class Feeds:
         self._spawn: Spawn | None = None
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
         for account in config.accounts:
-            self.add(account, found, (unseen_since_ms or {}).get(account.name))
+            self.add(account, found, (unseen or {}).get(account.name))
 
-    def add(self, account: AccountConfig, found: Mapping[Secret, str], unseen_since_ms: int | None = None) -> None:
+    def add(self, account: AccountConfig, found: Mapping[Secret, str], unseen: Cut | Restart | None = None) -> None:
         """Watch one more account."""
         # The exchange counts what one address asks of both its futures markets together.
         host = account.hosts.rest_url if account.environment == "custom" else account.environment
@@ -92,7 +93,7 @@ class Feeds:
         rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret, account.name)
         gate = self._gates.setdefault(host, asyncio.Semaphore(_STARTS_AT_ONCE))
         shared = self._shared_with(account)
-        feed = AccountFeed(account, rest, self._inbox, self._links, unseen_since_ms, self._tap, pace, gate, shared)
+        feed = AccountFeed(account, rest, self._inbox, self._links, unseen, self._tap, pace, gate, shared)
         self.accounts[account.name] = feed
         self._asks[account.name] = _asks(account, found)
         self._begin(feed)

@@ -1,0 +1,71 @@
+"""Of a time in which nobody listened to an account: whether the exchange may have acted in it, and which of its orders
+are of that time. Without them a liquidation would look like a close, or like nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+
+from msgspec import Struct
+
+from monitor.events import Event, Fill, Position, PositionKey, PositionsRead
+from monitor.mute import ZERO, MuteDetector
+
+_NOTICED_WITHIN_MS = 15_000
+"""A dead stream is noticed within this; what it may have missed began no earlier. Nor did what opened an incident."""
+
+
+class Cut(Struct, frozen=True):
+    """A stream has ended, while we went on.
+
+    Args:
+        ended_ms: When that was noticed (exchange time).
+        stream: What it had told. None: that is not known.
+    """
+
+    ended_ms: int
+    stream: MuteDetector | None = None
+
+    def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
+        """Whether a snapshot shows what was known, so that there was no order."""
+        return self.stream is not None and self.stream.has_told_all(snapshot, self._since_ms)
+
+    def may_have_hidden(self, order: Fill) -> bool:
+        return order.at_ms >= self._since_ms
+
+    @property
+    def _since_ms(self) -> int:
+        return self.ended_ms - _NOTICED_WITHIN_MS
+
+
+class Restart(Struct, frozen=True):
+    """An earlier run has ended, and this one has begun.
+
+    Args:
+        opened_ms: When the oldest incident opened that it left open; None: it left none.
+        held: Positions as it kept them.
+    """
+
+    opened_ms: int | None
+    held: Mapping[PositionKey, Position]
+
+    def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
+        """Whether a snapshot shows what was known. With an incident open it may be how that ends."""
+        if self.opened_ms is not None:
+            return False
+        shown = {p.key: p.quantity for event in snapshot if isinstance(event, PositionsRead) for p, _ in event.rows}
+        return all(_is_whole(shown, position) for position in self.held.values())
+
+    def may_have_hidden(self, order: Fill) -> bool:
+        """What it has told of it tells no second time: its orders are kept by their names."""
+        if self.opened_ms is not None and order.at_ms >= self.opened_ms - _NOTICED_WITHIN_MS:
+            return True
+        held = self.held.get(PositionKey(order.symbol, order.side))
+        return held is not None and order.at_ms >= held.at_ms
+
+
+def _is_whole(shown: Mapping[PositionKey, Decimal], position: Position) -> bool:
+    """Whether a position that was held is no smaller now, nor the other way round."""
+    quantity = shown.get(position.key, ZERO)
+    return quantity * (1 if position.quantity > 0 else -1) >= abs(position.quantity)

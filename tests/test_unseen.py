@@ -1,0 +1,82 @@
+"""Which orders of the exchange may have gone unseen: over a restart, by what an earlier run has kept."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from monitor.events import Fill, ForcedKind, Position, PositionKey, PositionsRead, Side
+from monitor.unseen import Cut, Restart
+
+D = Decimal
+HELD_MS = 1_000_000
+"""When the position that the earlier run held was last changed."""
+LATER_MS = HELD_MS + 3_600_000
+BTC = PositionKey("BTCUSDT", Side.BOTH)
+
+
+def position(quantity: str, symbol: str = "BTCUSDT", at_ms: int = HELD_MS) -> Position:
+    return Position(symbol, Side.BOTH, D(quantity), D(60000), False, D(0), at_ms)
+
+
+def shown(*rows: Position) -> list[PositionsRead]:
+    return [PositionsRead("main", tuple((row, None) for row in rows), LATER_MS)]
+
+
+def order(at_ms: int, symbol: str = "BTCUSDT") -> Fill:
+    return Fill("main", symbol, Side.BOTH, D(-1), D(50000), D(0), D(0), "USDT", ForcedKind.LIQUIDATION, 1, 0, at_ms)
+
+
+def restart(quantity: str, opened_ms: int | None = None) -> Restart:
+    return Restart(opened_ms, {BTC: position(quantity)})
+
+
+@pytest.mark.parametrize(
+    ("held", "now", "nothing"),
+    [
+        pytest.param("2", ["2"], True, id="as it was"),
+        pytest.param("2", ["3"], True, id="larger"),
+        pytest.param("-2", ["-2"], True, id="a short as it was"),
+        pytest.param("2", ["1.999"], False, id="smaller"),
+        pytest.param("-2", ["-1"], False, id="a smaller short"),
+        pytest.param("2", [], False, id="gone"),
+        pytest.param("2", ["-3"], False, id="the other way round"),
+    ],
+)
+def test_only_a_position_that_is_less_than_it_was_may_have_been_forced(
+    held: str, now: list[str], nothing: bool
+) -> None:
+    """The exchange's list costs as much as all else of a start; where nothing has gone nobody asks for it."""
+    assert restart(held).has_hidden_nothing(shown(*map(position, now))) is nothing
+
+
+def test_with_an_incident_open_the_list_is_asked_for_in_any_case() -> None:
+    """It may say how the incident has ended."""
+    assert not restart("2", opened_ms=LATER_MS).has_hidden_nothing(shown(position("2")))
+
+
+def test_an_order_of_before_the_position_was_last_changed_is_no_news() -> None:
+    """Nor is one of a position that the earlier run did not hold: it may be of before anybody watched."""
+    earlier = restart("2")
+
+    assert earlier.may_have_hidden(order(HELD_MS))
+    assert not earlier.may_have_hidden(order(HELD_MS - 1))
+    assert not earlier.may_have_hidden(order(LATER_MS, "ETHUSDT"))
+
+
+def test_an_order_may_have_come_a_moment_before_the_incident_that_it_opened() -> None:
+    """An incident is named after our clock as it is told, an order after the exchange's as it was sent."""
+    earlier = Restart(LATER_MS, {})
+
+    assert earlier.may_have_hidden(order(LATER_MS - 15_000))
+    assert not earlier.may_have_hidden(order(LATER_MS - 15_001))
+
+
+def test_a_stream_that_was_cut_may_have_hidden_what_came_while_it_was_dying() -> None:
+    """It is noticed within seconds."""
+    cut = Cut(LATER_MS)
+
+    assert not cut.has_hidden_nothing(shown(position("2")))
+    assert cut.may_have_hidden(order(LATER_MS - 15_000))
+    assert not cut.may_have_hidden(order(LATER_MS - 15_001))
