@@ -340,6 +340,21 @@ class WatchedAccount:
         kinds = [f.kind for key, f in self._forced.items() if key in keys and now.mono - f.at < within_s]
         return min(kinds, key=list(ForcedKind).index, default=None)
 
+    def restore_forced(self, name: str, row: bytes, now: Now) -> None:
+        """Take back a row of an earlier run's forced orders."""
+        acted = self.forced_orders.restore(name, row)
+        if acted is not None:
+            at = now.mono - max(0.0, (now.wall_ms - acted.at_ms) / 1000)
+            self._forced[acted.key] = _Forced(acted.kind, at)
+            if acted.pool is not None:
+                self._left[acted.pool, acted.key] = at
+
+    def pool_lately(self, key: PositionKey) -> str | None:
+        """The pool that a position is in, or has left last."""
+        holding = [i for i, pool in self.pools.items() if any(p.key == key for p in pool.positions)]
+        left = sorted((at, pool_id) for (pool_id, one), at in self._left.items() if one == key)
+        return next(iter(holding), left[-1][1] if left else None)
+
     def hedge_lately(self, symbol: str, now: Now) -> tuple[Decimal, Decimal] | None:
         """Quantities of both legs of a hedge, as they were before an order began to close one of them; None: no hedge.
 
@@ -348,6 +363,9 @@ class WatchedAccount:
 
         def whole(side: Side) -> Decimal:
             key = PositionKey(symbol, side)
+            if not self.known:  # it was while nobody listened: as an earlier run held it
+                held = self.moves.held.get(key)
+                return ZERO if held is None else held.quantity
             shrunk = self._shrunk.get(key)
             recent = shrunk is not None and now.mono - shrunk[1] < CLOSING_GRACE_S
             return shrunk[0] if shrunk is not None and recent else self.book.quantity(key)

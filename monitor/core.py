@@ -115,7 +115,7 @@ class Kept(Struct, frozen=True):
         incidents: Rows of open incidents.
         baselines: `<account>/<pool>` → row.
         silences: Id → row.
-        forced: `<account>/<symbol>/<order id>` → row.
+        forced: `<account>/<symbol>/<order id>`, or a side instead of that → row.
         daily: Account → row of the dates whose summary has been told.
         last_named_ms: The latest time that an incident has been named after.
     """
@@ -600,7 +600,7 @@ class Core:
         for name, row in kept.forced.items():
             account, _, order = name.partition("/")
             if account in self.accounts:
-                self.accounts[account].forced_orders.restore(order, row)
+                self.accounts[account].restore_forced(order, row, now)
         self._daily.restore(kept.daily)
         for name, row in kept.baselines.items():
             account, _, pool_id = name.partition("/")

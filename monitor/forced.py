@@ -71,11 +71,29 @@ class ForcedReport(Struct):
     is_listed: bool = False
 
 
+class Acted(Struct, frozen=True):
+    """What outlives a restart of a forced order: what it explains for some minutes, and what is still to be judged.
+
+    Args:
+        at_ms: When it was last heard of (Unix milliseconds).
+        pool: Where the position was; None: it had gone before.
+        hedge: As in the report, until it has been judged.
+    """
+
+    kind: ForcedKind
+    key: PositionKey
+    at_ms: int
+    pool: str | None
+    hedge: tuple[Decimal, Decimal] | None
+
+
 class ForcedOrders:
     """The forced orders of one account that are not over yet."""
 
     def __init__(self) -> None:
         self.running: dict[PositionKey, ForcedReport] = {}
+        self.left: dict[PositionKey, Acted] = {}
+        """Of an earlier run, with a hedge that nobody has judged."""
         self._last: dict[PositionKey, float] = {}
         self._trades: set[tuple[str, int, int]] = set()
         self._orders: set[tuple[str, int]] = set()
@@ -95,10 +113,24 @@ class ForcedOrders:
             if report.key.symbol == event.symbol:
                 report.orders_cancelled = len(self._cancelled[event.symbol][1])
 
-    def restore(self, order: str, row: bytes) -> None:
-        """Take back an order that an earlier run has told of."""
+    def restore(self, name: str, row: bytes) -> Acted | None:
+        """Take back an order that an earlier run has told of, or what that has done to a position."""
         with suppress(msgspec.MsgspecError):
-            self._done[order] = msgspec.json.decode(row, type=int)
+            kept: int | Acted = msgspec.json.decode(row, type=int | Acted)
+            if isinstance(kept, int):
+                self._done[name] = kept
+                return None
+            self._done[name] = kept.at_ms  # to be forgotten in time
+            if kept.hedge is not None:
+                self.left[kept.key] = kept
+            return kept
+        return None
+
+    def acted(self, done: Acted) -> tuple[str, bytes]:
+        """The name and the row of what is to be kept of an order."""
+        name = f"{done.key.symbol}/{done.key.side.value}"
+        self._done[name] = done.at_ms
+        return name, msgspec.json.encode(done)
 
     def is_done(self, fill: Fill) -> bool:
         """Whether this order has been reported: after a gap the exchange lists it once more.

@@ -322,6 +322,39 @@ def test_a_pool_that_is_better_because_it_was_reduced_by_force_has_not_recovered
     }
 
 
+def test_a_pool_that_was_reduced_by_force_has_not_recovered_for_a_later_run_either() -> None:
+    """A restart between the order and the end of the incidents must not turn a liquidation into a recovery."""
+    core = in_danger()
+    at = core.now.wall_ms
+    core.step(core.fill("BTCUSDT", "-2.4", "90288", forced=ForcedKind.LIQUIDATION, at_ms=at))
+    smaller = row("BTCUSDT", "0.1", "92000", at_ms=at + 1)
+    core.step(core.changed("ORDER", "5000", smaller, at_ms=at + 1))
+    core.hold(10, "90300")
+    core = Watched(kept=core.kept(), start=core.t + 1)
+    core.begin("5000", smaller)
+    stories = core.hold(62, "90300")
+
+    assert resolutions(stories) == {
+        ("margin_ratio", "partly_liquidated", "critical"),
+        ("liquidation_distance", "partly_liquidated", "critical"),
+    }
+
+
+def test_a_cross_pool_that_lost_one_symbol_by_force_has_not_recovered_for_a_later_run_either() -> None:
+    """The later run has never seen that symbol in the pool."""
+    core = Watched()
+    ether = row("ETHUSDT", "0.1", "3000")
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"), ether)
+    core.step(core.mark("90300"), core.mark("3000", "ETHUSDT"))
+    core.step(core.fill("BTCUSDT", "-2.5", "90288", forced=ForcedKind.LIQUIDATION))
+    core.step(*gone_by(core, "900"))
+    core = Watched(kept=core.kept(), start=core.t + 1)
+    core.begin("900", ether)
+    stories = [s for _ in range(62) for s in core.tell(core.mark("3000", "ETHUSDT"), Tick())]
+
+    assert {how for rule, how, _ in resolutions(stories) if rule != "forced_order"} == {"partly_liquidated"}
+
+
 def test_a_cross_pool_that_lost_one_symbol_by_force_has_not_recovered() -> None:
     """What was liquidated is not in the pool any more; the pool's story must say so all the same."""
     core = Watched()

@@ -407,6 +407,47 @@ def test_a_hedge_broken_step_by_step_is_told_once() -> None:
     all_valid(core)
 
 
+def next_run(core: Watched) -> Watched:
+    """Another run, a second after this one was killed."""
+    return Watched(kept=core.kept(), start=core.t + 1)
+
+
+@pytest.mark.parametrize("is_listed", [False, True], ids=["not listed", "listed"])
+@pytest.mark.parametrize("event_first", [False, True], ids=["killed before the account event", "killed after it"])
+def test_a_hedge_that_broke_as_the_daemon_died_is_told_by_the_next_run(event_first: bool, is_listed: bool) -> None:
+    """A report is due some seconds after the order; a kill in between must not cost what follows from it."""
+    core = hedged()
+    core.step(taken(core, "1"))
+    if event_first:
+        core.step(left(core, Side.SHORT, "0"))
+    told = []
+    for _ in range(2):  # and the run after that does not tell it again
+        core = next_run(core)
+        if is_listed:
+            told += core.tell(structs.replace(taken(core, "1"), trade_id=0))
+        core.begin("5000", LEGS[Side.LONG])
+        told += core.hold(5, "90000")
+        all_valid(core)
+
+    assert kinds(hedge(told)) == [("noted", "critical")]
+    [story] = hedge(told)
+    said = json.loads(Watched().messages.of(story)[0].payload)
+    assert said["facts"] == {"long_before": "1", "short_before": "-1", "long_after": "1", "short_after": "0"}
+    assert [s.change.kind for s in forced(told)] == ["resolved"]
+
+
+def test_a_hedge_that_broke_while_no_daemon_ran_is_told_with_what_was_held_before() -> None:
+    """Nobody saw the order; the exchange lists it, and the earlier run has kept what it held."""
+    core = next_run(hedged())
+    told = core.tell(structs.replace(taken(core, "1"), trade_id=0))
+    core.begin("5000", LEGS[Side.LONG])
+    told += core.hold(5, "90000")
+
+    assert kinds(hedge(told)) == [("noted", "critical")]
+    assert [s.change.kind for s in forced(told)] == ["opened", "resolved"]
+    all_valid(core)
+
+
 # ---- whatever comes, and in whatever order ----
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import structs
+
 from monitor.accounts import WatchedAccount
 from monitor.book import margin_asset
 from monitor.digits import plain
 from monitor.effects import Fact, Save
 from monitor.events import Fill, ForcedKind, Now, PositionKey, Side, StrategyEnded
-from monitor.forced import SEVERITIES, ForcedReport
+from monitor.forced import SEVERITIES, Acted, ForcedReport
 from monitor.incidents import Change, IncidentKey, Resolution
 from monitor.names import slug
 from monitor.reporter import Reporter
@@ -43,10 +45,12 @@ class ForcedOrdersJudge:
             liquidation_price=None if seen is None else seen.liquidation_price,
             bankruptcy_price=bankruptcy,
             insurance_fund=None if asset is None else fund.get(asset),
-            hedge=account.hedge_lately(event.symbol, now),
+            hedge=_hedge(account, key, now),
         )
         first = account.forced_orders.begin(report, now)
         account.forced_orders.filled(key, event, now)
+        if first:
+            self._keep(account, report, report.hedge, now)
         if first and rule.enabled:
             change = self._incidents.begin(IncidentKey(account.name, RULE, row_slug(key)), SEVERITIES[kind], now)
             self._tell(account, change, account.forced_orders.running[key], now)
@@ -73,10 +77,16 @@ class ForcedOrdersJudge:
             row = account.book.rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
             self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
-            self._judge_hedge(account, report, now)
+            self._judge_hedge(account, report.key.symbol, report.hedge, now)
+            self._keep(account, report, None, now)
             rows = account.forced_orders.done(report, now)
             self._reporter.effects += (Save("forced", f"{account.name}/{name}", row) for name, row in rows)
         account.forced_orders.forget()
+        for key, acted in list(account.forced_orders.left.items()):
+            if key not in account.forced_orders.running:  # nothing was heard of it in this run
+                del account.forced_orders.left[key]
+                self._judge_hedge(account, key.symbol, acted.hedge, now)
+                self._save(account, structs.replace(acted, hedge=None))
         running = {row_slug(key): report for key, report in account.forced_orders.running.items()}
         for incident in self._reporter.of(account.name, RULE):
             if incident.subject not in running:
@@ -84,14 +94,25 @@ class ForcedOrdersJudge:
             elif self._reporter.is_unconfirmed(incident.key):
                 self._tell(account, self._reporter.retained(incident.key), running[incident.subject], now)
 
-    def _judge_hedge(self, account: WatchedAccount, report: ForcedReport, now: Now) -> None:
+    def _keep(
+        self, account: WatchedAccount, report: ForcedReport, hedge: tuple[Decimal, Decimal] | None, now: Now
+    ) -> None:
+        pool = account.pool_lately(report.key)
+        self._save(account, Acted(report.kind, report.key, now.wall_ms, pool, hedge))
+
+    def _save(self, account: WatchedAccount, acted: Acted) -> None:
+        name, row = account.forced_orders.acted(acted)
+        self._reporter.effects.append(Save("forced", f"{account.name}/{name}", row))
+
+    def _judge_hedge(
+        self, account: WatchedAccount, symbol: str, hedge: tuple[Decimal, Decimal] | None, now: Now
+    ) -> None:
         """Tell of a hedge of which a forced order has left one leg alone, or much less than there was."""
-        symbol = report.key.symbol
         rule = account.rules.of("hedge_broken", account.name, account.setup.labels, [symbol])
         assert isinstance(rule, HedgeBrokenRule)
-        if report.hedge is None or not rule.enabled:
+        if hedge is None or not rule.enabled:
             return
-        was_hedged = min(abs(quantity) for quantity in report.hedge)
+        was_hedged = min(abs(quantity) for quantity in hedge)
         legs = [account.book.quantity(PositionKey(symbol, side)) for side in (Side.LONG, Side.SHORT)]
         hedged = min(abs(quantity) for quantity in legs)
         alone = not hedged and any(legs)
@@ -99,8 +120,8 @@ class ForcedOrdersJudge:
             key = IncidentKey(account.name, "hedge_broken", slug(symbol))
             change = self._incidents.note(key, Severity.CRITICAL if alone else Severity.WARNING, now)
             facts: dict[str, Fact] = {
-                "long_before": plain(report.hedge[0]),
-                "short_before": plain(report.hedge[1]),
+                "long_before": plain(hedge[0]),
+                "short_before": plain(hedge[1]),
                 "long_after": plain(legs[0]),
                 "short_after": plain(legs[1]),
             }
@@ -122,6 +143,12 @@ class ForcedOrdersJudge:
     def _tell(self, account: WatchedAccount, change: Change, report: ForcedReport | None, now: Now) -> None:
         ages = self._reporter.ages(account, None, now)
         self._reporter.emit(forced_story(account, change, report, ages, now), now)
+
+
+def _hedge(account: WatchedAccount, key: PositionKey, now: Now) -> tuple[Decimal, Decimal] | None:
+    """The legs before the order; where an earlier run has seen it begin, as they were then."""
+    left = account.forced_orders.left.pop(key, None)
+    return account.hedge_lately(key.symbol, now) if left is None else left.hedge
 
 
 def _is_long(account: WatchedAccount, event: Fill) -> bool | None:
