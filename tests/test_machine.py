@@ -91,6 +91,7 @@ async def test_the_service_starts_alerts_reloads_and_stops_as_it_is_confined(
         "NoNewPrivs": "1",
         "Seccomp": "2",
     }
+    assert int(machine.show(UNIT, "LimitNOFILESoft")) >= 10_000, "each account has a connection"
     assert took_s < 5
     assert (machine.show(UNIT, "Result"), machine.show(UNIT, "NRestarts")) == ("success", "0")
     assert "store unusable" not in machine.journal(UNIT)
