@@ -83,7 +83,7 @@ away, is dimmed and has its age.
 
 Without a terminal (a pipe, a file, a service) it prints a line for each change, and one a minute. --once prints a table
 and ends with the status of `marginwatch status`: 0 ok, 1 warning, 2 critical, blind or dead, 3 cannot tell. NO_COLOR is
-honoured; Ctrl-C ends it. The table needs the package rich: pip install 'marginwatch[watch]'.
+honoured; Ctrl-C ends it. The table needs the package rich: in the checkout, pip install '.[watch]'.
 """
 
 _CANNOT_TELL = 3
@@ -107,7 +107,7 @@ first steps:
   mosquitto_sub -v -t 'marginwatch/+/event/#'     see what is told, in another terminal
 
 exit status: 0 well; 1 failure (check: something was found; assess: a figure is missing); 2 wrong usage; 78 the config
-cannot be used. status and watch have their own. `marginwatch COMMAND --help` tells more.
+cannot be used; 130 cut short by Ctrl-C. status and watch have their own. `marginwatch COMMAND --help` tells more.
 """
 
 
@@ -358,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Tells the running daemon, over MQTT, to keep back messages for a while. What still stands when\n"
         "the silence ends is told then. Never kept back: orders that the exchange sends, the opening of data_stale,\n"
         "and a pool that is being liquidated. At most 7 days. Needs [cmd] enabled = true. The daemon's log says what\n"
-        "became of it.",
+        "became of it. Name at least one of account, rule and subject.",
         epilog="marginwatch silence --rule funding_forecast --for 2h\n"
         "marginwatch silence --account main --subject cross-usdt --for 30m\n"
         "marginwatch silence --rule funding_forecast --end",

@@ -16,7 +16,7 @@ from monitor.__main__ import main
 from monitor.commands.demo_scenarios import STORIES
 from tests.schemas import validate
 
-pytest.importorskip("iotcore", reason="the demo needs its extra: pip install 'marginwatch[demo]'")
+pytest.importorskip("iotcore", reason="the demo needs its extra: pip install '.[demo]'")
 
 Line = dict[str, Any]
 D = Decimal

@@ -181,6 +181,17 @@ async def test_once_prints_a_table_and_ends_as_status_does(
     assert max(len(line) for line in bad[1].splitlines()) <= 80
 
 
+def test_without_its_package_it_says_where_to_get_it() -> None:
+    """A name that nobody has published is no remedy: whoever publishes it first would be installed beside the keys."""
+    code = (
+        "import sys; sys.modules['rich'] = None; from monitor.__main__ import main; sys.exit(main(['watch', '--once']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "the table needs the package rich: in the checkout, pip install '.[watch]'\n"
+
+
 async def test_once_without_a_broker_cannot_tell(tmp_path: Path) -> None:
     """3, as status."""
     code, out, err = await once(config_of(tmp_path, 1))

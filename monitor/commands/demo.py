@@ -69,7 +69,8 @@ async def _demo(story: Story, seconds: float, as_json: bool) -> int:
 
     with tempfile.TemporaryDirectory(prefix="marginwatch-demo-") as folder:
         async with Exchange(opening, tick_s=beat / 2) as exchange, _broker() as port:
-            say(f"a simulated exchange on {exchange.url}, a broker on port {port}, and the daemon")
+            here = f"a simulated exchange on {exchange.url}, a broker on port {port}"
+            say(f"{here}, and the daemon, which waits less than by default")
             stage = Stage(exchange, beat, say)
             stage.put_funding_off()
             config = _config(story, exchange, port, Path(folder), beat)

@@ -40,7 +40,7 @@ def main(config_path: str | None, once: bool, timeout_s: float) -> int:
         sys.stdout.reconfigure(errors="replace")
     is_table = once or sys.stdout.isatty()
     if is_table and importlib.util.find_spec("rich") is None:
-        print("the table needs the package rich: pip install 'marginwatch[watch]'", file=sys.stderr)
+        print("the table needs the package rich: in the checkout, pip install '.[watch]'", file=sys.stderr)
         return Code.UNKNOWN
     try:
         config = settings.load(settings.find(config_path))
