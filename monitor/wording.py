@@ -253,8 +253,16 @@ def _forced(story: Story) -> tuple[str, str]:
         word = _RESOLVED[change.resolution or "liquidated"]
         return f"{account}: {what} {word}", f"{account}: {what} {word} while we were away; see the exchange's history."
     if change.kind != "resolved":
-        verb = {"liquidation": "LIQUIDATES", "adl": "auto-deleverages", "settlement": "settles"}[report.kind.value]
-        return f"{account}: the exchange {verb} {what}", f"{account}: the exchange {verb} {what}, now."
+        does, did = {
+            "liquidation": ("LIQUIDATES", "LIQUIDATED"),
+            "adl": ("auto-deleverages", "auto-deleveraged"),
+            "settlement": ("settles", "settled"),
+        }[report.kind.value]
+        if report.is_listed:  # it may be long ago
+            said = f"{account}: the exchange has {did} {what}"
+            return said, f"{said}, while we were away."
+        said = f"{account}: the exchange {does} {what}"
+        return said, f"{said}, now."
     word = _RESOLVED[change.resolution or "liquidated"]
     sentences = [f"{account}: {what} {word}."]
     if report.average_price is not None:

@@ -448,6 +448,24 @@ def test_a_hedge_that_broke_while_no_daemon_ran_is_told_with_what_was_held_befor
     all_valid(core)
 
 
+@pytest.mark.parametrize(
+    ("kind", "did"),
+    [
+        (ForcedKind.LIQUIDATION, "LIQUIDATED"),
+        (ForcedKind.ADL, "auto-deleveraged"),
+        (ForcedKind.SETTLEMENT, "settled"),
+    ],
+)
+def test_an_order_of_a_time_without_a_daemon_is_not_said_to_be_of_now(kind: ForcedKind, did: str) -> None:
+    """It may be days old: whoever is woken by it must not look for what is happening."""
+    core = next_run(holding())
+    [opened] = forced(core.tell(structs.replace(core.fill("BTCUSDT", "-2.5", "90250", forced=kind), trade_id=0)))
+
+    assert opened.title == f"main: the exchange has {did} BTCUSDT long"
+    assert opened.text == f"main: the exchange has {did} BTCUSDT long, while we were away."
+    all_valid(core)
+
+
 # ---- whatever comes, and in whatever order ----
 
 
