@@ -118,6 +118,7 @@ class Kept(Struct, frozen=True):
         forced: `<account>/<symbol>/<order id>`, or a side instead of that → row.
         daily: Account → row of the dates whose summary has been told.
         last_named_ms: The latest time that an incident has been named after.
+        groups: `_instance/group/<rule>` → row of a group that has not been told yet.
     """
 
     incidents: tuple[bytes, ...] = ()
@@ -126,6 +127,7 @@ class Kept(Struct, frozen=True):
     forced: dict[str, bytes] = {}
     daily: dict[str, bytes] = {}
     last_named_ms: int = 0
+    groups: dict[str, bytes] = {}
 
 
 class Core:
@@ -602,6 +604,7 @@ class Core:
             if account in self.accounts:
                 self.accounts[account].restore_forced(order, row, now)
         self._daily.restore(kept.daily)
+        self._groups.restore(kept.groups, now)
         for name, row in kept.baselines.items():
             account, _, pool_id = name.partition("/")
             if account in self.accounts:

@@ -280,7 +280,7 @@ class Answered(Struct, frozen=True):
 class Save(Struct, frozen=True, gc=False):
     """A row to keep for the next run; None: to be forgotten."""
 
-    table: Literal["incident", "baseline", "silence", "daily", "forced", "posted"]
+    table: Literal["incident", "baseline", "silence", "daily", "forced", "group", "posted"]
     key: str
     row: bytes | None
 

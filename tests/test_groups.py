@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from monitor.core import Core, Setup
+from monitor.core import Core, Kept, Setup
 from monitor.effects import AccountSetup, Effect, Story
 from monitor.events import Event, LinkState, Silence, Tick
 from monitor.judges.groups import Group
@@ -16,7 +16,7 @@ from monitor.message import Identity
 from monitor.messages import Messages
 from monitor.rules import RuleBook, Severity
 from tests import discretion, schemas
-from tests.watched import MARKET, WALL_MS, Watched, of_rule, row
+from tests.watched import MARKET, WALL_MS, Watched, of_rule, row, told
 
 D = Decimal
 
@@ -24,15 +24,23 @@ D = Decimal
 class Many(Watched):
     """Accounts a0, a1 … with a BTC long each: at 50 000 the ratio of all is 0.1, at 48 225 it is 0.86."""
 
-    def __init__(self, accounts: int, group: Group | None = None, wallet: str = "2000") -> None:
+    def __init__(
+        self,
+        accounts: int,
+        group: Group | None = None,
+        wallet: str = "2000",
+        kept: Kept | None = None,
+        start: float = 0.0,
+        price: str = "50000",
+    ) -> None:
         names = [f"a{n}" for n in range(accounts)]
-        super().__init__(*names)
+        super().__init__(*names, start=start)
         setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in names)
-        self.core = Core(Setup(setups, group=group or Group()), self.now)
+        self.core = Core(Setup(setups, group=group or Group()), self.now, kept)
         self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), RuleBook(), notices=True)
         for name in names:
             self.begin(wallet, row("BTCUSDT", "1", "50000"), account=name)
-        self.price("50000")
+        self.price(price)
 
     def step(self, *events: Event, after: float = 1.0) -> list[Effect]:
         """All that comes of it, however many slices it takes."""
@@ -81,6 +89,22 @@ def test_many_accounts_that_cross_together_are_one_group() -> None:
     assert group["text"].startswith(
         "20 of 20 accounts: margin ratio critical or worse, BTCUSDT −3.6 % within a minute."
     )
+
+
+def test_a_group_whose_window_a_daemon_did_not_outlive_is_told_by_the_next_run() -> None:
+    """A phone that hears of groups alone would never be told of that fall."""
+    core = Many(20)
+    core.step(core.mark("48225"))
+    [*_, crossed] = [body for body in core.bodies(told(core.effects)) if body["rule"] == "margin_ratio"]
+    heard = []
+    for _ in range(2):  # and the run after that has nothing to add
+        core = Many(20, kept=core.kept(), start=core.t + 60, price="48225")
+        core.hold(5, "48225")
+        heard += of_rule(told(core.effects), "group")
+    by_id = {body["incident_id"]: body for body in core.bodies(heard)}
+
+    assert len(heard) == len(by_id)
+    assert (by_id[crossed["group_id"]]["severity"], by_id[crossed["group_id"]]["facts"]["accounts"]) == ("critical", 20)
 
 
 def test_a_few_accounts_are_no_group() -> None:

@@ -183,6 +183,7 @@ class World:
             table("forced"),
             table("daily"),
             self.last_named_ms,
+            table("group"),
         )
 
     # ---- what there is ----

@@ -222,6 +222,7 @@ class Watched:
             silences={key: v for (table, key), v in self.saved.items() if table == "silence"},
             forced={key: v for (table, key), v in self.saved.items() if table == "forced"},
             last_named_ms=max(named, default=0),
+            groups={key: v for (table, key), v in self.saved.items() if table == "group"},
         )
 
     def sent(self, effects: list[Effect] | None = None) -> list[Message]:

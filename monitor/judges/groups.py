@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct, field
 
 from monitor.accounts import WatchedAccount
 from monitor.book import MarketBook
-from monitor.effects import INSTANCE, Fact, Story
+from monitor.effects import INSTANCE, Fact, Save, Story
 from monitor.events import Now
 from monitor.incidents import IncidentKey, incident_id
 from monitor.reporter import Reporter
@@ -26,6 +28,8 @@ _SAMPLE_S = 10.0
 _SAMPLES = 7
 """Marks of up to a minute ago: what has moved since then explains the group."""
 _NAMED = 3
+_A_MOMENT_S = 0.01
+"""By how much times that have been through the clock may differ."""
 
 
 class Group(Struct, frozen=True):
@@ -60,6 +64,17 @@ class _Window(Struct):
         return incident_id(self.key, self.opened_ms)
 
 
+class _Begun(Struct, frozen=True):
+    """A window as it is kept. Who is in it, the incidents say.
+
+    Args:
+        at_ms: When it began, by the clock; its name may be a later one.
+    """
+
+    opened_ms: int
+    at_ms: int
+
+
 class GroupsJudge:
     """Counts who crosses what, and tells of many."""
 
@@ -88,13 +103,38 @@ class GroupsJudge:
         window = self._windows.get(rule)
         if window is None or now.mono >= window.until:
             self._close(window, now)
-            key = IncidentKey(INSTANCE, RULE, rule.replace("_", "-"))
+            key = _key(rule)
             opened_ms = self._reporter.incidents.named(key, now)
             window = self._windows[rule] = _Window(key, opened_ms, now.mono + self._group.window_s)
+            self._keep(key, msgspec.json.encode(_Begun(opened_ms, now.wall_ms)))
         window.members[account] = max(window.members.get(account, Severity.OK), change.severity)
         if story.symbol is not None:
             window.symbols[story.account.market, story.symbol] += 1
         return window.group_id
+
+    def restore(self, rows: Mapping[str, bytes], now: Now) -> None:
+        """Take back the windows in which an earlier run has ended; the next tick tells of them."""
+        for rule in dict.fromkeys(incident.rule for incident in self._reporter.incidents):
+            with suppress(KeyError, msgspec.MsgspecError):
+                begun = msgspec.json.decode(rows["/".join(_key(rule))], type=_Begun)
+                self._windows[rule] = self._again(rule, begun, now)
+
+    def _again(self, rule: str, begun: _Begun, now: Now) -> _Window:
+        """A window with those whose incidents have opened or worsened in it."""
+        window = _Window(_key(rule), begun.opened_ms, now.mono)
+        since = now.mono - (now.wall_ms - begun.at_ms) / 1000
+        for incident in self._reporter.incidents:
+            account = self._accounts.get(incident.account)
+            is_in_time = -_A_MOMENT_S <= incident.serious_at - since <= self._group.window_s + _A_MOMENT_S
+            if account is None or incident.rule != rule or incident.hushed or not is_in_time:
+                continue
+            window.members[incident.account] = max(window.members.get(incident.account, Severity.OK), incident.severity)
+            if incident.symbol is not None:
+                window.symbols[account.setup.market, incident.symbol] += 1
+        return window
+
+    def _keep(self, key: IncidentKey, row: bytes | None) -> None:
+        self._reporter.effects.append(Save("group", "/".join(key), row))
 
     def judge(self, now: Now) -> None:
         """Tell of the groups whose window is over; asked once a tick."""
@@ -106,7 +146,10 @@ class GroupsJudge:
             self._earlier.append((now.mono, {name: dict(market.prices) for name, market in self._markets.items()}))
 
     def _close(self, window: _Window | None, now: Now) -> None:
-        if window is None or len(window.members) < self._group.min_accounts or not self._accounts:
+        if window is None:
+            return
+        self._keep(window.key, None)
+        if len(window.members) < self._group.min_accounts or not self._accounts:
             return
         # The highest severity that enough of them have reached; of the few that are worse each has its own event.
         by_rank = sorted(window.members.values(), reverse=True)
@@ -136,3 +179,7 @@ class GroupsJudge:
             if mark is not None and before:
                 return {"moved": symbol, "move": mark / before - 1}
         return {}
+
+
+def _key(rule: str) -> IncidentKey:
+    return IncidentKey(INSTANCE, RULE, rule.replace("_", "-"))

@@ -51,6 +51,7 @@ class Found(Struct, frozen=True):
             silences=self.rows.get("silence", {}),
             daily=self.rows.get("daily", {}),
             forced=self.rows.get("forced", {}),
+            groups=self.rows.get("group", {}),
             last_named_ms=self.last_named_ms,
         )
 
