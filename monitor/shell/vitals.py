@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from monitor.events import Vitals
+from monitor.shell.lookups import Loop
 
 _SAMPLE_S = 0.1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -39,7 +40,7 @@ class Pulse:
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that is measured."""
-        return asyncio.SelectorEventLoop(_Selector(self))
+        return Loop(_Selector(self))
 
     def is_busy(self, since: float) -> None:
         """What is due from now on has to wait until the loop is idle again (monotonic seconds)."""
