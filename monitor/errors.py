@@ -26,8 +26,8 @@ class DecodeError(MarginwatchError):
     """Bytes of the exchange that do not read. Raised by venues; the feed drops that frame, counts and logs it."""
 
 
-Fault = Literal["answer", "dns", "tls", "refused", "timeout", "connection"]
-"""Why there was no good answer; `answer`: there was one, and it was an error."""
+Fault = Literal["answer", "proxy", "dns", "tls", "refused", "timeout", "connection"]
+"""Why there was no good answer; `answer`: there was one, and it was an error. Of `proxy` too the text says it all."""
 
 
 class ExchangeError(MarginwatchError):
@@ -55,6 +55,10 @@ class ExchangeError(MarginwatchError):
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s
+
+
+class ProxyError(MarginwatchError):
+    """A proxy that cannot be taken. Raised by `shell/proxies.py` without its address; who would connect says so."""
 
 
 class LinkDown(MarginwatchError):

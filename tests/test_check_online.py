@@ -161,6 +161,20 @@ async def test_a_host_that_refuses_us_is_told_by_kind(
     assert any("came back within" in line for line, _ in found.of("ok"))
 
 
+async def test_a_proxy_that_cannot_be_taken_is_named(
+    checked: Any, broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://me:s3cr3t@127.0.0.1:1080")
+    async with exchange() as live:
+        address = (f'rest_url = "{live.url}"', 'rest_url = "http://exchange.invalid"')
+        found = await checked(config(tmp_path, live, broker.port, address))
+
+    text, advice = found.the("error")
+    assert "the environment names a SOCKS proxy" in text
+    assert "s3cr3t" not in text
+    assert "NO_PROXY" in advice
+
+
 @pytest.mark.parametrize(
     ("address", "said", "remedy"),
     [

@@ -127,10 +127,12 @@ async def test_with_a_dead_exchange_ready_is_said_once_the_blindness_is_told(
 async def test_a_proxy_that_it_cannot_use_is_told_and_ends_nothing(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
-    """The library takes one from the environment, and a package that we do not have to speak to it."""
+    """One that is no HTTP proxy, say. The way to the broker is another."""
     proxy = {"socks_proxy": "socks5://127.0.0.1:1"}
     async with stories.exchange() as exchange:
-        with Process(write_config(tmp_path / "d", exchange, broker.port), proxy) as process:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        config.write_text(config.read_text("utf-8").replace("//127.0.0.1:", "//exchange.invalid:"), "utf-8")
+        with Process(config, proxy) as process:
             await listener.event("data_stale", "opened", subject="private")
             process.send(signal.SIGTERM)
             assert await process.ended() == 0

@@ -23,6 +23,7 @@ def fault_of(exc: BaseException) -> Fault:
 def network_remedy(fault: Fault, host: str) -> str:
     """What to do where nothing answered."""
     known: dict[Fault, str] = {
+        "proxy": f"see HTTPS_PROXY in the environment; what is reached without one, {host} say, belongs in NO_PROXY",
         "dns": f"is it spelt right, and does this machine resolve names? `getent hosts {host}` must print an address",
         "tls": "the certificate is not believed: is this machine's clock right, are its certificates up to date (sudo"
         " apt install ca-certificates), or is a proxy in between?",

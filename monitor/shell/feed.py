@@ -16,17 +16,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus, WebSocketException
 
 from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, innermost
+from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, ProxyError, innermost
 from monitor.events import Event, LinkId, LinkReport, LinkState
 from monitor.recording import Line, Source, link_state
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.inbox import Inbox
+from monitor.shell.proxies import proxy_of
 from monitor.shell.rest import Answer, Rest
 from monitor.shell.tap import Tap
 from monitor.shell.tasks import ended
@@ -169,7 +170,7 @@ class Feed(ABC):
         timer = asyncio.get_running_loop().call_later(life_s, session.is_outlived)
         try:
             await session.run()
-        except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError, ImportError) as group:
+        except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError) as group:
             self._carrying.discard(session)
             await self._lost(session, innermost(group))
         finally:
@@ -275,8 +276,13 @@ class Feed(ABC):
 @asynccontextmanager
 async def connection(url: str, links: LinksConfig, compress: bool, name: str) -> AsyncIterator[ClientConnection]:
     """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key."""
+    try:
+        proxy = proxy_of(url)
+    except ProxyError as exc:
+        raise LinkDown(str(exc)) from None
     async with connect(
         url,
+        proxy=proxy,
         open_timeout=links.connect_timeout_s,
         ping_interval=None,
         close_timeout=links.close_timeout_s,
@@ -308,8 +314,10 @@ async def _beat(socket: ClientConnection, links: LinksConfig) -> None:
 
 def why_ended(exc: BaseException) -> str:
     """Why a session ended, in one line that holds no address."""
-    if isinstance(exc, LinkDown | ExchangeError | DecodeError | ImportError):
-        return str(exc)  # the library lacks a package where the environment names a SOCKS proxy
+    if isinstance(exc, LinkDown | ExchangeError | DecodeError):
+        return str(exc)
+    if isinstance(exc, InvalidProxyStatus):
+        return f"the proxy answers HTTP {exc.response.status_code}"
     if isinstance(exc, InvalidStatus):
         return f"HTTP {exc.response.status_code} instead of a stream"
     if isinstance(exc, ConnectionClosed):

@@ -20,11 +20,13 @@ from monitor import __version__
 from monitor.config import HeartbeatConfig
 from monitor.config_values import HiddenUrl, Secret
 from monitor.digits import rfc3339
+from monitor.errors import ProxyError
 from monitor.message import Identity, Message
 from monitor.rules import Severity
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
+from monitor.shell.proxies import proxy_of
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _RETRY_MIN_S = 5.0
@@ -78,7 +80,7 @@ class Heartbeat:
         address = _fail(self._url.address) if bad else self._url.address
         error = None
         try:
-            async with session.get(address, allow_redirects=False) as answer:
+            async with session.get(address, proxy=proxy_of(address), allow_redirects=False) as answer:
                 if not 200 <= answer.status < 300:
                     error = f"answered {answer.status}"
         except Exception as exc:  # whatever it is: the risk loop must not end with it
@@ -215,7 +217,11 @@ class Webhook:
         error, refused = None, False
         try:
             async with session.post(
-                self._url.address, data=payload, headers={"Content-Type": "application/json"}, allow_redirects=False
+                self._url.address,
+                data=payload,
+                headers={"Content-Type": "application/json"},
+                proxy=proxy_of(self._url.address),
+                allow_redirects=False,
             ) as answer:
                 if not 200 <= answer.status < 300:
                     error = f"answered {answer.status}"
@@ -258,7 +264,7 @@ def with_topic(event: Message) -> bytes:
 
 def _session() -> aiohttp.ClientSession:
     agent = {"User-Agent": f"marginwatch/{__version__}"}
-    return aiohttp.ClientSession(timeout=_TIMEOUT, headers=agent, trust_env=True)  # a proxy that it names
+    return aiohttp.ClientSession(timeout=_TIMEOUT, headers=agent)
 
 
 def _id(event: Message) -> str:
@@ -274,6 +280,10 @@ def _why(exc: Exception) -> str:
     """What went wrong, without the address: the library's own words may carry it whole."""
     if isinstance(exc, TimeoutError):
         return "no answer in time"
+    if isinstance(exc, ProxyError):
+        return str(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {exc.status}"
     if isinstance(exc, aiohttp.ClientConnectorError) and (number := exc.os_error.errno or 0) > 0:
         return os.strerror(number)
     return type(exc).__name__

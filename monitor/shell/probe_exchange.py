@@ -300,6 +300,8 @@ def _failed(what: str, exc: BaseException, host: str, venue: Venue) -> Finding:
     """An error with its remedy, by kind. No address is shown but the host's: one of a stream may hold a key."""
     if isinstance(exc, ExchangeError) and exc.fault == "answer":
         return Finding("error", f"{what}: {host}: {exc}", venue.remedy(exc.status, exc.code))
+    if isinstance(exc, ExchangeError) and exc.fault == "proxy":
+        return Finding("error", f"{what}: {host}: {exc}", network_remedy("proxy", host))
     if isinstance(exc, InvalidStatus):
         status = exc.response.status_code
         return Finding("error", f"{what}: {host}: HTTP {status} instead of a stream", venue.remedy(status, None))
@@ -316,7 +318,7 @@ def _failed(what: str, exc: BaseException, host: str, venue: Venue) -> Finding:
 def _short(exc: ExchangeError | DecodeError, host: str) -> str:
     if isinstance(exc, DecodeError):
         return f"{host}: an answer that does not read"
-    return f"{host}: {exc}" if exc.fault == "answer" else in_words(exc.fault, exc, host)
+    return f"{host}: {exc}" if exc.fault in ("answer", "proxy") else in_words(exc.fault, exc, host)
 
 
 def _host(url: str) -> str:

@@ -16,11 +16,13 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from aiohttp import ClientHttpProxyError
 from msgspec import Struct, structs
 
-from monitor.errors import ExchangeError
+from monitor.errors import ExchangeError, ProxyError
 from monitor.shell.causes import fault_of
 from monitor.shell.clock import now
+from monitor.shell.proxies import proxy_of
 from monitor.turns import Need, Turn, Turns
 from monitor.venues import Hosts, Request
 
@@ -156,6 +158,10 @@ class Rest:
         client = self._client or self._connect()
         client.timestamp_offset = self.offset_ms
         base = self._hosts.wallet_url if of_wallet else self._hosts.rest_url
+        try:
+            client.https_proxy = proxy_of(base)
+        except ProxyError as exc:
+            raise ExchangeError(f"{request}: {exc}", fault="proxy") from None
         sent_ms = now().wall_ms
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -175,6 +181,8 @@ class Rest:
             raise ExchangeError(why, fault=fault_of(exc)) from None
         except Exception as exc:
             await self._failed(of_wallet)
+            if isinstance(exc, ClientHttpProxyError):
+                raise ExchangeError(f"{request}: the proxy answers HTTP {exc.status}", fault="proxy") from None
             raise ExchangeError(f"{request}: {type(exc).__name__}", fault="connection") from None
         self._failures = 0
         return structs.replace(answer, sent_ms=sent_ms, received_ms=now().wall_ms)
@@ -194,8 +202,7 @@ class Rest:
             await client.close_connection()
 
     def _connect(self) -> AsyncClient:
-        # A proxy that the environment names is taken, as the streams take it: one without the other would be blind.
-        self._client = _client_class()(self._key or None, self._secret or None, session_params={"trust_env": True})
+        self._client = _client_class()(self._key or None, self._secret or None)
         return self._client
 
     async def _failed(self, of_wallet: bool) -> None:
