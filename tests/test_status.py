@@ -242,10 +242,17 @@ def test_wrong_usage_cannot_tell(options: list[str], capsys: pytest.CaptureFixtu
     assert "usage" in capsys.readouterr().err
 
 
-async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("accounts", "size", "kept", "patience"),
+    [(300, 60_000, 50, "30"), (2000, 20_000, 110, "15")],
+    ids=["of a few", "of many, in time"],
+)
+async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(
+    tmp_path: Path, accounts: int, size: int, kept: int, patience: str
+) -> None:
     """What it throws away, `status` among it, would look like a daemon that is dead, or does not watch an account."""
     needs_mosquitto()
-    names = [f"account{n}" for n in range(300)]
+    names = [f"account{n}" for n in range(accounts)]
     summary = {
         "schema": "marginwatch.summary/1",
         "as_of": datetime.now(UTC).isoformat(),
@@ -257,11 +264,11 @@ async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(tmp_path: 
         "mark_age_ms": 1,
         "account_age_ms": 1,
         "valid_for_s": 3600,
-        "of another version": "x" * 60_000,
+        "of another version": "x" * size,
     }
-    accounts = [{"account": name} for name in names]
-    info = {"schema": "marginwatch.info/1", "instance": "i", "version": "0", "accounts": accounts}
-    broker = Mosquitto(tmp_path / "small", "max_queued_messages 50")
+    watched = [{"account": name} for name in names]
+    info = {"schema": "marginwatch.info/1", "instance": "i", "version": "0", "accounts": watched}
+    broker = Mosquitto(tmp_path / "small", f"max_queued_messages {kept}")
     await broker.start()
     try:
         async with aiomqtt.Client("127.0.0.1", broker.port) as client:
@@ -269,10 +276,10 @@ async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(tmp_path: 
             await client.publish("marginwatch/info", json.dumps(info), qos=1, retain=True)
             for name in names:
                 await client.publish(f"marginwatch/{name}/summary", json.dumps(summary), qos=1, retain=True)
-        code, said = await status(config_of(tmp_path, broker.port, account="account0"), "--timeout", "30")
+        code, said = await status(config_of(tmp_path, broker.port, account="account0"), "--timeout", patience)
     finally:
         broker.kill()
-    assert (code, said.split(",")[0]) == (0, "MARGINWATCH OK: 300 accounts"), said[:300]
+    assert (code, said.split(",")[0]) == (0, f"MARGINWATCH OK: {accounts} accounts"), said[:300]
 
 
 async def test_what_others_publish_there_is_not_believed(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Collection, Iterable
+from itertools import islice
 
 import aiomqtt
 from aiomqtt import MqttError
@@ -64,6 +65,7 @@ async def _look(
         await _subscribe(client, config.prefix, filters)
         messages = client.messages
         lacks, asked = _lacks(retained, configured), math.inf
+        again: set[str] = set()
         until = loop.time() + _SILENCE_S
         while True:
             try:
@@ -73,7 +75,8 @@ async def _look(
                 if retained.status == "offline" or not 0 < len(lacks) < asked or loop.time() > end - _SILENCE_S:
                     return retained
                 asked = len(lacks)
-                await _subscribe(client, config.prefix, list(lacks)[:_AT_ONCE])
+                again = set(islice(lacks, _AT_ONCE))
+                await _subscribe(client, config.prefix, again)
                 until = loop.time() + _SILENCE_S
                 continue
             _take(retained, message)
@@ -83,6 +86,10 @@ async def _look(
                 lacks = _lacks(retained, configured)
             if message.retain:
                 until = loop.time() + (_SILENCE_S if lacks else _SETTLE_S)
+            if topic in again:
+                again.remove(topic)
+                if lacks and not again:
+                    until = loop.time()  # all of it has come: there is no silence to wait for
 
 
 def _lacks(retained: Retained, configured: Collection[str]) -> dict[str, None]:
