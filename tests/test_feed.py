@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from msgspec import structs
+from websockets.exceptions import InvalidStatus
 from websockets.sync.server import ServerConnection, serve
 
 from monitor.config import AccountConfig, LinksConfig
@@ -38,7 +39,7 @@ from monitor.events import (
     Side,
 )
 from monitor.shell.account_feed import AccountFeed
-from monitor.shell.feed import Feed, Session
+from monitor.shell.feed import Feed, Session, connection, why_ended
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest, _error
@@ -559,6 +560,35 @@ async def test_a_wallet_that_wants_to_be_left_alone_keeps_nobody_from_the_market
         await rest.close()
 
     assert blocked_s == 0
+
+
+@pytest.mark.parametrize("place", ["https://login.example/", "http://[bad", "ws://host:x9/", "ws://a..b/", "/login"])
+async def test_who_sends_us_elsewhere_is_not_followed(place: str) -> None:
+    """A login page does. It would get the key; and an address that does not read would end the daemon."""
+    asked: list[str] = []
+
+    async def send_on(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(status=302, headers={"Location": place})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", send_on)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    [(_, port)] = runner.addresses
+    base = f"http://127.0.0.1:{port}"
+    rest = Rest(Hosts(base, base, base, base), Budget(100_000), 2, "key", "secret")
+    with pytest.raises(ExchangeError, match="HTTP 302"):
+        await rest.ask(VENUES["binance-usdm"].requests.account[0])
+    with pytest.raises(InvalidStatus) as of_stream:
+        async with connection(f"ws://127.0.0.1:{port}/private", LinksConfig(), compress=False, name="private"):
+            pass
+    await rest.close()
+    await runner.cleanup()
+
+    assert why_ended(of_stream.value) == "HTTP 302 instead of a stream"
+    assert asked == [VENUES["binance-usdm"].requests.account[0].path, "/private"]
 
 
 async def test_rest_takes_the_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,14 @@ class Feed(ABC):
         )
 
 
+class _Connect(connect):
+    """To where we want, and nowhere else: an exchange sends nobody on, and who does may name an address that does not
+    read, which the library has no word for."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 @asynccontextmanager
 async def connection(url: str, links: LinksConfig, compress: bool, name: str) -> AsyncIterator[ClientConnection]:
     """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key."""
@@ -280,7 +288,7 @@ async def connection(url: str, links: LinksConfig, compress: bool, name: str) ->
         proxy = proxy_of(url)
     except ProxyError as exc:
         raise LinkDown(str(exc)) from None
-    async with connect(
+    async with _Connect(
         url,
         proxy=proxy,
         open_timeout=links.connect_timeout_s,

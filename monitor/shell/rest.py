@@ -202,7 +202,8 @@ class Rest:
             await client.close_connection()
 
     def _connect(self) -> AsyncClient:
-        self._client = _client_class()(self._key or None, self._secret or None)
+        stay = {"allow_redirects": False}  # whoever we were sent to would get the key
+        self._client = _client_class()(self._key or None, self._secret or None, requests_params=stay)
         return self._client
 
     async def _failed(self, of_wallet: bool) -> None:
