@@ -35,15 +35,11 @@ from monitor.events import (
     PositionsRead,
     Side,
 )
-from monitor.risk.margin import BracketTable, bracket_table, scaled
+from monitor.risk.margin import ONE, ZERO, BracketTable, bracket_table, scaled
 
-ZERO = Decimal(0)
-ONE = Decimal(1)
-_SNAPSHOT_LAG_MS = 2_000
+SNAPSHOT_LAG_MS = 2_000
 """A snapshot that does not name a position or an asset speaks for the moment this long before it was asked for: the
 answer may come from a copy that lags behind the stream."""
-
-
 _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""
 
@@ -409,7 +405,7 @@ class AccountBook:
 
     def apply_balances(self, event: BalancesRead, now: float) -> None:
         named = {balance.asset for balance in event.balances}
-        silent_ms = event.sent_ms - _SNAPSHOT_LAG_MS
+        silent_ms = event.sent_ms - SNAPSHOT_LAG_MS
         empty = [Balance(asset, ZERO, ZERO, silent_ms) for asset in self.balances if asset not in named]
         for balance in [*event.balances, *empty]:
             held = self.balances.get(balance.asset)
@@ -420,7 +416,7 @@ class AccountBook:
 
     def apply_positions(self, event: PositionsRead, now: float) -> None:
         named = {position.key for position, _ in event.rows}
-        silent_ms = event.sent_ms - _SNAPSHOT_LAG_MS
+        silent_ms = event.sent_ms - SNAPSHOT_LAG_MS
         closed = [
             structs.replace(row, quantity=ZERO, at_ms=silent_ms) for row in self.positions() if row.key not in named
         ]

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey
+from monitor.risk.margin import ZERO
 from monitor.rules import Severity
 
-_ZERO = Decimal(0)
 _CLEARED_BEFORE_S = 2.0
 """An account event and the order that caused it come in either order, at most so far apart."""
 _CANCELLED_BEFORE_S = 10.0
@@ -58,11 +58,11 @@ class ForcedReport(Struct):
     asset: str | None
     liquidation_price: Decimal | None
     bankruptcy_price: Decimal | None
-    quantity: Decimal = _ZERO
+    quantity: Decimal = ZERO
     average_price: Decimal | None = None
-    realized_pnl: Decimal = _ZERO
-    commission: Decimal = _ZERO
-    clearance_fee: Decimal = _ZERO
+    realized_pnl: Decimal = ZERO
+    commission: Decimal = ZERO
+    clearance_fee: Decimal = ZERO
     left: Decimal | None = None
     steps: int = 0
     orders_cancelled: int = 0
@@ -159,8 +159,8 @@ class ForcedOrders:
             return False
         at, orders = self._cancelled.get(report.key.symbol, (now.mono, set[int]()))
         report.orders_cancelled = len(orders) if now.mono - at <= _CANCELLED_BEFORE_S else 0
-        at, change = self._cleared.pop(report.asset or "", (now.mono, _ZERO))
-        report.clearance_fee -= change if now.mono - at <= _CLEARED_BEFORE_S else _ZERO
+        at, change = self._cleared.pop(report.asset or "", (now.mono, ZERO))
+        report.clearance_fee -= change if now.mono - at <= _CLEARED_BEFORE_S else ZERO
         self.running[report.key] = report
         return True
 
@@ -182,11 +182,11 @@ class ForcedOrders:
             report.is_listed = True
             self._listed_ms[name] = fill.at_ms
         size = abs(fill.quantity)
-        spent = (report.average_price or _ZERO) * report.quantity + fill.price * size
+        spent = (report.average_price or ZERO) * report.quantity + fill.price * size
         report.quantity += size
         report.average_price = spent / report.quantity
         report.realized_pnl += fill.realized_pnl
-        report.commission += fill.commission if fill.commission_asset == report.asset else _ZERO
+        report.commission += fill.commission if fill.commission_asset == report.asset else ZERO
 
     def cleared(self, changes: dict[str, Decimal], now: Now) -> None:
         """Add what INSURANCE_CLEAR took or gave; it names no symbol, so the latest forced order of the asset has it.

@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from monitor.digits import LAST_DIGITS
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves
-from monitor.risk.margin import ZERO
+from monitor.risk.margin import ONE, ZERO
 from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
@@ -471,7 +471,6 @@ class Moves:
         self._unkept.add(pool_id)
 
 
-_ONE = Decimal(1)
 _A_MOMENT_S = 0.001
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
@@ -502,7 +501,7 @@ def _beyond(before: Decimal, mark: Decimal, position: Position, rule: Liquidatio
     It is on the side of the mark on which the position loses.
     """
     was = abs(mark - before)
-    near = was / (_ONE + rule.warning_at)
+    near = was / (ONE + rule.warning_at)
     if least <= Severity.NOTICE:
         near = max(near, was - rule.notice_at * mark)
     near = min(near, rule.ignore_beyond * mark) + LAST_DIGITS

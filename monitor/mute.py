@@ -11,13 +11,12 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from monitor.book import SNAPSHOT_LAG_MS
 from monitor.events import AccountChanged, BalancesRead, Event, PositionKey, PositionsRead
+from monitor.risk.margin import ZERO
 
-ZERO = Decimal(0)
 _CLOCK_MS = 1_000
 """How wrong the measured difference between the exchange's clock and ours may be."""
-_SNAPSHOT_LAG_MS = 2_000
-"""A snapshot that does not name a position speaks for the moment this long before it was asked for."""
 
 _Thing = str | PositionKey
 _Content = tuple[Decimal, ...]
@@ -89,7 +88,7 @@ class MuteDetector:
         rows = _rows(event)
         if isinstance(event, PositionsRead):
             closed = [t for t, (q, *_) in self._known.items() if isinstance(t, PositionKey) and q and t not in rows]
-            rows |= {thing: ((ZERO,), event.sent_ms - _SNAPSHOT_LAG_MS) for thing in closed}
+            rows |= {thing: ((ZERO,), event.sent_ms - SNAPSHOT_LAG_MS) for thing in closed}
         if type(event) not in self._opened_ms:
             self._opened_ms[type(event)] = event.sent_ms
             self._known = {thing: content for thing, (content, _) in rows.items()} | self._known

@@ -17,9 +17,8 @@ from msgspec import Struct
 
 from monitor.events import AssetRate, Bracket
 from monitor.risk.liquidation import Leg
-from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.margin import ONE, ZERO, BracketTable
 
-ONE = Decimal(1)
 PAR = AssetRate(ONE, ONE)
 
 

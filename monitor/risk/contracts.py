@@ -16,9 +16,7 @@ from decimal import Decimal
 
 from monitor.events import Contract, Position
 from monitor.risk.liquidation import Crossings, Leg
-from monitor.risk.margin import BracketTable
-
-ONE = Decimal(1)
+from monitor.risk.margin import ONE, BracketTable
 
 
 def leg(position: Position, table: BracketTable) -> Leg:

@@ -11,11 +11,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from monitor.events import ExchangeFigures, PositionKey
-from monitor.risk.margin import ZERO
+from monitor.risk.margin import ONE, ZERO
 from monitor.risk.report import Pool, PoolRisk, assess
 from monitor.risk.terms import Terms
-
-ONE = Decimal(1)
 
 
 class Drift(Struct, frozen=True):

@@ -19,10 +19,9 @@ from monitor.events import AssetRate, Bracket, Position, PositionKey
 from monitor.risk import EXACT, ROOMY, collateral, contracts, exactly
 from monitor.risk.collateral import PAR, Purse
 from monitor.risk.liquidation import NOWHERE, Crossings, Leg, crossings
-from monitor.risk.margin import NO_MARGIN, ZERO, BracketTable, margin_ratio
+from monitor.risk.margin import NO_MARGIN, ONE, ZERO, BracketTable, margin_ratio
 from monitor.risk.terms import Terms
 
-ONE = Decimal(1)
 _A_BIT = Decimal("1e-9")
 """Far more than the rounding of a distance, far less than one that matters."""
 _ROUGHLY = Context(prec=12)
