@@ -188,6 +188,10 @@ class WatchedAccount:
             self.risk(pool_id)
         return self._risks
 
+    def risk_with(self, key: PositionKey) -> PoolRisk | None:
+        """The risk of the pool that holds a position; None: it is not open."""
+        return next((r for r in self.risks.values() if any(p.key == key for p in r.pool.positions)), None)
+
     @property
     def last_risks(self) -> dict[str, PoolRisk]:
         """Pool id → its risk as it was last computed: of the same step of every rule, but of earlier marks."""

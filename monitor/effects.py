@@ -131,7 +131,7 @@ class Story(Struct, frozen=True, gc=False):
 
     Args:
         facts: What belongs to this rule alone, by the name that it is published under.
-        exchange_ms: When the exchange said what caused it.
+        exchange_ms: When the exchange said what caused it; None: it did not.
         seq: Counts the stories of this run; given as it is told.
         clear: Level past which the present severity ends.
         group_id: The incident of the group that it belongs to, if that comes to be; None: it can be in none.
@@ -141,7 +141,7 @@ class Story(Struct, frozen=True, gc=False):
     account: AccountSetup
     change: Change
     at_ms: int
-    exchange_ms: int | None
+    exchange_ms: int | None = None
     seq: int = 0
     symbol: str | None = None
     side: str | None = None

@@ -103,7 +103,7 @@ def moved_story(
 def blind_story(account: WatchedAccount, change: Change, blindness: Blindness, ages: Ages, now: Now) -> Story:
     """What is told of a link that went quiet, or came back."""
     setup = structs.replace(account.setup, name=blindness.link.account)
-    return _with_words(Story(setup, change, now.wall_ms, None, ages=ages, blindness=blindness))
+    return _with_words(Story(setup, change, now.wall_ms, ages=ages, blindness=blindness))
 
 
 def forced_story(account: WatchedAccount, change: Change, report: ForcedReport | None, ages: Ages, now: Now) -> Story:
@@ -111,23 +111,20 @@ def forced_story(account: WatchedAccount, change: Change, report: ForcedReport |
     if report is None:  # of an earlier run: only that it is over is known
         incident = change.incident
         return _with_words(
-            Story(account.setup, change, now.wall_ms, None, symbol=incident.symbol, side=incident.side, ages=ages)
+            Story(account.setup, change, now.wall_ms, symbol=incident.symbol, side=incident.side, ages=ages)
         )
-    pool = next((r for r in account.risks.values() if any(p.key == report.key for p in r.pool.positions)), None)
-    copy = structs.replace(report)
     side = None if report.is_long is None else side_word(report.is_long)
     return _with_words(
         Story(
             account.setup,
             change,
             now.wall_ms,
-            None,
             symbol=report.key.symbol,
             side=side,
             asset=report.asset,
-            after=figures(pool),
+            after=figures(account.risk_with(report.key)),
             ages=ages,
-            forced=copy,
+            forced=structs.replace(report),  # it goes on
         )
     )
 
@@ -143,14 +140,12 @@ def margin_call_story(
 ) -> Story:
     """What is told of the exchange's own margin call: its figures in words, ours beside them."""
     seen, _ = account.last_seen(key)
-    pool = next((r for r in account.risks.values() if any(p.key == key for p in r.pool.positions)), None)
+    risk = account.risk_with(key)
     side = None if seen is None else side_word(seen.is_long)
-    asset = "" if pool is None or seen is None else f" {pool.pool.margin_asset(seen.position)}"
+    asset = "" if risk is None or seen is None else f" {risk.pool.margin_asset(seen.position)}"
     gain = signed_amount(unrealized_pnl)
     call = f"maintenance margin {amount(maintenance_margin)}{asset}, unrealized PnL {gain}{asset}"
-    story = Story(
-        account.setup, change, now.wall_ms, None, symbol=key.symbol, side=side, after=figures(pool), ages=ages
-    )
+    story = Story(account.setup, change, now.wall_ms, symbol=key.symbol, side=side, after=figures(risk), ages=ages)
     words = f"{account.name}: the exchange calls for margin on {key.symbol}"
     return structs.replace(story, title=words, text=f"{words}: {call}.")
 
@@ -173,7 +168,6 @@ def forecast_story(
         account.setup,
         change,
         now.wall_ms,
-        None,
         asset=risk.pool.asset,
         before=figures(risk),
         after=figures(then),
@@ -207,7 +201,6 @@ def fact_story(
             account.setup,
             change,
             now.wall_ms,
-            None,
             symbol=symbol or change.incident.symbol,
             side=side,
             asset=None if pool is None else pool.asset,
@@ -222,7 +215,7 @@ def fact_story(
 def instance_story(account: WatchedAccount, change: Change, facts: dict[str, Fact], ages: Ages, now: Now) -> Story:
     """What is told of the daemon itself."""
     setup = structs.replace(account.setup, name=INSTANCE, labels={})
-    return _with_words(Story(setup, change, now.wall_ms, None, ages=ages, facts=facts))
+    return _with_words(Story(setup, change, now.wall_ms, ages=ages, facts=facts))
 
 
 def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: Now) -> Story:
@@ -236,7 +229,6 @@ def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: No
         setup,
         change,
         now.wall_ms,
-        None,
         symbol=incident.symbol,
         side=incident.side,
         ages=ages,

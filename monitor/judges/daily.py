@@ -100,8 +100,7 @@ class DailyJudge:
         ]
         uptime_s = max(0, int(now.mono - self._started))
         links = self._reporter.links.all
-        own = (account.setup.market_link, account.setup.private_link, account.setup.rest_link)
-        reconnects = sum(links[link].reconnects for link in own if link in links)
+        reconnects = sum(links[link].reconnects for link in account.setup.links if link in links)
         self._reporter.emit(_story(account, change, day, incidents, ages, uptime_s, reconnects, now), now)
 
 
@@ -136,7 +135,7 @@ def _story(
     worst = highest or nearest
     closest = None if worst is None else worst.closest
     sentences = [
-        *_watched(account, risks, positions),
+        *_watched(risks, positions),
         *_worst(risks, highest, nearest),
         *_open(incidents),
         *_fresh(ages, positions),
@@ -146,7 +145,6 @@ def _story(
         account.setup,
         change,
         now.wall_ms,
-        None,
         symbol=None if closest is None else closest.position.symbol,
         side=None if closest is None else side_word(closest.is_long),
         asset=None if worst is None else worst.pool.asset,
@@ -179,7 +177,7 @@ def _headline(positions: int | None, highest: PoolRisk | None, incidents: list[I
     return ", ".join(words)
 
 
-def _watched(account: WatchedAccount, risks: list[PoolRisk], positions: int | None) -> list[str]:
+def _watched(risks: list[PoolRisk], positions: int | None) -> list[str]:
     if positions is None:
         return ["positions are unknown: the account has not been read."]
     if not positions:
