@@ -133,7 +133,7 @@ class Story(Struct, frozen=True, gc=False):
         facts: What belongs to this rule alone, by the name that it is published under.
         exchange_ms: When the exchange said what caused it; None: it did not.
         seq: Counts the stories of this run; given as it is told.
-        clear: Level past which the present severity ends.
+        level: Of the gravest step, up to the present severity, that the value has reached; None: it has reached none.
         group_id: The incident of the group that it belongs to, if that comes to be; None: it can be in none.
         is_test: Nothing has happened: it is told to see whether it arrives.
     """

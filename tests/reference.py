@@ -175,7 +175,7 @@ def shared_liquidation_prices(pool: RefShared, symbol: str) -> Sides:
     """As `liquidation_prices`. A piece also ends where an asset comes to be owed, or is paid off."""
     legs = [p for a in pool.assets for p in a.positions if p.symbol == symbol]
     edges = [b.floor / abs(p.quantity) for p in legs if p.quantity for b in p.brackets]
-    edges += _bends(pool, lambda price: shared_at(pool, {symbol: price}))
+    edges += _bends(lambda price: shared_at(pool, {symbol: price}))
     mark = legs[0].mark_price
     found = zeros(lambda price: shared_excess(pool, {symbol: price}), edges, mark)
     return max((z for z in found if z <= mark), default=None), min((z for z in found if z >= mark), default=None)
@@ -198,7 +198,7 @@ def shared_market_distance(pool: RefShared) -> Sides:
         return {p.symbol: p.mark_price * factor for p in legs}
 
     edges = [b.floor / notional(p) for p in legs for b in p.brackets]
-    edges += _bends(pool, lambda factor: shared_at(pool, marks(factor)))
+    edges += _bends(lambda factor: shared_at(pool, marks(factor)))
     found = zeros(lambda factor: shared_excess(pool, marks(factor)), edges, ONE)
     return min((1 - z for z in found if z < 1), default=None), min((z - 1 for z in found if z > 1), default=None)
 
@@ -208,7 +208,7 @@ def _equity(asset: RefAsset) -> Fraction:
     return asset.wallet + sum((unrealized_pnl(p) for p in asset.positions), ZERO)
 
 
-def _bends(pool: RefShared, at: Callable[[Fraction], RefShared]) -> list[Fraction]:
+def _bends(at: Callable[[Fraction], RefShared]) -> list[Fraction]:
     """Where the equity of an asset, a straight line through any two points, is 0."""
     found = []
     for one, two in zip(at(ONE).assets, at(ONE + 1).assets, strict=True):

@@ -35,7 +35,6 @@ from tests import make
 from tests.watched import BTC, FLAT, MARKET, Watched, of_rule, row
 
 D = Decimal
-FAR = {"margin_ratio": DEFAULTS["margin_ratio"], "liquidation_distance": DEFAULTS["liquidation_distance"]}
 
 
 def moved(stories: list[Story]) -> list[Story]:

@@ -90,7 +90,6 @@ class World:
         self.t = self.chance.choice((0.0, 1e3, 1e7))
         self.rows: dict[tuple[str, str], bytes] = {}
         self.last_named_ms = 0
-        self.open_ids: list[str] = []
         chance = self.chance
         self.rules = self.rule_book()
         self.prices: dict[tuple[str, str], Decimal] = {}

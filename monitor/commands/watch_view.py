@@ -79,7 +79,6 @@ class _Page:
 
     def __init__(self, rules: RuleBook, width: int, signs: dict[str, str]) -> None:
         self._rules = rules
-        self._width = width
         self._signs = signs
         self._is_wide = width >= _WIDE
         self._is_narrow = width < _NARROW

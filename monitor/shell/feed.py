@@ -72,11 +72,7 @@ class Session(ABC):
 
 
 class Feed(ABC):
-    """What both kinds of link have in common.
-
-    Args:
-        connections: How many sessions it keeps side by side.
-    """
+    """What both kinds of link have in common."""
 
     def __init__(
         self, link: LinkId, venue: Venue, market: str, rest: Rest, inbox: Inbox, links: LinksConfig, tap: Tap | None

@@ -178,7 +178,6 @@ class FlightRecorder:
         self, config: RecorderConfig, folder: Path, opening: Opening, secrets: Secrets, follow_s: float = 60
     ) -> None:
         self.secrets = secrets
-        self.saved = 0
         self._config = config
         self._folder = folder
         self._opening = opening
@@ -289,7 +288,6 @@ class FlightRecorder:
             return
         error = done.exception()
         if error is None:
-            self.saved += 1
             self._log.info("session saved", incident_id=incident_id, path=str(path))
         else:
             reason = getattr(error, "strerror", None) or repr(error)

@@ -8,7 +8,7 @@ in `VENUES`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 from monitor.events import Event, StreamControl
 from monitor.venues.binance_coinm import BinanceCoinm
@@ -16,8 +16,6 @@ from monitor.venues.binance_usdm import BinanceUsdm
 from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests
 
 __all__ = ["VENUES", "Hosts", "PrivateForm", "Reply", "Request", "Requests", "Venue", "hosts"]
-
-Environment = Literal["live", "testnet", "demo", "custom"]
 
 
 class Venue(Protocol):

@@ -97,7 +97,6 @@ class Schedule:
     flips: list[Flip]
     payments: list[Payment]
     quiet: list[tuple[float, float]]
-    ends_s: float
 
 
 def schedule(seed: int, seconds: float, skip: Collection[str] = ()) -> Schedule:
@@ -108,7 +107,7 @@ def schedule(seed: int, seconds: float, skip: Collection[str] = ()) -> Schedule:
         skip: Faults that cannot be made here.
     """
     random = Random(seed)
-    made = Schedule([], [], [], [], seconds)
+    made = Schedule([], [], [], [])
     danger = dict.fromkeys(POOLS, False)
     at_s = LEAD_S
     deck: list[str] = []

@@ -93,11 +93,11 @@ def judge(truth: Truth, told: Sequence[Told], lives: Sequence[Life], end: float)
     return [
         *_lost(truth, distances, end),
         *_false_resolved(truth, distances),
-        *_doubled(truth, told, distances),
+        *_doubled(told, distances),
         *_invented(truth, distances),
         *_stuck(truth, distances),
         *_money(truth, told),
-        *_not_said_blind(truth, told, lives, end),
+        *_not_said_blind(truth, told, lives),
     ]
 
 
@@ -166,7 +166,7 @@ def _stuck(truth: Truth, known: Mapping[str, list[Incident]]) -> Iterable[Findin
 # ---- told twice ----
 
 
-def _doubled(truth: Truth, told: Sequence[Told], known: Mapping[str, list[Incident]]) -> Iterable[Finding]:
+def _doubled(told: Sequence[Told], known: Mapping[str, list[Incident]]) -> Iterable[Finding]:
     open_now: dict[str, Told] = {}
     for event in sorted(told, key=lambda e: e.decided):
         kind, key = event.body["event"], event.key
@@ -241,7 +241,7 @@ def _demanded(link: str, began: float, ended: float, lives: Sequence[Life]) -> f
     return None
 
 
-def _not_said_blind(truth: Truth, told: Sequence[Told], lives: Sequence[Life], end: float) -> Iterable[Finding]:
+def _not_said_blind(truth: Truth, told: Sequence[Told], lives: Sequence[Life]) -> Iterable[Finding]:
     known = incidents(told, "data_stale")
     for blind in truth.blind:
         due = _demanded(blind.link, blind.began, blind.ended, lives)
