@@ -69,7 +69,7 @@ from monitor.judges.moved import MovedJudge
 from monitor.judges.notices import NoticesJudge
 from monitor.judges.staleness import StalenessJudge
 from monitor.links import Links
-from monitor.moves import KINDS, one_symbol
+from monitor.moves import one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
@@ -178,10 +178,8 @@ class Core:
         """Accounts of which a pool has been looked at or derived anew in this step."""
         self._moving: dict[str, None] = {}
         """Accounts of which there may be a price to tell that account events have moved."""
-        self._needs: dict[str, Counter[str]] = defaultdict(Counter)
-        """Market → symbol or rate → how many accounts need it."""
-        self._watched: dict[str, frozenset[str]] = {}
-        """Market → what its link has to bring."""
+        self._needs: dict[str, Counter[str]] = {}
+        """Market → symbol or rate that its link has to bring → how many accounts need it."""
         self._daily = DailyJudge(self.reporter, setup.daily, now)
         self._restore(kept or Kept(), now)
 
@@ -324,7 +322,7 @@ class Core:
     def _account_changed(self, event: AccountChanged, now: Now) -> None:
         account = self.accounts[event.account]
         self._settle_snapshots(now)
-        if account.moves.starts_another(KINDS.get(event.reason, "adjustment")):
+        if account.moves.starts_another(event):
             self._moved.tell(account, now)
         before = list(account.pools.values())
         if event.reason == "INSURANCE_CLEAR":
@@ -463,7 +461,7 @@ class Core:
         self._touched[account.name] = None
         for pool_id in before - account.pools.keys():
             self._forget_pool((account.name, pool_id))
-        if market not in self._watched or account.needed != needed:
+        if market not in self._needs or account.needed != needed:
             self._watch(market, needed, account.needed, now)
         self.reporter.effects += publication.gone(account, self.published)
 
@@ -474,19 +472,19 @@ class Core:
             no_more: What one account needed of it before.
             by_now: What that account needs.
         """
-        needs = self._needs[market]
+        is_new = market not in self._needs
+        needs = self._needs.setdefault(market, Counter())
+        before = frozenset(needs)
         needs.update(by_now)
         needs.subtract(no_more)
         needed = frozenset(what for what, accounts in needs.items() if accounts)
-        before = self._watched.get(market)
-        if needed != before:
+        if is_new or needed != before:
             symbols = frozenset(what for what in needed if not is_rate(what))
-            for what in (before or frozenset()) - needed:
+            for what in before - needed:
                 del needs[what]
                 self.markets[market].forget(what)
             if needed == symbols:
                 self.markets[market].forget_rates()
-            self._watched[market] = needed
             self._staleness.watch(market, needed, now)
             self.reporter.effects.append(Watch(market, symbols, rates=needed != symbols))
 
@@ -522,7 +520,7 @@ class Core:
     def _tell_moved(self, now: Now) -> None:
         """Tell what account events have done to prices, where it is due, or cannot wait; and keep what is new of it."""
         for account in [self.accounts[name] for name in self._moving]:
-            is_due = account.moves.due(now)
+            is_due = account.moves.is_due(now)
             if not is_due and account.name not in self._touched:
                 continue  # nothing has changed that its prices follow from
             only_from = Severity.INFO if is_due else Severity.WARNING

@@ -209,9 +209,9 @@ class Incidents:
         if worse:
             incident.worst = value
         if target == incident.severity and incident.silent and worse and not incident.hushed:
-            return self._told(key, incident, "worsened", value, now, distance)
+            return self._told(incident, "worsened", value, now, distance)
         if target > incident.severity:
-            return self._worsen(key, incident, rule, target, value, now, distance, worse)
+            return self._worsen(incident, rule, target, value, now, distance, worse)
         if not trusted:
             incident.past_clear.clear()
         else:
@@ -225,16 +225,16 @@ class Incidents:
                 for rank in range(calmer + 1, incident.severity + 1):
                     incident.left[rank] = now.mono
                 incident.severity = calmer
-                return self._told(key, incident, "improved", value, now, distance)
+                return self._told(incident, "improved", value, now, distance)
         if self.is_owed(key, now):
             is_ending = incident.severity in incident.past_clear
-            return None if is_ending else self._told(key, incident, "repeated", value, now, distance)
+            return None if is_ending else self._told(incident, "repeated", value, now, distance)
         # What a silence would keep back does not happen: it is due still when the silence ends.
         if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
             incident.called = True
-            return self._told(key, incident, "unacknowledged", value, now, distance)
+            return self._told(incident, "unacknowledged", value, now, distance)
         if self._is_due(incident, rule, now, distance) and not self.is_hushed(key, "repeated", incident.severity, now):
-            return self._told(key, incident, "repeated", value, now, distance)
+            return self._told(incident, "repeated", value, now, distance)
         return None
 
     def quiet(self, key: IncidentKey, rule: Rule) -> Quiet | None:
@@ -268,11 +268,11 @@ class Incidents:
             until = min(until, incident.told_at + rule.repeat_s.get(severity.word, math.inf))
             if self.unacked_s is not None and severity >= Severity.CRITICAL and not incident.called:
                 until = min(until, incident.serious_at + self.unacked_s)
-        halves = incident.acked_ms is None and incident.told_distance and severity >= Severity.WARNING
+        told_distance = incident.told_distance if incident.acked_ms is None and severity >= Severity.WARNING else None
         return Quiet(
             above=max(above, default=None),
             below=min(below, default=None),
-            distance_above=incident.told_distance / 2 if halves and incident.told_distance else None,
+            distance_above=told_distance / 2 if told_distance else None,
             until=until - _A_MOMENT_S,
             severity=severity,
             while_trusted=bool(incident.past_clear),
@@ -306,7 +306,7 @@ class Incidents:
         if incident is None:
             return self._open(key, severity, None, now, None)
         if self.is_owed(key, now):
-            return self._told(key, incident, "repeated", None, now, None)
+            return self._told(incident, "repeated", None, now, None)
         return Change("retained", structs.replace(incident), None)
 
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
@@ -420,11 +420,10 @@ class Incidents:
             step=step,
         )
         self._add(key, incident)
-        return self._told(key, incident, "opened", value, now, distance)
+        return self._told(incident, "opened", value, now, distance)
 
     def _worsen(
         self,
-        key: IncidentKey,
         incident: Incident,
         rule: Rule,
         target: Severity,
@@ -442,7 +441,7 @@ class Incidents:
         if back and not worse_than_ever:
             incident.silent = True
             return Change("retained", structs.replace(incident), value)
-        return self._told(key, incident, "worsened", value, now, distance)
+        return self._told(incident, "worsened", value, now, distance)
 
     def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, target: Severity, now: Now) -> Severity:
         """The highest severity, up to the present one, that is still its due, or has not been past its clear level for
@@ -470,6 +469,7 @@ class Incidents:
         )
 
     def _is_due(self, incident: Incident, rule: Rule, now: Now, distance: Decimal | None) -> bool:
+        """Whether it is to be repeated: it was last told long ago, or the distance has halved since."""
         if incident.acked_ms is not None:
             return False
         if incident.severity in incident.past_clear:
@@ -482,19 +482,13 @@ class Incidents:
         return halved and incident.severity >= Severity.WARNING
 
     def _told(
-        self,
-        key: IncidentKey,
-        incident: Incident,
-        kind: Kind,
-        value: Decimal | None,
-        now: Now,
-        distance: Decimal | None,
+        self, incident: Incident, kind: Kind, value: Decimal | None, now: Now, distance: Decimal | None
     ) -> Change:
         """Tell of an incident, unless a silence keeps it back. What is told of it first opens the story."""
         kind = kind if incident.events else "opened"
         if kind in ("opened", "worsened"):
             incident.acked_ms, incident.called, incident.serious_at = None, False, now.mono
-        if self.is_hushed(key, kind, incident.severity, now):
+        if self.is_hushed(incident.key, kind, incident.severity, now):
             incident.hushed = True
             return Change("retained", structs.replace(incident), value)
         if incident.hushed:

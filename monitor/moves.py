@@ -23,7 +23,7 @@ from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 
-KINDS = {
+_KINDS = {
     "FUNDING_FEE": "funding_fee",
     "MARGIN_TRANSFER": "margin_transfer",
     "ORDER": "fill",
@@ -139,8 +139,9 @@ class Moves:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
         self._fills = [*self._fills[-999:], fill]
 
-    def starts_another(self, kind: str) -> bool:
-        """Whether an account event of this kind is a story of its own, so that a pending one must be told first."""
+    def starts_another(self, event: AccountChanged) -> bool:
+        """Whether an account event is a story of its own, so that a pending one must be told first."""
+        kind = _kind(event)
         return self._group not in (None, kind, "unexplained") and not self._goes_on(kind)
 
     def happened(
@@ -158,7 +159,7 @@ class Moves:
         Args:
             forecasts: Of a funding fee: what had been expected of it, for each position (margin asset).
         """
-        kind = KINDS.get(event.reason, "adjustment")
+        kind = _kind(event)
         symbol = one_symbol(event)
         old = {pool.id: pool for pool in before}
         touched = False
@@ -230,6 +231,10 @@ class Moves:
         """Whether account events have happened that are not told yet."""
         return self._deadline is not None
 
+    def is_due(self, now: Now) -> bool:
+        """Whether what is pending has waited long enough for what belongs to it."""
+        return self._deadline is not None and now.mono >= self._deadline
+
     def unkept(self) -> list[tuple[str, bytes | None]]:
         """Pool id and row of every baseline that is new since this was last asked; None: it is gone."""
         changed, self._unkept = self._unkept, set()
@@ -254,9 +259,6 @@ class Moves:
             return False
         entries[-1] = entry
         return True
-
-    def due(self, now: Now) -> bool:
-        return self._deadline is not None and now.mono >= self._deadline
 
     def tell(
         self,
@@ -528,6 +530,11 @@ def _is_one_order(entry: _Entry, later: _Entry) -> bool:
     """Whether two account events are of the same fills: an order that trades several times in one millisecond."""
     at = (later.kind, later.symbol, later.at_ms)
     return entry.kind == "fill" and (entry.kind, entry.symbol, entry.at_ms) == at
+
+
+def _kind(event: AccountChanged) -> str:
+    """What kind of cause an account event is."""
+    return _KINDS.get(event.reason, "adjustment")
 
 
 def one_symbol(event: AccountChanged) -> str | None:
