@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
 
@@ -428,6 +428,11 @@ class WatchedAccount:
 def streamed(pool: Pool) -> tuple[str, ...]:
     """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
     return *(p.symbol for p in pool.positions), *(rate_of(wallet.asset) for wallet in pool.assets)
+
+
+def on_market(accounts: Mapping[str, WatchedAccount], market: str) -> Iterator[WatchedAccount]:
+    """Those that trade on a market."""
+    return (account for account in accounts.values() if account.setup.market == market)
 
 
 def worst_severity(severities: list[Severity]) -> Severity:

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from monitor import publication
-from monitor.accounts import WatchedAccount
+from monitor.accounts import WatchedAccount, on_market
 from monitor.attention import Attention, Slice
 from monitor.book import MarketBook, is_rate, rate_of
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
@@ -287,7 +287,7 @@ class Core:
             if isinstance(event, _MARKS):
                 continue
             if isinstance(event, ContractsRead):
-                names.update((a.name, None) for a in self.accounts.values() if a.setup.market == event.market)
+                names.update((account.name, None) for account in on_market(self.accounts, event.market))
             else:
                 names[getattr(event, "account", None) or ""] = None
         return [self.accounts[name] for name in names if name in self.accounts]
@@ -375,9 +375,8 @@ class Core:
 
     def _contracts(self, event: ContractsRead, now: Now) -> None:
         self.markets[event.market].apply_contracts(event.contracts, event.assets)
-        for account in self.accounts.values():
-            if account.setup.market == event.market:
-                self._resynced[account.name] = None
+        for account in on_market(self.accounts, event.market):
+            self._resynced[account.name] = None
 
     def _mode_changed(self, event: AccountModeChanged, now: Now) -> None:
         account = self.accounts[event.account]
@@ -400,8 +399,8 @@ class Core:
         if known is not None:
             contract = structs.replace(known, status=event.status, delivery_ms=event.delivery_ms)
             market.apply_contracts({event.symbol: contract})
-        for account in self.accounts.values():
-            if account.setup.market == event.market and event.brackets and event.symbol in account.symbols:
+        for account in on_market(self.accounts, event.market):
+            if event.brackets and event.symbol in account.symbols:
                 self.reporter.effects.append(Resync(account.name, f"brackets of {event.symbol} changed"))
 
     def _market_facts(self, event: AdlRiskRead | InsuranceFundRead | FundingTermsRead, now: Now) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from monitor.accounts import on_market
 from monitor.core import Core
 from monitor.effects import INSTANCE
 from monitor.events import LinkId, LinkState, Now
@@ -155,7 +156,7 @@ def _lost_s(core: Core, link: LinkId, now: Now) -> float:
     if link.account != INSTANCE:
         setup = core.accounts[link.account].setup
         return age - _rule(core, link).rest_patience_s if link == setup.rest_link else age
-    accounts = [a for a in core.accounts.values() if a.setup.market == link.name]
+    accounts = list(on_market(core.accounts, link.name))
     market = accounts[0].market
     ages = [market.stream_age(what, now.mono) for account in accounts for what in account.needed]
     if not ages and core.links.all[link].state is not LinkState.CONNECTING:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
-from monitor.digits import plain
+from monitor.digits import EIGHT, plain
 from monitor.effects import INSTANCE, Advice, Blindness, Story
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
@@ -19,6 +19,8 @@ from monitor.risk.margin import RATIO_CAP
 
 _HUNDRED = Decimal(100)
 _TENTH = Decimal("0.1")
+_CENT = Decimal("0.01")
+_HOUR_S = 3600
 
 _KINDS = {
     "funding_fee": "funding",
@@ -88,10 +90,10 @@ def price(value: Decimal) -> str:
     return plain(value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, ROOMY).normalize())
 
 
-def amount(value: Decimal) -> str:
-    """Money, to the cent where that says anything, away from zero."""
-    step = Decimal("0.01") if abs(value) >= 1 or not value else Decimal("0.00000001")
-    return plain(value.quantize(step, ROUND_HALF_UP, ROOMY))
+def amount(value: Decimal, rounding: str = ROUND_HALF_UP) -> str:
+    """Money, to the cent where that says anything; to eight decimals below one."""
+    step = _CENT if abs(value) >= 1 or not value else EIGHT
+    return plain(value.quantize(step, rounding, ROOMY))
 
 
 def signed_amount(value: Decimal) -> str:
@@ -169,9 +171,7 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
     parts = []
     for one in advice:
         if one.action == "add_margin" and one.amount is not None:
-            step = Decimal("0.01") if one.amount >= 1 else Decimal("0.00000001")
-            cents = one.amount.quantize(step, ROUND_CEILING, ROOMY)
-            parts.append(f"add {plain(cents)} {one.asset}")
+            parts.append(f"add {amount(one.amount, ROUND_CEILING)} {one.asset}")
         elif one.quantity is not None:
             unit = "contracts" if one.quantity_unit == "contract" and one.quantity != 1 else one.quantity_unit
             parts.append(f"reduce {plain(one.quantity)} {unit}")
@@ -322,8 +322,7 @@ def _contract_status(story: Story) -> tuple[str, str]:
     """A contract that is not traded, or will soon be no more."""
     where = f"{story.account.name}: {story.symbol}"
     if story.change.kind == "resolved":
-        said = f"{where}: {_ended(story) or 'it is traded, and not delivered soon'}"
-        return said, f"{said}."
+        return _over(story, where, "it is traded, and not delivered soon")
     status, left = story.facts.get("status"), story.change.value
     if status not in ("TRADING", "") or left is None:
         said = f"{where} is not traded: {status}"
@@ -337,8 +336,7 @@ def _adl(story: Story) -> tuple[str, str]:
     """A place in the auto-deleveraging queue."""
     where = f"{story.account.name}: {story.symbol} {story.side or ''}".rstrip()
     if story.change.kind == "resolved":
-        said = f"{where}: {_ended(story) or 'not near the front of the auto-deleveraging queue any more'}"
-        return said, f"{said}."
+        return _over(story, where, "not near the front of the auto-deleveraging queue any more")
     risk, quantile = story.facts.get("adl_risk"), story.facts.get("quantile")
     place = "first" if quantile == 4 else f"at {quantile} of 4"
     said = f"{where} is {place} in the auto-deleveraging queue"
@@ -349,8 +347,7 @@ def _debt(story: Story) -> tuple[str, str]:
     """A debt that the exchange is about to cover by converting other assets."""
     where = f"{story.account.name}: debt in {story.change.incident.subject.upper()}"
     if story.change.kind == "resolved":
-        said = f"{where}: {_ended(story) or 'paid, or small again'}"
-        return said, f"{said}."
+        return _over(story, where, "paid, or small again")
     debt, threshold = story.facts.get("debt"), story.facts.get("threshold")
     said = f"{where} {amount(debt) if isinstance(debt, Decimal) else ''}".rstrip()
     limit = f"; past {amount(threshold)} the exchange converts other assets" if isinstance(threshold, Decimal) else ""
@@ -362,8 +359,7 @@ def _brackets(story: Story) -> tuple[str, str]:
     where = f"{story.account.name}: brackets of {story.symbol}"
     reason = story.facts.get("reason")
     if story.change.kind == "resolved":
-        said = f"{where}: {_ended(story) or 'well again'}"
-        return said, f"{said}."
+        return _over(story, where, "well again")
     if reason is not None or story.change.kind != "noted":
         return (f"{where}: a fault", f"{where}: {reason}.")
     was, now = (story.facts.get(f"maintenance_margin_{when}") for when in ("before", "after"))
@@ -398,8 +394,7 @@ def _key(story: Story) -> tuple[str, str]:
     """A key that may do more than read."""
     where = f"{story.account.name}: the API key"
     if story.change.kind == "resolved":
-        said = f"{where}: {_ended(story) or 'it may only read, or more is accepted'}"
-        return said, f"{said}."
+        return _over(story, where, "it may only read, or more is accepted")
     may = {"move money away": story.facts.get("may_move_money"), "trade": story.facts.get("may_trade")}
     still = "still " if story.change.kind in ("improved", "repeated") else ""
     title = f"{where} may {still}{' and '.join(what for what, names in may.items() if names)}"
@@ -412,8 +407,7 @@ def _exchange(story: Story) -> tuple[str, str]:
     """The exchange in maintenance."""
     where = f"the exchange ({story.change.incident.subject})"
     if story.change.kind == "resolved":
-        said = f"{where}: {_ended(story) or 'it works as usual again'}"
-        return said, f"{said}."
+        return _over(story, where, "it works as usual again")
     said = f"{where} says: {story.facts.get('reason')}"
     return said, f"{said}. Until that is over, positions may be out of reach, and data late."
 
@@ -432,12 +426,16 @@ def _ended(story: Story) -> str | None:
     return None if how in (None, "recovered") else _RESOLVED[how]
 
 
+def _over(story: Story, where: str, well: str) -> tuple[str, str]:
+    """Title and text of an end: how it came, or that all is well again."""
+    said = f"{where}: {_ended(story) or well}"
+    return said, f"{said}."
+
+
 def duration(seconds: Decimal) -> str:
+    """`45 min`, `23 h 10 min`; begun minutes do not count."""
     minutes = int(seconds // 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-_HOUR_S = 3600
 
 
 def _group(story: Story) -> tuple[str, str]:

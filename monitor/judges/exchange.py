@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from monitor.accounts import WatchedAccount
+from monitor.accounts import WatchedAccount, on_market
 from monitor.effects import INSTANCE, Fact
 from monitor.events import ExchangeStatusRead, KeyPermissionsRead, Now
 from monitor.incidents import Change, IncidentKey
@@ -50,7 +50,7 @@ class ExchangeJudge:
     def judge(self, now: Now) -> None:
         """Repeat what is due, and tell what a silence has kept back; asked once a tick, since both are read seldom."""
         for event in self._permissions.values():
-            if event.trades or event.moves_money or _key_key(event.account) in self._incidents.open:
+            if event.trades or event.moves_money or _permissions_key(event.account) in self._incidents.open:
                 self._judge_key(event, now)
         for market in self._troubles:
             self._judge_status(market, now)
@@ -60,7 +60,7 @@ class ExchangeJudge:
         level = _MOVES_MONEY if event.moves_money else _TRADES if event.trades else _READS
         if account.setup.accept_trading_key:
             level = _READS
-        key = _key_key(account.name)
+        key = _permissions_key(account.name)
         rule = account.rules.of(key.rule, account.name, account.setup.labels)
         change = self._incidents.observe(key, rule, level, now)
         change = self._reporter.or_retained(change, key, level)
@@ -75,7 +75,7 @@ class ExchangeJudge:
     def _judge_status(self, market: str, now: Now) -> None:
         key = _status_key(market)
         change: Change | None = None
-        if not self._first(market).rules.of(key.rule).enabled:
+        if not next(on_market(self._accounts, market)).rules.of(key.rule).enabled:
             change = self._incidents.resolve(key, "rule_changed", None, now)
         else:
             change = self._reporter.warned(key, now)
@@ -83,16 +83,13 @@ class ExchangeJudge:
 
     def _tell_status(self, market: str, change: Change | None, now: Now) -> None:
         if change is not None:
-            account = self._first(market)
+            account = next(on_market(self._accounts, market))
             facts: dict[str, Fact] = {"reason": self._troubles.get(market)}
             ages = self._reporter.ages(account, None, now)
             self._reporter.emit(instance_story(account, change, facts, ages, now), now)
 
-    def _first(self, market: str) -> WatchedAccount:
-        return next(a for a in self._accounts.values() if a.setup.market == market)
 
-
-def _key_key(account: str) -> IncidentKey:
+def _permissions_key(account: str) -> IncidentKey:
     return IncidentKey(account, "key_permissions", "key")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from monitor.accounts import WatchedAccount
+from monitor.accounts import WatchedAccount, on_market
 from monitor.effects import INSTANCE, Fact
 from monitor.events import ClockOffset, Now, StoreState
 from monitor.incidents import Change, IncidentKey
@@ -26,7 +26,7 @@ class InstanceJudge:
 
     def clock(self, event: ClockOffset, now: Now) -> None:
         """A wrong clock invents no staleness here, but the times that we print, and other programs, go by it."""
-        account = self._first(event.market)
+        account = next(on_market(self._accounts, event.market))
         rule = account.rules.of("clock_offset")
         key = IncidentKey(INSTANCE, "clock_offset", slug(event.market))
         change = self._incidents.observe(key, rule, abs(Decimal(event.offset_ms)), now)
@@ -50,9 +50,6 @@ class InstanceJudge:
         if self._broken is not None and self._incidents.is_owed(_STORE, now):
             change = self._incidents.begin(_STORE, Severity.WARNING, now)
             self._tell(next(iter(self._accounts.values())), change, {"reason": self._broken}, now)
-
-    def _first(self, market: str) -> WatchedAccount:
-        return next(a for a in self._accounts.values() if a.setup.market == market)
 
     def _tell(self, account: WatchedAccount, change: Change | None, facts: dict[str, Fact], now: Now) -> None:
         if change is not None:
