@@ -208,6 +208,7 @@ LARGEST, SMALLEST = "99999999999999.99999999", "1e-30"
         ("0.00000001", "0.00000001", "0.00000001", LARGEST),
         (LARGEST, f"-{SMALLEST}", LARGEST, SMALLEST),
         (f"-{LARGEST}", SMALLEST, "0", SMALLEST),
+        (SMALLEST, LARGEST, LARGEST, LARGEST),
     ],
 )
 def test_of_the_largest_and_smallest_numbers_that_are_read_everything_can_be_told(
