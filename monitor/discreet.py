@@ -14,14 +14,18 @@ from monitor.effects import Fact, Story
 from monitor.moves import PoolMove
 from monitor.risk import ROOMY
 from monitor.wording import (
+    advised,
     away,
     cause_words,
     counts,
     duration,
     level_head,
     level_tail,
+    moved_too,
+    orders_words,
     past_words,
     percent,
+    ratio_change,
     relative_move,
     stale_words,
     time_words,
@@ -67,11 +71,7 @@ def _advice(story: Story) -> list[str]:
             share = plain((one.part * 100).quantize(Decimal("0.1"), ROUND_CEILING, ROOMY))
             add = one.action == "add_margin"
             parts.append(f"add {share} % of the margin balance" if add else f"reduce {one.symbol} by {share} %")
-    if not parts:
-        return []
-    said = " or ".join(parts)
-    to_ratio = plain((story.advice[0].to_ratio * 100).normalize())
-    return [f"{said[:1].upper()}{said[1:]} to return to {to_ratio} %."]
+    return advised(story.advice, parts)
 
 
 def _moved(story: Story) -> Words:
@@ -81,9 +81,7 @@ def _moved(story: Story) -> Words:
     where = f"{story.account.name}: {worst.move.key.symbol} {story.side}"
     title = f"{where} {_move(worst)}"
     causes = ", ".join(cause_words(cause) for cause in worst.move.causes if counts(cause))
-    sentences = [f"{title} after {causes}." if causes else f"{title}.", *where_it_is(worst)]
-    if len(story.moves) > 1:
-        sentences.append(f"Moved too: {', '.join(sorted({m.move.key.symbol for m in story.moves[1:]}))}.")
+    sentences = [f"{title} after {causes}." if causes else f"{title}.", *where_it_is(worst), *moved_too(story)]
     return f"{title}{past_words(worst)}", " ".join(sentences)
 
 
@@ -103,11 +101,7 @@ def _forced(story: Story) -> Words:
         return title, f"{title}."
     if report is None or story.change.kind != "resolved":
         return title, text
-    sentences = [f"{title}."]
-    if report.steps > 1:
-        sentences.append(f"It took {report.steps} orders.")
-    if report.orders_cancelled:
-        sentences.append(f"{report.orders_cancelled} of your orders cancelled.")
+    sentences = [f"{title}.", *orders_words(report)]
     left = abs(report.left or Decimal(0))
     sentences.append(f"{percent(left / (left + report.quantity))} of it is left." if left else "Nothing is left.")
     return title, " ".join(sentences)
@@ -142,11 +136,7 @@ def _brackets(story: Story) -> Words:
     said = f"{story.account.name}: brackets of {story.symbol}"
     if story.facts.get("reason") is not None or story.change.kind != "noted":
         return f"{said}: a fault", f"{said}: a fault. The log says which."
-    sentences = [f"{said} changed."]
-    if story.before is not None and story.after is not None and story.after.margin_ratio is not None:
-        before = "unknown" if story.before.margin_ratio is None else percent(story.before.margin_ratio)
-        sentences.append(f"Margin ratio {before} → {percent(story.after.margin_ratio)}.")
-    return f"{said} changed", " ".join(sentences)
+    return f"{said} changed", " ".join([f"{said} changed.", *ratio_change(story)])
 
 
 def _hedge(story: Story) -> Words:

@@ -11,6 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 from monitor.digits import EIGHT, plain
 from monitor.effects import INSTANCE, Advice, Blindness, Story
+from monitor.forced import ForcedReport
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
 from monitor.risk import ROOMY
@@ -175,6 +176,11 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
         elif one.quantity is not None:
             unit = "contracts" if one.quantity_unit == "contract" and one.quantity != 1 else one.quantity_unit
             parts.append(f"reduce {plain(one.quantity)} {unit}")
+    return advised(advice, parts)
+
+
+def advised(advice: Sequence[Advice], parts: Sequence[str]) -> list[str]:
+    """A sentence on what would bring a ratio back, of its parts in words; nothing where there are none."""
     if not parts:
         return []
     to_ratio = plain((advice[0].to_ratio * _HUNDRED).normalize())
@@ -193,10 +199,7 @@ def _moved(story: Story) -> tuple[str, str]:
     before = "none" if move.before is None else price(move.before)
     after = "none" if move.after is None else price(move.after)
     said = f"{account}: {symbol} {story.side} liquidation price {before} → {after}"
-    sentences = [f"{said}{relative_move(worst)}{because}.", *where_it_is(worst)]
-    if len(story.moves) > 1:
-        others = ", ".join(sorted({m.move.key.symbol for m in story.moves[1:]}))
-        sentences.append(f"Moved too: {others}.")
+    sentences = [f"{said}{relative_move(worst)}{because}.", *where_it_is(worst), *moved_too(story)]
     return f"{said}{past}", " ".join(sentences)
 
 
@@ -211,6 +214,12 @@ def where_it_is(move: PoolMove) -> list[str]:
         return ["The position is at or past liquidation."]
     after = move.move.after
     return [] if after is None else [f"It is {away(abs(move.mark - after) / move.mark)} from the mark."]
+
+
+def moved_too(story: Story) -> list[str]:
+    """A sentence that names the symbols of the other prices that have moved; nothing where it is one alone."""
+    others = sorted({m.move.key.symbol for m in story.moves[1:]})
+    return [f"Moved too: {', '.join(others)}."] if others else []
 
 
 def relative_move(move: PoolMove) -> str:
@@ -269,10 +278,7 @@ def _forced(story: Story) -> tuple[str, str]:
         beside = "" if report.bankruptcy_price is None else f" (bankruptcy price {price(report.bankruptcy_price)})"
         sentences.append(f"{plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
         asset = f" {report.asset}" if report.asset else ""
-        if report.steps > 1:
-            sentences.append(f"It took {report.steps} orders.")
-        if report.orders_cancelled:
-            sentences.append(f"{report.orders_cancelled} of your orders cancelled.")
+        sentences.extend(orders_words(report))
         fee = report.clearance_fee
         paid = f", clearance fee {amount(fee)}{asset}" if fee > 0 else ""
         covered = f", the insurance fund covered {amount(-fee)}{asset}" if fee < 0 else ""
@@ -280,6 +286,12 @@ def _forced(story: Story) -> tuple[str, str]:
         sentences.append("What it cost is in the exchange's history." if report.is_listed else cost)
     sentences.append("Nothing is left." if not report.left else f"{plain(report.left)} is left.")
     return f"{account}: {what} {word}", " ".join(sentences)
+
+
+def orders_words(report: ForcedReport) -> list[str]:
+    """Sentences on how many orders the exchange has sent, and how many of ours it has cancelled for them."""
+    took = [f"It took {report.steps} orders."] if report.steps > 1 else []
+    return [*took, f"{report.orders_cancelled} of your orders cancelled."] if report.orders_cancelled else took
 
 
 def _drifted(story: Story) -> tuple[str, str]:
@@ -366,10 +378,15 @@ def _brackets(story: Story) -> tuple[str, str]:
     sentences = [f"{where} changed."]
     if isinstance(was, Decimal) and isinstance(now, Decimal):
         sentences.append(f"Maintenance margin {amount(was)} → {amount(now)} {story.asset}.")
-    if story.before is not None and story.after is not None and story.after.margin_ratio is not None:
-        before = "unknown" if story.before.margin_ratio is None else percent(story.before.margin_ratio)
-        sentences.append(f"Margin ratio {before} → {percent(story.after.margin_ratio)}.")
-    return f"{where} changed", " ".join(sentences)
+    return f"{where} changed", " ".join([*sentences, *ratio_change(story)])
+
+
+def ratio_change(story: Story) -> list[str]:
+    """A sentence on the margin ratio before and after; nothing where it is not known."""
+    if story.before is None or story.after is None or story.after.margin_ratio is None:
+        return []
+    before = "unknown" if story.before.margin_ratio is None else percent(story.before.margin_ratio)
+    return [f"Margin ratio {before} → {percent(story.after.margin_ratio)}."]
 
 
 def _hedge(story: Story) -> tuple[str, str]:
