@@ -6,10 +6,10 @@ configuration. `config.example.toml` shows every key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import time
 from itertools import chain, count
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from msgspec import Struct, structs
 
@@ -47,14 +47,9 @@ from monitor.effects import AccountSetup
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
 from monitor.judges.groups import Group
-from monitor.rules import (
-    RuleBook,
-    Severity,
-)
+from monitor.rules import RuleBook, Severity
 from monitor.topics import Topics
 from monitor.venues import VENUES, Hosts, PrivateForm, hosts
-
-T = TypeVar("T")
 
 STORE_NAME = "marginwatch.sqlite3"
 """Name of the store where no path is given; `shell/settings.py` says in which folder."""
@@ -316,17 +311,7 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
             reader.wrong(name, f'[[account]] "{account.name}"', "the name is taken; every account needs its own")
     config = Config(
         accounts=_with_markets([account for _, account in accounts]),
-        mqtt=_section(reader, main_name, top, "mqtt", MqttConfig, _MQTT),
-        links=_section(reader, main_name, top, "links", LinksConfig, _LINKS),
-        store=_section(reader, main_name, top, "store", StoreConfig, _STORE),
-        log=_section(reader, main_name, top, "log", LogConfig, _LOG),
-        recorder=_section(reader, main_name, top, "recorder", RecorderConfig, _RECORDER),
-        cmd=_section(reader, main_name, top, "cmd", CmdConfig, _CMD),
-        heartbeat=_section(reader, main_name, top, "heartbeat", HeartbeatConfig, _HEARTBEAT),
-        privacy=_section(reader, main_name, top, "privacy", PrivacyConfig, _PRIVACY),
-        summary=_section(reader, main_name, top, "summary", SummaryConfig, _SUMMARY),
-        group=_section(reader, main_name, top, "group", Group, _GROUP),
-        http=_section(reader, main_name, top, "http", HttpConfig, _HTTP),
+        **{name: _section(reader, main_name, top, name) for name in _SECTIONS},
         rules=read_rules(reader, main_name, top.get("rules", {})),
         instance=top.get("instance"),
         credentials_dir=reader.table(main_name, "[credentials] ", top.get("credentials", {}), _CREDENTIALS).get("dir"),
@@ -351,26 +336,6 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
     return config, reader.problems, [*secrets(config), *reader.secrets]
 
 
-_TOP: Kinds = {
-    "include": as_anything,
-    "instance": as_text,
-    "summary_every_s": as_seconds(0.1, 80),
-    "mqtt": as_anything,
-    "account_defaults": as_anything,
-    "account": as_anything,
-    "links": as_anything,
-    "store": as_anything,
-    "log": as_anything,
-    "recorder": as_anything,
-    "cmd": as_anything,
-    "heartbeat": as_anything,
-    "privacy": as_anything,
-    "summary": as_anything,
-    "group": as_anything,
-    "http": as_anything,
-    "credentials": as_anything,
-    "rules": as_anything,
-}
 _ACCOUNT: Kinds = {
     "name": as_name,
     "venue": as_one_of(*VENUES),
@@ -449,10 +414,34 @@ _HTTP: Kinds = {"listen": as_listen, "token": as_secret, "hosts": as_hosts}
 _RECORDER: Kinds = {"enabled": as_flag, "dir": as_text, "minutes": as_minutes, "keep": as_whole(1, 1000)}
 _CREDENTIALS: Kinds = {"dir": as_text}
 _NEEDED = ("name", "venue", "api_key", "secret")
-# ---- sections ----
+_SECTIONS: dict[str, tuple[type[Struct], Kinds]] = {
+    "mqtt": (MqttConfig, _MQTT),
+    "links": (LinksConfig, _LINKS),
+    "store": (StoreConfig, _STORE),
+    "log": (LogConfig, _LOG),
+    "recorder": (RecorderConfig, _RECORDER),
+    "cmd": (CmdConfig, _CMD),
+    "heartbeat": (HeartbeatConfig, _HEARTBEAT),
+    "privacy": (PrivacyConfig, _PRIVACY),
+    "summary": (SummaryConfig, _SUMMARY),
+    "group": (Group, _GROUP),
+    "http": (HttpConfig, _HTTP),
+}
+"""Name, both in the file and in `Config` → what is made of it, of which keys."""
+_TOP: Kinds = {
+    "include": as_anything,
+    "instance": as_text,
+    "summary_every_s": as_seconds(0.1, 80),
+    "account_defaults": as_anything,
+    "account": as_anything,
+    "credentials": as_anything,
+    "rules": as_anything,
+    **dict.fromkeys(_SECTIONS, as_anything),
+}
 
 
-def _section(reader: Reader, file: str, top: Table, name: str, make: Callable[..., T], kinds: Kinds) -> T:
+def _section(reader: Reader, file: str, top: Table, name: str) -> Any:
+    make, kinds = _SECTIONS[name]
     return make(**reader.table(file, f"[{name}] ", top.get(name, {}), kinds))
 
 
