@@ -306,9 +306,11 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
                 accounts.append((name, account))
     if not any("account" in document for _, document in tables):
         reader.wrong(main_name, "[[account]]", "there is none; name at least one account to watch")
-    for i, (name, account) in enumerate(accounts):
-        if account.name in [other.name for _, other in accounts[:i]]:
+    taken: set[str] = set()
+    for name, account in accounts:
+        if account.name in taken:
             reader.wrong(name, f'[[account]] "{account.name}"', "the name is taken; every account needs its own")
+        taken.add(account.name)
     config = Config(
         accounts=_with_markets([account for _, account in accounts]),
         **{name: _section(reader, main_name, top, name) for name in _SECTIONS},
