@@ -550,9 +550,10 @@ class Core:
         self._exchange.judge(now)
         self.reporter.end_silences(now)
         self.reporter.keep_worst(now)
-        self._daily.judge(self.accounts.values(), now)
+        self._daily.look(now)
         self._groups.judge(now)
         for account in self._all():
+            self._daily.judge(account, self._now)
             self.reporter.effects += publication.due(
                 account, self.links, self.incidents, self.published, self.setup.rules, self._now
             )

@@ -121,17 +121,21 @@ def due(
 ) -> Iterator[Effect]:
     """Every state of an account that has changed since it was last published, and those whose time has come."""
     name = account.name
-    own = incidents.of(name)
-    yield from _pools(account, own, links, published, now)
+    yield from _pools(account, incidents.of(name), links, published, now)
     is_live = account.is_live(None, links, now)
     if published.has_flipped((name, ""), is_live):
         published.summary_due.add(name)
         published.health_due.add(name)
     if published.takes_summary(name, now):
-        shared = [i for i in incidents.of(INSTANCE) if i.subject in (account.setup.market, "store")]
-        yield _summary(account, [*own, *shared], account.ages(None, links, now), rules, now)
+        yield _summary(account, concerning(account, incidents), account.ages(None, links, now), rules, now)
     if published.takes_health(name, now):
         yield _health(name, links, account.drifts, is_live, published.vitals_since_health(name), now)
+
+
+def concerning(account: WatchedAccount, incidents: Incidents) -> list[Incident]:
+    """The open incidents of an account, and those of what it shares with others: its market, and the store."""
+    shared = [i for i in incidents.of(INSTANCE) if i.subject in (account.setup.market, "store")]
+    return [*incidents.of(account.name), *shared]
 
 
 def instance_due(

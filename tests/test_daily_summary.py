@@ -79,6 +79,20 @@ def test_every_account_has_its_own() -> None:
     assert [s.account.name for s in core.summaries()] == ["main", "spare"]
 
 
+def test_of_many_accounts_one_step_tells_some() -> None:
+    """A price that falls at eight must not wait until a thousand summaries have been written."""
+    core = Days(*(f"a{i}" for i in range(200)))
+    core.connect()
+    for name in core.names:
+        core.step(*core.truth("100", account=name), after=0)
+    told = [of_rule(core.tell(Tick()), "summary")]
+    while core.core.is_ticking:
+        told.append(of_rule(core.tell(after=0), "summary"))
+
+    assert [s.account.name for step in told for s in step] == list(core.names)
+    assert max(map(len, told)) < 50
+
+
 def test_the_next_day_is_told_again() -> None:
     """Proof of life is worth a day."""
     core = Days().opened()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 
@@ -10,9 +10,10 @@ import msgspec
 from msgspec import Struct
 
 from monitor.accounts import WatchedAccount, worst_severity
-from monitor.effects import INSTANCE, Ages, Fact, Save, Story
+from monitor.effects import Ages, Fact, Save, Story
 from monitor.events import Now
 from monitor.incidents import Change, Incident, IncidentKey
+from monitor.publication import concerning
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk
@@ -73,31 +74,29 @@ class DailyJudge:
         for account, row in kept.items():
             self._told[account] = [*_dates(row), *self._told.get(account, [])]
 
-    def judge(self, accounts: Iterable[WatchedAccount], now: Now) -> None:
-        """Tell what is due; asked once a tick."""
+    def look(self, now: Now) -> None:
+        """See which date is due, before the accounts are judged; asked once a tick."""
         day = None if self._daily is None else self._daily.due(now.wall_ms)
         if day != self._day:
             self._day, self._since = day, now.mono
-        if day is None:
+
+    def judge(self, account: WatchedAccount, now: Now) -> None:
+        """Tell an account's summary, where it is due."""
+        if self._day is None:
             return
-        for account in accounts:
-            told = self._told.setdefault(account.name, [])
-            if day.isoformat() in told:
-                continue
-            ages = self._reporter.ages(account, None, now)
-            if ages.freshness == "live" or now.mono - self._since >= _PATIENCE_S:
-                told.append(day.isoformat())
-                del told[:-_DATES_KEPT]
-                self._reporter.effects.append(Save("daily", account.name, msgspec.json.encode(told)))
-                self._tell(account, day, ages, now)
+        told, date_due = self._told.setdefault(account.name, []), self._day.isoformat()
+        if date_due in told:
+            return
+        ages = self._reporter.ages(account, None, now)
+        if ages.freshness == "live" or now.mono - self._since >= _PATIENCE_S:
+            told.append(date_due)
+            del told[:-_DATES_KEPT]
+            self._reporter.effects.append(Save("daily", account.name, msgspec.json.encode(told)))
+            self._tell(account, self._day, ages, now)
 
     def _tell(self, account: WatchedAccount, day: date, ages: Ages, now: Now) -> None:
         change = self._reporter.incidents.note(IncidentKey(account.name, RULE, SUBJECT), Severity.INFO, now)
-        incidents = [
-            i
-            for i in self._reporter.incidents
-            if i.account == account.name or (i.account == INSTANCE and i.subject in (account.setup.market, "store"))
-        ]
+        incidents = concerning(account, self._reporter.incidents)
         uptime_s = max(0, int(now.mono - self._started))
         links = self._reporter.links.all
         reconnects = sum(links[link].reconnects for link in account.setup.links if link in links)
