@@ -91,7 +91,7 @@ class Reporter:
         if change.kind == "resolved":
             self._over(key)
         elif change.kind != "noted":
-            self._keep(key, incident, now)
+            self._keep(incident, now)
         self._published.summary_due.add(incident.account)
 
     def end_unwatched(self, account: WatchedAccount, keys: Iterable[IncidentKey], now: Now) -> None:
@@ -107,7 +107,7 @@ class Reporter:
         known = incident is not None
         self.effects.append(Answered(f"{event.incident_id} {'acknowledged' if known else 'is not open'}", known))
         if incident is not None:
-            self._keep(incident.key, incident, now)
+            self._keep(incident, now)
             self._unconfirmed.add(incident.key)  # its judge publishes it anew
         return incident
 
@@ -126,7 +126,8 @@ class Reporter:
         self._kept_worst.pop(key, None)
         self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
 
-    def _keep(self, key: IncidentKey, incident: Incident, now: Now) -> None:
+    def _keep(self, incident: Incident, now: Now) -> None:
+        key = incident.key
         self._kept_worst[key] = incident.worst
         self.effects.append(Save("incident", "/".join(key), saved(incident, now)))
 
@@ -134,4 +135,4 @@ class Reporter:
         """Keep the incidents whose worst value is another than the one that was kept."""
         for key, incident in self.incidents.open.items():
             if incident.worst is not None and incident.worst != self._kept_worst.get(key):
-                self._keep(key, incident, now)
+                self._keep(incident, now)
