@@ -90,16 +90,13 @@ class Outbox:
                 self._events.setdefault(message.line, _Line()).append(message)
                 self.waiting_events += 1
 
-    def release(self, messages: Iterable[Message]) -> bool:
-        """These events may be sent now. True: some of them could not be before."""
-        fresh = False
+    def release(self, messages: Iterable[Message]) -> None:
+        """These events may be sent now."""
         for message in messages:
             line = self._events.get(message.line)
             if line is not None and line.holds(message) and message.event_id not in self._released:
                 self._released.add(message.event_id)
                 self._queue(message.line)
-                fresh = True
-        return fresh
 
     def connected(self) -> None:
         """A new connection: what was under way goes again, and every state is said anew."""
