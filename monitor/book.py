@@ -362,7 +362,7 @@ class AccountBook:
 
     def is_mode_outdated(self, event: AccountModeRead) -> bool:
         """Whether an answer may be of before the mode was last switched: it was asked for earlier, or hardly later."""
-        return event.sent_ms - _SNAPSHOT_LAG_MS < self.switched_ms
+        return event.sent_ms - SNAPSHOT_LAG_MS < self.switched_ms
 
     def quantity(self, key: PositionKey) -> Decimal:
         """Signed quantity of a position; zero: it is not open."""

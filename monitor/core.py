@@ -69,13 +69,13 @@ from monitor.judges.moved import MovedJudge
 from monitor.judges.notices import NoticesJudge
 from monitor.judges.staleness import StalenessJudge
 from monitor.links import Links
-from monitor.moves import one_symbol
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
 from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
+from monitor.stages import symbol_of
 from monitor.unseen import Restart
 
 _MARKS = MarkPrice, Marks
@@ -333,7 +333,7 @@ class Core:
         rule = account.rules.of("liquidation_price_moved", account.name, account.setup.labels)
         assert isinstance(rule, LiquidationPriceMovedRule)
         pools = list(account.pools.values())
-        symbol = one_symbol(event) if event.reason == "FUNDING_FEE" else None
+        symbol = symbol_of(event) if event.reason == "FUNDING_FEE" else None
         forecasts = {} if symbol is None else account.forecast_payments(symbol, event.at_ms)
         account.moves.happened(event, before, pools, account.terms, rule, now, forecasts)
         self._moving[account.name] = None

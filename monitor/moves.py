@@ -10,71 +10,18 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from itertools import zip_longest
 
 import msgspec
 from msgspec import Struct, structs
 
 from monitor.digits import LAST_DIGITS
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
-from monitor.risk.attribution import Baseline, Cause, Move, Stage, adverse, moves
+from monitor.risk.attribution import Baseline, Move, adverse, moves
 from monitor.risk.margin import ONE, ZERO
 from monitor.risk.report import Pool, PoolRisk, assess, printed
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
-
-_KINDS = {
-    "FUNDING_FEE": "funding_fee",
-    "MARGIN_TRANSFER": "margin_transfer",
-    "ORDER": "fill",
-    "INSURANCE_CLEAR": "insurance_clear",
-    "AUTO_EXCHANGE": "auto_exchange",
-    **dict.fromkeys(
-        (
-            "DEPOSIT",
-            "WITHDRAW",
-            "WITHDRAW_REJECT",
-            "ADMIN_DEPOSIT",
-            "ADMIN_WITHDRAW",
-            "ASSET_TRANSFER",
-            "COIN_SWAP_DEPOSIT",
-            "COIN_SWAP_WITHDRAW",
-            "OPTIONS_PREMIUM_FEE",
-            "OPTIONS_SETTLE_PROFIT",
-        ),
-        "transfer",
-    ),
-}
-"""The exchange's reason of an account event → kind of cause; any other is an `adjustment`."""
-
-
-class _Entry(Struct, frozen=True):
-    """A pool after an account event."""
-
-    kind: str
-    symbol: str | None
-    at_ms: int
-    pool: Pool
-    forecast: Decimal | None = None
-
-
-class _Path:
-    """A pool as one cause after the other changes its wallets.
-
-    Args:
-        pool: With the wallets as they were before the first.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self.stages: list[Stage] = []
-
-    def then(self, cause: Cause) -> None:
-        wallets = self._pool.wallets
-        if cause.asset is not None and wallets is not None:
-            wallets[cause.asset] = wallets.get(cause.asset, ZERO) + (cause.amount or ZERO)
-            self._pool = self._pool.with_wallets(wallets)
-        self.stages.append(Stage(cause, self._pool))
+from monitor.stages import Entry, kind_of, stages, symbol_of
 
 
 class PoolMove(Struct, frozen=True, gc=False):
@@ -116,7 +63,7 @@ class Moves:
         self.account = account
         self.baselines: dict[str, Baseline] = {}
         self._unkept: set[str] = set()
-        self._entries: dict[str, list[_Entry]] = {}
+        self._entries: dict[str, list[Entry]] = {}
         self._fills: list[Fill] = []
         self._group: str | None = None
         self._deadline: float | None = None
@@ -141,7 +88,7 @@ class Moves:
 
     def starts_another(self, event: AccountChanged) -> bool:
         """Whether an account event is a story of its own, so that a pending one must be told first."""
-        kind = _kind(event)
+        kind = kind_of(event)
         return self._group not in (None, kind, "unexplained") and not self._goes_on(kind)
 
     def happened(
@@ -159,14 +106,14 @@ class Moves:
         Args:
             forecasts: Of a funding fee: what had been expected of it, for each position (margin asset).
         """
-        kind = _kind(event)
-        symbol = one_symbol(event)
+        kind = kind_of(event)
+        symbol = symbol_of(event)
         old = {pool.id: pool for pool in before}
         touched = False
         for pool in after:
             was = old.get(pool.id)
             about = symbol or _changed_symbol(was, pool)
-            entry = _Entry(kind, about, event.at_ms, pool, _expected(pool, forecasts))
+            entry = Entry(kind, about, event.at_ms, pool, _expected(pool, forecasts))
             if was is not None and not _differs(was, pool):
                 touched = self._explains(event, entry) or touched
                 continue
@@ -200,13 +147,13 @@ class Moves:
                 self._rebase(pool, terms)
                 if replaced:  # the account's mode was switched: its prices are measured from the old pools'
                     self._replaced[pool.id] = replaced
-                    self._entries[pool.id] = [_Entry("multi_assets_mode", None, 0, pool)]
+                    self._entries[pool.id] = [Entry("multi_assets_mode", None, 0, pool)]
                     self._group, self._deadline = "multi_assets_mode", now.mono
             elif _differs(entries[-1].pool if entries else self.baselines[pool.id].pool, pool):
-                self._entries.setdefault(pool.id, []).append(_Entry("unexplained", None, 0, pool))
+                self._entries.setdefault(pool.id, []).append(Entry("unexplained", None, 0, pool))
                 self._group, self._deadline = "unexplained", now.mono + _OVERTAKEN_S
             elif not entries and self._has_other_brackets(pool, terms):
-                self._entries[pool.id] = [_Entry("bracket_change", None, 0, pool)]
+                self._entries[pool.id] = [Entry("bracket_change", None, 0, pool)]
                 self._group, self._deadline = "bracket_change", 0.0
         for baseline in gone:
             self._forget(baseline.pool.id)
@@ -249,7 +196,7 @@ class Moves:
         """Whether this is still the story of the fills before it: the clearance fee of a forced order is."""
         return kind == "insurance_clear" and self._group == "fill"
 
-    def _explains(self, event: AccountChanged, entry: _Entry) -> bool:
+    def _explains(self, event: AccountChanged, entry: Entry) -> bool:
         """Whether this is the event behind what a snapshot has just shown; then it has its cause after all."""
         pool = entry.pool
         entries = self._entries.get(pool.id)
@@ -386,70 +333,14 @@ class Moves:
                 continue
             replaced = self._replaced.get(pool_id)
             before, told = (replaced, None) if replaced else ((baseline,), self._told.get(pool_id))
-            stages = self._stages(before[-1].pool, self._entries.get(pool_id, ()))
-            pool = stages[-1].pool if stages else baseline.pool
+            happened = stages(before[-1].pool, self._entries.get(pool_id, ()), self._fills)
+            pool = happened[-1].pool if happened else baseline.pool
             if risk is None and not _is_complete(pool, terms):
                 continue
-            for move in moves(before, stages, terms, risk, told).values():
+            for move in moves(before, happened, terms, risk, told).values():
                 mark = terms.marks[move.key.symbol]
                 found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))
         return found
-
-    def _stages(self, pool: Pool, entries: Iterable[_Entry]) -> list[Stage]:
-        stages: list[Stage] = []
-        listed = list(entries)
-        for entry, later in zip_longest(listed, listed[1:]):
-            if later is not None and _is_one_order(entry, later):
-                continue
-            stages.extend(self._explained(pool, entry))
-            pool = entry.pool
-        return stages
-
-    def _explained(self, before: Pool, entry: _Entry) -> list[Stage]:
-        """One account event as causes, one for each asset that it changed; what it did to positions comes first."""
-        after = entry.pool
-        if entry.kind == "bracket_change":
-            return []  # it is the tables that differ, not the pool
-        old, new = before.wallets, after.wallets
-        if old is None or new is None or entry.kind == "multi_assets_mode":
-            return [Stage(Cause(entry.kind, entry.symbol), after)]
-        main = self._main_asset(entry, before)
-        deltas = {asset: new.get(asset, ZERO) - old.get(asset, ZERO) for asset in (main, *sorted(old | new))}
-        path = _Path(after.with_wallets({**new, **{asset: old.get(asset, ZERO) for asset in deltas}}))
-        for asset, delta in deltas.items():
-            if entry.kind == "fill" and (delta or asset == main):
-                self._fill(path, before, entry, asset, delta, is_main=asset == main)
-            elif delta or (asset == main and not any(deltas.values())):
-                path.then(Cause(entry.kind, entry.symbol, delta, asset=asset, forecast=entry.forecast))
-        return path.stages
-
-    def _main_asset(self, entry: _Entry, pool: Pool) -> str:
-        """The asset that an event is about: that of its symbol's positions."""
-        assets = [p.margin_asset for p in (*entry.pool.positions, *pool.positions) if p.symbol == entry.symbol]
-        return (assets[0] if assets and pool.assets else None) or min(entry.pool.wallets or (), default=pool.asset)
-
-    def _fill(self, path: _Path, before: Pool, entry: _Entry, asset: str, delta: Decimal, *, is_main: bool) -> None:
-        """A fill's part that was PnL and commission is told apart where it is known; commission may be paid in an asset
-        of its own."""
-        after = entry.pool
-        if all(p.symbol != entry.symbol for p in (*before.positions, *after.positions)):
-            path.then(Cause("fill", entry.symbol, delta, asset=asset))  # another pool's fill, margin went there
-            return
-        was, now = ({p.key: p.quantity for p in pool.positions if p.symbol == entry.symbol} for pool in (before, after))
-        filled = sum(now.values(), ZERO) - sum(was.values(), ZERO)
-        own = [f for f in self._fills if f.at_ms == entry.at_ms and f.symbol == entry.symbol]
-        fills = {(f.order_id, f.trade_id): f for f in own}.values()  # one that is told twice counts once
-        realized = sum((f.realized_pnl for f in fills), ZERO) if is_main else ZERO
-        commission = -sum((f.commission for f in fills if f.commission_asset == asset), ZERO)
-        rest = delta - realized - commission
-        if is_main:
-            path.then(Cause("fill", entry.symbol, rest, filled, asset=asset))
-        elif rest:
-            path.then(Cause("fill", entry.symbol, rest, asset=asset))
-        if realized:
-            path.then(Cause("realized_pnl", entry.symbol, realized, asset=asset))
-        if commission:
-            path.then(Cause("commission", entry.symbol, commission, asset=asset))
 
     def _rebase(self, pool: Pool, terms: Terms) -> None:
         symbols = [p.symbol for p in pool.positions]
@@ -524,25 +415,6 @@ def _is_complete(pool: Pool, terms: Terms) -> bool:
         and all(p.symbol in terms.marks and p.symbol in terms.tables for p in pool.positions)
         and all(wallet.asset in terms.rates for wallet in pool.assets)
     )
-
-
-def _is_one_order(entry: _Entry, later: _Entry) -> bool:
-    """Whether two account events are of the same fills: an order that trades several times in one millisecond."""
-    at = (later.kind, later.symbol, later.at_ms)
-    return entry.kind == "fill" and (entry.kind, entry.symbol, entry.at_ms) == at
-
-
-def _kind(event: AccountChanged) -> str:
-    """What kind of cause an account event is."""
-    return _KINDS.get(event.reason, "adjustment")
-
-
-def one_symbol(event: AccountChanged) -> str | None:
-    """The symbol that an event is about, where it says so or its positions are all of one."""
-    if event.symbol is not None:
-        return event.symbol
-    symbols = {position.symbol for position in event.positions}
-    return symbols.pop() if len(symbols) == 1 else None
 
 
 def _expected(pool: Pool, forecasts: Mapping[PositionKey, Decimal]) -> Decimal | None:
