@@ -532,6 +532,17 @@ class Process:
 # ---- what the exchange says ----
 
 
+async def marginwatch(command: str, config: Path, *arguments: str) -> tuple[int, str, str]:
+    """A command as a user runs it: its exit status, what it prints, and what it says beside that."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "monitor", command, "--config", str(config), *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
 def subscribers(exchange: Exchange, stream: str) -> int:
     """How many connections have subscribed to this stream: what is pushed before that, nobody hears."""
     return sum(stream in connection.streams for connection in exchange.streams.connections)

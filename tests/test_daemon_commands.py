@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 
 from monitor.sim import Exchange, Scenario
-from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
+from tests.rig import Listener, Mosquitto, agreement, marginwatch, until, watching, write_config
 
 ALWAYS: dict[str, dict[str, Any]] = {
     "margin_ratio": {"repeat_s": {"critical": 1, "liquidation": 1}},
@@ -90,23 +88,23 @@ async def test_the_command_line_silences_and_acknowledges(
         )
         async with watching(config) as log:
             await agreement(exchange, listener, "main")
-            silenced = await _marginwatch(config, "silence", "--rule", "margin_ratio", "--for", "1h")
+            silenced = await marginwatch("silence", config, "--rule", "margin_ratio", "--for", "1h")
             await until(lambda: "silence of *.margin_ratio.* until" in log.getvalue(), "it is obeyed")
             exchange.set_mark("BTCUSDT", "90372.10")
             retained = await listener.state("marginwatch/main/incident/margin_ratio/cross-usdt")
-            over = await _marginwatch(config, "silence", "--rule", "margin_ratio", "--end")
+            over = await marginwatch("silence", config, "--rule", "margin_ratio", "--end")
             opened = await listener.event("margin_ratio", "opened")
-            acked = await _marginwatch(config, "ack", opened["incident_id"])
+            acked = await marginwatch("ack", config, opened["incident_id"])
             await until(
                 lambda: "acknowledged_at" in listener.retained("marginwatch/main/incident/margin_ratio/cross-usdt"),
                 "it shows",
             )
-            unknown = await _marginwatch(config, "silence", "--rule", "margin", "--for", "1h")
+            unknown = await marginwatch("silence", config, "--rule", "margin", "--for", "1h")
 
     assert (silenced[0], over[0], acked[0]) == (0, 0, 0)
     assert retained["incident_id"] == opened["incident_id"]
     assert unknown[0] == 2
-    assert "known are margin_ratio" in unknown[1]
+    assert "known are margin_ratio" in unknown[2]
 
 
 async def _seconds_of_health(listener: Listener, count: int) -> None:
@@ -118,13 +116,3 @@ async def _seconds_of_health(listener: Listener, count: int) -> None:
         return len(seen) > count
 
     await until(enough, "time has passed")
-
-
-async def _marginwatch(config: Path, *arguments: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "monitor", arguments[0], "--config", str(config), *arguments[1:]),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await process.communicate()
-    return process.returncode or 0, out.decode()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
-import sys
 from pathlib import Path
 
 import aiomqtt
@@ -13,7 +11,7 @@ import pytest
 
 from tests import stories
 from tests.conftest import needs_mosquitto
-from tests.rig import Listener, Mosquitto, Process, agreement, private_file, until, write_config
+from tests.rig import Listener, Mosquitto, Process, agreement, marginwatch, private_file, until, write_config
 
 FIGURES = b'{"left":"over"}'
 DISCOVERED = "homeassistant/sensor/marginwatch_main/worst_margin_ratio/config"
@@ -39,7 +37,7 @@ async def test_everything_of_the_prefix_goes_and_nothing_of_anybody_else(
             await agreement(exchange, listener, "main")
             exchange.set_mark("BTCUSDT", "50000")
             await listener.event("liquidation_distance", "opened")
-            running = await forget(config)
+            running = await marginwatch("forget", config)
             assert listener.under("main", "incident")
             process.send(signal.SIGTERM)
             await process.ended()
@@ -47,9 +45,9 @@ async def test_everything_of_the_prefix_goes_and_nothing_of_anybody_else(
         await retain(broker, {**OTHERS, DISCOVERED: FIGURES})
         await until(lambda: OTHERS.keys() <= listener.now.keys() and DISCOVERED in listener.now, "they stand there")
         before = dict(listener.now)
-        cleared = await forget(config)
+        cleared = await marginwatch("forget", config)
         await until(lambda: listener.now == OTHERS, "what is ours is gone")
-        again = await forget(config)
+        again = await marginwatch("forget", config)
 
     expected = sorted(before.keys() - OTHERS.keys())
     assert running == (1, "", running[2])
@@ -72,8 +70,8 @@ async def test_a_daemon_that_died_without_its_will_can_be_forgotten_by_force(
     async with stories.exchange() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port)
         await retain(broker, {"marginwatch/status": b"online", "marginwatch/main/summary": FIGURES})
-        refused = await forget(config)
-        forced = await forget(config, "--force")
+        refused = await marginwatch("forget", config)
+        forced = await marginwatch("forget", config, "--force")
         await until(lambda: listener.now == {}, "nothing is left")
 
     assert (refused[0], forced[0]) == (1, 0)
@@ -92,7 +90,7 @@ async def test_of_thousands_none_is_left_though_the_broker_throws_away_what_it_c
         await retain(broker, {f"marginwatch/a{n}/summary": FIGURES * 1000 for n in range(1500)})
         await retain(broker, others)
         async with stories.exchange() as exchange:
-            status, out, err = await forget(write_config(tmp_path / "d", exchange, broker.port))
+            status, out, err = await marginwatch("forget", write_config(tmp_path / "d", exchange, broker.port))
         cleared = len(out.splitlines())
         left = await kept(broker) if cleared == 1500 else None
     finally:
@@ -115,8 +113,8 @@ async def test_what_may_not_be_cleared_is_said(protocol: str, tmp_path: Path) ->
     await broker.start()
     try:
         async with stories.exchange() as exchange:
-            status, out, err = await forget(
-                write_config(tmp_path / "d", exchange, broker.port, mqtt={"protocol": protocol})
+            status, out, err = await marginwatch(
+                "forget", write_config(tmp_path / "d", exchange, broker.port, mqtt={"protocol": protocol})
             )
     finally:
         broker.kill()
@@ -144,13 +142,3 @@ async def kept(broker: Mosquitto) -> set[str]:
                 break
             found.add(str(message.topic))
     return found
-
-
-async def forget(config: Path, *options: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "monitor", "forget", "--config", str(config), *options),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()

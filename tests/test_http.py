@@ -8,7 +8,7 @@ import io
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,15 @@ ROUTES = (
 
 @asynccontextmanager
 async def serving(
-    token: str | None = None, hosts: tuple[str, ...] = (), port: int | None = None, answers: bool = True
+    token: str | None = None,
+    hosts: tuple[str, ...] = (),
+    port: int | None = None,
+    answers: bool = True,
+    routes: Sequence[Route] = ROUTES,
 ) -> AsyncIterator[str]:
     """A server on loopback; gives its address."""
     port = port or free_port()
-    server = HttpServer(HttpConfig(Listen("127.0.0.1", port), hosts=hosts), token, ROUTES)
+    server = HttpServer(HttpConfig(Listen("127.0.0.1", port), hosts=hosts), token, routes)
     task = asyncio.create_task(server.run())
     try:
         if answers:

@@ -14,15 +14,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from monitor.config import HttpConfig
-from monitor.config_values import Listen
 from monitor.message import Message
 from monitor.shell import logs
-from monitor.shell.http import HttpServer
 from monitor.shell.hub import Hub
 from monitor.shell.page import Page
-from tests.rig import ROOT, free_port, until
-from tests.test_http import WELL, is_open
+from tests.rig import ROOT, until
+from tests.test_http import WELL, serving
 from tests.watched import Watched
 
 BOOT = "0123456789abcdef"
@@ -46,19 +43,11 @@ def event(number: int) -> Message:
 
 
 @asynccontextmanager
-async def serving(hub: Hub, unread_s: float = 10) -> AsyncIterator[str]:
+async def showing(hub: Hub, unread_s: float = 10) -> AsyncIterator[str]:
     """The page on loopback; gives its address."""
-    port = free_port()
     page = Page(hub, Watched().core, lambda here: WELL, BOOT, unread_s)
-    task = asyncio.create_task(HttpServer(HttpConfig(Listen("127.0.0.1", port)), None, page.routes()).run())
-    try:
-        await until(lambda: is_open(port), "the server listens")
-        yield f"http://127.0.0.1:{port}"
-        assert not task.done()
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    async with serving(routes=page.routes()) as address:
+        yield address
 
 
 class Reader:
@@ -103,7 +92,7 @@ async def test_a_browser_gets_all_there_is_and_then_what_changes() -> None:
     """Whoever opens the page must not wait for the next change to see anything."""
     hub = Hub()
     hub.put([state(POOL, margin_ratio=0.5), state("marginwatch/info", version="1"), event(1)])
-    async with serving(hub) as url, reading(url) as browser:
+    async with showing(hub) as url, reading(url) as browser:
         beat = await browser.next("beat")
         whole = await browser.next("whole")
         hub.put([state(POOL, margin_ratio=0.6), event(2)])
@@ -123,7 +112,7 @@ async def test_a_browser_gets_all_there_is_and_then_what_changes() -> None:
 
 async def test_an_empty_board_is_told_too() -> None:
     """A daemon that has just started has nothing to show, and that is something to say."""
-    async with serving(Hub()) as url, reading(url) as browser:
+    async with showing(Hub()) as url, reading(url) as browser:
         assert await browser.next("whole") == {"states": {}, "events": []}
 
 
@@ -131,7 +120,7 @@ async def test_after_a_loss_only_what_was_missed_is_told() -> None:
     """A phone that wakes up asks for the minute it slept, not for everything."""
     hub = Hub()
     hub.put([state(POOL, margin_ratio=0.5), state("marginwatch/main/pool/isolated-btcusdt", margin_ratio=0.1)])
-    async with serving(hub) as url:
+    async with showing(hub) as url:
         async with reading(url) as browser:
             await browser.next("whole")
         hub.put([state(POOL, margin_ratio=0.9), event(1)])
@@ -150,13 +139,13 @@ async def test_what_another_run_has_told_means_nothing_here(last_id: str) -> Non
     """A daemon that was started anew counts from one again: what it does not have must go from the page."""
     hub = Hub()
     hub.put([state(POOL, margin_ratio=0.5), event(1)])
-    async with serving(hub) as url, reading(url, last_id) as browser:
+    async with showing(hub) as url, reading(url, last_id) as browser:
         assert await browser.next("whole") == {"states": {POOL: {"margin_ratio": 0.5}}, "events": [{"event_id": "1"}]}
 
 
 async def test_beats_come_while_nothing_changes() -> None:
     """Silence means that the daemon is gone, so a quiet market must not be silent."""
-    async with serving(Hub()) as url, reading(url) as browser:
+    async with showing(Hub()) as url, reading(url) as browser:
         first, second = await browser.next("beat"), await browser.next("beat")
 
     assert 1500 <= second["at_ms"] - first["at_ms"] <= 4000
@@ -166,7 +155,7 @@ async def test_a_browser_that_does_not_read_is_cut_off_and_costs_nothing() -> No
     """What it does not take is not kept for it, and the others go on."""
     hub, loop = Hub(), asyncio.get_running_loop()
     hub.put([state(f"marginwatch/main/pool/{n}", text="x" * 100_000) for n in range(200)])
-    async with serving(hub, unread_s=1.5) as url:
+    async with showing(hub, unread_s=1.5) as url:
         port = int(url.rpartition(":")[2])
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -189,7 +178,7 @@ async def test_a_browser_that_does_not_read_is_cut_off_and_costs_nothing() -> No
 
 async def test_only_so_many_browsers_are_told() -> None:
     """A page that is left open in many tabs must not cost the watching anything."""
-    async with serving(Hub()) as url, aiohttp.ClientSession() as session:
+    async with showing(Hub()) as url, aiohttp.ClientSession() as session:
         answers = [await session.get(f"{url}/stream") for _ in range(17)]
         statuses = [answer.status for answer in answers]
         for answer in answers:
@@ -209,7 +198,7 @@ async def test_no_script_makes_markup_of_data() -> None:
 
 async def test_the_files_come_with_a_policy_that_lets_nothing_else_in() -> None:
     """What the page shows comes from an exchange: if a name were ever a script, it must not run."""
-    async with serving(Hub()) as url, aiohttp.ClientSession() as session:
+    async with showing(Hub()) as url, aiohttp.ClientSession() as session:
         async with session.get(url) as answer:
             html, headers = await answer.text(), answer.headers
         async with session.get(f"{url}/page.js") as answer:

@@ -22,7 +22,7 @@ from tests import stories
 from tests.browser import Browser, browsing, needs
 from tests.rig import Listener, Mosquitto, Process, eventually, free_port, private_file, until, watching, write_config
 from tests.test_http import is_open
-from tests.test_page import serving
+from tests.test_page import showing
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -193,7 +193,7 @@ async def test_a_name_that_is_markup_is_shown_as_text(tab: Browser) -> None:
     at = "2026-11-22T04:00:00.000Z"
     body = msgspec.json.encode({**incident, **words, "opened_at": at, "at": at})
     hub.put([Message("marginwatch/main/incident/x/y", body, True, 1)])
-    async with serving(hub) as url:
+    async with showing(hub) as url:
         await tab.open(url)
         await tab.shows("#incidents-open", "onerror=")
         await tab.shows("#verdict", "onerror=")
@@ -203,7 +203,7 @@ async def test_a_name_that_is_markup_is_shown_as_text(tab: Browser) -> None:
 async def test_a_distance_reads_on_the_page_as_in_an_alert(tab: Browser) -> None:
     """Rounded down, also where two decimals say nothing any more; two figures of one thing would be one too many."""
     distances = ["0", "0.00000001", "0.0000096", "0.000096", "0.0001", "0.07", "0.00995", "0.99999", "1", "2.5096"]
-    async with serving(Hub()) as url:
+    async with showing(Hub()) as url:
         await tab.open(url)
         script = "const {away} = await import('./format.js'); return arguments[0].map(away);"
         shown = await tab.js(script, [float(distance) for distance in distances])
