@@ -14,25 +14,15 @@ import pytest
 from msgspec import structs
 
 from monitor.discreet import discreet
-from monitor.effects import Story
 from monitor.events import ForcedKind, LinkState, MarginCall
 from monitor.shell import chronicle
 from monitor.shell.database import read_only
 from tests import stories
 from tests.discretion import betrayed
 from tests.rig import Listener, Mosquitto, until, watching, write_config
-from tests.watched import Watched, of_rule, row
+from tests.watched import Watched, crisis, of_rule, row
 
 D = Decimal
-
-
-def crisis() -> tuple[Watched, Story]:
-    """2.5 BTC long at 92000 on 5182.40 USDT, at 90372.10: 903.721 ÷ 1112.65."""
-    core = Watched()
-    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
-    core.price("92000")
-    [story] = of_rule(core.price("90372.10"), "margin_ratio")
-    return core, story
 
 
 # ---- words ----

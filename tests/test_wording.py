@@ -7,11 +7,11 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from monitor.effects import Advice, Story
+from monitor.effects import Advice
 from monitor.events import ForcedKind, LinkState, Tick
 from monitor.rules import Severity
 from monitor.wording import amount, away, percent, price, worded
-from tests.watched import Watched, of_rule, row
+from tests.watched import Watched, crisis, of_rule, row
 
 D = Decimal
 
@@ -77,14 +77,6 @@ def test_money_is_said_to_the_cent_where_that_says_anything(value: str, said: st
 
 
 # ---- levels ----
-
-
-def crisis() -> tuple[Watched, Story]:
-    core = Watched()
-    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
-    core.price("92000")
-    [story] = of_rule(core.price("90372.10"), "margin_ratio")
-    return core, story
 
 
 def test_an_alert_says_what_where_how_near_and_what_to_do() -> None:

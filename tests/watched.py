@@ -230,6 +230,15 @@ class Watched:
         return [m for effect in (self.effects if effects is None else effects) for m in self.messages.of(effect)]
 
 
+def crisis() -> tuple[Watched, Story]:
+    """2.5 BTC long at 92000 on 5182.40 USDT, at 90372.10: 903.721 ÷ 1112.65."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    core.price("92000")
+    [story] = of_rule(core.price("90372.10"), "margin_ratio")
+    return core, story
+
+
 def told(effects: list[Effect]) -> list[Story]:
     """The stories that somebody hears of."""
     return [e for e in effects if isinstance(e, Story) and e.change.kind != "retained" and e.change.is_told]
