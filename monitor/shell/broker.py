@@ -388,16 +388,7 @@ class Broker:
         oldest, since = None, 0.0
         while True:
             self._wake.clear()
-            is_enough = False
-            while client.answers:
-                answer = client.answers.popleft()
-                if (sent := flying.pop(answer.number, None)) is None:
-                    continue
-                if answer.reason == _QUOTA_EXCEEDED and not sent.is_state:
-                    is_enough = True
-                else:
-                    self._has(sent, answer.reason)
-            if is_enough and not self._stopping:  # it goes again on the next connection, and later each time
+            if self._take_answers(client) and not self._stopping:
                 raise MqttError("the broker takes no more for now: quota exceeded")
             here = time.monotonic()
             if self._send_some(client):  # there may be more, but others want their turn
@@ -422,6 +413,21 @@ class Broker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(look_again_s):  # then look once more, though nothing has happened
                     await self._wake.wait()
+
+    def _take_answers(self, client: _Client) -> bool:
+        """Heed what the broker has answered. Whether an event was beyond its quota: that goes again on the next
+        connection, and later each time."""
+        is_enough = False
+        while client.answers:
+            answer = client.answers.popleft()
+            sent = client.flying.pop(answer.number, None)
+            if sent is None:
+                continue
+            if answer.reason == _QUOTA_EXCEEDED and not sent.is_state:
+                is_enough = True
+            else:
+                self._has(sent, answer.reason)
+        return is_enough
 
     def _send_some(self, client: _Client) -> bool:
         """Send what waits, as much as goes at a time. Whether more of it could go."""
