@@ -10,7 +10,8 @@ from decimal import Decimal
 from msgspec import Struct
 
 from monitor.events import Event, Fill, Position, PositionKey, PositionsRead
-from monitor.mute import ZERO, MuteDetector
+from monitor.mute import MuteDetector
+from monitor.risk.margin import ZERO
 
 _NOTICED_WITHIN_MS = 15_000
 """A dead stream is noticed within this; what it may have missed began no earlier. Nor did what opened an incident."""
