@@ -201,7 +201,7 @@ class Retained:
             return
         try:
             self._shelves[where.kind].put(f"{where.account}/{where.name}", payload)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             self.unreadable[topic] = str(exc)
 
     @property

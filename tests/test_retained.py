@@ -57,6 +57,13 @@ def test_a_topic_says_what_stands_there(topic: str, expected: Place | None) -> N
     assert Topics("a/b").place(topic) == expected
 
 
+@pytest.mark.parametrize("payload", [b"[]", b"{", b"\xff", b'{"schema":"\xff"}', b"[" * 100_000, b'{"a":' * 100_000])
+def test_whatever_others_publish_there_is_kept_apart(payload: bytes) -> None:
+    retained = Retained("marginwatch")
+    retained.take("marginwatch/main/summary", payload)
+    assert (retained.summary("main"), list(retained.unreadable)) == (None, ["marginwatch/main/summary"])
+
+
 def test_all_that_is_published_reads_back() -> None:
     """With the values that were sent; whoever adds a key breaks nothing here."""
     retained = seen(calm())
