@@ -33,6 +33,8 @@ _MINUTE = 60.0
 _EXCHANGE_LIMIT = 2300
 """Of the 2400 a minute that the exchange allows one address, for both futures markets together."""
 _BANNED_UNTIL = re.compile(r"until (\d{13})")
+_LONGEST_BAN_S = 3 * 86_400.0
+"""Documented; whoever says more, something in between perhaps, is asked again after that."""
 _FAILURES_BEFORE_NEW_SESSION = 5
 
 
@@ -240,7 +242,7 @@ def _error(status: int, body: bytes, headers: Mapping[str, str]) -> ExchangeErro
         message = f"HTTP {status}, code {code}: {str(said.get('msg', ''))[:200]}"
     except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
         pass
-    wait = _stay_away(message, headers) if status in (418, 429) else None
+    wait = min(_stay_away(message, headers), _LONGEST_BAN_S) if status in (418, 429) else None
     return ExchangeError(message, status=status, code=code if isinstance(code, int) else None, retry_after_s=wait)
 
 
