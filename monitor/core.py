@@ -381,7 +381,7 @@ class Core:
     def _mode_changed(self, event: AccountModeChanged, now: Now) -> None:
         account = self.accounts[event.account]
         self._switch(account, event.multi_assets, now)
-        account.book.switched_ms = event.at_ms
+        account.book.switched_ms = min(event.at_ms, account.market.exchange_ms(now))
         self._resynced[account.name] = None
         self.reporter.effects.append(Resync(event.account, "multi-assets mode switched"))
 
