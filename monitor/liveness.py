@@ -83,8 +83,6 @@ def readiness(core: Core, daemon: DaemonState, now: Now) -> dict[str, Any]:
 
 def is_settled(core: Core) -> bool:
     """Whether every link is proved, or its blindness has been told."""
-    if not any(account.stale_rule.enabled for account in core.accounts.values()):
-        return True  # nobody wants to be told, so there is nothing to wait for
     stale = {(i.account, i.subject) for i in core.incidents if i.rule == "data_stale"}
     needed = {a.setup.market for a in core.accounts.values() if a.symbols}  # idle is not enough for these
     return all(
@@ -92,6 +90,7 @@ def is_settled(core: Core) -> bool:
         or (info.state is LinkState.IDLE and link.name not in needed)
         or (link.account, link.name) in stale
         or (link.name == "rest" and (link.account, "private") in stale)
+        or not _rule(core, link).enabled  # nobody wants to be told of it, so there is nothing to wait for
         for link, info in core.links.all.items()
     )
 

@@ -12,10 +12,10 @@ import pytest
 from monitor.config import HeartbeatConfig, MqttConfig
 from monitor.events import LinkId, LinkReport, LinkState, Tick
 from monitor.links import Links
-from monitor.liveness import is_settled, status
+from monitor.liveness import blindness, is_settled, status
 from monitor.message import Identity, Message
 from monitor.outbox import Outbox
-from monitor.rules import DEFAULTS, DataStaleRule, RuleBook
+from monitor.rules import DEFAULTS, DataStaleRule, Match, RuleBook
 from monitor.shell.broker import Broker
 from monitor.shell.proof_of_life import ProofOfLife
 from monitor.shell.second_way import SecondWay
@@ -46,6 +46,18 @@ def test_where_nobody_wants_to_be_told_there_is_nothing_to_wait_for() -> None:
     core.step(Tick())
 
     assert is_settled(core.core)
+
+
+def test_an_account_that_wants_no_telling_keeps_the_others_from_nothing() -> None:
+    """Its key may be revoked for weeks: systemd would start the daemon anew for ever, and no heartbeat would go out."""
+    muted = Match(DataStaleRule(enabled=False), account="other")
+    core = Watched("main", "other", rules=RuleBook(DEFAULTS, {"data_stale": (muted,)}))
+    core.connect()
+    core.step(core.link("private", LinkState.DOWN, "other"))
+    core.step(*core.truth("100"), Tick())
+
+    assert is_settled(core.core)
+    assert set(blindness(core.core, core.now)) == {"other: positions unknown"}
 
 
 def test_the_status_line_names_three_troubles_and_counts_the_others() -> None:
