@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
 
@@ -433,6 +433,11 @@ def streamed(pool: Pool) -> tuple[str, ...]:
 def on_market(accounts: Mapping[str, WatchedAccount], market: str) -> Iterator[WatchedAccount]:
     """Those that trade on a market."""
     return (account for account in accounts.values() if account.setup.market == market)
+
+
+def spokesman(accounts: Collection[WatchedAccount]) -> WatchedAccount:
+    """Whose rule `data_stale` a link is held against that these share: the first that wants to be told at all."""
+    return next((account for account in accounts if account.stale_rule.enabled), next(iter(accounts)))
 
 
 def worst_severity(severities: list[Severity]) -> Severity:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from monitor.accounts import on_market
+from monitor.accounts import on_market, spokesman
 from monitor.core import Core
 from monitor.effects import INSTANCE
 from monitor.events import LinkId, LinkState, Now
@@ -138,10 +138,10 @@ def blindness(core: Core, now: Now) -> list[str]:
 
 
 def _rule(core: Core, link: LinkId) -> DataStaleRule:
-    """The rule that a link is held against; a market's is that of the first account on it."""
+    """The rule that a link is held against."""
     if link.account in core.accounts:
         return core.accounts[link.account].stale_rule
-    return next(a for a in core.accounts.values() if link == a.setup.market_link).stale_rule
+    return spokesman(list(on_market(core.accounts, link.name))).stale_rule
 
 
 def _quiet_s(core: Core, link: LinkId, now: Now) -> float:

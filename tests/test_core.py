@@ -40,7 +40,16 @@ from monitor.events import (
     Tick,
 )
 from monitor.incidents import Incident, saved
-from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, RuleBook, Severity, Step
+from monitor.rules import (
+    DEFAULTS,
+    DataStaleRule,
+    LiquidationDistanceRule,
+    MarginRatioRule,
+    Match,
+    RuleBook,
+    Severity,
+    Step,
+)
 from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, kinds, now_at, of_rule, row, told
 
 D = Decimal
@@ -579,6 +588,19 @@ def test_silent_marks_blind_the_market_link() -> None:
     stories = silence(core, 61)
 
     assert at_seconds(core, since, stories) == [("opened", "warning", 15), ("worsened", "critical", 60)]
+    assert stories[0].change.incident.key == ("_instance", "data_stale", MARKET)
+
+
+def test_a_shared_link_is_told_of_though_the_first_account_on_it_wants_no_telling() -> None:
+    """Whether the other accounts are seen is no business of one for which the rule is switched off."""
+    muted = Match(DataStaleRule(enabled=False), account="hedge")
+    core = Watched("hedge", "main", rules=RuleBook(DEFAULTS, {"data_stale": (muted,)}))
+    for name in core.names:
+        core.begin("100000", row("BTCUSDT", "1", "50000"), account=name)
+    core.step(core.mark("50000"))
+    stories = silence(core, 20)
+
+    assert kinds(stories) == [("opened", "warning")]
     assert stories[0].change.incident.key == ("_instance", "data_stale", MARKET)
 
 

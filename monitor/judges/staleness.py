@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from monitor.accounts import WatchedAccount
+from monitor.accounts import WatchedAccount, spokesman
 from monitor.book import MarketBook
 from monitor.effects import INSTANCE, Blindness
 from monitor.events import LinkId, LinkReport, LinkState, Now
@@ -68,7 +68,7 @@ class StalenessJudge:
     def mute(self, event: LinkReport, now: Now) -> None:
         """Tell of a stream that was open and kept something from us; it is opened anew at once, in another way."""
         accounts = self._carried[event.link]
-        account = accounts[0]
+        account = spokesman(accounts)
         if account.stale_rule.enabled:
             key = IncidentKey(event.link.account, RULE, event.link.name)
             change = self._reporter.incidents.note(key, Severity.WARNING, now)
@@ -88,7 +88,7 @@ class StalenessJudge:
         accounts = self._carried.get(link)
         if not accounts:
             return  # nobody needs it any more
-        first = accounts[0]
+        first = spokesman(accounts)
         rule = first.stale_rule
         age = self._age(link, rule, now)
         key = IncidentKey(link.account, RULE, link.name)
