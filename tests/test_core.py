@@ -619,6 +619,59 @@ def test_a_mark_that_never_comes_is_waited_for_and_then_missed() -> None:
     assert kinds(silence(core, 20)) == [("opened", "warning")]
 
 
+HELD = row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000")
+
+
+def lived(core: Watched, seconds: int, *symbols: str) -> list[tuple[str, str]]:
+    """So many seconds with marks of these symbols alone; what is told of links meanwhile, and of which."""
+    stories = []
+    for _ in range(2 * seconds):
+        marks = (core.mark("50000" if symbol == "BTCUSDT" else "3000", symbol, after=0.5) for symbol in symbols)
+        stories += of_rule(core.tell(*marks, Tick(), after=0.5), "data_stale")
+    return [(s.change.kind, s.change.incident.subject) for s in stories]
+
+
+def test_a_restart_makes_no_mark_live_that_does_not_come() -> None:
+    """Its age begins anew with the run, and is no proof: "live again" would be told of what nobody has seen."""
+    core = Watched()
+    core.begin("100000", *HELD)
+    before = lived(core, 20, "BTCUSDT")
+    later = Watched(kept=core.kept(), start=40)
+    later.begin("100000", *HELD)
+
+    assert before == [("opened", MARKET)]
+    assert lived(later, 20, "BTCUSDT") == []
+    assert lived(later, 6, "BTCUSDT", "ETHUSDT") == [("resolved", MARKET)]
+
+
+def test_a_restart_makes_nothing_live_of_what_rest_has_not_told() -> None:
+    """The same of brackets, without which nothing is known of a pool."""
+    core = Watched()
+    core.begin("100000", *HELD, brackets={"BTCUSDT": BTC})
+    before = lived(core, 20, "BTCUSDT", "ETHUSDT")
+    later = Watched(kept=core.kept(), start=40)
+    later.begin("100000", *HELD, brackets={"BTCUSDT": BTC})
+
+    assert before == [("opened", "rest")]
+    assert lived(later, 20, "BTCUSDT", "ETHUSDT") == []
+    later.begin("100000", *HELD)
+    assert lived(later, 6, "BTCUSDT", "ETHUSDT") == [("resolved", "rest")]
+
+
+def test_a_market_with_nothing_to_watch_is_not_live_again_while_positions_are_unknown() -> None:
+    """After a restart nothing is watched until the account has been read, which a ban can keep us from for long."""
+    core = Watched()
+    core.begin("100000", *HELD)
+    before = lived(core, 20)
+    later = Watched(kept=core.kept(), start=40)
+    later.step(later.link(MARKET, LinkState.IDLE, "_instance"), after=0)
+
+    assert before == [("opened", MARKET)]
+    assert ("resolved", MARKET) not in lived(later, 20)
+    later.begin("100000")
+    assert ("resolved", MARKET) in lived(later, 6)
+
+
 def test_data_that_is_live_again_is_told_once_it_stays() -> None:
     """Resolved after three good seconds, with the peak that it had."""
     core = safe()

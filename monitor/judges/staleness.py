@@ -105,7 +105,8 @@ class StalenessJudge:
             at_once = Step(Decimal(str(rule.stale_after_s)), clear, Severity.CRITICAL)
             milder = (step for step in rule.steps if step.severity < Severity.CRITICAL)
             rule = structs.replace(rule, steps=(*milder, at_once))  # what a milder one has opened ends by it
-        alive = self._links.all[link].state.is_fine  # a restart alone makes nothing fresh
+        # A restart alone makes nothing fresh, nor does a link that brings but a part of what it should.
+        alive = self._links.all[link].state.is_fine and not self._is_awaited(link, accounts)
         change = self._reporter.incidents.observe(key, rule, value, now, trusted=alive)
         change = self._reporter.or_retained(change, key, value)
         if change is not None:
@@ -113,6 +114,14 @@ class StalenessJudge:
             blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
             ages = self._reporter.ages(first, None, now)
             self._reporter.emit(blind_story(first, change, blindness, ages, now), now)
+
+    def _is_awaited(self, link: LinkId, accounts: list[WatchedAccount]) -> bool:
+        """Whether there is anything that a link has never said, and should: what is too young to be old is no proof."""
+        if link.account == INSTANCE and (watched := self._watched[link.name]):
+            return any(self._markets[link.name].stream_age(what, 0.0) is None for what in watched)
+        if link == accounts[0].setup.private_link:
+            return False  # it is live only once it has been proved
+        return any(not account.known or account.unread for account in accounts)
 
     def _is_blind(self, link: LinkId, limit_s: float, now: Now) -> bool:
         """Whether there is anything at all that a market link does not bring."""
