@@ -297,7 +297,7 @@ class WatchedAccount:
             self.book.known
             and (oldest is None or oldest < limit)
             and links.age(self._private_link, now.mono) < limit
-            and (pool is None or pool.id not in self._risks or not self._is_incomplete(pool))
+            and not any(map(self._is_incomplete, self.pools.values() if pool is None else (pool,)))
         )
 
     def _needs_of(self, pool: Pool) -> tuple[str, ...]:
@@ -305,7 +305,8 @@ class WatchedAccount:
 
     def _is_incomplete(self, pool: Pool) -> bool:
         """Whether an input is unknown: when the pool was last computed, and still."""
-        return bool(self._risks[pool.id].missing and unknowns(pool, self.terms))
+        risk = self._risks.get(pool.id)
+        return risk is not None and bool(risk.missing and unknowns(pool, self.terms))
 
     def rates_are_stale(self, pool: Pool, now: Now) -> bool:
         """Whether the worth of a pool's collateral is not known as of now."""

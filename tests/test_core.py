@@ -16,6 +16,8 @@ from msgspec import structs
 from monitor.core import Core, Kept, Setup
 from monitor.effects import (
     AccountSetup,
+    Effect,
+    HealthState,
     IncidentOver,
     PoolGone,
     PoolState,
@@ -440,6 +442,9 @@ def test_one_position_of_several_closing_empties_its_topic_alone() -> None:
 # ---- what is not known ----
 
 
+HELD = row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000")
+
+
 def test_without_brackets_nothing_is_claimed() -> None:
     """Unknown is not zero: no ratio, and freshness says stale."""
     core = Watched()
@@ -449,6 +454,23 @@ def test_without_brackets_nothing_is_claimed() -> None:
     assert told(effects) == []
     [pool] = [e for e in effects if isinstance(e, PoolState)]
     assert (pool.risk.margin_ratio, pool.ages.freshness) == (None, "stale")
+
+
+def test_an_account_with_a_pool_that_is_unknown_is_not_called_live() -> None:
+    """Whoever looks at the account alone, such as a monitoring system, would take it for well."""
+    core = Watched()
+    core.begin("5182.40", *HELD, brackets={"BTCUSDT": BTC})
+    core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"))
+    unknown = core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"), Tick())
+    core.begin("5182.40", *HELD)
+    known = core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"), Tick())
+
+    def said(effects: list[Effect]) -> list[str]:
+        summaries = [e.ages.freshness for e in effects if isinstance(e, SummaryState)]
+        return [*summaries, *(e.freshness for e in effects if isinstance(e, HealthState))]
+
+    assert said(unknown) == ["stale"] * 3  # the summary, the account's health, and that of all
+    assert said(known)[:2] == ["live"] * 2  # the health of all is next due in half a minute
 
 
 def test_brackets_that_never_come_are_an_incident() -> None:
@@ -617,9 +639,6 @@ def test_a_mark_that_never_comes_is_waited_for_and_then_missed() -> None:
     core = Watched()
     core.begin("100000", row("BTCUSDT", "1", "50000"))
     assert kinds(silence(core, 20)) == [("opened", "warning")]
-
-
-HELD = row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000")
 
 
 def lived(core: Watched, seconds: int, *symbols: str) -> list[tuple[str, str]]:
