@@ -127,7 +127,8 @@ def blindness(core: Core, now: Now) -> list[str]:
     of a lost link, but it blinds all the same."""
     reasons = [f"{account.name}: positions unknown" for account in core.accounts.values() if not account.known]
     for incident in core.incidents:
-        if incident.rule == "data_stale" and incident.severity >= Severity.WARNING:
+        lasted_s = now.mono - incident.serious_at
+        if incident.rule == "data_stale" and (incident.severity >= Severity.WARNING or lasted_s > DECLARED_WITHIN_S):
             reasons.append(f"{incident.account} {incident.subject}: no data")
         if incident.rule == "store_unusable":
             reasons.append("store unusable")

@@ -618,6 +618,21 @@ def test_a_lost_link_is_blindness_though_nobody_wants_to_be_told_of_it() -> None
     assert undeclared(core.core, core.now) == []
 
 
+def test_a_loss_that_is_told_as_a_notice_alone_is_blindness_once_it_lasts() -> None:
+    """How loud somebody wants to hear of it does not make seen what nobody sees."""
+    mild = DataStaleRule(steps=(Step(D(8), D(4), Severity.NOTICE), Step(D(3600), D(4), Severity.CRITICAL)))
+    core = Watched(rules=RuleBook({**DEFAULTS, "data_stale": mild}))
+    core.begin("12000", row("BTCUSDT", "1", "60000"))
+    core.hold(3, "60000")
+    core.step(core.link("private", LinkState.DOWN))
+    core.hold(20, "60000")
+    hiccup = blindness(core.core, core.now)
+    core.hold(10, "60000")
+
+    assert hiccup == []
+    assert blindness(core.core, core.now) == ["main private: no data"]
+
+
 def test_an_exchange_that_is_away_costs_a_thousand_accounts_no_second() -> None:
     """Both are asked with each tick: were they slow, the watching would hang for as long as the exchange is away."""
     core = Watched(*(f"account-{number}" for number in range(1000)))
