@@ -302,6 +302,9 @@ class AccountBook:
         self.truth_at: float | None = None
         self._dispute_s = dispute_s
         self._disputes: dict[str | PositionKey, _Dispute] = {}
+        self._unnamed_ms: dict[str | PositionKey, int] = {}
+        """When a snapshot was asked for that did not name an asset or a position, and nothing else has said that it is
+        gone (exchange time)."""
         self._shape_faults: dict[str, str] = {}
         self._coef_faults: dict[str, str] = {}
         self._coefs: dict[str, _Coef] = {}
@@ -391,6 +394,7 @@ class AccountBook:
             held = self.balances.get(balance.asset)
             if held is None or balance.at_ms >= held.at_ms:
                 self.balances[balance.asset] = balance
+                self._unnamed_ms.pop(balance.asset, None)
                 taken = True
         for position in event.positions:
             row = self.rows.get(position.key)
@@ -398,6 +402,7 @@ class AccountBook:
                 if position.isolated is not None:
                     self.isolated[position.symbol] = position.isolated
                 self._put(position)
+                self._unnamed_ms.pop(position.key, None)
                 taken = True
         if taken:
             self.truth_at = now
@@ -409,8 +414,9 @@ class AccountBook:
         empty = [Balance(asset, ZERO, ZERO, silent_ms) for asset in self.balances if asset not in named]
         for balance in [*event.balances, *empty]:
             held = self.balances.get(balance.asset)
-            if held is None or self._believes(balance.asset, held, balance, now):
+            if held is None or self._is_named_again(balance, held, event) or self._believes(held, balance, now):
                 self.balances[balance.asset] = balance
+                self._note(balance.asset, named, event)
         self.balances_read = True
         self.truth_at = now
 
@@ -422,8 +428,9 @@ class AccountBook:
         ]
         for position, figures in [*event.rows, *((row, None) for row in closed)]:
             held = self.rows.get(position.key)
-            if held is None or self._believes(position.key, held, position, now):
+            if held is None or self._is_named_again(position, held, event) or self._believes(held, position, now):
                 self._put(position)
+                self._note(position.key, named, event)
             if figures is None:
                 self.figures.pop(position.key, None)
             else:
@@ -439,7 +446,25 @@ class AccountBook:
             position = structs.replace(position, isolated=isolated)
         self.rows[position.key] = position
 
-    def _believes(self, key: str | PositionKey, held: Balance | Position, row: Balance | Position, now: float) -> bool:
+    def _note(
+        self, key: str | PositionKey, named: Collection[str | PositionKey], event: BalancesRead | PositionsRead
+    ) -> None:
+        """A row of a snapshot has been taken: note whether it is one that says nothing by not being there."""
+        if key in named:
+            self._unnamed_ms.pop(key, None)
+        else:
+            self._unnamed_ms[key] = event.sent_ms
+
+    def _is_named_again(
+        self, row: Balance | Position, held: Balance | Position, event: BalancesRead | PositionsRead
+    ) -> bool:
+        """Whether something is there after all that was gone only because a snapshot did not name it. That it has not
+        changed for long speaks for it, and one answer that was empty by mistake must not hide a position."""
+        unnamed_ms = self._unnamed_ms.get(_key(row))
+        return unnamed_ms is not None and event.sent_ms - SNAPSHOT_LAG_MS > unnamed_ms and not _same(held, row)
+
+    def _believes(self, held: Balance | Position, row: Balance | Position, now: float) -> bool:
+        key = _key(row)
         if row.at_ms >= held.at_ms or _same(held, row):
             self._disputes.pop(key, None)
             return row.at_ms >= held.at_ms
@@ -462,6 +487,10 @@ def _agrees(ours: Decimal, theirs: Decimal) -> bool:
     """Whether two maintenance margins are the same as far as the exchange prints them: it cuts off after 8 decimals,
     and may have cut the notional before."""
     return abs(ours - theirs) < LAST_DIGITS
+
+
+def _key(row: Balance | Position) -> str | PositionKey:
+    return row.asset if isinstance(row, Balance) else row.key
 
 
 def _same(held: Balance | Position, row: Balance | Position) -> bool:

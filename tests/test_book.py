@@ -193,6 +193,39 @@ def test_a_position_that_the_snapshot_does_not_name_is_closed() -> None:
     assert list(book.positions()) == []
 
 
+def test_a_position_that_one_answer_did_not_name_is_back_with_the_next_that_does() -> None:
+    """Its row is old, for it has not changed: an answer that was empty by mistake would hide it for a minute."""
+    book = known_book(row("BTCUSDT", "1", "50000", at_ms=100))
+    named = row("BTCUSDT", "1", "50000", at_ms=100)
+    book.apply_positions(read(sent_ms=10_000), 10)
+    book.apply_positions(read(named, sent_ms=11_000), 11)
+    lagging = book.rows[BTC].quantity
+    book.apply_positions(read(named, sent_ms=15_000), 15)
+
+    assert lagging == 0
+    assert book.rows[BTC].quantity == 1
+
+
+def test_a_position_that_the_stream_has_closed_is_not_back_for_an_older_answer() -> None:
+    """Of that there is more than a name that is missing."""
+    book = known_book(row("BTCUSDT", "1", "50000", at_ms=100))
+    book.apply_positions(read(sent_ms=10_000), 10)
+    book.apply_changed(pushed(row("BTCUSDT", "0", "0", at_ms=9_000)), 11)
+    book.apply_positions(read(row("BTCUSDT", "1", "50000", at_ms=100), sent_ms=15_000), 15)
+
+    assert list(book.positions()) == []
+
+
+def test_a_balance_that_one_answer_did_not_name_is_back_with_the_next_that_does() -> None:
+    """Without its wallet a pool is past liquidation: a false alarm of a minute."""
+    book = known_book()
+    book.apply_balances(BalancesRead("main", (balance("1000", 1),), 5_000), 5)
+    book.apply_balances(BalancesRead("main", (), 10_000), 10)
+    book.apply_balances(BalancesRead("main", (balance("1000", 1),), 15_000), 15)
+
+    assert book.balances["USDT"].wallet_balance == 1000
+
+
 def test_a_position_touched_while_the_snapshot_was_made_is_not_closed_by_it() -> None:
     """It was opened a moment before we asked: the copy that answered had not heard of it."""
     book = known_book()
