@@ -361,6 +361,31 @@ async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_no
     assert not [told for told in before if told.startswith("main.") and "resolved" in told]
 
 
+async def test_what_was_forced_while_a_key_was_refused_is_told_once_there_is_another(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """Whoever gives the account a key that works has not heard of it since the old one was refused, however long ago
+    that was. The exchange's clock is behind, so that its order is of before the new key."""
+    async with stories.exchange() as exchange:
+        exchange.fault(clock_skew_ms=-60_000)
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        with Process(config, manager.environment) as process:
+            await manager.ready()
+            await listener.state("marginwatch/main/pool/isolated-solusdt", freshness="live")
+            private_file(config.parent / "main.key", "K" * 64)
+            process.send(signal.SIGHUP)
+            await until(lambda: process.logged("link down"), "the key is refused")
+            exchange.set_mark("SOLUSDT", "120")
+            exchange.set_mark("SOLUSDT", "151")
+            private_file(config.parent / "main.key", exchange.accounts["main"].api_key)
+            process.send(signal.SIGHUP)
+            resolved = await listener.event("forced_order", "resolved")
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+
+    assert (resolved["resolution"], resolved["symbol"], resolved["report"]["left"]) == ("liquidated", "SOLUSDT", "0")
+
+
 async def test_an_account_that_goes_while_an_incident_is_open_ends_it_and_holds_nothing_up(
     broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
 ) -> None:

@@ -92,7 +92,7 @@ class AccountFeed(Feed):
         self._begun = asyncio.Event()
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
-        self._unseen: Cut | Restart | None = unseen
+        self.unseen = unseen
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
 
@@ -137,7 +137,7 @@ class AccountFeed(Feed):
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
         """A session has its snapshot: from here on it is the account's truth."""
         self.inbox.put(truth)
-        self._unseen = None
+        self.unseen = None
         self._has_lived = True
         self.carries(session)
         self._begun.set()
@@ -154,7 +154,7 @@ class AccountFeed(Feed):
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
-            self._unseen = Cut(now().wall_ms + self.rest.offset_ms, session.detector)
+            self.unseen = Cut(now().wall_ms + self.rest.offset_ms, session.detector)
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
@@ -260,7 +260,7 @@ class AccountFeed(Feed):
 
         They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
         """
-        unseen = self._unseen
+        unseen = self.unseen
         if unseen is None or unseen.has_hidden_nothing(snapshot):
             return []
         try:

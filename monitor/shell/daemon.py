@@ -50,7 +50,6 @@ from monitor.shell.tap import Tap, Taps
 from monitor.shell.tasks import ended
 from monitor.shell.vitals import Pulse
 from monitor.tally import Tally
-from monitor.unseen import Cut
 
 if TYPE_CHECKING:
     from monitor.shell.http import HttpServer
@@ -213,7 +212,8 @@ class Daemon:
         """Begin what is new, end what is gone, and begin anew what asks elsewhere or with another key; leave the others
         alone."""
         changes = self._feeds.changes(accounts, found)
-        await self._feeds.remove([*changes.removed, *changes.changed])
+        before = dict(self._core.accounts)
+        unseen = await self._feeds.remove([*changes.removed, *changes.changed])
         async with self._one_step:
             self._config = structs.replace(self._config, accounts=accounts)
             setups = self._config.setup.accounts
@@ -225,8 +225,10 @@ class Daemon:
             await self._carry_out(self._core.take_accounts(setups, now()))
         self._broker.wake()
         for account in accounts:
-            if account.name in (*changes.added, *changes.changed):
-                self._feeds.add(account, found, Cut(now().wall_ms) if account.name in changes.changed else None)
+            name = account.name
+            if name in changes.added or name in changes.changed:
+                is_same = self._core.accounts[name] is before.get(name)  # no other than it was, asked another way
+                self._feeds.add(account, found, unseen[name] if is_same else None)
         await self._feeds.remove_unused()
         if changes:
             self._log.info("accounts changed", added=changes.added, removed=changes.removed, changed=changes.changed)

@@ -124,11 +124,13 @@ class Feeds:
         elif wish.account in self.accounts:
             self.accounts[wish.account].resync()
 
-    async def remove(self, names: Collection[str]) -> None:
-        """Watch these accounts no more."""
+    async def remove(self, names: Collection[str]) -> dict[str, Cut | Restart | None]:
+        """Watch these accounts no more. Returns since when forced orders of each may have gone unseen."""
         for name in names:
             del self._asks[name]
-        await self._end([self.accounts.pop(name) for name in names])
+        feeds = [self.accounts.pop(name) for name in names]
+        await self._end(feeds)
+        return {feed.link.account: feed.unseen for feed in feeds}
 
     async def remove_unused(self) -> None:
         """Watch no market any more that no account is on."""
