@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from monitor.shell.lookups import Loop
+from tests.rig import until
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443))]
 
@@ -62,6 +63,28 @@ def test_names_that_hang_hold_up_nothing_else() -> None:
 
     with hanging() as (_, runner):
         assert runner.run(go()) == os.getpid()
+
+
+def test_nobody_waits_at_the_end_for_what_still_waits_in_a_thread() -> None:
+    """The library that speaks to the broker looks its name up in one; a stop would take as long as that hangs."""
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(10)
+        ended.set()
+
+    async def go() -> None:
+        connecting = asyncio.create_task(asyncio.to_thread(hang))
+        await until(begun.is_set, "it waits in its thread")
+        connecting.cancel()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(go())
+    is_over = ended.is_set()
+    release.set()
+
+    assert not is_over
 
 
 def test_a_name_that_many_ask_for_is_looked_up_once() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from selectors import BaseSelector
 from threading import Thread
@@ -14,10 +16,12 @@ LookUp = Callable[..., list[Any]]
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop in which each name that is asked for has a thread of its own, however many ask for it.
+    """An event loop in which whatever has to wait in a thread has one of its own, and each name that is asked for one,
+    however many ask for it.
 
     Python's own has a few threads for everything. While they all wait for a name server, half a minute at a time, the
-    broker beside us could not be connected to, and the process could not end.
+    broker beside us could not be connected to; and while any of them does, such as that in which the broker's own name
+    is looked up, the process could not end.
 
     Args:
         look_up: As `socket.getaddrinfo`.
@@ -33,30 +37,38 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> list[Any]:
         question = host, port, family, type, proto, flags
         if question not in self._asked:
-            answer = self.create_future()
-            try:  # nothing waits for it at the end of the process
-                Thread(target=self._ask, args=(question, answer), name="name", daemon=True).start()
-            except RuntimeError as exc:  # no thread to be had
-                raise socket.gaierror(socket.EAI_AGAIN, str(exc)) from None
-            self._asked[question] = answer
+            answer = self._asked[question] = self.run_in_executor(None, self._look_up, *question)
+            answer.add_done_callback(lambda _: self._asked.pop(question))
         return await asyncio.shield(self._asked[question])  # of several who ask one may give up
 
-    def _ask(self, question: tuple[Any, ...], answer: asyncio.Future[list[Any]]) -> None:
-        """In the thread."""
-        found: list[Any] | Exception
-        try:
-            found = self._look_up(*question)
-        except Exception as exc:  # whatever it is, whoever asked is told
-            found = exc
-        with suppress(RuntimeError):  # the loop is closed
-            self.call_soon_threadsafe(self._is_answered, question, answer, found)
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        if executor is not None:
+            return super().run_in_executor(executor, func, *args)
+        answer = self.create_future()
+        try:  # nothing waits for it at the end of the process
+            Thread(target=self._work, args=(answer, func, *args), name="apart", daemon=True).start()
+        except RuntimeError as exc:  # no thread to be had
+            raise OSError(errno.EAGAIN, str(exc)) from None
+        return answer
 
-    def _is_answered(
-        self, question: tuple[Any, ...], answer: asyncio.Future[list[Any]], found: list[Any] | Exception
-    ) -> None:
-        del self._asked[question]
-        if isinstance(found, Exception):
-            answer.set_exception(found)
-            answer.exception()  # they may all have given up
-        else:
-            answer.set_result(found)
+    def _work(self, answer: asyncio.Future[Any], func: Callable[..., Any], *args: Any) -> None:
+        """In the thread."""
+        result, error = None, None
+        try:
+            result = func(*args)
+        except Exception as exc:  # whatever it is, whoever asked is told
+            error = exc
+        with suppress(RuntimeError):  # the loop is closed
+            self.call_soon_threadsafe(_is_done, answer, result, error)
+
+
+def _is_done(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if answer.cancelled():
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)
+        answer.exception()  # they may all have given up
