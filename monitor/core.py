@@ -337,7 +337,7 @@ class Core:
         forecasts = {} if symbol is None else account.forecast_payments(symbol, event.at_ms)
         account.moves.happened(event, before, pools, account.terms, rule, now, forecasts)
         self._moving[account.name] = None
-        if any(account.is_new(p.symbol) for p in event.positions):
+        if any(p.quantity and account.is_new(p.symbol) for p in event.positions):  # flat ones may be of any symbol
             self.reporter.effects.append(Resync(account.name, "a symbol that is new to us"))
 
     def _fill(self, event: Fill, now: Now) -> None:

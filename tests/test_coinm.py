@@ -251,7 +251,8 @@ def test_a_fill_of_a_symbol_that_is_known_asks_for_nothing() -> None:
 
     def filled(symbol: str, at_ms: int) -> list[Resync]:
         position = {"s": symbol, "pa": "90", "ep": "60000", "mt": "cross", "iw": "0", "ps": "BOTH"}
-        body = {"m": "ORDER", "B": [{"a": "BTC", "wb": "1.1", "cw": "1.1"}], "P": [position]}
+        listed_since = position | {"s": "SOLUSD_PERP", "pa": "0", "ep": "0"}  # all symbols are pushed, flat ones too
+        body = {"m": "ORDER", "B": [{"a": "BTC", "wb": "1.1", "cw": "1.1"}], "P": [position, listed_since]}
         frame = {"e": "ACCOUNT_UPDATE", "E": at_ms, "T": at_ms, "i": "alias", "a": body}
         events = VENUE.decode_private(json.dumps(frame).encode(), "main")
         return [e for e in core.step(events, Now(1.0, at_ms)) if isinstance(e, Resync)]
