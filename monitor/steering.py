@@ -20,6 +20,7 @@ from monitor.rules import DEFAULTS
 
 ACK, SILENCE = "ack", "silence"
 LONGEST_SILENCE_S = 7 * 86_400
+TOO_LONG = f"longer than {timedelta(seconds=LONGEST_SILENCE_S).days} days; switch the rule off"
 _LARGEST = 4096
 
 
@@ -60,9 +61,7 @@ def _silence(body: dict[str, Any], now_ms: int) -> Silence:
         raise CommandError(f"silence: unknown rule {about['rule'][:40]!r}; known are {', '.join(DEFAULTS)}")
     until_ms = _until(body, now_ms)
     if until_ms - now_ms > LONGEST_SILENCE_S * 1000:
-        raise CommandError(
-            f"silence: longer than {timedelta(seconds=LONGEST_SILENCE_S).days} days; switch the rule off"
-        )
+        raise CommandError(f"silence: {TOO_LONG}")
     return Silence(until_ms, **about)
 
 

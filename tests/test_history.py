@@ -248,6 +248,28 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "keep_dayz" in mistaken
 
 
+def test_why_there_is_no_bundle_of_an_incident_that_was_mild_until_the_exchange_ended_it(
+    written: Written, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A forced end is critical, and saves no session of this incident; the log has nothing of it to look for."""
+    mild = f"main.cross-usdt.liquidation_distance.{written.open_ms}"
+    grave = f"main.cross-usdc.liquidation_distance.{written.open_ms}"
+    for incident_id, rank in ((mild, 3), (grave, 4)):
+        opened = written.event(incident_id, 1, "opened", rank, 0, text="Near.")
+        over = written.event(incident_id, 2, "resolved", 4, 9, text="Liquidated.", resolution="liquidated")
+        written.keep([opened, over])
+
+    out = str(written.folder / "bundle.jsonl")
+    assert (written.history("--incident", mild, "--bundle", out)) == 1
+    of_mild = capsys.readouterr().err
+    assert (written.history("--incident", grave, "--bundle", out)) == 1
+    of_grave = capsys.readouterr().err
+
+    assert "was below that until it ended: liquidated" in of_mild
+    assert "the log says why" not in of_mild
+    assert "the log says why" in of_grave
+
+
 @pytest.mark.parametrize("span", ["24", "h", "nanh", "-3h", "a day"])
 def test_a_span_that_does_not_read_is_wrong_usage(
     written: Written, capsys: pytest.CaptureFixture[str], span: str

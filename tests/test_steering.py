@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.__main__ import main
 from monitor.core import Core, Setup
 from monitor.effects import IncidentOver, Save, Story
 from monitor.errors import CommandError
@@ -59,6 +60,16 @@ def test_a_command_that_misreads_says_what_would_be_right(command: str, payload:
     """Nobody should think that a pool is silenced, or is not, when it is the other way round."""
     with pytest.raises(CommandError, match=remedy):
         parse(command, payload.encode(), WALL_MS)
+
+
+@pytest.mark.parametrize("length", ["9d", "169h", "604801s"])
+def test_a_silence_that_is_too_long_is_refused_in_the_words_it_was_asked_in(
+    length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who writes --for 9d knows of no for_s, and counts no seconds; a config is not needed to say so."""
+    assert main(["silence", "--config", "none.toml", "--rule", "drift", "--for", length]) == 2
+
+    assert capsys.readouterr().err == "marginwatch silence: --for: longer than 7 days; switch the rule off\n"
 
 
 @given(st.text(max_size=20), st.binary(max_size=200))

@@ -191,7 +191,7 @@ def _bundle(connection: sqlite3.Connection, config: Config, store: Path, name: s
     folder = settings.sessions_folder(config) if config.recorder.dir else store.parent / settings.SESSIONS
     saved = bundle_of(folder, row.incident_id)
     if saved is None:
-        print(f"no bundle: {_why_not_saved(config, row, folder)}", file=sys.stderr)
+        print(f"no bundle: {_why_not_saved(connection, config, row, folder)}", file=sys.stderr)
         return 1
     try:
         events = check(saved)
@@ -211,11 +211,17 @@ def _bundle(connection: sqlite3.Connection, config: Config, store: Path, name: s
     return 0
 
 
-def _why_not_saved(config: Config, row: IncidentRow, folder: Path) -> str:
+def _why_not_saved(connection: sqlite3.Connection, config: Config, row: IncidentRow, folder: Path) -> str:
     if not config.recorder.enabled:
         return "the recorder is switched off ([recorder] enabled)"
     if row.peak < Severity.CRITICAL:
         return f"sessions are saved of critical incidents, and this one was never more than {Severity(row.peak).word}"
+    told = chronicle.events(connection, row.incident_id)
+    if told and all(event.rank < Severity.CRITICAL for event in told if _body(event).get("event") != "resolved"):
+        return (
+            "sessions are saved when an incident becomes critical, and this one was below that until it ended:"
+            f" {_ending(row)}"
+        )
     return f"there is none in {folder}: not written (the log says why), or removed since ([recorder] keep)"
 
 

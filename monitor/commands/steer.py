@@ -24,6 +24,9 @@ def ack(config_path: str | None, incident_id: str) -> int:
 
 
 def silence(config_path: str | None, about: dict[str, str | None], for_s: float) -> int:
+    if for_s > steering.LONGEST_SILENCE_S:
+        print(f"marginwatch silence: --for: {steering.TOO_LONG}", file=sys.stderr)
+        return 2
     given = {key: value for key, value in about.items() if value is not None}
     return _send(config_path, steering.SILENCE, {**given, "for_s": for_s})
 
