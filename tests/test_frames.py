@@ -661,6 +661,24 @@ def test_an_answer_of_which_nothing_reads_is_refused(key: str, body: str) -> Non
         answer(key, body)
 
 
+@pytest.mark.parametrize("nothing", ["{}", '""', "null", "0"])
+def test_what_has_no_rows_because_it_is_no_list_says_nothing_about_there_being_none(nothing: str) -> None:
+    """An empty answer of something in between would have closed every position, and each incident with them."""
+    for key, body in (
+        ("positionRisk", nothing),
+        ("account", f'{{"assets":{nothing}}}'),
+        ("exchangeInfo", f'{{"symbols":{nothing}}}'),
+    ):
+        with pytest.raises(DecodeError):
+            answer(key, body)
+    with pytest.raises(DecodeError):
+        USDM.decode_answer(USDM.requests.forced, nothing.encode(), "a", "m", 0)
+
+    [none] = answer("positionRisk", "[]")
+    assert isinstance(none, PositionsRead)
+    assert none.rows == ()
+
+
 # ---- numbers ----
 
 

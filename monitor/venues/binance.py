@@ -39,7 +39,19 @@ from monitor.events import (
     StreamControl,
     StreamExpired,
 )
-from monitor.venues.wire import Reply, decimal, flag, integer, moment, one_line, optional_text, parse, text, truncated
+from monitor.venues.wire import (
+    Reply,
+    a_list,
+    decimal,
+    flag,
+    integer,
+    moment,
+    one_line,
+    optional_text,
+    parse,
+    text,
+    truncated,
+)
 
 T = TypeVar("T")
 Frame = Mapping[str, Any]
@@ -290,7 +302,7 @@ def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
                 decimal(row["crossWalletBalance"]),
                 moment(row.get("updateTime", 0)),
             )
-            for row in body["assets"]
+            for row in a_list(body["assets"])
         ),
         sent_ms,
     )
@@ -298,7 +310,7 @@ def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
 
 def positions_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
     """Rows of `positionRisk`, with what the exchange computed for each. A row may have orders but no position."""
-    yield PositionsRead(account, tuple(_position_row(row) for row in body), sent_ms)
+    yield PositionsRead(account, tuple(_position_row(row) for row in a_list(body)), sent_ms)
 
 
 def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
@@ -397,7 +409,7 @@ def forced_read(body: Any, account: str) -> Iterable[Event]:
             at_ms=moment(row.get("updateTime", row["time"])),
         )
 
-    return each_readable(read, body)
+    return each_readable(read, a_list(body))
 
 
 def rows_of(body: bytes) -> list[bytes]:

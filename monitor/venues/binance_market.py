@@ -27,7 +27,7 @@ from monitor.events import (
     Marks,
 )
 from monitor.venues.binance import MISREADS, Frame, bracket_rows, each_readable, unwrapped
-from monitor.venues.wire import YEAR_10000_MS, decimal, flag, integer, moment, number, parse, text
+from monitor.venues.wire import YEAR_10000_MS, a_list, decimal, flag, integer, moment, number, parse, text
 
 CONTRACT_STREAM = "!contractInfo"
 RATE_STREAM = "!assetIndex@arr"
@@ -270,7 +270,7 @@ def _listed(answer: Any) -> list[Any]:
 
 
 def contracts_read(answer: Any, market: str) -> Iterable[Event]:
-    contracts = each_readable(_contract, answer["symbols"])
+    contracts = each_readable(_contract, a_list(answer["symbols"]))
     yield ContractsRead(
         market, {contract.symbol: contract for contract in contracts}, _asset_terms(answer.get("assets"))
     )

@@ -188,6 +188,17 @@ def truncated(value: Decimal) -> Decimal:
     return value.quantize(_EIGHT, rounding=ROUND_DOWN)
 
 
+def a_list(value: object) -> list[Any]:
+    """Rows of which none may be what is said.
+
+    Raises:
+        ValueError: It is no list. An empty object or text has no rows either, and says nothing about there being none.
+    """
+    if isinstance(value, list):
+        return value
+    raise ValueError(f"not a list: {value!r:.40}")
+
+
 _PARSER = msgspec.json.Decoder(float_hook=number)
 
 
