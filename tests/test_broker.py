@@ -22,7 +22,8 @@ from monitor.config import MqttConfig
 from monitor.message import Message
 from monitor.outbox import Outbox
 from monitor.shell import logs
-from monitor.shell.broker import Broker, say
+from monitor.shell.broker import Broker
+from monitor.shell.probe_broker import say
 from tests.conftest import needs_mosquitto
 from tests.rig import ROOT, Listener, Mosquitto, private_file, until
 

@@ -107,6 +107,29 @@ async def test_the_command_line_silences_and_acknowledges(
     assert "known are margin_ratio" in unknown[2]
 
 
+async def test_a_command_that_nobody_hears_or_that_the_broker_refuses_is_no_success(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """Whoever believes that an incident is acknowledged, or a pool silent, relies on it."""
+    commands = (("ack", "a.b.c.1"), ("silence", "--rule", "drift", "--for", "1h"))
+    async with exchange_of_one() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, cmd={"enabled": True})
+    unheard = [await marginwatch(command, config, *more) for command, *more in commands]
+    acl = tmp_path / "acl"
+    acl.write_text("topic read marginwatch/#\n", "utf-8")
+    broker.add(f"acl_file {acl}")
+    broker.stop()
+    await broker.start()
+    refused = [await marginwatch(command, config, *more) for command, *more in commands]
+
+    for answers, said in (
+        (unheard, "nobody has heard it: no daemon is subscribed to marginwatch/cmd/"),
+        (refused, "refuses it: its ACL must let whoever has no login write marginwatch/cmd/"),
+    ):
+        assert [(status, out) for status, out, _ in answers] == [(1, ""), (1, "")]
+        assert all(said in err for *_, err in answers)
+
+
 async def _seconds_of_health(listener: Listener, count: int) -> None:
     """Wait until so many healths (two a second) have been published."""
     seen: set[str] = set()

@@ -16,7 +16,8 @@ from monitor.commands import complain
 from monitor.config import Config
 from monitor.errors import CommandError, ConfigError
 from monitor.shell import settings
-from monitor.shell.broker import say
+from monitor.shell.broker import REFUSED
+from monitor.shell.probe_broker import NOBODY_SUBSCRIBES, say
 
 
 def ack(config_path: str | None, incident_id: str) -> int:
@@ -48,9 +49,20 @@ def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
     mqtt = structs.replace(config.mqtt, username=config.cmd.username or config.mqtt.username)
     topic = mqtt.topics.command(command)
     try:
-        asyncio.run(say(mqtt, password, topic, payload))
+        reason = asyncio.run(say(mqtt, password, topic, payload))
     except (MqttError, OSError) as exc:
         print(f"the broker {mqtt.host}:{mqtt.port} did not take it: {exc}", file=sys.stderr)
+        return 1
+    if reason >= REFUSED:
+        who = f"user {mqtt.username}" if mqtt.username else "whoever has no login"
+        print(f"the broker {mqtt.host}:{mqtt.port} refuses it: its ACL must let {who} write {topic}", file=sys.stderr)
+        return 1
+    if reason == NOBODY_SUBSCRIBES:
+        print(
+            f"nobody has heard it: no daemon is subscribed to {topic}. Does it run, was [cmd] enabled when it was"
+            " started, and may it read there?",
+            file=sys.stderr,
+        )
         return 1
     print(f"told {topic}; the daemon's log, and the incident's retained topic, say what became of it")
     return 0

@@ -528,16 +528,6 @@ async def subscribe(client: aiomqtt.Client, *filters: str, qos: int = 0) -> bool
     return all((code if isinstance(code, int) else code.value) < REFUSED for code in granted)
 
 
-async def say(config: MqttConfig, password: str | None, topic: str, payload: bytes) -> None:
-    """Publish one message.
-
-    Raises:
-        MqttError, OSError: The broker was not reached, or did not take it.
-    """
-    async with visitor(config, password, "say") as client:
-        await client.publish(topic, payload, qos=1)
-
-
 def tls_context(config: MqttConfig) -> ssl.SSLContext:
     """TLS as configured.
 

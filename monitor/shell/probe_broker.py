@@ -31,7 +31,7 @@ from monitor.shell.findings import Finding, Level
 
 _BAD_LOGIN = (4, 5, 134, 135)
 _NOT_AUTHORIZED = 135
-_NOBODY_SUBSCRIBES = 16
+NOBODY_SUBSCRIBES = 16
 
 
 async def reach(config: MqttConfig, password: str | None) -> tuple[str | None, Finding]:
@@ -47,7 +47,7 @@ async def reach(config: MqttConfig, password: str | None) -> tuple[str | None, F
     except OSError as exc:  # a timeout, too
         return None, _unreachable(where, exc, config)
     why: MqttError | None = None
-    for version in ["5", "3.1.1"] if config.protocol == "auto" else [config.protocol]:
+    for version in _versions(config):
         try:
             async with _visitor(config, password, version):
                 login = f" as {config.username}" if config.username else ""
@@ -199,10 +199,27 @@ async def publish_alert(config: MqttConfig, password: str | None, version: str, 
     if reason >= REFUSED:
         return [Finding("error", f"test alert: the broker refuses it (reason {reason})", acl_remedy(config))]
     see = Finding("note", f"see the next one: {subscriber(config, message.topic)}")
-    if reason == _NOBODY_SUBSCRIBES:
+    if reason == NOBODY_SUBSCRIBES:
         said = f"test alert: the broker took it (QoS 1), and nobody is subscribed to {message.topic}"
         return [Finding("warning", said, "what wakes your phone is not connected, or listens to another topic"), see]
     return [Finding("ok", f"test alert: the broker took it (QoS 1, acknowledged): {message.topic}"), see]
+
+
+async def say(config: MqttConfig, password: str | None, topic: str, payload: bytes) -> int:
+    """Publish one message. Gives the broker's reason code, of MQTT 5 alone; 0: it took it.
+
+    Raises:
+        MqttError, OSError: The broker was not reached, or did not take it.
+    """
+    why: MqttError | None = None
+    for version in _versions(config):
+        try:
+            async with _visitor(config, password, version, "say") as client:
+                return await _Visit(client, config.timeout_s).publish(topic, payload)
+        except MqttError as exc:
+            why = exc
+    assert why is not None
+    raise why
 
 
 def acl_remedy(config: MqttConfig, prefix: str | None = None) -> str:
@@ -273,8 +290,13 @@ class _Visit:
         return False
 
 
-def _visitor(config: MqttConfig, password: str | None, version: Any) -> aiomqtt.Client:
-    return visitor(structs.replace(config, protocol=version), password, "check")
+def _versions(config: MqttConfig) -> list[str]:
+    """The versions of MQTT to be tried; that of 5 says what becomes of a message."""
+    return ["5", "3.1.1"] if config.protocol == "auto" else [config.protocol]
+
+
+def _visitor(config: MqttConfig, password: str | None, version: Any, purpose: str = "check") -> aiomqtt.Client:
+    return visitor(structs.replace(config, protocol=version), password, purpose)
 
 
 def _code(exc: MqttCodeError) -> int:
