@@ -347,7 +347,7 @@ class WatchedAccount:
 
     def restore_forced(self, name: str, row: bytes, now: Now) -> None:
         """Take back a row of an earlier run's forced orders."""
-        acted = self.forced_orders.restore(name, row)
+        acted = self.forced_orders.restore(name, row, now)
         if acted is not None:
             at = now.mono - max(0.0, (now.wall_ms - acted.at_ms) / 1000)
             self._forced[acted.key] = _Forced(acted.kind, at)

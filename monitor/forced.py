@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from decimal import Decimal
 
@@ -113,7 +114,7 @@ class ForcedOrders:
             if report.key.symbol == event.symbol:
                 report.orders_cancelled = len(self._cancelled[event.symbol][1])
 
-    def restore(self, name: str, row: bytes) -> Acted | None:
+    def restore(self, name: str, row: bytes, now: Now) -> Acted | None:
         """Take back an order that an earlier run has told of, or what that has done to a position."""
         with suppress(msgspec.MsgspecError):
             kept: int | Acted = msgspec.json.decode(row, type=int | Acted)
@@ -122,7 +123,7 @@ class ForcedOrders:
                 return None
             self._done[name] = kept.at_ms  # to be forgotten in time
             if kept.hedge is not None:
-                self.left[kept.key] = kept
+                self.left[kept.key], self._last[kept.key] = kept, now.mono  # it may go on
             return kept
         return None
 
@@ -209,6 +210,11 @@ class ForcedOrders:
         for key in done:
             del self._last[key]
         return reports
+
+    def take_left(self, settle_s: float, now: Now) -> list[Acted]:
+        """Those of an earlier run of which nothing has been heard in this one for a while; they are forgotten here."""
+        done = [key for key in self.left if now.mono - self._last.get(key, -math.inf) >= settle_s]
+        return [self.left.pop(key) for key in done if key not in self.running]
 
     def forget(self) -> None:
         """All is over: what belonged to single executions is of no use any more."""

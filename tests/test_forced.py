@@ -436,6 +436,25 @@ def test_a_hedge_that_broke_as_the_daemon_died_is_told_by_the_next_run(event_fir
     assert [s.change.kind for s in forced(told)] == ["resolved"]
 
 
+def test_a_hedge_that_breaks_step_by_step_over_a_restart_is_told_with_what_was_held_before() -> None:
+    """Each run has seen less than half of it go."""
+    core = hedged()
+    core.step(taken(core, "0.4"))
+    core.step(left(core, Side.SHORT, "-0.6"))
+    core = next_run(core)
+    core.begin("5000", LEGS[Side.LONG], structs.replace(LEGS[Side.SHORT], quantity=D("-0.6"), at_ms=core.now.wall_ms))
+    told = core.hold(1, "90000")
+    told += core.tell(structs.replace(taken(core, "0.25"), order_id=2, trade_id=2))
+    told += core.tell(left(core, Side.SHORT, "-0.35"))
+    told += core.hold(5, "90000")
+
+    assert kinds(hedge(told)) == [("noted", "warning")]
+    [story] = hedge(told)
+    said = json.loads(core.messages.of(story)[0].payload)
+    assert said["facts"] == {"long_before": "1", "short_before": "-1", "long_after": "1", "short_after": "-0.35"}
+    all_valid(core)
+
+
 def test_a_hedge_that_broke_while_no_daemon_ran_is_told_with_what_was_held_before() -> None:
     """Nobody saw the order; the exchange lists it, and the earlier run has kept what it held."""
     core = next_run(hedged())

@@ -82,11 +82,9 @@ class ForcedOrdersJudge:
             rows = account.forced_orders.done(report, now)
             self._reporter.effects += (Save("forced", f"{account.name}/{name}", row) for name, row in rows)
         account.forced_orders.forget()
-        for key, acted in list(account.forced_orders.left.items()):
-            if key not in account.forced_orders.running:  # nothing was heard of it in this run
-                del account.forced_orders.left[key]
-                self._judge_hedge(account, key.symbol, acted.hedge, now)
-                self._save(account, structs.replace(acted, hedge=None))
+        for acted in account.forced_orders.take_left(rule.settle_s, now):
+            self._judge_hedge(account, acted.key.symbol, acted.hedge, now)
+            self._save(account, structs.replace(acted, hedge=None))
         running = {row_slug(key): report for key, report in account.forced_orders.running.items()}
         for incident in self._reporter.of(account.name, RULE):
             if incident.subject not in running:
