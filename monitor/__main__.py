@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -114,6 +117,8 @@ cannot be used; 130 cut short by Ctrl-C. status and watch have their own. `margi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a minus sign still gets its figures
     try:
         args = _parser().parse_args(words)
     except SystemExit as exc:
@@ -121,12 +126,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _CANNOT_TELL
         raise
     try:
-        return int(_run(args))
+        status = int(_run(args))
+        print(end="", flush=True)  # what does not go out at the interpreter's end is nobody's to catch
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has gone; there is nobody to tell
+        _discard_output()
         return 1
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        print(f"marginwatch {args.command}: what it prints cannot be written: {exc.strerror}", file=sys.stderr)
+        _discard_output()
+        return _CANNOT_TELL if args.command in ("status", "watch") else 1
+
+
+def _discard_output() -> None:
+    """What is left in the buffer would be tried once more at the interpreter's end, and make the exit status 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -246,6 +249,21 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "there is no store yet" in missing
     assert "is damaged" in damaged
     assert "keep_dayz" in mistaken
+
+
+def test_a_terminal_without_these_letters_gets_the_list_too(written: Written) -> None:
+    """Titles have signs that Latin-1 has not."""
+    third = f"main.cross-usdc.margin_ratio.{written.open_ms}"
+    written.keep([written.event(third, 1, "opened", 3, 0, title="ratio ≥ 80 %", text="Near ≥.")])
+    for arguments, said in (((), b"ratio \\u2265 80 %"), (("--incident", third), b"Near \\u2265.")):
+        done = subprocess.run(
+            [sys.executable, "-m", "monitor", "history", "--config", str(written.config), *arguments],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        )
+
+        assert done.returncode == 0, done.stderr.decode()
+        assert said in done.stdout
 
 
 def test_why_there_is_no_bundle_of_an_incident_that_was_mild_until_the_exchange_ended_it(

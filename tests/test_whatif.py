@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -461,6 +462,23 @@ def test_an_old_terminal_gets_its_figures_too() -> None:
 
     assert done.returncode == 0
     assert b"\\u22121000" in done.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_cannot_be_printed_is_a_failure_in_words(unbuffered: str) -> None:
+    """A report that was saved to a full disk is no report; a reader that went away early needs to be told nothing."""
+    command = [sys.executable, "-m", "monitor", "assess", "-"]
+    more: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}}
+    with open("/dev/full", "wb") as full:
+        on_full = subprocess.run(command, input=CROSS.encode(), stdout=full, stderr=subprocess.PIPE, **more)
+    gone, pipe = os.pipe()
+    os.close(gone)
+    unread = subprocess.run(command, input=CROSS.encode(), stdout=pipe, stderr=subprocess.PIPE, **more)
+    os.close(pipe)
+
+    said = b"marginwatch assess: what it prints cannot be written: No space left on device\n"
+    assert (on_full.returncode, on_full.stderr) == (1, said)
+    assert (unread.returncode, unread.stderr) == (1, b"")
 
 
 def test_the_command_line_takes_every_option(tmp_path: Path) -> None:

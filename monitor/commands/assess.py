@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -56,8 +55,6 @@ def main(
     except DecodeError as exc:
         print(f"marginwatch assess: {path}: {exc}", file=sys.stderr)
         return 1
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a minus sign still gets its figures
     steps = [f"what if: {step}" for step in assessment.steps]
     if as_json:
         print(*steps, sep="\n", end="\n" if steps else "", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from pathlib import Path
@@ -32,9 +33,9 @@ def main(path: str, config_path: str | None, as_json: bool) -> int:
             elif sent.message.is_event:
                 out.write(_words(sent).encode() + b"\n")
         out.flush()
-    except BrokenPipeError:
-        raise
     except OSError as exc:
+        if exc.errno in (errno.EPIPE, errno.ENOSPC):  # it is what we print that could not be written
+            raise
         print(f"marginwatch replay: {path}: {exc.strerror}", file=sys.stderr)
         return 1
     except DecodeError as exc:

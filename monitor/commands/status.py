@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import io
 import json
 import os
 import signal
@@ -25,8 +24,6 @@ _GRACE_S = 0.5
 
 def main(config_path: str | None, account: str | None, timeout_s: float, as_json: bool) -> int:
     """Print how it stands. Returns the exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the exit status must not hang on a locale
     _end_after(timeout_s + _GRACE_S, as_json)
     retained = Retained("")
     try:
