@@ -118,6 +118,18 @@ def test_an_address_that_is_a_secret_wants_a_config_that_only_its_owner_reads(
     assert "0a1b2c3d" not in "".join(lines)
 
 
+def test_the_mark_that_some_editors_put_at_the_beginning_is_no_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody sees it; "invalid statement at line 1, column 1" sent people looking for what is not there."""
+    path = write(tmp_path)
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+
+    status, _, said = checked(path, capsys)
+
+    assert (status, said) == (0, "nothing to mend\n")
+
+
 def test_a_config_that_others_can_write_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They could switch the alerts off."""
     path = write(tmp_path)

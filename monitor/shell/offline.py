@@ -49,7 +49,7 @@ def _config_file(path: Path, config: Config) -> Iterator[Finding]:
 
 
 def _includes(path: Path) -> Iterator[Finding]:
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     for pattern in document.get("include", []):
         if not any(path.parent.glob(pattern)):
             yield Finding(

@@ -78,7 +78,7 @@ def _documents(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"), parse_float=Decimal)
     except FileNotFoundError:
         raise ConfigError([f"{path}: there is no such file; write one with `marginwatch init`"]) from None
     except OSError as exc:
