@@ -488,6 +488,26 @@ async def test_a_place_in_the_queue_that_misreads_costs_no_snapshot() -> None:
     assert LinkState.DOWN not in heard.states("private")
 
 
+@pytest.mark.parametrize("answer", [{"code": -1}, None], ids=["misreads", "refused"])
+async def test_rest_is_not_live_while_one_of_the_answers_that_make_the_truth_is_lacking(answer: Any) -> None:
+    """The others come all the same, each a proof of REST at first sight: nobody would hear that the account is not
+    compared any more, and that a mute stream would not be found out."""
+    host = Host()
+    async with private(host, structs.replace(LINKS, reconcile_s=0.02)) as heard:
+        await heard.state("private", LinkState.LIVE)
+        positions = host.answers.pop("/fapi/v3/positionRisk")
+        if answer is not None:
+            host.answers["/fapi/v3/positionRisk"] = answer
+        await heard.state("rest", LinkState.DOWN)
+        so_far, asked = len(heard.states("rest")), host.asked["/fapi/v3/account"]
+        await heard.until(lambda: host.asked["/fapi/v3/account"] >= asked + 3)
+        meanwhile = heard.states("rest")[so_far:]
+        host.answers["/fapi/v3/positionRisk"] = positions
+        await heard.until(lambda: heard.states("rest")[-1] is LinkState.LIVE)
+
+    assert LinkState.LIVE not in meanwhile
+
+
 # ---- a host that fails again and again ----
 
 

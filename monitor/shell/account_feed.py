@@ -86,6 +86,8 @@ class AccountFeed(Feed):
         self._endangered = False
         self._rest_link = LinkId(account.name, "rest")
         self._rest_live = False
+        self._is_read = True
+        """Whether the last comparison had all its answers; while it had not, those that did come prove nothing."""
         self._sessions: set[PrivateSession] = set()
         self._snapshot_wanted = asyncio.Event()
         self._everything = False
@@ -222,8 +224,13 @@ class AccountFeed(Feed):
                 if everything:
                     refreshed = time.monotonic()
                 backoff.reset()
+                if not self._is_read:
+                    self._is_read = True
+                    self._rest_up(None)
             except (ExchangeError, DecodeError) as exc:
                 self.log.warning("account not reconciled", account=self.link.account, reason=str(exc))
+                self._is_read = False
+                self._rest_down("an answer does not read" if isinstance(exc, DecodeError) else str(exc))
                 await backoff.wait()
                 self.resync()
                 continue
@@ -321,9 +328,8 @@ class AccountFeed(Feed):
             if exc.code == _CLOCK_REFUSED:
                 self._clock_known = False
             raise
-        if request.auth == "signed":  # what needs no key proves little
-            self._rest_live = True
-            self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, answer.weight_used))
+        if request.auth == "signed" and self._is_read:  # what needs no key proves little
+            self._rest_up(answer.weight_used)
         return answer
 
     def _need(self) -> Need:
@@ -349,6 +355,10 @@ class AccountFeed(Feed):
             yield hand_back
         finally:
             hand_back()
+
+    def _rest_up(self, weight_used: int | None) -> None:
+        self._rest_live = True
+        self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, weight_used))
 
     def _rest_down(self, why: str) -> None:
         if self._rest_live:
