@@ -504,7 +504,8 @@ def stale_words(story: Story, blind: Blindness, why: str = "", mute: str = "") -
     name = name if account == INSTANCE else f"{account} {name}"
     pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
     if change.kind == "resolved":
-        return f"{name}: data is live again", f"{name}: data is live again; it was told as stale for {_lasted(story)}."
+        said = f"{name}: {_ended(story) or 'data is live again'}"
+        return said, f"{said}; it was told as stale for {_lasted(story)}."
     if change.kind == "noted":
         said = f"{name}: the stream was mute"
         return said, f"{said}{mute}. It is being opened anew; what it kept back was read over REST."

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from monitor.effects import Advice
 from monitor.events import ForcedKind, LinkState, Tick
-from monitor.rules import Severity
+from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity
 from monitor.wording import amount, away, percent, price, worded
 from tests.watched import Watched, crisis, of_rule, row
 
@@ -266,3 +266,15 @@ def test_blindness_says_what_is_blind_since_when_and_what_that_means() -> None:
     core.step(core.link("private", LinkState.LIVE), after=0)
     [over] = core.hold(4, "92000")
     assert over.title == "main private: data is live again"
+
+
+def test_a_link_of_which_nobody_wants_to_hear_any_more_is_not_called_live() -> None:
+    """It is as dead as before the rule was switched off."""
+    core = quiet()
+    core.step(core.link("private", LinkState.DOWN), after=0)
+    core.hold(20, "92000")
+    core.core.take_rules(RuleBook({**DEFAULTS, "data_stale": DataStaleRule(enabled=False)}))
+    [over] = core.hold(2, "92000")
+
+    assert over.title == "main private: the rule was changed"
+    assert over.text == "main private: the rule was changed; it was told as stale for 6 s."
