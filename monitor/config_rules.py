@@ -131,6 +131,8 @@ def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tupl
     if any((step.clear < step.at) != rising for step in steps):
         where = "below at: this is worse the higher it is" if rising else "above at: this is worse the lower it is"
         raise ValueError(f"clear must lie {where}")
+    if rising and any(not step.clear for step in steps):
+        raise ValueError("clear is 0, and no value is below that: what has fired would never end")
     levels = [step.at for step in steps]
     if len({step.severity for step in steps}) < len(steps) or levels != sorted(set(levels), reverse=not rising):
         raise ValueError("each severity may have one step, and a higher severity needs a more alarming at")

@@ -215,6 +215,7 @@ def test_steps_are_read_exactly_and_sorted_by_severity() -> None:
         ('[{at = nan, clear = 0.8, severity = "warning"}]', "must be a number of at least 0"),
         ('[{at = "0.8", clear = 0.7, severity = "warning"}]', "must be a number of at least 0"),
         ('[{at = 0.7, clear = 0.8, severity = "warning"}]', "clear must lie below at: this is worse the higher it is"),
+        ('[{at = 0.7, clear = 0, severity = "warning"}]', "clear is 0, and no value is below that"),
         (
             '[{at = 0.9, clear = 0.7, severity = "warning"}, {at = 0.8, clear = 0.7, severity = "critical"}]',
             "a higher severity needs a more alarming at",
