@@ -36,6 +36,7 @@ from monitor.events import (
     LinkState,
     MarginTypesRead,
     MarkPrice,
+    Position,
     PositionKey,
     Side,
     StoreState,
@@ -320,12 +321,19 @@ def test_a_forced_order_announced_before_it_fills_counts_too() -> None:
     assert {how for _, how, _ in resolutions(core.tell(Tick()))} == {"liquidated"}
 
 
-def test_a_pool_that_is_better_because_it_was_reduced_by_force_has_not_recovered() -> None:
-    """Half the position is gone: "recovered" would be a lie."""
+def reduced_by_force() -> tuple[Watched, Position]:
+    """A pool in danger of which the exchange has closed a part, and what is left of the position."""
     core = in_danger()
     at = core.now.wall_ms
     core.step(core.fill("BTCUSDT", "-2.4", "90288", forced=ForcedKind.LIQUIDATION, at_ms=at))
-    core.step(core.changed("ORDER", "5000", row("BTCUSDT", "0.1", "92000", at_ms=at + 1), at_ms=at + 1))
+    smaller = row("BTCUSDT", "0.1", "92000", at_ms=at + 1)
+    core.step(core.changed("ORDER", "5000", smaller, at_ms=at + 1))
+    return core, smaller
+
+
+def test_a_pool_that_is_better_because_it_was_reduced_by_force_has_not_recovered() -> None:
+    """Half the position is gone: "recovered" would be a lie."""
+    core, _ = reduced_by_force()
     stories = core.hold(62, "90300")
 
     assert resolutions(stories) == {
@@ -336,11 +344,7 @@ def test_a_pool_that_is_better_because_it_was_reduced_by_force_has_not_recovered
 
 def test_a_pool_that_was_reduced_by_force_has_not_recovered_for_a_later_run_either() -> None:
     """A restart between the order and the end of the incidents must not turn a liquidation into a recovery."""
-    core = in_danger()
-    at = core.now.wall_ms
-    core.step(core.fill("BTCUSDT", "-2.4", "90288", forced=ForcedKind.LIQUIDATION, at_ms=at))
-    smaller = row("BTCUSDT", "0.1", "92000", at_ms=at + 1)
-    core.step(core.changed("ORDER", "5000", smaller, at_ms=at + 1))
+    core, smaller = reduced_by_force()
     core.hold(10, "90300")
     core = Watched(kept=core.kept(), start=core.t + 1)
     core.begin("5000", smaller)
