@@ -294,7 +294,6 @@ class AccountChanged(Struct, frozen=True):
     symbol: str | None
     changes: dict[str, Decimal]
     at_ms: int
-    event_ms: int
 
 
 class ForcedKind(StrEnum):

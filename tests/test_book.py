@@ -31,7 +31,7 @@ BTC = PositionKey("BTCUSDT", Side.BOTH)
 
 
 def pushed(*positions: Position, balances: tuple[Balance, ...] = (), at_ms: int = 0) -> AccountChanged:
-    return AccountChanged("main", "ORDER", balances, positions, None, {}, at_ms, at_ms)
+    return AccountChanged("main", "ORDER", balances, positions, None, {}, at_ms)
 
 
 def balance(wallet: str, at_ms: int, asset: str = "USDT") -> Balance:

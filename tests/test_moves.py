@@ -580,7 +580,7 @@ def test_moved_sums_to_the_change_to_the_last_digit(happened: list[tuple[str, st
             wallet -= abs(money) / 100
             position = Position(symbol, Side.BOTH, held[symbol], entries[symbol], None, D(0), at, "USDT")
             balance = Balance("USDT", wallet, wallet, at)
-            events = [AccountChanged("main", "ORDER", (balance,), (position,), None, {}, at, at)]
+            events = [AccountChanged("main", "ORDER", (balance,), (position,), None, {}, at)]
         elif kind == "SNAPSHOT":
             wallet += money
             events = core.truth(

@@ -127,7 +127,7 @@ class Shared(Watched):
         at = self.now.wall_ms + 1000
         self.wallets |= {asset: D(wallet) for asset, wallet in balances.items()}
         changed = tuple(Balance(asset, self.wallets[asset], self.wallets[asset], at) for asset in balances)
-        return AccountChanged("main", reason, changed, (), symbol, {}, at, at)
+        return AccountChanged("main", reason, changed, (), symbol, {}, at)
 
     def pool(self, name: str = "multi-assets") -> PoolState:
         """A pool as it was last published."""
@@ -568,7 +568,7 @@ def test_a_position_that_was_opened_just_before_the_switch_is_told_as_opened() -
     opened = msgspec.structs.replace(LONG, at_ms=core.now.wall_ms + 1000)
     core.rows["BTCUSDT", Side.BOTH] = opened
     core.marks["BTCUSDT"] = D(60000)
-    event = AccountChanged("main", "ORDER", (), (opened,), None, {}, opened.at_ms, opened.at_ms)
+    event = AccountChanged("main", "ORDER", (), (opened,), None, {}, opened.at_ms)
     tables = BracketsRead("main", {"BTCUSDT": BTC})
     stories = [*core.second(tables, event), *switched(core, False), *core.seconds(65)]
     found = [m.move for story in of_rule(stories, "liquidation_price_moved") for m in story.moves]

@@ -27,7 +27,7 @@ def positions(sent_ms: int, *rows: Position) -> PositionsRead:
 
 def told(at_ms: int, amount: str | None = None, *rows: Position) -> AccountChanged:
     changed = () if amount is None else (Balance("USDT", D(amount), D(amount), at_ms),)
-    return AccountChanged("main", "ORDER", changed, rows, None, {}, at_ms, at_ms)
+    return AccountChanged("main", "ORDER", changed, rows, None, {}, at_ms)
 
 
 def opened() -> MuteDetector:

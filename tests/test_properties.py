@@ -653,7 +653,7 @@ class Trader:
     def changed(self, reason: str, at: int, assets: tuple[str, ...], *rows: Position) -> AccountChanged:
         wallets = self.core.wallets
         balances = tuple(Balance(asset, wallets[asset], wallets[asset], at) for asset in dict.fromkeys(assets))
-        return AccountChanged("main", reason, balances, rows, None, {}, at, at)
+        return AccountChanged("main", reason, balances, rows, None, {}, at)
 
 
 @given(_HAPPENINGS, st.booleans())

@@ -127,7 +127,7 @@ class Run:
         """What the exchange pushes when a cross wallet changes."""
         at = self.now.wall_ms
         balance = Balance("USDT", D(wallet), D(wallet), at)
-        return AccountChanged(account, reason, (balance,), rows, symbol, {}, at, at)
+        return AccountChanged(account, reason, (balance,), rows, symbol, {}, at)
 
     def told(self, rule: str | None = None) -> list[dict[str, Any]]:
         events = [json.loads(m.payload) for m in self.sent if "/event/" in m.topic]

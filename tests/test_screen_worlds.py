@@ -485,7 +485,7 @@ class World:
             events = self.truth(name, printed=chance.random() < 0.5)
         else:
             rows = tuple(Balance(a, w, w, at) for a, w in wallets.items())
-            events = [AccountChanged(name, reason, rows, tuple(changed), None, {}, at, at)]
+            events = [AccountChanged(name, reason, rows, tuple(changed), None, {}, at)]
         if changed and chance.random() < 0.4:
             p = changed[0]
             kind = chance.choice((None, None, ForcedKind.LIQUIDATION, ForcedKind.ADL))

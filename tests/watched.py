@@ -181,7 +181,7 @@ class Watched:
         """A pushed change of the USDT wallet, of positions, or of both; it is true from now on."""
         at = self.now.wall_ms if at_ms is None else at_ms
         balances = () if wallet is None else (Balance("USDT", D(wallet), D(wallet), at),)
-        return AccountChanged(account or self.names[0], reason, balances, rows, symbol, {}, at, at)
+        return AccountChanged(account or self.names[0], reason, balances, rows, symbol, {}, at)
 
     def fill(
         self,

@@ -115,7 +115,6 @@ def account_update(frame: Frame, account: str) -> Iterable[Event]:
         symbol=optional_text(body.get("S")),
         changes={text(b["a"]): decimal(b["bc"]) for b in balances if "bc" in b},
         at_ms=at_ms,
-        event_ms=moment(frame["E"]),
     )
 
 
