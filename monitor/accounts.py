@@ -29,6 +29,12 @@ from monitor.venues import VENUES
 
 FORCED_MEMORY_S = 120.0
 """How long a forced order explains what became of a pool."""
+ENDINGS: dict[ForcedKind, Resolution] = {
+    ForcedKind.LIQUIDATION: "liquidated",
+    ForcedKind.ADL: "adl",
+    ForcedKind.SETTLEMENT: "settled",
+}
+"""How a forced order ends what it closes altogether."""
 _FUNDING_TAKES_MS = 120_000
 CLOSING_GRACE_S = 2.0
 """How long a vanished pool is kept in doubt: the order that says it was forced may come after the account event."""
@@ -83,7 +89,7 @@ class WatchedAccount:
     def take(self, setup: AccountSetup, rules: RuleBook) -> None:
         """From now on it is configured like this, and judged by these rules."""
         self.setup, self.rules = setup, rules
-        rule = rules.of("data_stale", setup.name, setup.labels)
+        rule = self.rule_of("data_stale")
         assert isinstance(rule, DataStaleRule)
         self.stale_rule = rule
 
@@ -260,6 +266,10 @@ class WatchedAccount:
         self.drifts = {pool_id: one for pool_id, one in found.items() if one is not None}
         return self.drifts
 
+    def rule_of(self, name: str, *symbols: str) -> Rule:
+        """A rule as it holds for the account, or for these symbols of it, whatever is held."""
+        return self.rules.of(name, self.name, self.setup.labels, symbols)
+
     def rule(self, name: str, pool: Pool) -> Rule:
         """A rule as it holds for a pool."""
         matches = self.rules.matches.get(name)
@@ -413,12 +423,7 @@ class WatchedAccount:
         gone = self._gone.setdefault(pool_id, _Gone(fallback, now.mono))
         kind = self.forced_kind(gone.keys, now)
         if kind is not None:
-            endings: dict[ForcedKind, Resolution] = {
-                ForcedKind.LIQUIDATION: "liquidated",
-                ForcedKind.ADL: "adl",
-                ForcedKind.SETTLEMENT: "settled",
-            }
-            return endings[kind]
+            return ENDINGS[kind]
         successors = [i for i, pool in self.pools.items() if any(p.key in gone.keys for p in pool.positions)]
         if successors:  # the new pool must have been judged first: its incident goes on with this one
             judged = [i for i in successors if i in self._risks and self._risks[i].margin_ratio is not None]

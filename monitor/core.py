@@ -330,7 +330,7 @@ class Core:
         if not account.book.apply_changed(event, now.mono) or not account.known:
             return
         self._rebuild(account, now)
-        rule = account.rules.of("liquidation_price_moved", account.name, account.setup.labels)
+        rule = account.rule_of("liquidation_price_moved")
         assert isinstance(rule, LiquidationPriceMovedRule)
         pools = list(account.pools.values())
         symbol = symbol_of(event) if event.reason == "FUNDING_FEE" else None

@@ -61,7 +61,7 @@ class ExchangeJudge:
         if account.setup.accept_trading_key:
             level = _READS
         key = _permissions_key(account.name)
-        rule = account.rules.of(key.rule, account.name, account.setup.labels)
+        rule = account.rule_of(key.rule)
         change = self._incidents.observe(key, rule, level, now)
         change = self._reporter.or_retained(change, key, level)
         if change is not None:

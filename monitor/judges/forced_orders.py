@@ -29,8 +29,8 @@ class ForcedOrdersJudge:
 
     def happened(self, account: WatchedAccount, event: Fill, kind: ForcedKind, now: Now) -> None:
         """Tell of a forced order at its first frame, whatever that is, and add up what follows."""
-        rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
-        hedge_rule = account.rules.of("hedge_broken", account.name, account.setup.labels, [event.symbol])
+        rule = account.rule_of(RULE, event.symbol)
+        hedge_rule = account.rule_of("hedge_broken", event.symbol)
         if not (rule.enabled or hedge_rule.enabled):
             return
         key = PositionKey(event.symbol, event.side)
@@ -57,7 +57,7 @@ class ForcedOrdersJudge:
 
     def strategy_ended(self, account: WatchedAccount, event: StrategyEnded, now: Now) -> None:
         """Tell of a trading bot that was liquidated, unless the liquidation itself is being told already."""
-        rule = account.rules.of(RULE, account.name, account.setup.labels, [event.symbol])
+        rule = account.rule_of(RULE, event.symbol)
         running = any(key.symbol == event.symbol for key in account.forced_orders.running)
         if rule.enabled and event.liquidated and not running:
             key = IncidentKey(account.name, RULE, slug(event.symbol))
@@ -69,7 +69,7 @@ class ForcedOrdersJudge:
 
     def end(self, account: WatchedAccount, now: Now) -> None:
         """Report the forced orders that are over; one of an earlier run is over once the account is known again."""
-        rule = account.rules.of(RULE, account.name, account.setup.labels)
+        rule = account.rule_of(RULE)
         assert isinstance(rule, ForcedOrderRule)
         for name in account.forced_orders.outdated(now):
             self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
@@ -106,7 +106,7 @@ class ForcedOrdersJudge:
         self, account: WatchedAccount, symbol: str, hedge: tuple[Decimal, Decimal] | None, now: Now
     ) -> None:
         """Tell of a hedge of which a forced order has left one leg alone, or much less than there was."""
-        rule = account.rules.of("hedge_broken", account.name, account.setup.labels, [symbol])
+        rule = account.rule_of("hedge_broken", symbol)
         assert isinstance(rule, HedgeBrokenRule)
         if hedge is None or not rule.enabled:
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from monitor.accounts import FORCED_MEMORY_S, WatchedAccount
+from monitor.accounts import ENDINGS, FORCED_MEMORY_S, WatchedAccount
 from monitor.effects import Ages, Resync
 from monitor.events import ForcedKind, Now, PositionKey, Side
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
@@ -20,13 +20,7 @@ from monitor.telling import LEVELS, Seen, pool_story
 
 RULES = (*LEVELS, "drift", "funding_forecast")
 """Every rule of which the subject is a pool; a vanished one ends them all."""
-
-
-_REDUCED: dict[ForcedKind, Resolution] = {
-    ForcedKind.LIQUIDATION: "partly_liquidated",
-    ForcedKind.ADL: "adl",
-    ForcedKind.SETTLEMENT: "settled",
-}
+_REDUCED: dict[ForcedKind, Resolution] = {**ENDINGS, ForcedKind.LIQUIDATION: "partly_liquidated"}
 
 
 class LevelsJudge:
@@ -168,7 +162,7 @@ class LevelsJudge:
             how = account.ending(incident.subject, keys, now)
             change = None if how is None else self._incidents.resolve(incident.key, how, None, now)
             if change is not None:
-                rule = account.rules.of(incident.rule, account.name, account.setup.labels)
+                rule = account.rule_of(incident.rule)
                 self._tell(change, rule, Seen(account, None, None), now)
 
     def _as_forced(self, account: WatchedAccount, change: Change, rule: Rule, risk: PoolRisk, now: Now) -> Change:

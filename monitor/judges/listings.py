@@ -123,7 +123,7 @@ class ListingsJudge:
         """
         tables = account.book.tables
         changed = {s for s in account.symbols if s in before and s in tables and before[s] != tables[s]}
-        changed = {s for s in changed if self._is_told(account, "bracket_changed", s)}
+        changed = {s for s in changed if account.rule_of("bracket_changed", s).enabled}
         for pool in account.pools.values() if changed else ():
             then = assess(pool, Terms(account.market.prices, before, account.market.rates))
             risk = assess(pool, account.terms)
@@ -145,7 +145,7 @@ class ListingsJudge:
         if fault is None and self._incidents.is_idle(key):
             return key  # there is nothing to end
         change: Change | None = None
-        if not self._is_told(account, key.rule, symbol):
+        if not account.rule_of(key.rule, symbol).enabled:
             change = self._incidents.resolve(key, "rule_changed", None, now)
         elif fault is None:
             if symbol in account.book.tables:  # else they have not been read yet, and nothing is known of them
@@ -216,9 +216,6 @@ class ListingsJudge:
             return account.rule(name, pool)
         own = tuple(p for p in pool.positions if p.symbol == symbol)
         return account.rule(name, structs.replace(pool, id=slug(symbol), positions=own))
-
-    def _is_told(self, account: WatchedAccount, name: str, symbol: str) -> bool:
-        return account.rules.of(name, account.name, account.setup.labels, [symbol]).enabled
 
     def _tell(
         self,

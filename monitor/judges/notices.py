@@ -19,7 +19,7 @@ class NoticesJudge:
     def margin_call(self, account: WatchedAccount, event: MarginCall, now: Now) -> None:
         """Tell of each position that a margin call names, now and then."""
         for position_key, maintenance, pnl in event.positions:
-            rule = account.rules.of("exchange_margin_call", account.name, account.setup.labels, [position_key.symbol])
+            rule = account.rule_of("exchange_margin_call", position_key.symbol)
             assert isinstance(rule, MarginCallRule)
             key = IncidentKey(account.name, "exchange_margin_call", row_slug(position_key))
             told = self._called.get(key)
