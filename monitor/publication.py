@@ -269,9 +269,8 @@ def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rul
     by_rule = {name: [i.severity for i in incidents if i.rule == name] for name in rules.rules}
     pnl: dict[str, Decimal | None] = {}
     for risk in risks:
-        known = pnl.get(risk.pool.asset, ZERO)
-        unknown = known is None or risk.unrealized_pnl is None
-        pnl[risk.pool.asset] = None if unknown else _sum(known, risk.unrealized_pnl)
+        known, more = pnl.get(risk.pool.asset, ZERO), risk.unrealized_pnl
+        pnl[risk.pool.asset] = None if known is None or more is None else known + more
     return SummaryState(
         account=account.setup,
         severity=worst_severity([i.severity for i in incidents]),
@@ -285,10 +284,6 @@ def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rul
         ages=ages,
         as_of_ms=now.wall_ms,
     )
-
-
-def _sum(a: Decimal | None, b: Decimal | None) -> Decimal:
-    return (a or ZERO) + (b or ZERO)
 
 
 def _health(

@@ -28,6 +28,7 @@ from monitor.judges.daily import Daily
 from monitor.judges.groups import Group
 from monitor.rules import DEFAULTS, Match, Rule, RuleBook
 from monitor.venues import VENUES, Request
+from monitor.venues.wire import YEAR_10000_MS
 
 SCHEMA = "marginwatch.session/1"
 LONGEST_LINE = 32 * 2**20
@@ -36,10 +37,9 @@ LONGEST_LINE = 32 * 2**20
 REMOVED = b"REMOVED"
 _SHORTEST_SECRET = 8
 _FEW_SECRETS = 20
-_YEAR_10000_MS = 253_402_300_800_000
 
 Source = Literal["market", "private", "rest", "link"]
-Moment = Annotated[int, Meta(ge=0, lt=_YEAR_10000_MS)]
+Moment = Annotated[int, Meta(ge=0, lt=YEAR_10000_MS)]
 _Name = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$")]
 
 

@@ -100,11 +100,11 @@ def store_path(config: Config, environ: Mapping[str, str] | None = None) -> Path
     return Path(config.store.path)
 
 
-def sessions_folder(config: Config, environ: Mapping[str, str] | None = None) -> Path:
+def sessions_folder(config: Config) -> Path:
     """Where sessions of critical incidents are saved: by default beside the store."""
     if config.recorder.dir is not None:
         return Path(config.recorder.dir)
-    return store_path(config, environ).parent / SESSIONS
+    return store_path(config).parent / SESSIONS
 
 
 def fetch(config: Config, environ: Mapping[str, str] | None = None) -> dict[Secret, str]:

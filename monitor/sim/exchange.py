@@ -262,7 +262,6 @@ class Exchange(Enforcement):
         files: Mapping[str, str | Path],
         funding: Mapping[str, str | Path] | None = None,
         step_s: float = 0.05,
-        pulse: bool = True,
         limit: int | None = None,
     ) -> int:
         """Play price files, step_s real seconds per instant, from where an earlier run stopped.
@@ -287,8 +286,7 @@ class Exchange(Enforcement):
                 self.set_marks(step.marks)
             for symbol, rate in step.funding.items():
                 self.fund(symbol, rate)
-            if pulse:
-                self.pulse()
+            self.pulse()
             await asyncio.sleep(step_s)
         return done
 

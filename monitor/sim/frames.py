@@ -13,6 +13,8 @@ from monitor.sim.market import Contract, Market
 
 Frame = dict[str, Any]
 
+_CHUNK = 400
+"""So many marks are in one message of the all-market arrays."""
 WITH_ALIAS = ("ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE", "MARGIN_CALL")  # of COIN-M, in `i`
 
 
@@ -276,11 +278,11 @@ def listen_key_expired(now_ms: int, key: str, as_text: bool) -> Frame:
     return {"e": "listenKeyExpired", "E": str(now_ms) if as_text else now_ms, "listenKey": key}
 
 
-def mark_arrays(contracts: Iterable[Contract], now_ms: int, chunk: int = 400) -> list[list[Frame]]:
+def mark_arrays(contracts: Iterable[Contract], now_ms: int) -> list[list[Frame]]:
     """The all-market messages of one tick: both venues mixed, in pieces, and TradFi in a message of its own."""
     crypto: list[Frame] = []
     tradfi: list[Frame] = []
     for contract in contracts:
         (tradfi if contract.tradfi else crypto).append(mark_price(contract, now_ms))
-    pieces = [crypto[start : start + chunk] for start in range(0, len(crypto), chunk)]
+    pieces = [crypto[start : start + _CHUNK] for start in range(0, len(crypto), _CHUNK)]
     return [piece for piece in (*pieces, tradfi) if piece]
