@@ -147,6 +147,14 @@ class Quiet(Struct, frozen=True):
     while_trusted: bool = False
 
 
+class _Look(NamedTuple):
+    """What a look at a subject has shown, with its distance to liquidation, and when that was."""
+
+    value: Decimal | None
+    distance: Decimal | None
+    now: Now
+
+
 class Incidents:
     """All open incidents, and the names given so far."""
 
@@ -201,17 +209,18 @@ class Incidents:
         target = self._target(key, rule, value, now)
         if target is not Severity.OK:
             target = max(target, at_least)
+        if incident is None and target is Severity.OK:
+            return None
+        look = _Look(value, distance, now)
         if incident is None:
-            if target is Severity.OK:
-                return None
-            return self._open(key, target, value, now, distance, continues, _step_for(rule, target))
+            return self._open(key, target, look, continues, _step_for(rule, target))
         worse = value is not None and (incident.worst is None or _is_worse(rule, value, incident.worst))
         if worse:
             incident.worst = value
         if target == incident.severity and incident.silent and worse and not incident.hushed:
-            return self._told(incident, "worsened", value, now, distance)
+            return self._told(incident, "worsened", look)
         if target > incident.severity:
-            return self._worsen(incident, rule, target, value, now, distance, worse)
+            return self._worsen(incident, rule, target, look, worse)
         if not trusted:
             incident.past_clear.clear()
         else:
@@ -225,16 +234,16 @@ class Incidents:
                 for rank in range(calmer + 1, incident.severity + 1):
                     incident.left[rank] = now.mono
                 incident.severity = calmer
-                return self._told(incident, "improved", value, now, distance)
+                return self._told(incident, "improved", look)
         if self.is_owed(key, now):
             is_ending = incident.severity in incident.past_clear
-            return None if is_ending else self._told(incident, "repeated", value, now, distance)
+            return None if is_ending else self._told(incident, "repeated", look)
         # What a silence would keep back does not happen: it is due still when the silence ends.
         if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
             incident.called = True
-            return self._told(incident, "unacknowledged", value, now, distance)
-        if self._is_due(incident, rule, now, distance) and not self.is_hushed(key, "repeated", incident.severity, now):
-            return self._told(incident, "repeated", value, now, distance)
+            return self._told(incident, "unacknowledged", look)
+        if self._is_due(incident, rule, look) and not self.is_hushed(key, "repeated", incident.severity, now):
+            return self._told(incident, "repeated", look)
         return None
 
     def quiet(self, key: IncidentKey, rule: Rule) -> Quiet | None:
@@ -302,11 +311,11 @@ class Incidents:
 
         One that is open stays as it is, and is told where a silence that is over has kept it back.
         """
-        incident = self.open.get(key)
+        incident, look = self.open.get(key), _Look(None, None, now)
         if incident is None:
-            return self._open(key, severity, None, now, None)
+            return self._open(key, severity, look)
         if self.is_owed(key, now):
-            return self._told(incident, "repeated", None, now, None)
+            return self._told(incident, "repeated", look)
         return Change("retained", structs.replace(incident), None)
 
     def resolve(self, key: IncidentKey, how: Resolution, value: Decimal | None, now: Now) -> Change | None:
@@ -342,17 +351,8 @@ class Incidents:
         Args:
             opened_ms: What it was named after, where it has its name already.
         """
-        opened_ms = self.named(key, now) if opened_ms is None else opened_ms
-        incident = Incident(
-            incident_id(key, opened_ms),
-            *key,
-            opened_ms=opened_ms,
-            severity=severity,
-            peak=severity,
-            worst=None,
-            told_at=now.mono,
-            events=1,
-        )
+        incident = _begun(key, self.named(key, now) if opened_ms is None else opened_ms, severity, now)
+        incident.events = 1
         return Change("noted", incident, None, is_told=not self.is_hushed(key, "noted", severity, now))
 
     def restore(self, rows: list[bytes], now: Now, last_named_ms: int) -> None:
@@ -397,51 +397,25 @@ class Incidents:
         return target
 
     def _open(
-        self,
-        key: IncidentKey,
-        severity: Severity,
-        value: Decimal | None,
-        now: Now,
-        distance: Decimal | None,
-        continues: str | None = None,
-        step: Step | None = None,
+        self, key: IncidentKey, severity: Severity, look: _Look, continues: str | None = None, step: Step | None = None
     ) -> Change:
-        opened_ms = self.named(key, now)
-        incident = Incident(
-            incident_id(key, opened_ms),
-            *key,
-            opened_ms=opened_ms,
-            severity=severity,
-            peak=severity,
-            worst=value,
-            told_at=now.mono,
-            opened_at=now.mono,
-            continues=continues,
-            step=step,
-        )
+        incident = _begun(key, self.named(key, look.now), severity, look.now)
+        incident.worst, incident.opened_at = look.value, look.now.mono
+        incident.continues, incident.step = continues, step
         self._add(key, incident)
-        return self._told(incident, "opened", value, now, distance)
+        return self._told(incident, "opened", look)
 
-    def _worsen(
-        self,
-        incident: Incident,
-        rule: Rule,
-        target: Severity,
-        value: Decimal | None,
-        now: Now,
-        distance: Decimal | None,
-        worse_than_ever: bool,
-    ) -> Change:
+    def _worsen(self, incident: Incident, rule: Rule, target: Severity, look: _Look, worse_than_ever: bool) -> Change:
         left = incident.left.get(target)
-        back = left is not None and now.mono - left < rule.reenter_s and target <= incident.peak
+        back = left is not None and look.now.mono - left < rule.reenter_s and target <= incident.peak
         incident.severity = target
         incident.step = _step_for(rule, target)
         incident.peak = max(incident.peak, target)
         incident.past_clear.clear()
         if back and not worse_than_ever:
             incident.silent = True
-            return Change("retained", structs.replace(incident), value)
-        return self._told(incident, "worsened", value, now, distance)
+            return Change("retained", structs.replace(incident), look.value)
+        return self._told(incident, "worsened", look)
 
     def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, target: Severity, now: Now) -> Severity:
         """The highest severity, up to the present one, that is still its due, or has not been past its clear level for
@@ -468,36 +442,34 @@ class Incidents:
             and now.mono - incident.serious_at >= self.unacked_s
         )
 
-    def _is_due(self, incident: Incident, rule: Rule, now: Now, distance: Decimal | None) -> bool:
+    def _is_due(self, incident: Incident, rule: Rule, look: _Look) -> bool:
         """Whether it is to be repeated: it was last told long ago, or the distance has halved since."""
         if incident.acked_ms is not None:
             return False
         if incident.severity in incident.past_clear:
             return False  # it is about to end or to improve, which will be told
         every = rule.repeat_s.get(incident.severity.word)
-        if every is not None and now.mono - incident.told_at >= every:
+        if every is not None and look.now.mono - incident.told_at >= every:
             return True
         told = incident.told_distance
-        halved = bool(told and distance is not None and distance <= told / 2)
+        halved = bool(told and look.distance is not None and look.distance <= told / 2)
         return halved and incident.severity >= Severity.WARNING
 
-    def _told(
-        self, incident: Incident, kind: Kind, value: Decimal | None, now: Now, distance: Decimal | None
-    ) -> Change:
+    def _told(self, incident: Incident, kind: Kind, look: _Look) -> Change:
         """Tell of an incident, unless a silence keeps it back. What is told of it first opens the story."""
-        kind = kind if incident.events else "opened"
+        kind, now = kind if incident.events else "opened", look.now
         if kind in ("opened", "worsened"):
             incident.acked_ms, incident.called, incident.serious_at = None, False, now.mono
         if self.is_hushed(incident.key, kind, incident.severity, now):
             incident.hushed = True
-            return Change("retained", structs.replace(incident), value)
+            return Change("retained", structs.replace(incident), look.value)
         if incident.hushed:
             incident.serious_at = now.mono  # until now nobody could have acknowledged it
         incident.events += 1
         incident.told_at = now.mono
-        incident.told_distance = distance
+        incident.told_distance = look.distance
         incident.silent = incident.hushed = False
-        return Change(kind, structs.replace(incident), value)
+        return Change(kind, structs.replace(incident), look.value)
 
 
 _A_MOMENT_S = 0.001
@@ -519,6 +491,10 @@ def saved(incident: Incident, now: Now) -> bytes:
 
 def incident_id(key: IncidentKey, opened_ms: int) -> str:
     return f"{key.account}.{key.subject}.{key.rule}.{opened_ms}"
+
+
+def _begun(key: IncidentKey, opened_ms: int, severity: Severity, now: Now) -> Incident:
+    return Incident(incident_id(key, opened_ms), *key, opened_ms, severity, severity, worst=None, told_at=now.mono)
 
 
 def _step_for(rule: Rule, rank: int) -> Step | None:
