@@ -1,8 +1,8 @@
 """What is watched, and at which level: rules are data.
 
 A rule has steps; each step fires at `at`, clears past `clear`, and has a severity. `clear` below `at`: it fires as the
-value rises; above: as it falls. To add a rule: its class here with its defaults, its line in `DEFAULTS`, and the place
-in `core.py` that measures it.
+value rises; above: as it falls. To add a rule: its class here with its defaults, its line in `DEFAULTS`, and what
+measures it, in `judges/`.
 """
 
 from __future__ import annotations

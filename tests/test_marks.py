@@ -145,13 +145,13 @@ class Fed:
         self.feed: MarketFeed = market_feed("wss://nowhere", self.inbox)
         self.feed.watch(SYMBOLS)
 
-    async def carry(
+    async def pass_on(
         self, price: str, at_ms: int, symbols: tuple[str, ...] = SYMBOLS, **of_first: str
     ) -> list[MarkPrice]:
         """What is passed on of an array frame; keys of its first row may be others."""
         told = [f'"e":"markPriceUpdate","E":{at_ms},"s":"{symbol}","p":"{price}"' for symbol in symbols]
         told[0] += "".join(f',"{key}":"{value}"' for key, value in of_first.items())
-        came = self.feed.carry(f"[{','.join(f'{{{row}}}' for row in told)}]".encode())
+        came = self.feed.pass_on(f"[{','.join(f'{{{row}}}' for row in told)}]".encode())
         assert came == symbols
         self.inbox.put([Vitals(0, 0, None)])
         return each_mark(await self.inbox.take())
@@ -161,13 +161,13 @@ async def test_a_frame_that_another_connection_has_brought_is_not_passed_on() ->
     """Of each mark the first one wins; one that is late is passed on, for the book to judge."""
     fed = Fed()
 
-    assert len(await fed.carry("1.5", WALL_MS)) == 12
-    assert await fed.carry("1.5", WALL_MS) == []
-    assert len(await fed.carry("1.6", WALL_MS + 1000)) == 12
-    assert await fed.carry("1.6", WALL_MS + 1000) == []
-    assert [mark.symbol for mark in await fed.carry("1.6", WALL_MS + 1000, p="1.7")] == [SYMBOLS[0]]
-    assert len(await fed.carry("1.5", WALL_MS)) == 12
-    assert len(await fed.carry("1.8", WALL_MS + 2000)) == 12
+    assert len(await fed.pass_on("1.5", WALL_MS)) == 12
+    assert await fed.pass_on("1.5", WALL_MS) == []
+    assert len(await fed.pass_on("1.6", WALL_MS + 1000)) == 12
+    assert await fed.pass_on("1.6", WALL_MS + 1000) == []
+    assert [mark.symbol for mark in await fed.pass_on("1.6", WALL_MS + 1000, p="1.7")] == [SYMBOLS[0]]
+    assert len(await fed.pass_on("1.5", WALL_MS)) == 12
+    assert len(await fed.pass_on("1.8", WALL_MS + 2000)) == 12
 
 
 @pytest.mark.parametrize("slow", [SYMBOLS, SYMBOLS[:2]], ids=["all", "two"])
@@ -181,8 +181,8 @@ async def test_frames_that_come_slowly_are_noticed(slow: tuple[str, ...]) -> Non
         for n in range(18):
             at_ms += 1000
             for symbols in (SYMBOLS,) * 2 if n % every_s == 0 else (others,) if others else ():
-                await fed.carry("1.5", at_ms, symbols)
-                await fed.carry("1.5", at_ms - 1000, symbols)
+                await fed.pass_on("1.5", at_ms, symbols)
+                await fed.pass_on("1.5", at_ms - 1000, symbols)
         return fed.feed._cadence.slow_s
 
     assert await slow_s(1) is None

@@ -99,7 +99,7 @@ class MarketFeed(Feed):
         self._sessions.discard(session)
         self._wanted.set()
 
-    def carry(self, raw: bytes) -> tuple[str, ...]:
+    def pass_on(self, raw: bytes) -> tuple[str, ...]:
         """Pass on what one frame says, unless another connection has brought it before. Gives the symbols of the marks
         in it."""
         try:
@@ -311,9 +311,9 @@ class MarketSession(Session):
             try:
                 async with asyncio.timeout_at(marked + patience_s):  # a timer for each frame would cost more than it
                     while True:
-                        if symbols := feed.carry(await socket.recv(decode=False)):
+                        if symbols := feed.pass_on(await socket.recv(decode=False)):
                             marked = clock()
-                            self._carried(symbols, marked)
+                            self._marked(symbols, marked)
             except TimeoutError:
                 if clock() < marked + patience_s:
                     continue
@@ -322,7 +322,7 @@ class MarketSession(Session):
                 feed.compress = feed.config.compression and not feed.compress  # a known cause of open, silent sockets
                 raise LinkDown(f"open, but no mark for {patience_s:g} s") from None
 
-    def _carried(self, symbols: tuple[str, ...], at: float) -> None:
+    def _marked(self, symbols: tuple[str, ...], at: float) -> None:
         self.seen.came(symbols, at)
         if not self.carried:
             self._feed.carries(self)
