@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from monitor.shell import logs
 from tests.rig import MOSQUITTO, Listener, Mosquitto
 
 settings.register_profile("marginwatch", deadline=None)  # a busy machine is no fault; test_fuzz has bounds of its own
@@ -48,3 +50,11 @@ async def listener(broker: Mosquitto) -> AsyncIterator[Listener]:
     """Somebody who has subscribed to everything before the daemon starts."""
     async with Listener(broker.port) as listening:
         yield listening
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    """What is logged."""
+    lines = io.StringIO()
+    logs.setup("json", "info", lines)
+    return lines

@@ -306,6 +306,10 @@ class Listener:
         )
         return self.retained(topic)
 
+    async def no_incident(self, account: str = "main") -> None:
+        """Wait until nothing stands that is wrong with an account."""
+        await until(lambda: not self.under(account, "incident"), f"no incident of {account} stands")
+
     def under(self, *parts: str) -> set[str]:
         """Retained topics that begin with these parts, without them."""
         prefix = "/".join(("marginwatch", *parts)) + "/"

@@ -30,8 +30,16 @@ def account(name: str = "main", **keys: Any) -> dict[str, Any]:
     }
 
 
-def exchange(*accounts: dict[str, Any], tick_s: float | None = 0.1) -> Exchange:
+def exchange(*accounts: dict[str, Any], tick_s: float | None = 0.1, **scenario: Any) -> Exchange:
     """An exchange with these accounts, or with the one above; marks stand at 60000, 2950 and 151 until moved."""
-    found = Exchange(Scenario.from_dict({"account": list(accounts) or [account()]}), tick_s=tick_s)
+    found = Exchange(Scenario.from_dict({"account": list(accounts) or [account()], **scenario}), tick_s=tick_s)
     found.rest.weights.limit = 1_000_000  # tests ask more often than anybody should
+    return found
+
+
+def large(mark: str = "100000") -> Exchange:
+    """2.5 BTC at 92000 on 5182.40 USDT: a ratio of 4 % at 100000, 81.2 % at 90372.10, 0.09 % from liquidation."""
+    held = {"symbol": "BTCUSDT", "quantity": "2.5", "entry_price": "92000"}
+    found = exchange({"name": "main", "balances": {"USDT": "5182.40"}, "position": [held]})
+    found.set_mark("BTCUSDT", mark)
     return found

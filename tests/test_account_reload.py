@@ -10,9 +10,9 @@ from msgspec import structs
 from monitor.discovery import Discovery
 from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Watch
 from monitor.events import ClockOffset, LinkId, LinkReport, LinkState, Tick
-from monitor.message import Identity, Message
+from monitor.message import Message
 from monitor.rules import DEFAULTS, RuleBook
-from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row, told
+from tests.watched import IDENTITY, MARKET, Watched, kinds, of_rule, row, told
 
 MAIN = AccountSetup("main", "binance-usdm", MARKET)
 OTHER = AccountSetup("other", "binance-usdm", MARKET)
@@ -199,8 +199,7 @@ def test_an_account_that_trades_elsewhere_now_is_another_one() -> None:
 
 def test_home_assistant_is_told_of_those_that_come_and_go() -> None:
     """Entities of an account that is gone would stay unavailable for ever."""
-    identity = Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS)
-    discovery = Discovery(identity, (MAIN, OTHER), RuleBook())
+    discovery = Discovery(IDENTITY, (MAIN, OTHER), RuleBook())
     before = {m.topic for m in discovery.standing() if "_other/" in m.topic}
 
     gone = discovery.take_accounts((MAIN,))

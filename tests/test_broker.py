@@ -21,7 +21,6 @@ import pytest
 from monitor.config import MqttConfig
 from monitor.message import Message
 from monitor.outbox import Outbox
-from monitor.shell import logs
 from monitor.shell.broker import Broker
 from monitor.shell.probe_broker import say
 from tests.conftest import needs_mosquitto
@@ -265,10 +264,9 @@ async def test_a_broker_that_is_replaced_by_one_of_another_version_is_spoken_to_
     assert door.greetings[-1] in after
 
 
-async def test_a_broker_that_is_away_for_a_while_is_spoken_to_as_before(broker: Mosquitto) -> None:
+async def test_a_broker_that_is_away_for_a_while_is_spoken_to_as_before(broker: Mosquitto, log: io.StringIO) -> None:
     """In MQTT 5 it hears how late an event comes; whether it does must not be left to chance."""
-    door, log = Doorkeeper(broker.port), io.StringIO()
-    logs.setup("json", "info", log)
+    door = Doorkeeper(broker.port)
 
     def not_reached() -> int:
         return log.getvalue().count("broker not reached")
@@ -393,14 +391,13 @@ async def test_a_broker_that_dies_while_an_event_goes_out_takes_nobody_with_it(b
     assert sent.count(ONLINE) == 2
 
 
-async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:
+async def test_what_the_broker_refuses_is_said(tmp_path: Path, log: io.StringIO) -> None:
     """An ACL that forgets the alerts lets everything look well: the broker acknowledges, and passes nothing on."""
     needs_mosquitto()
     acl = private_file(tmp_path / "acl", "topic write marginwatch/status\n")
     broker = Mosquitto(tmp_path / "closed", f"acl_file {acl}")
     await broker.start()
-    outbox, log, topic = Outbox(), io.StringIO(), "marginwatch/main/event/critical/margin_ratio"
-    logs.setup("json", "info", log)
+    outbox, topic = Outbox(), "marginwatch/main/event/critical/margin_ratio"
     try:
         async with sending(outbox, MqttConfig(port=broker.port)) as (sender, sent):
             outbox.put([Message(topic, b"{}", False, 1)])
@@ -414,12 +411,11 @@ async def test_what_the_broker_refuses_is_said(tmp_path: Path) -> None:
     assert (said["level"], said["topic"], said["reason"]) == ("error", topic, "Not authorized")
 
 
-async def test_an_event_that_is_beyond_a_quota_of_the_broker_goes_again(broker: Mosquitto) -> None:
+async def test_an_event_that_is_beyond_a_quota_of_the_broker_goes_again(broker: Mosquitto, log: io.StringIO) -> None:
     """It has not passed it on, and will once there is room: an alert that counted as sent would be lost. Its answer to
     our subscription comes with the refusal: whoever waited for that went on, told to end, and so did the connection."""
-    outbox, log, event = Outbox(), io.StringIO(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
+    outbox, event = Outbox(), Message("marginwatch/main/event/x", b"{}", False, 1, 3, "a.1", "a")
     state = Message("marginwatch/main/summary", b"{}", True, 1)
-    logs.setup("json", "info", log)
     quota = Unwilling(QUOTA_EXCEEDED)
     async with relay(broker.port, back=quota.answer) as port:
         config = MqttConfig(port=port, reconnect_max_s=0.1)
@@ -494,13 +490,12 @@ class Unwilling:
         writer.close()
 
 
-async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp_path: Path) -> None:
+async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp_path: Path, log: io.StringIO) -> None:
     """It would cut the connection, and what is sent anew on the next one would cut that too."""
     needs_mosquitto()
     broker = Mosquitto(tmp_path / "small", "max_packet_size 2000")
     await broker.start()
-    outbox, log = Outbox(), io.StringIO()
-    logs.setup("json", "info", log)
+    outbox = Outbox()
     try:
         async with sending(outbox, MqttConfig(port=broker.port, protocol="5")) as (sender, sent):
             large = Message("marginwatch/main/event/critical/margin_ratio", b"{%s}" % (b" " * 2000), False, 1)

@@ -106,7 +106,7 @@ async def test_a_margin_ratio_is_told_as_it_opens_worsens_and_recovers(
         await listener.state("marginwatch/main/summary", severity="critical", severity_rank=4)
         exchange.set_mark("BTCUSDT", "60000")
         resolved = await listener.event("margin_ratio", "resolved")
-        await until(lambda: not listener.under("main", "incident"), "no incident stands")
+        await listener.no_incident()
         await listener.state("marginwatch/main/summary", severity="ok")
 
     assert (opened["severity"], opened["subject"], opened["symbol"], opened["side"]) == (

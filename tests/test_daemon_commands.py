@@ -8,7 +8,7 @@ from typing import Any
 
 import aiomqtt
 
-from monitor.sim import Exchange, Scenario
+from tests import stories
 from tests.rig import Listener, Mosquitto, agreement, marginwatch, until, watching, write_config
 
 ALWAYS: dict[str, dict[str, Any]] = {
@@ -17,15 +17,6 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "liquidation_price_moved": {"enabled": False},
 }
 """A critical pool is told again every second."""
-
-
-def exchange_of_one() -> Exchange:
-    """2.5 BTC at 92000 on 5182.40 USDT; 81.2 % at a mark of 90372.10."""
-    held = {"symbol": "BTCUSDT", "quantity": "2.5", "entry_price": "92000"}
-    main = {"name": "main", "api_key": "main-key", "secret": "main-secret", "balances": {"USDT": "5182.40"}}
-    exchange = Exchange(Scenario.from_dict({"account": [{**main, "position": [held]}]}), tick_s=0.1)
-    exchange.set_mark("BTCUSDT", "100000")
-    return exchange
 
 
 async def say(broker: Mosquitto, command: str, body: object, retain: bool = False) -> None:
@@ -42,7 +33,7 @@ async def test_an_acknowledgement_ends_the_repeats_and_shows_on_the_retained_top
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """A command that is kept at the broker is not obeyed at the start: it was meant for another day."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=ALWAYS, cmd={"enabled": True})
         await say(broker, "silence", {"account": "main", "for_s": 600}, retain=True)
         async with watching(config) as log:
@@ -68,7 +59,7 @@ async def test_without_being_asked_for_commands_are_not_even_heard(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """Whoever may publish on the broker must not be able to silence an alarm by default."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         async with watching(write_config(tmp_path / "d", exchange, broker.port, rules=ALWAYS)) as log:
             await agreement(exchange, listener, "main")
             exchange.set_mark("BTCUSDT", "90372.10")
@@ -82,7 +73,7 @@ async def test_the_command_line_silences_and_acknowledges(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """As a person does it: from the incident's id to a quiet phone."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(
             tmp_path / "d", exchange, broker.port, rules=ALWAYS, cmd={"enabled": True, "unacked_s": 3600}
         )
@@ -112,7 +103,7 @@ async def test_a_command_that_nobody_hears_or_that_the_broker_refuses_is_no_succ
 ) -> None:
     """Whoever believes that an incident is acknowledged, or a pool silent, relies on it."""
     commands = (("ack", "a.b.c.1"), ("silence", "--rule", "drift", "--for", "1h"))
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, cmd={"enabled": True})
     unheard = [await marginwatch(command, config, *more) for command, *more in commands]
     acl = tmp_path / "acl"

@@ -12,14 +12,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec import structs
 
-from monitor.core import Core, Kept, Setup
-from monitor.effects import AccountSetup, Story
+from monitor.core import Kept
+from monitor.effects import Story
 from monitor.events import LinkState, Tick
 from monitor.judges.daily import Daily
 from tests import stories
 from tests.rig import Listener, Mosquitto, until, watching, write_config
 from tests.schemas import validate
-from tests.watched import MARKET, Watched, of_rule, row
+from tests.watched import Watched, of_rule, row
 
 EIGHT = Daily(time(8), UTC)
 HOUR_MS = 3_600_000
@@ -33,9 +33,7 @@ class Days(Watched):
     def __init__(
         self, *accounts: str, daily: Daily = EIGHT, shift_ms: int = 0, kept: Kept | None = None, start: float = 0.0
     ) -> None:
-        super().__init__(*accounts, start=start, wall_shift_ms=shift_ms)
-        setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in self.names)
-        self.core = Core(Setup(setups, self.rules, daily=daily), self.now, kept)
+        super().__init__(*accounts, kept=kept, start=start, wall_shift_ms=shift_ms, daily=daily)
 
     def opened(self) -> Days:
         """One BTC bought at 60000, on 12000 USDT: its mark is known, and all is live."""

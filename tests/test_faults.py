@@ -151,7 +151,7 @@ async def test_a_reported_failure_costs_neither_the_truth_nor_an_alert(
             return sum(amounts(listener), Decimal(0)) == -100
 
         await until(is_all_told, f"both withdrawals are told; {amounts(listener)}")
-        await until(lambda: not listener.under("main", "incident"), "no incident stands")
+        await listener.no_incident()
         await agreement(exchange, listener, "main")
 
     told = [e["event"] for e in listener.events("liquidation_distance")]

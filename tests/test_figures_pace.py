@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from monitor.core import Core, Setup
-from monitor.effects import AccountSetup, Effect, PoolState, PositionState, Story, SummaryState
-from monitor.events import Event, Tick
+from monitor.effects import Effect, PoolState, PositionState, Story, SummaryState
+from monitor.events import Tick
 from monitor.message import Message
 from monitor.outbox import Outbox
-from tests.watched import MARKET, Watched, row
+from tests.watched import Crowd, row
 
 
-class Many(Watched):
-    """Accounts a0, a1 … with a BTC long each, whose figures change with every mark: three states each."""
+class Many(Crowd):
+    """Their figures change with every mark: three states each."""
 
     def __init__(self, accounts: int, figures_per_s: float) -> None:
-        names = [f"a{n}" for n in range(accounts)]
-        super().__init__(*names)
-        setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in names)
-        self.core = Core(Setup(setups, figures_per_s=figures_per_s), self.now)
-        for name in names:
-            self.begin("20000", row("BTCUSDT", "1", "50000"), account=name)
-
-    def step(self, *events: Event, after: float = 1.0) -> list[Effect]:
-        effects = super().step(*events, after=after)
-        while self.core.is_behind:
-            effects += self.keep(self.core.step((), self.now))
-        return effects
+        super().__init__(accounts, "20000", figures_per_s=figures_per_s)
 
     def seconds(self, count: int, price: int) -> list[list[Effect]]:
         return [self.step(self.mark(str(price + n)), Tick()) for n in range(count)]

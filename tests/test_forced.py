@@ -22,8 +22,7 @@ from monitor.events import (
     Tick,
 )
 from monitor.rules import DEFAULTS, Match, RuleBook
-from tests.schemas import validate
-from tests.watched import MARKET, Watched, kinds, of_rule, row, told
+from tests.watched import MARKET, Watched, all_valid, kinds, of_rule, row, told
 
 D = Decimal
 
@@ -38,11 +37,6 @@ def holding() -> Watched:
 
 def forced(stories: list[Story]) -> list[Story]:
     return [story for story in stories if story.change.incident.rule == "forced_order"]
-
-
-def all_valid(core: Watched) -> None:
-    for message in core.sent():
-        validate(message.topic, message.payload)
 
 
 def closed(core: Watched, wallet: str, left: str = "0") -> list[Story]:

@@ -15,8 +15,7 @@ from msgspec import structs
 from monitor.effects import PoolState, PositionState, Story
 from monitor.events import FundingTermsRead, MarkPrice, Tick
 from monitor.rules import DEFAULTS, RuleBook
-from tests.schemas import validate
-from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row
+from tests.watched import MARKET, WALL_MS, Watched, all_valid, kinds, of_rule, row
 
 D = Decimal
 RULE = "funding_forecast"
@@ -45,11 +44,6 @@ def hold(core: Watched, seconds: int, rate: str | None, next_ms: int | None) -> 
 def silence(core: Watched, seconds: int) -> list[Story]:
     """So many seconds in which only time passes."""
     return of_rule([story for _ in range(seconds) for story in core.tell(Tick())], RULE)
-
-
-def all_valid(core: Watched) -> None:
-    for message in core.sent():
-        validate(message.topic, message.payload)
 
 
 def body(core: Watched, story: Story) -> dict[str, Any]:

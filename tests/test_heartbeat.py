@@ -27,7 +27,7 @@ from monitor.events import LinkState, Tick, Vitals
 from monitor.liveness import blindness, undeclared
 from monitor.message import Identity, Message
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity, Step
-from monitor.shell import logs, settings
+from monitor.shell import settings
 from monitor.shell.database import read_only
 from monitor.shell.heartbeat import Heartbeat, Webhook, address, with_topic
 from monitor.shell.vitals import Pulse, rss_bytes
@@ -95,13 +95,6 @@ async def receiver() -> AsyncIterator[Receiver]:
     await found.start()
     yield found
     await found.stop()
-
-
-@pytest.fixture
-def log() -> io.StringIO:
-    stream = io.StringIO()
-    logs.setup("json", "info", stream)
-    return stream
 
 
 @asynccontextmanager

@@ -24,20 +24,13 @@ from monitor.errors import ConfigError
 from monitor.events import LinkState, Tick
 from monitor.liveness import DaemonState, health, readiness
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity, Step
-from monitor.shell import logs, settings
+from monitor.shell import settings
 from monitor.shell.http import HttpServer, Route, as_json
 from tests import stories
 from tests.rig import Listener, Mosquitto, eventually, free_port, private_file, until, watching, write_config
 from tests.watched import D, Watched, row
 
 TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def log() -> io.StringIO:
-    stream = io.StringIO()
-    logs.setup("json", "info", stream)
-    return stream
 
 
 async def told(request: web.Request) -> web.Response:

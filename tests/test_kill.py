@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from monitor.sim import Exchange, Scenario
+from monitor.sim import Exchange
+from tests import stories
 from tests.rig import Listener, Mosquitto, Process, until, write_config
 
 KILLS = int(os.environ.get("MARGINWATCH_KILLS", "20"))
@@ -38,9 +39,7 @@ def exchange() -> Exchange:
             {"symbol": name, "quantity": "10", "entry_price": "100", "isolated_wallet": "200"} for name in SYMBOLS
         ],
     }
-    made = Exchange(Scenario.from_dict({"symbol": symbols, "account": [account]}), tick_s=0.2)
-    made.rest.weights.limit = 1_000_000
-    return made
+    return stories.exchange(account, tick_s=0.2, symbol=symbols)
 
 
 class Told:
@@ -95,7 +94,7 @@ async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_tol
                 await until(partial(told.everywhere, kind, times), f"{kind} {times} times everywhere", PATIENCE_S)
                 if turn < 2:
                     took_s = max(took_s, (time.monotonic() - begun) * 1.2)
-            await until(lambda: not listener.under("main", "incident"), "no incident stands")
+            await listener.no_incident()
             await until(lambda: len(process.logged("ready")) > ready, "the last one has begun")
             process.send(signal.SIGTERM)
             assert await process.ended() == 0
@@ -107,13 +106,13 @@ async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_tol
     for rule in RULES:
         for symbol in SYMBOLS:
             subject = f"isolated-{symbol.lower()}"
-            assert stories(listener, rule, subject) == [("opened", "resolved")] * dangers, (rule, subject)
+            assert lives(listener, rule, subject) == [("opened", "resolved")] * dangers, (rule, subject)
     with sqlite3.connect(tmp_path / "d" / "store.sqlite3") as store:
         assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert store.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchall() == [(0,)]
 
 
-def stories(listener: Listener, rule: str, subject: str) -> list[tuple[str, ...]]:
+def lives(listener: Listener, rule: str, subject: str) -> list[tuple[str, ...]]:
     """What was told of each incident, in order of their opening: its kinds in order of `n`, without gaps."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for event in listener.events(rule, subject=subject):

@@ -21,7 +21,7 @@ from monitor.config_values import Secret
 from monitor.events import AccountChanged, LinkReport, LinkState, PositionsRead
 from monitor.pace import Pace
 from monitor.recording import Line, Source
-from monitor.shell import logs, settings
+from monitor.shell import settings
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.daemon import Daemon
 from monitor.shell.market_feed import MarketFeed
@@ -62,14 +62,6 @@ class Recorded:
 
     def of(self, source: Source) -> list[tuple[str | None, bytes, str | None]]:
         return [(account, raw, request) for account, known, raw, request in self.lines if known == source]
-
-
-@pytest.fixture
-def log() -> io.StringIO:
-    """What is logged."""
-    lines = io.StringIO()
-    logs.setup("json", "info", lines)
-    return lines
 
 
 def warnings(log: io.StringIO) -> list[str]:

@@ -40,8 +40,7 @@ from monitor.events import (
     Tick,
 )
 from monitor.rules import DEFAULTS, Match, RuleBook
-from tests.schemas import validate
-from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, contract, kinds, of_rule, row
+from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, all_valid, contract, kinds, of_rule, row
 
 D = Decimal
 HOUR_S = 3600
@@ -65,11 +64,6 @@ def again(core: Watched, *, start: float) -> Watched:
 def closed(core: Watched) -> list[Event]:
     at = core.now.wall_ms
     return [core.changed("ORDER", "10000", row("BTCUSDT", "0", "60000", at_ms=at), at_ms=at)]
-
-
-def all_valid(core: Watched) -> None:
-    for message in core.sent():
-        validate(message.topic, message.payload)
 
 
 def body(core: Watched, story: Story | PoolState) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import re
 import socket
@@ -15,7 +14,6 @@ import aiohttp
 import pytest
 
 from monitor.message import Message
-from monitor.shell import logs
 from monitor.shell.hub import Hub
 from monitor.shell.page import Page
 from tests.rig import ROOT, until
@@ -26,11 +24,7 @@ BOOT = "0123456789abcdef"
 POOL = "marginwatch/main/pool/cross-usdt"
 
 
-@pytest.fixture(autouse=True)
-def log() -> io.StringIO:
-    stream = io.StringIO()
-    logs.setup("json", "info", stream)
-    return stream
+pytestmark = pytest.mark.usefixtures("log")
 
 
 def state(topic: str, **body: Any) -> Message:

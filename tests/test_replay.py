@@ -97,7 +97,7 @@ async def bad_day(exchange: Exchange, listener: Listener) -> None:
     exchange.set_mark("SOLUSDT", "120")
     await listener.event("forced_order", "opened")
     await listener.event("forced_order", "resolved")
-    await until(lambda: not listener.under("main", "incident"), "no incident stands")
+    await listener.no_incident()
     await whole_second()
 
 

@@ -33,13 +33,12 @@ from monitor.events import (
     StoreState,
     Tick,
 )
-from monitor.message import Identity
 from monitor.messages import Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
 from monitor.risk.screen import Zones
 from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook, Severity, Step
-from tests.watched import MARKET, WALL_MS, Watched, kinds, of_rule, row
+from tests.watched import IDENTITY, MARKET, WALL_MS, Watched, kinds, now_at, of_rule, row
 
 D = Decimal
 SYMBOLS = {"BTCUSDT": D(50_000), "ETHUSDT": D(3_000), "SOLUSDT": D(150), "XRPUSDT": D("0.5")}
@@ -65,12 +64,12 @@ class Pair:
         self.cores[1]._attention._screen = Columns()
         for core in self.cores:
             core._slice = 10**9  # where a step ends is not what is compared
-        self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), setup.rules)
+        self.messages = Messages(IDENTITY, setup.rules)
         self.stories: list[Story] = []
 
     @property
     def now(self) -> Now:
-        return Now(self.t, WALL_MS + round(self.t * 1000))
+        return now_at(self.t)
 
     @property
     def exact(self) -> Core:

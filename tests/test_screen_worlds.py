@@ -52,7 +52,6 @@ from monitor.events import (
     Silence,
     Tick,
 )
-from monitor.message import Identity
 from monitor.messages import Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
@@ -70,7 +69,7 @@ from monitor.rules import (
     Severity,
     Step,
 )
-from tests.watched import WALL_MS
+from tests.watched import IDENTITY, now_at
 
 D = Decimal
 LINEAR, INVERSE = "market-l", "market-i"
@@ -111,7 +110,7 @@ class World:
         self.unacked_s = chance.choice((None, 6.0, 30.0))
         self.figures_per_s = chance.choice((1000, 1000, 3))
         self.cores = self.made(Kept())
-        self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), self.rules)
+        self.messages = Messages(IDENTITY, self.rules)
         self.log: list[str] = []
 
     # ---- cores ----
@@ -129,7 +128,7 @@ class World:
 
     @property
     def now(self) -> Now:
-        return Now(self.t, WALL_MS + round(self.t * 1000))
+        return now_at(self.t)
 
     @property
     def exact(self) -> Core:

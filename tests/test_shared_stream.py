@@ -19,7 +19,6 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from monitor.errors import DecodeError, LinkCut, LinkDown
 from monitor.events import AccountChanged, LinkReport, LinkState, StreamControl
-from monitor.shell import logs
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.rest import Budget, Rest
 from monitor.shell.shared_stream import SharedStream, SharedStreams
@@ -34,14 +33,6 @@ D = Decimal
 VENUE = VENUES["binance-usdm"]
 SHARED = structs.replace(LINKS, accounts_per_connection=20, reconcile_s=20)
 NAMES = [f"a{n}" for n in range(5)]
-
-
-@pytest.fixture
-def log() -> io.StringIO:
-    """What is logged."""
-    lines = io.StringIO()
-    logs.setup("json", "info", lines)
-    return lines
 
 
 def logged(log: io.StringIO, event: str) -> list[dict[str, Any]]:

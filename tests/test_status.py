@@ -18,7 +18,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from monitor.sim import Exchange, Scenario
+from tests import stories
 from tests.chaos.wallclock import WallClock
 from tests.conftest import needs_mosquitto
 from tests.rig import Listener, Mosquitto, Process, agreement, until, write_config
@@ -30,15 +30,6 @@ QUIET: dict[str, dict[str, Any]] = {
     "liquidation_price_moved": {"enabled": False},
 }
 """The levels of the margin ratio alone decide."""
-
-
-def exchange_of_one(mark: str = "100000") -> Exchange:
-    """2.5 BTC at 92000 on 5182.40 USDT: a ratio of 4 % at 100000, 81.2 % at 90372.10, 0.09 % from liquidation."""
-    held = {"symbol": "BTCUSDT", "quantity": "2.5", "entry_price": "92000"}
-    main = {"name": "main", "api_key": "main-key", "secret": "main-secret", "balances": {"USDT": "5182.40"}}
-    exchange = Exchange(Scenario.from_dict({"account": [{**main, "position": [held]}]}), tick_s=0.1)
-    exchange.set_mark("BTCUSDT", mark)
-    return exchange
 
 
 async def status(config: Path, *options: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -63,7 +54,7 @@ async def test_ok_then_warning_then_critical_as_the_price_falls(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """The three states of a living daemon, with the figures after the bar."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=QUIET)
         with Process(config):
             await agreement(exchange, listener, "main")
@@ -93,7 +84,7 @@ async def test_a_daemon_that_was_killed_is_critical_by_its_will(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """The last that it said is fine, and is not believed: no figure of it goes into a graph."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=QUIET)
         with Process(config) as process:
             await agreement(exchange, listener, "main")
@@ -111,7 +102,7 @@ async def test_a_state_that_outlived_daemon_and_will_is_believed_no_longer_than_
     lasting_broker: Mosquitto, tmp_path: Path
 ) -> None:
     """Broker and daemon die at once: what the broker kept says `online`, and nobody is left to take that back."""
-    async with exchange_of_one() as exchange, Listener(lasting_broker.port) as listener:
+    async with stories.large() as exchange, Listener(lasting_broker.port) as listener:
         config = write_config(tmp_path / "d", exchange, lasting_broker.port, rules=QUIET)
         with Process(config) as process:
             await agreement(exchange, listener, "main")
@@ -145,7 +136,7 @@ async def kept_on_disk(broker: Mosquitto) -> None:
 
 async def test_a_blind_daemon_is_critical(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
     """Its last figures are fine; they are old, which is worse than bad."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=QUIET)
         with Process(config):
             await agreement(exchange, listener, "main")
@@ -169,7 +160,7 @@ async def test_a_broker_without_any_state_is_critical(broker: Mosquitto, tmp_pat
 
 async def test_an_account_without_a_state_is_critical(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
     """It was put into the config, and the daemon was not restarted."""
-    async with exchange_of_one() as exchange:
+    async with stories.large() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=QUIET)
         with Process(config):
             await agreement(exchange, listener, "main")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.__main__ import main
-from monitor.core import Core, Setup
 from monitor.effects import IncidentOver, Save, Story
 from monitor.errors import CommandError
 from monitor.events import Acknowledge, Bracket, ForcedKind, LinkState, Silence, StoreState, Tick
-from monitor.rules import RuleBook
 from monitor.steering import parse
 from tests.schemas import validate
 from tests.watched import WALL_MS, Watched, kinds, of_rule, row, told
@@ -82,11 +81,9 @@ def test_whatever_comes_is_a_command_or_an_error(command: str, payload: bytes) -
 # ---- obeying ----
 
 
-def in_danger(**setup: float) -> Watched:
+def in_danger(**setup: Any) -> Watched:
     """A pool at 81.2 %, told as critical; BTCUSDT is liquidated at 90288.19."""
-    core = Watched()
-    if setup:
-        core.core = Core(Setup(core.core.setup.accounts, RuleBook(), **setup), core.now)  # type: ignore[arg-type]
+    core = Watched(**setup)
     core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     core.price("90372.10")
     return core

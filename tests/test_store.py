@@ -27,7 +27,7 @@ from msgspec import structs
 from monitor.effects import Save
 from monitor.errors import StoreError
 from monitor.message import Message
-from monitor.shell import chronicle, logs
+from monitor.shell import chronicle
 from monitor.shell.database import Database, read_only
 from monitor.shell.owed import Batch, Found, Owed, Sent
 from monitor.shell.store import Store
@@ -610,10 +610,8 @@ async def test_a_log_without_its_store_is_not_thrown_away(tmp_path: Path) -> Non
     assert not path.exists()
 
 
-async def test_a_store_that_stays_away_is_logged_at_once_and_again(tmp_path: Path) -> None:
+async def test_a_store_that_stays_away_is_logged_at_once_and_again(tmp_path: Path, log: io.StringIO) -> None:
     """A line at the start of a night is not seen in the morning."""
-    log = io.StringIO()
-    logs.setup("json", "info", log)
     (tmp_path / "s.sqlite3").write_bytes(b"this is no database, and it is long enough to be sure" * 9)
 
     async with opened(tmp_path / "s.sqlite3", remind_s=0.2) as (_, heard, _):

@@ -29,10 +29,6 @@ POSITIONS = "GET /fapi/v3/positionRisk"
 HOUR_MS = 3_600_000
 
 
-async def no_incident(listener: Listener) -> None:
-    await until(lambda: not listener.under("main", "incident"), "no incident stands")
-
-
 def ladder(*rows: tuple[int, int, int, str, str]) -> list[dict[str, Any]]:
     """Brackets as leverageBracket has them: leverage, floor, cap, rate, amount."""
     names = ("initialLeverage", "notionalFloor", "notionalCap", "maintMarginRatio", "cum")
@@ -128,7 +124,7 @@ async def test_a_funding_is_forecast_and_then_told_with_what_had_been_expected(
             moved = await listener.event("liquidation_price_moved", "noted")
             exchange.set_funding("BTCUSDT", "0")  # of the next one, which may be near as well
             ended = await listener.event("funding_forecast", "resolved")
-            await no_incident(listener)
+            await listener.no_incident()
             await agreement(exchange, listener, "main")
 
     assert (coming["severity"], coming["subject"], coming["symbol"]) == ("notice", "cross-usdt", "BTCUSDT")
@@ -193,7 +189,7 @@ async def test_the_head_of_the_adl_queue_is_a_notice_and_a_warning_where_the_ris
             worsened = await listener.event("adl_quantile", "worsened")
             exchange.set_adl("main", "BTCUSDT", 2)
             resolved = await listener.event("adl_quantile", "resolved")
-            await no_incident(listener)
+            await listener.no_incident()
 
     assert [(e["event"], e["severity"], e["facts"]) for e in listener.events()] == [
         ("opened", "notice", {"quantile": 4, "adl_risk": "low"}),
@@ -225,7 +221,7 @@ async def test_a_contract_that_stops_is_told_and_one_that_trades_again_too(
         halted = await listener.event("contract_status", "opened", subject="solusdt")
         exchange.set_status("SOLUSDT", "TRADING")
         await listener.event("contract_status", "resolved", subject="solusdt")
-        await no_incident(listener)
+        await listener.no_incident()
 
     assert (day["severity"], day["subject"], day["facts"]["status"]) == ("notice", "btcusdt", "TRADING")
     assert (hour["severity"], hour["incident_id"]) == ("warning", day["incident_id"])
@@ -256,7 +252,7 @@ async def test_a_margin_call_is_passed_on_once_for_each_position(
         for subject in ("cross-usdt", "isolated-solusdt"):
             await listener.event("margin_ratio", "opened", subject=subject)
         exchange.set_marks({"BTCUSDT": "60000", "SOLUSDT": "151"})
-        await no_incident(listener)
+        await listener.no_incident()
         exchange.set_marks({"BTCUSDT": "48240", "SOLUSDT": "120.7"})  # called again by the exchange, within minutes
         await until(lambda: exchange.counters["event MARGIN_CALL"] == 4, "the exchange calls again")
         await listener.state("marginwatch/main/incident/margin_ratio/cross-usdt", severity="critical")

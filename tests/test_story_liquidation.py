@@ -15,20 +15,14 @@ from typing import Any
 
 import pytest
 
-from monitor.sim import Exchange, Scenario
 from monitor.sim.forced import SHAPES
+from tests import stories
 from tests.rig import Listener, Mosquitto, Table, agreement, subscribers, until, watching, write_config
 
 D = Decimal
 
 RULES: dict[str, Table] = {"forced_order": {"settle_s": 1}, "drift": {"for_s": 0.5}}
 POOL_RULES = ("margin_ratio", "liquidation_distance")
-
-
-def exchange_of(*accounts: dict[str, Any], **scenario: Any) -> Exchange:
-    found = Exchange(Scenario.from_dict({"account": list(accounts), **scenario}), tick_s=0.1)
-    found.rest.weights.limit = 1_000_000
-    return found
 
 
 def told(listener: Listener, rule: str, **keys: Any) -> list[tuple[str, str]]:
@@ -54,10 +48,6 @@ def chain(events: list[dict[str, Any]]) -> Counter[str]:
     return moved
 
 
-async def no_incident(listener: Listener, account: str) -> None:
-    await until(lambda: not listener.under(account, "incident"), f"no incident of {account} stands")
-
-
 LAST = "55867.93169415"  # liquidation price of what is left of the long
 
 # ---- a long that is reduced, and recovers ----
@@ -81,7 +71,7 @@ async def test_a_liquidation_in_steps_is_one_story_from_the_margin_call_to_its_e
 ) -> None:
     """Whoever reads only these messages must know what was taken, at which price, for which fee, and what is left."""
     incident = "marginwatch/main/incident"
-    exchange = exchange_of(LONG, symbol=[BTC])
+    exchange = stories.exchange(LONG, symbol=[BTC])
     exchange.set_insurance("USDT", "1000000")
     async with exchange, watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)):
         await agreement(exchange, listener, "main")
@@ -116,7 +106,7 @@ async def test_a_liquidation_in_steps_is_one_story_from_the_margin_call_to_its_e
         exchange.set_mark("BTCUSDT", "64000")
         for rule in POOL_RULES:
             await listener.event(rule, "resolved")
-        await no_incident(listener, "main")
+        await listener.no_incident()
         exchange.fill("main", "BTCUSDT", "SELL", "0.523")
         await until(lambda: "commission" in causes(listener.events("liquidation_price_moved")[-1]), "our fill is told")
         await agreement(exchange, listener, "main")
@@ -219,7 +209,7 @@ async def test_a_bankruptcy_breaks_the_hedge_of_the_other_side(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """A gap through the bankruptcy price: a fund pays for one account, and a winner's short is taken away."""
-    async with exchange_of(BANKRUPT, HEDGED) as exchange:
+    async with stories.exchange(BANKRUPT, HEDGED) as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, ("main", "other"), rules=RULES)
         async with watching(config):
             await agreement(exchange, listener, "main", "other")
@@ -236,7 +226,7 @@ async def test_a_bankruptcy_breaks_the_hedge_of_the_other_side(
             for rule in POOL_RULES:
                 await listener.event(rule, "resolved", account="main")
             for name in ("main", "other"):
-                await no_incident(listener, name)
+                await listener.no_incident(name)
             await agreement(exchange, listener, "main", "other")
 
     assert (gone["severity"], gone["after"]["margin_ratio"], gone["after"]["margin_balance"]) == (
@@ -311,7 +301,7 @@ async def test_forced_orders_are_known_in_every_shape_that_sources_give_them(
 ) -> None:
     """Documents and recorded frames differ in type, execution and flags; none of that may hide a liquidation."""
     names = [shape.replace("_", "-") for shape in SHAPES]
-    exchange = exchange_of(*({"name": name, **like} for name in names))
+    exchange = stories.exchange(*({"name": name, **like} for name in names))
     for name, shape in zip(names, SHAPES, strict=True):
         exchange.set_liquidation(name, shape=shape, fills=3, slippage="0.0001")
     liquidated, deleveraged, settled = symbols
@@ -326,7 +316,7 @@ async def test_forced_orders_are_known_in_every_shape_that_sources_give_them(
             exchange.adl(name, deleveraged)
         for name in names:
             await listener.state(f"marginwatch/{name}/summary", freshness="live", open_positions=0)
-            await no_incident(listener, name)
+            await listener.no_incident(name)
 
     expected = {
         slug(liquidated): ("liquidation", "liquidated", "liquidation"),
@@ -376,7 +366,7 @@ async def test_a_contract_that_is_settled_is_told_from_its_notice_to_the_last_re
             {"symbol": "BTCUSD_PERP", "quantity": "-10", "entry_price": "60000"},
         ],
     }
-    async with exchange_of(main, coin) as exchange:
+    async with stories.exchange(main, coin) as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, ("main", "coin"), rules=RULES)
         async with watching(config):
             await agreement(exchange, listener, "main")
@@ -394,7 +384,7 @@ async def test_a_contract_that_is_settled_is_told_from_its_notice_to_the_last_re
             delivered = await listener.event("forced_order", "resolved", account="coin")
             for account in ("main", "coin"):
                 await listener.event("contract_status", "resolved", account=account)
-                await no_incident(listener, account)
+                await listener.no_incident(account)
             await agreement(exchange, listener, "main")
             await until(lambda: listener.under("coin", "position") == {"btcusd5fperp"}, "the perpetual is left")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.sim import Exchange, Scenario
+from tests import stories
 from tests.rig import Listener, Mosquitto, Table, agreement, until, watching, write_config
 
 D = Decimal
@@ -32,16 +33,6 @@ def account(**keys: Any) -> dict[str, Any]:
         "position": [{"symbol": "SOLUSDT", "quantity": "100", "entry_price": "150"}],
         **keys,
     }
-
-
-def exchange_of(*accounts: dict[str, Any], **scenario: Any) -> Exchange:
-    found = Exchange(Scenario.from_dict({"account": list(accounts), **scenario}), tick_s=0.1)
-    found.rest.weights.limit = 1_000_000
-    return found
-
-
-async def no_incident(listener: Listener) -> None:
-    await until(lambda: not listener.under("main", "incident"), "no incident stands")
 
 
 async def test_published_figures_are_those_that_the_exchange_prints_in_multi_assets_mode(
@@ -91,7 +82,7 @@ async def test_a_falling_index_alone_opens_an_incident_that_goes_with_the_positi
 ) -> None:
     """No account event tells of it, and whoever has been alarmed must not lose the thread when the pool changes."""
     async with (
-        exchange_of(account(), symbol=[SOL]) as exchange,
+        stories.exchange(account(), symbol=[SOL]) as exchange,
         watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)),
     ):
         await agreement(exchange, listener, "main")
@@ -115,7 +106,7 @@ async def test_a_falling_index_alone_opens_an_incident_that_goes_with_the_positi
         again = listener.events("margin_ratio", event="opened")[-1]
         exchange.set_asset_index("BNB", "600")
         await until(lambda: len(listener.events("margin_ratio", event="resolved")) == 3, "it has recovered")
-        await no_incident(listener)
+        await listener.no_incident()
         await agreement(exchange, listener, "main")
 
     assert account_events == 0
@@ -152,7 +143,7 @@ async def test_a_mute_asset_index_is_told_and_nothing_recovers_meanwhile(
 ) -> None:
     """Marks flow on: a pool whose collateral has no price any more must not look alive because of them."""
     async with (
-        exchange_of(account(), symbol=[SOL]) as exchange,
+        stories.exchange(account(), symbol=[SOL]) as exchange,
         watching(write_config(tmp_path / "d", exchange, broker.port, links={"bridge_s": 0.3}, rules=RULES)),
     ):
         await agreement(exchange, listener, "main")
@@ -165,7 +156,7 @@ async def test_a_mute_asset_index_is_told_and_nothing_recovers_meanwhile(
         exchange.fault(mute_symbols=[])
         heard = await listener.event("data_stale", "resolved")
         recovered = await listener.event("margin_ratio", "resolved")
-        await no_incident(listener)
+        await listener.no_incident()
         await agreement(exchange, listener, "main")
 
         exchange.fault(mute_symbols=[index.symbol for index in exchange.market.asset_indexes.values()])
@@ -174,7 +165,7 @@ async def test_a_mute_asset_index_is_told_and_nothing_recovers_meanwhile(
         await listener.state(POOL, freshness="live", margin_balance="6199.83000000")
         exchange.fault(mute_symbols=[])
         await until(lambda: len(listener.events("data_stale", event="resolved")) == 2, "and its return")
-        await no_incident(listener)
+        await listener.no_incident()
         await agreement(exchange, listener, "main")
 
     assert (stale["account"], stale["subject"]) == ("_instance", "market-binance-usdm-custom")
@@ -195,7 +186,7 @@ async def test_a_liquidation_in_the_mode_is_told_as_one(broker: Mosquitto, liste
         ],
     )
     async with (
-        exchange_of(poorer, symbol=[SOL, {"symbol": "ETHUSDT", "mark": "3000"}]) as exchange,
+        stories.exchange(poorer, symbol=[SOL, {"symbol": "ETHUSDT", "mark": "3000"}]) as exchange,
         watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)),
     ):
         await agreement(exchange, listener, "main")
@@ -209,7 +200,7 @@ async def test_a_liquidation_in_the_mode_is_told_as_one(broker: Mosquitto, liste
         await until(lambda: listener.under("main", "position") == {"ethusdt"}, "the rest is below ratio 1 again")
         for rule in ("margin_ratio", "liquidation_distance"):
             await listener.event(rule, "resolved")
-        await no_incident(listener)
+        await listener.no_incident()
         await agreement(exchange, listener, "main")
 
     assert told(listener, "forced_order") == [("opened", "liquidation"), ("resolved", "liquidation")]

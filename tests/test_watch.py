@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests import stories
 from tests.rig import ROOT, Listener, Mosquitto, Process, agreement, until, write_config
-from tests.test_status import QUIET, SUMMARY, config_of, exchange_of_one
+from tests.test_status import QUIET, SUMMARY, config_of
 
 ALT_SCREEN, SCREEN_BACK, CURSOR_BACK = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 
@@ -95,7 +96,7 @@ async def test_on_a_terminal_it_draws_follows_resizes_and_leaves_no_trace(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """From a calm table to a dead daemon, and back to the shell with Ctrl-C."""
-    async with exchange_of_one("110000") as exchange:
+    async with stories.large("110000") as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=QUIET)
         with Process(config) as daemon:
             await agreement(exchange, listener, "main")
@@ -129,7 +130,7 @@ async def test_on_a_terminal_it_draws_follows_resizes_and_leaves_no_trace(
 
 async def test_into_a_pipe_it_prints_a_line_for_each_change(lasting_broker: Mosquitto, tmp_path: Path) -> None:
     """For a log, or a person with a screen reader; an age that grows is no change."""
-    async with exchange_of_one("110000") as exchange, Listener(lasting_broker.port) as listener:
+    async with stories.large("110000") as exchange, Listener(lasting_broker.port) as listener:
         config = write_config(tmp_path / "d", exchange, lasting_broker.port, rules=QUIET)
         with Process(config) as daemon:
             await agreement(exchange, listener, "main")
@@ -165,7 +166,7 @@ async def test_once_prints_a_table_and_ends_as_status_does(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """For a look over ssh, and for scripts."""
-    async with exchange_of_one("110000") as exchange:
+    async with stories.large("110000") as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=QUIET)
         with Process(config):
             await agreement(exchange, listener, "main")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from monitor.core import Core, Kept, Setup
 from monitor.effects import AccountSetup, Effect, Save, Story
@@ -36,6 +37,8 @@ D = Decimal
 
 WALL_MS = 1_795_248_000_000
 """2026-11-21T08:00:00Z, where every test begins."""
+
+IDENTITY = Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS)
 
 MARKET = "market-x"
 
@@ -72,6 +75,7 @@ class Watched:
     Args:
         accounts: Names; all trade on one market.
         start: Monotonic seconds of the first step; the wall clock agrees unless `wall_shift_ms` says otherwise.
+        setup: What else the core is to know of a config.
     """
 
     def __init__(
@@ -81,15 +85,16 @@ class Watched:
         kept: Kept | None = None,
         start: float = 0.0,
         wall_shift_ms: int = 0,
+        **setup: Any,
     ) -> None:
         self.names = accounts or ("main",)
         self.t = start
         self.wall_shift_ms = wall_shift_ms
         self.rules = rules or RuleBook()
         setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in self.names)
-        self.core = Core(Setup(setups, self.rules), self.now, kept)
-        self.messages = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), self.rules)
-        self._noticing = Messages(Identity("marginwatch", "vps1", "0.1.0", "boot", WALL_MS), self.rules, notices=True)
+        self.core = Core(Setup(setups, self.rules, **setup), self.now, kept)
+        self.messages = Messages(IDENTITY, self.rules)
+        self._noticing = Messages(IDENTITY, self.rules, notices=True)
         self.effects: list[Effect] = []
         self.saved: dict[tuple[str, str], bytes] = {}
 
@@ -228,6 +233,27 @@ class Watched:
     def sent(self, effects: list[Effect] | None = None) -> list[Message]:
         """What would be published of these effects (all so far, where none are given)."""
         return [m for effect in (self.effects if effects is None else effects) for m in self.messages.of(effect)]
+
+
+class Crowd(Watched):
+    """Accounts a0, a1 … with a BTC long each. All that comes of a step is done, however many slices it takes."""
+
+    def __init__(self, accounts: int, wallet: str, **given: Any) -> None:
+        super().__init__(*(f"a{n}" for n in range(accounts)), **given)
+        for name in self.names:
+            self.begin(wallet, row("BTCUSDT", "1", "50000"), account=name)
+
+    def step(self, *events: Event, after: float = 1.0) -> list[Effect]:
+        effects = super().step(*events, after=after)
+        while self.core.is_behind:
+            effects += self.keep(self.core.step((), self.now))
+        return effects
+
+
+def all_valid(core: Watched) -> None:
+    """Hold all that would be published so far to its schema."""
+    for message in core.sent():
+        validate(message.topic, message.payload)
 
 
 def crisis() -> tuple[Watched, Story]:
