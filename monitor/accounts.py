@@ -261,14 +261,21 @@ class WatchedAccount:
         }
 
     def compare(self) -> dict[str, Drift]:
-        """Hold our figures of each pool against those that the exchange has just printed."""
-        found = {i: drift(pool, self.book.figures, self.terms) for i, pool in self.pools.items()}
+        """Hold our figures of each pool against those that the exchange has just printed of the same positions and
+        balances; where it has printed those of a moment ago, or of one that we have not heard of, they say nothing."""
+        found = {
+            i: drift(pool, self.book.figures, self.terms) for i, pool in self.pools.items() if self._is_printed(pool)
+        }
         self.drifts = {pool_id: one for pool_id, one in found.items() if one is not None}
         return self.drifts
 
     def rule_of(self, name: str, *symbols: str) -> Rule:
         """A rule as it holds for the account, or for these symbols of it, whatever is held."""
         return self.rules.of(name, self.name, self.setup.labels, symbols)
+
+    def _is_printed(self, pool: Pool) -> bool:
+        """Whether the last snapshot had all that a pool consists of as we hold it."""
+        return self.book.unlike.isdisjoint(p.key for p in pool.positions) if pool.isolated else not self.book.unlike
 
     def rule(self, name: str, pool: Pool) -> Rule:
         """A rule as it holds for a pool."""

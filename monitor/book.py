@@ -300,6 +300,9 @@ class AccountBook:
         self.balances_read = False
         self.positions_read = False
         self.truth_at: float | None = None
+        self.unlike: set[str | PositionKey] = set()
+        """Of which assets and positions the last snapshot says something else than we hold: its figures are those of
+        another moment."""
         self._dispute_s = dispute_s
         self._disputes: dict[str | PositionKey, _Dispute] = {}
         self._unnamed_ms: dict[str | PositionKey, int] = {}
@@ -417,6 +420,7 @@ class AccountBook:
             if held is None or self._is_named_again(balance, held, event) or self._believes(held, balance, now):
                 self.balances[balance.asset] = balance
                 self._note(balance.asset, named, event)
+            self._hold_against(balance, self.balances[balance.asset])
         self.balances_read = True
         self.truth_at = now
 
@@ -431,6 +435,7 @@ class AccountBook:
             if held is None or self._is_named_again(position, held, event) or self._believes(held, position, now):
                 self._put(position)
                 self._note(position.key, named, event)
+            self._hold_against(position, self.rows[position.key])
             if figures is None:
                 self.figures.pop(position.key, None)
             else:
@@ -445,6 +450,10 @@ class AccountBook:
             isolated = bool(position.isolated_wallet) or self.isolated.get(position.symbol, False)
             position = structs.replace(position, isolated=isolated)
         self.rows[position.key] = position
+
+    def _hold_against(self, row: Balance | Position, held: Balance | Position) -> None:
+        """Note whether a row of a snapshot is what we hold, now that it has been taken or not."""
+        (self.unlike.discard if _same(held, row) else self.unlike.add)(_key(row))
 
     def _note(
         self, key: str | PositionKey, named: Collection[str | PositionKey], event: BalancesRead | PositionsRead

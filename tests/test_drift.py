@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec import structs
+
 from monitor.effects import HealthState, Resync, Story
-from monitor.events import ExchangeFigures, PositionsRead, Tick
+from monitor.events import BalancesRead, ExchangeFigures, PositionsRead, Tick
 from tests.watched import Watched, row
 
 D = Decimal
@@ -82,3 +84,40 @@ def test_one_snapshot_that_was_torn_is_no_news() -> None:
     stories = core.tell(printed(core, torn)) + core.tell(printed(core, AGREED), after=30)
 
     assert drifts(stories) == []
+
+
+def test_figures_of_a_moment_ago_are_held_against_nothing() -> None:
+    """An answer may lag behind the stream: of whoever trades all the time each one shows another position or balance
+    than ours, and would be told as a mistake of somebody."""
+    core = holding()
+    for n in range(1, 5):  # a fill before each answer, which does not have it yet
+        book = core.core.accounts["main"].book
+        before, balances = book.rows[HELD.key], tuple(book.balances.values())
+        held = structs.replace(HELD, quantity=HELD.quantity + n, at_ms=core.now.wall_ms)
+        core.step(core.changed("ORDER", str(5000 + n), held), after=29)
+        lagging = PositionsRead("main", ((before, AGREED),), core.now.wall_ms)
+        assert drifts(core.tell(BalancesRead("main", balances, core.now.wall_ms), lagging)) == []
+
+    assert core.core.accounts["main"].drifts == {}
+
+
+def test_an_answer_that_lags_hides_no_drift_for_longer_than_it_lags() -> None:
+    """Nor of a position with margin of its own, whatever another does."""
+    core = Watched()
+    alone = row("BTCUSDT", "2.5", "92000", isolated_wallet="5182.40", isolated=True)
+    busy = row("ETHUSDT", "1", "3000", at_ms=2)
+    core.begin("5182.40", alone, busy)
+    core.step(core.mark("91500"), core.mark("3000", "ETHUSDT"))
+    wrong = ExchangeFigures(D("90400"), D("-4000"), D("1356"), D("90300"))
+    before = busy
+    for n in range(1, 3):
+        busy = structs.replace(busy, quantity=busy.quantity + n, at_ms=core.now.wall_ms)
+        core.step(core.changed("ORDER", None, busy), after=29)
+        stories = drifts(core.tell(PositionsRead("main", ((alone, wrong), (before, None)), core.now.wall_ms)))
+    assert [story.change.incident.subject for story in stories] == ["isolated-btcusdt"]
+
+    theirs = ExchangeFigures(D(3000), D(0), D("300"), None)  # maintenance is 120
+    answer = PositionsRead("main", ((alone, wrong), (busy, theirs)), core.now.wall_ms)
+    core.step(answer)
+    [story] = drifts(core.tell(answer, after=30))
+    assert story.change.incident.subject == "cross-usdt"
