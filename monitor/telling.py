@@ -23,7 +23,6 @@ from monitor.wording import amount, signed_amount, unacknowledged, worded
 
 LEVELS = ("margin_ratio", "liquidation_distance")
 """The rules about how near a pool is to liquidation, which margin or a smaller position puts right."""
-_TELLS_LEVEL = ("opened", "worsened", "repeated")
 
 
 class Seen:
@@ -32,16 +31,23 @@ class Seen:
     Args:
         before: Its risk until then; None: it is not known, or does not matter.
         risk: As it is; None: the pool is not there any more.
+        stands: What its margin ratio is told as by now.
     """
 
-    def __init__(self, account: WatchedAccount, before: PoolRisk | None, risk: PoolRisk | None) -> None:
-        self.account, self.before, self.risk = account, before, risk
+    def __init__(
+        self,
+        account: WatchedAccount,
+        before: PoolRisk | None,
+        risk: PoolRisk | None,
+        stands: Severity = Severity.OK,
+    ) -> None:
+        self.account, self.before, self.risk, self.stands = account, before, risk, stands
         self.drivers = _drivers(before, risk)
 
     @cached_property
     def advice(self) -> tuple[Advice, ...]:
         """What would put it right."""
-        return _advice(self.account, self.risk)
+        return _advice(self.account, self.risk, self.stands)
 
 
 def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now) -> Story:
@@ -56,7 +62,7 @@ def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now) -> 
     if change.resolution in FORCED:  # whom the exchange acted on, not whom it has left
         symbol, side = change.incident.symbol, change.incident.side
     mark = None if symbol is None else account.market.marks.get(symbol)
-    is_level = change.incident.rule in LEVELS and change.kind in _TELLS_LEVEL
+    is_level = change.incident.rule in LEVELS and change.kind != "resolved"
     fired = [step.at for step in rule.steps if step.severity <= change.incident.severity and step.fires(change.value)]
     story = Story(
         account=account.setup,
@@ -295,12 +301,17 @@ def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, .
     return tuple(sorted(drivers, key=lambda d: abs(d.margin_balance), reverse=True))
 
 
-def _advice(account: WatchedAccount, risk: PoolRisk | None) -> tuple[Advice, ...]:
+def _advice(account: WatchedAccount, risk: PoolRisk | None, stands: Severity) -> tuple[Advice, ...]:
     """How to bring the ratio back to the lowest clear level that stands open, from warning upward where one does."""
     if risk is None or risk.margin_ratio is None or risk.margin_ratio == ZERO:
         return ()
-    fired = [step for step in account.rule("margin_ratio", risk.pool).steps if step.fires(risk.margin_ratio)]
-    serious = [step for step in fired if step.severity >= Severity.WARNING] or fired
+    ratio = risk.margin_ratio
+    open_steps = [
+        step
+        for step in account.rule("margin_ratio", risk.pool).steps
+        if step.fires(ratio) or (step.severity <= stands and not step.is_past_clear(ratio))
+    ]
+    serious = [step for step in open_steps if step.severity >= Severity.WARNING] or open_steps
     if not serious:
         return ()
     to_ratio = min(step.clear for step in serious)

@@ -53,7 +53,7 @@ from monitor.rules import (
     Severity,
     Step,
 )
-from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, kinds, now_at, of_rule, row, told
+from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, crisis, kinds, now_at, of_rule, row, told
 
 D = Decimal
 
@@ -112,6 +112,34 @@ def test_the_documented_example_is_reproduced_to_the_last_figure() -> None:
         "main cross-usdt: margin ratio 81.2 % (≥ 80 %). BTCUSDT long liquidates at 90288.2, 0.09 % away."
         " Add 178.38 USDT or reduce 0.346 BTC to return to 70 %."
     )
+
+
+def test_advice_goes_by_the_steps_that_stand_open_not_by_where_the_ratio_is_just_now() -> None:
+    """At 75 % a warning stands until 70 %; whoever brings the ratio back to that has done enough."""
+    core, opened = crisis()
+    stories = [opened, *of_rule(core.hold(61, "90409.2"), "margin_ratio")]
+    stories += of_rule([s for _ in range(145) for s in core.price("90409.2", after=100)], "margin_ratio")
+
+    told = [
+        (body["event"], body["severity"], [a["to_ratio"] for a in body["advice"]]) for body in bodies(core, stories)
+    ]
+    assert told == [
+        ("opened", "critical", [0.7, 0.7]),
+        ("improved", "warning", [0.7, 0.7]),
+        ("repeated", "warning", [0.7, 0.7]),
+    ]
+    assert bodies(core, stories)[-1]["text"].endswith("to return to 70 %.")
+
+
+def test_what_an_incident_shows_after_a_restart_has_its_advice() -> None:
+    """Whoever begins with the retained topics is told what to do, too."""
+    core, _ = crisis()
+    later = Watched(kept=core.kept(), start=core.t)
+    later.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    later.price("90372.10")
+
+    [shown] = [m for m in later.sent() if m.topic == "marginwatch/main/incident/margin_ratio/cross-usdt"]
+    assert [a["to_ratio"] for a in msgspec.json.decode(shown.payload)["advice"]] == [0.7, 0.7]
 
 
 # ---- work follows the tick ----

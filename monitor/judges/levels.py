@@ -59,10 +59,11 @@ class LevelsJudge:
                 continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
             )
             if change is not None:
-                seen = seen or Seen(account, before(), risk)
+                seen = seen or Seen(account, before(), risk, self._stands(account, risk.pool))
                 self._tell(self._as_forced(account, change, rule, risk, now), rule, seen, now, ages)
             elif trusted and self._reporter.is_unconfirmed(key):
-                self._tell(self._reporter.retained(key), rule, Seen(account, None, risk), now, ages)
+                unchanged = Seen(account, None, risk, self._stands(account, risk.pool))
+                self._tell(self._reporter.retained(key), rule, unchanged, now, ages)
 
     def quiet(self, account: WatchedAccount, pool: Pool) -> Limits | None:
         """Within which figures of a pool nothing would be told of it; None: they must be looked at each time."""
@@ -114,6 +115,11 @@ class LevelsJudge:
 
     def _key(self, account: WatchedAccount, rule: str, pool: Pool) -> IncidentKey:
         return IncidentKey(account.name, rule, pool.id)
+
+    def _stands(self, account: WatchedAccount, pool: Pool) -> Severity:
+        """What the margin ratio of a pool is told as by now."""
+        incident = self._incidents.open.get(self._key(account, "margin_ratio", pool))
+        return Severity.OK if incident is None else incident.severity
 
     def _quiet(self, account: WatchedAccount, name: str, pool: Pool) -> Quiet | None:
         key = self._key(account, name, pool)
