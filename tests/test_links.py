@@ -18,7 +18,7 @@ from msgspec import structs
 
 from monitor.config import AccountConfig, LinksConfig
 from monitor.config_values import Secret
-from monitor.events import AccountChanged, LinkReport, LinkState, PositionsRead
+from monitor.events import AccountChanged, BalancesRead, LinkReport, LinkState, PositionsRead
 from monitor.pace import Pace
 from monitor.recording import Line, Source
 from monitor.shell import settings
@@ -336,8 +336,11 @@ async def test_a_stream_that_tells_is_never_called_mute(faults: dict[str, float]
 
 
 async def test_a_quiet_account_is_never_called_mute(log: io.StringIO) -> None:
-    """Marks move, nothing else does."""
-    async with stories.exchange() as exchange, private(exchange, reconcile_s=0.02, mute_after_s=0.05) as (_, heard):
+    """Marks move, nothing else does; for longer than any other stream may be silent."""
+    async with (
+        stories.exchange() as exchange,
+        private(exchange, reconcile_s=0.02, mute_after_s=0.05, first_frame_s=0.5) as (_, heard),
+    ):
         read = Counter[type]()
         while read[PositionsRead] < 60:
             exchange.set_mark("BTCUSDT", str(60_000 + read[PositionsRead]))
@@ -350,6 +353,45 @@ async def test_a_quiet_account_is_never_called_mute(log: io.StringIO) -> None:
 
 def kinds(heard: Heard) -> Counter[type]:
     return Counter(type(event) for event in heard.events)
+
+
+# ---- the truth after a cut ----
+
+
+async def test_what_changed_while_the_stream_was_away_is_known_with_the_next_one() -> None:
+    """Not with the next comparison, which is half a minute off."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (_, heard):
+        exchange.drop("private")
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: D(12_001) in read(heard))
+
+    assert amounts(heard) == []
+
+
+async def test_what_is_pushed_while_a_snapshot_is_under_way_is_told_after_it() -> None:
+    """The snapshot may not have it; whoever passes it on at once, or not at all, goes on with the older balance."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (_, heard):
+        known, count = len(heard.events), exchange.counters["GET /fapi/v3/positionRisk"]
+        exchange.fault(latency_s=0.5, rest_paths=["/fapi/v3/positionRisk"])
+        exchange.drop("private")
+        await until(lambda: exchange.counters["GET /fapi/v3/positionRisk"] > count, "the balances have been read")
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: amounts(heard))
+
+    told = [type(e) for e in heard.events[known:] if isinstance(e, AccountChanged | BalancesRead)]
+    assert told == [BalancesRead, AccountChanged]
+    assert (read(heard)[-1], amounts(heard)) == (D(12_000), [D(12_001)])
+
+
+def read(heard: Heard) -> list[Decimal]:
+    """Wallet balances as snapshots have shown them."""
+    return [
+        b.cross_wallet_balance
+        for e in heard.events
+        if isinstance(e, BalancesRead)
+        for b in e.balances
+        if b.asset == "USDT"
+    ]
 
 
 # ---- the listen key ----
@@ -387,6 +429,20 @@ async def test_a_key_that_is_lost_unannounced_is_replaced(log: io.StringIO) -> N
         await heard.until(lambda: amounts(heard))
 
     assert down.note == "the listen key does not exist any more"
+
+
+async def test_a_key_that_others_have_replaced_unannounced_is_taken_anew(log: io.StringIO) -> None:
+    """Another program has deleted it and made a new one, which ours keeps alive from then on, without an error."""
+    async with stories.exchange() as exchange, private(exchange, keepalive_s=0.1, reconcile_s=20) as (_, heard):
+        exchange.listen_keys.stop(forget=True)
+        exchange.listen_keys.create("main")
+        down = await heard.state("private", LinkState.DOWN)
+        await heard.until(lambda: heard.states("private")[-1] is LinkState.LIVE)
+        exchange.transfer("main", "USDT", "1")
+        await heard.until(lambda: amounts(heard))
+
+    assert down.note == "the listen key has been replaced"
+    assert exchange.counters["DELETE /fapi/v1/listenKey"] == 0
 
 
 @pytest.mark.parametrize("form", ["query", "multi"])

@@ -12,13 +12,16 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import linear_regression
+from types import CoroutineType
+from typing import Any
 
 from monitor.sim import Exchange
 from monitor.sim.connection import Connection
 from tests import stories
 from tests.chaos.process import DaemonProcess
-from tests.rig import Listener, Mosquitto, agreement, until, watching, write_config
+from tests.rig import ROOT, Listener, Mosquitto, agreement, until, watching, write_config
 
+SHELL = ROOT / "monitor" / "shell"
 SOAK_S = float(os.environ.get("MARGINWATCH_SOAK_S", "60"))
 FRAME_S = 1 / 60
 HOUR_S = 3600 * FRAME_S
@@ -161,4 +164,16 @@ def daemons_tasks() -> list[str]:
         "refresh",
         "read",
     )
-    return sorted(t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith(lasting))
+    names = [name_of(task) for task in asyncio.all_tasks()]
+    return sorted(name for name in names if name.startswith((*lasting, UNNAMED)))
+
+
+UNNAMED = "unnamed "
+
+
+def name_of(task: asyncio.Task[Any]) -> str:
+    """Its name; of one of the daemon's that was given none, what it does."""
+    doing, name = task.get_coro(), task.get_name()
+    if name.startswith("Task-") and isinstance(doing, CoroutineType):
+        return f"{UNNAMED}{doing.__qualname__}" if Path(doing.cr_code.co_filename).is_relative_to(SHELL) else name
+    return name
