@@ -25,6 +25,7 @@ from monitor.events import (
     BalancesRead,
     BracketsRead,
     Contract,
+    ContractChanged,
     Event,
     ExchangeFigures,
     MarkPrice,
@@ -42,6 +43,9 @@ SNAPSHOT_LAG_MS = 2_000
 answer may come from a copy that lags behind the stream."""
 _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""
+
+_UNDER_WAY_S = 15.0
+"""An answer that comes so soon after something was pushed may have been given before; it is waited for 10 s at most."""
 
 _RATE = "rate of "
 _NONE: Mapping[str, AssetTerms] = MappingProxyType({})
@@ -94,6 +98,8 @@ class MarketBook:
         """When rates were last true that the stream has brought, and marks that a bridged one has replaced."""
         self.contracts: dict[str, Contract] = {}
         """Another dict once anything in it has been read anew."""
+        self._pushed: dict[str, tuple[ContractChanged, float]] = {}
+        """What the stream has told of contracts lately, and when it came (monotonic seconds)."""
         self.assets: dict[str, AssetTerms] = {}
         self.rates: dict[str, AssetRate] = {}
         self._rates_at_ms = 0
@@ -205,9 +211,19 @@ class MarketBook:
                 self._streamed[rate_of(asset)] = true_at
         return changed
 
-    def apply_contracts(self, contracts: Mapping[str, Contract], assets: Mapping[str, AssetTerms] = _NONE) -> None:
-        """Take what the exchange says of contracts, and of assets as collateral."""
-        self.contracts = {**self.contracts, **contracts}
+    def apply_contract(self, event: ContractChanged, now: Now) -> None:
+        """Take what the exchange has pushed of a contract; one that has not been read yet soon will be."""
+        self._pushed[event.symbol] = event, now.mono
+        if event.symbol in self.contracts:
+            self.contracts = {**self.contracts, event.symbol: _as_pushed(self.contracts[event.symbol], event)}
+
+    def apply_contracts(
+        self, contracts: Mapping[str, Contract], now: Now, assets: Mapping[str, AssetTerms] = _NONE
+    ) -> None:
+        """Take what the exchange answers of contracts, and of assets as collateral."""
+        lately = {s: (event, at) for s, (event, at) in self._pushed.items() if now.mono - at < _UNDER_WAY_S}
+        pushed = {s: _as_pushed(contracts[s], event) for s, (event, _) in lately.items() if s in contracts}
+        self.contracts, self._pushed = {**self.contracts, **contracts, **pushed}, lately
         self.assets.update(assets)
 
     def forget(self, what: str) -> None:
@@ -242,6 +258,10 @@ class MarketBook:
         if true_at is None and (mark := self.marks.get(symbol)) is not None and not mark.bridged:
             true_at = self._true_at[symbol]
         return None if true_at is None else now - true_at
+
+
+def _as_pushed(contract: Contract, event: ContractChanged) -> Contract:
+    return structs.replace(contract, status=event.status, delivery_ms=event.delivery_ms)
 
 
 def _true_at(at_ms: int, here_ms: int, now: Now) -> float:

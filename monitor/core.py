@@ -374,7 +374,7 @@ class Core:
         self._resynced[account.name] = None
 
     def _contracts(self, event: ContractsRead, now: Now) -> None:
-        self.markets[event.market].apply_contracts(event.contracts, event.assets)
+        self.markets[event.market].apply_contracts(event.contracts, now, event.assets)
         for account in on_market(self.accounts, event.market):
             self._resynced[account.name] = None
 
@@ -394,11 +394,7 @@ class Core:
         self.reporter.effects.append(Resync(event.account, f"a setting of {event.symbol} changed"))
 
     def _contract_changed(self, event: ContractChanged, now: Now) -> None:
-        market = self.markets[event.market]
-        known = market.contracts.get(event.symbol)
-        if known is not None:
-            contract = structs.replace(known, status=event.status, delivery_ms=event.delivery_ms)
-            market.apply_contracts({event.symbol: contract})
+        self.markets[event.market].apply_contract(event, now)
         for account in on_market(self.accounts, event.market):
             if event.brackets and event.symbol in account.symbols:
                 self.reporter.effects.append(Resync(account.name, f"brackets of {event.symbol} changed"))

@@ -117,7 +117,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, BracketsRead):
             account.book.apply_brackets(event)
         elif isinstance(event, ContractsRead):
-            market.apply_contracts(event.contracts, event.assets)
+            market.apply_contracts(event.contracts, now, event.assets)
         elif isinstance(event, AssetRates):
             market.apply_rates(event, now)
         elif isinstance(event, AccountModeRead):

@@ -161,6 +161,28 @@ def test_a_contract_that_is_not_traded_is_a_warning_until_it_is() -> None:
     all_valid(core)
 
 
+def test_an_answer_that_was_under_way_does_not_undo_what_was_pushed() -> None:
+    """It was given before the contract was halted; the next is an hour away, and until then all would seem well."""
+    core = holding()
+    core.step(status(core, "SETTLING"), Tick())
+    core.step(ContractsRead(MARKET, {"BTCUSDT": contract("BTCUSDT")}))
+    overtaken = of_rule(core.hold(62, "60000"), "contract_status")
+    core.step(ContractsRead(MARKET, {"BTCUSDT": contract("BTCUSDT")}))
+    [ended] = of_rule(core.hold(62, "60000"), "contract_status")
+
+    assert overtaken == []
+    assert ended.change.resolution == "recovered"
+
+
+def test_what_was_pushed_before_the_first_answer_is_not_lost() -> None:
+    """At a start both come at once, in either order."""
+    core = Watched()
+    core.step(status(core, "SETTLING"))
+    core.begin("10000", LONG)
+
+    assert kinds(of_rule(core.price("60000"), "contract_status")) == [("opened", "warning")]
+
+
 @pytest.mark.parametrize(
     ("forced", "how", "words"),
     [
