@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,6 +19,8 @@ from monitor.risk.report import Pool
 from monitor.rules import Severity
 from monitor.silences import Silences
 from monitor.telling import unwatched_story
+
+_KEPT_AT_ONCE = 200
 
 
 class Reporter:
@@ -38,6 +41,7 @@ class Reporter:
         self._seq = 0
         self._unconfirmed: set[IncidentKey] = set()
         self._kept_worst: dict[IncidentKey, Decimal | None] = {}
+        self._next_kept = 0
 
     def restore(
         self, rows: Iterable[bytes], now: Now, last_named_ms: int, is_watched: Callable[[IncidentKey], bool]
@@ -132,7 +136,14 @@ class Reporter:
         self.effects.append(Save("incident", "/".join(key), saved(incident, now)))
 
     def keep_worst(self, now: Now) -> None:
-        """Keep the incidents whose worst value is another than the one that was kept."""
-        for key, incident in self.incidents.open.items():
-            if incident.worst is not None and incident.worst != self._kept_worst.get(key):
+        """Keep the incidents whose worst value is another than the one that was kept; of very many some at a time, in
+        turn: whoever is told next waits for it."""
+        waiting = deque(self.incidents.open.values())
+        waiting.rotate(-self._next_kept)
+        kept = 0
+        while waiting and kept < _KEPT_AT_ONCE:
+            incident = waiting.popleft()
+            if incident.worst is not None and incident.worst != self._kept_worst.get(incident.key):
                 self._keep(incident, now)
+                kept += 1
+        self._next_kept += len(self.incidents.open) - len(waiting)

@@ -23,6 +23,7 @@ from monitor.effects import (
     PoolState,
     PositionGone,
     Resync,
+    Save,
     Story,
     SummaryState,
     Watch,
@@ -961,6 +962,27 @@ def test_an_incident_that_nothing_would_ever_end_is_emptied(key: tuple[str, str,
 
     assert [e.key for e in effects if isinstance(e, IncidentOver)] == [key]
     assert told(effects) == []
+
+
+def test_of_very_many_incidents_that_worsen_few_are_kept_at_a_time_and_all_in_turn() -> None:
+    """In a crash thousands are worse than ever each second; the alert that comes next must not wait for all of them."""
+    names = [f"a{n}" for n in range(150)]
+    core = Watched(*names)
+    for name in names:
+        core.begin("2000", row("BTCUSDT", "1", "50000"), account=name)
+    most = 0
+    for second in range(8):
+        core.step(core.mark(str(48225 - min(second, 4))), Tick())
+        while core.core.is_behind:
+            effects = core.step(after=0)
+            kept = [e for e in effects if isinstance(e, Save) and e.table == "incident"]
+            most = max(most, len(kept) - len([e for e in effects if isinstance(e, Story)]))
+    worst = [incident.worst for incident in core.core.incidents]
+    later = Watched(*names, kept=core.kept(), start=100)
+
+    assert len(worst) == 300
+    assert most == 200
+    assert [incident.worst for incident in later.core.incidents] == worst
 
 
 def test_a_store_that_cannot_be_used_is_in_every_summary() -> None:
