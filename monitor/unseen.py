@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from monitor.events import Event, Fill, Position, PositionKey, PositionsRead
 from monitor.mute import MuteDetector
@@ -23,16 +23,22 @@ class Cut(Struct, frozen=True):
     Args:
         ended_ms: When that was noticed (exchange time).
         stream: What it had told. None: that is not known.
+        before: What may have hidden orders before, and of which the exchange could not be asked yet.
     """
 
     ended_ms: int
     stream: MuteDetector | None = None
+    before: Restart | None = None
 
     def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
         """Whether a snapshot shows what was known, so that there was no order."""
+        if self.before is not None and not self.before.has_hidden_nothing(snapshot):
+            return False
         return self.stream is not None and self.stream.has_told_all(snapshot, self._since_ms)
 
     def may_have_hidden(self, order: Fill) -> bool:
+        if self.before is not None and self.before.may_have_hidden(order):
+            return True
         return order.at_ms >= self._since_ms
 
     @property
@@ -64,6 +70,13 @@ class Restart(Struct, frozen=True):
             return True
         held = self.held.get(PositionKey(order.symbol, order.side))
         return held is not None and order.at_ms >= held.at_ms
+
+
+def both(earlier: Cut | Restart | None, cut: Cut) -> Cut:
+    """A cut, after a time of which the exchange could not be asked yet."""
+    if isinstance(earlier, Cut):  # all that came since then is asked for
+        return structs.replace(earlier, stream=None)
+    return structs.replace(cut, before=earlier)
 
 
 def _is_whole(shown: Mapping[PositionKey, Decimal], position: Position) -> bool:

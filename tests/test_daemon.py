@@ -17,6 +17,7 @@ import pytest
 
 from monitor.shell import settings
 from monitor.shell.daemon import Daemon
+from monitor.shell.database import Database
 from monitor.sim import Exchange, Scenario
 from tests import stories
 from tests.conftest import needs_mosquitto
@@ -336,6 +337,34 @@ async def test_a_liquidation_while_no_daemon_ran_is_told_though_nothing_was_open
                 await process.ended()
 
     assert (resolved["resolution"], resolved["symbol"], resolved["report"]["left"]) == ("liquidated", "SOLUSDT", "0")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
+async def test_a_liquidation_while_no_daemon_ran_is_told_though_the_store_opens_late(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """What was held, and may have been taken, is in the store alone: until then nothing was there to be missed."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        with Process(config) as process:
+            await agreement(exchange, listener, "main")
+            exchange.fund("BTCUSDT", "0.0001")
+            await listener.event("liquidation_price_moved", "noted")
+            process.send(signal.SIGKILL)
+            await process.ended()
+        exchange.set_mark("SOLUSDT", "120")
+        exchange.set_mark("SOLUSDT", "151")
+        held = Database(settings.store_path(settings.load(config)), 2)
+        with Process(config) as process:
+            await agreement(exchange, listener, "main")
+            await until(lambda: process.logged("ready"), "it goes on without")
+            held.close()
+            told = await listener.event("forced_order", "resolved")
+            await agreement(exchange, listener, "main")
+            process.send(signal.SIGTERM)
+            await process.ended()
+
+    assert (told["resolution"], told["symbol"]) == ("liquidated", "SOLUSDT")
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 

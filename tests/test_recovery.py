@@ -278,6 +278,26 @@ async def test_a_cut_in_which_nothing_happened_costs_no_question_about_liquidati
     assert told["subject"] == "solusdt"
 
 
+async def test_a_list_of_liquidations_that_cannot_be_read_is_asked_for_until_it_can(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """In a crash the exchange refuses many a question. Everything else has been read, and what was liquidated while the
+    stream was away looks like a position that somebody has closed."""
+    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)) as log:
+        await agreement(exchange, listener, "main")
+        exchange.fault(refuse=True)
+        exchange.drop("private")
+        exchange.set_mark("SOLUSDT", "120")
+        exchange.fault(refuse=False, rest="503", rest_paths=["/fapi/v1/forceOrders"])
+        await until(lambda: log.getvalue().count("forced orders not read") > 1, "it is asked for again")
+        await agreement(exchange, listener, "main")
+        exchange.fault(rest="ok")
+        told = await listener.event("forced_order", "resolved")
+
+    assert (told["subject"], told["resolution"]) == ("solusdt", "liquidated")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
 async def test_a_limited_address_asks_nothing_for_a_while_and_goes_on_watching(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

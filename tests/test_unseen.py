@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from monitor.events import Fill, ForcedKind, Position, PositionKey, PositionsRead, Side
-from monitor.unseen import Cut, Restart
+from monitor.unseen import Cut, Restart, both
 
 D = Decimal
 HELD_MS = 1_000_000
@@ -80,3 +80,15 @@ def test_a_stream_that_was_cut_may_have_hidden_what_came_while_it_was_dying() ->
     assert not cut.has_hidden_nothing(shown(position("2")))
     assert cut.may_have_hidden(order(LATER_MS - 15_000))
     assert not cut.may_have_hidden(order(LATER_MS - 15_001))
+
+
+def test_what_could_not_be_asked_for_is_still_owed_after_the_next_cut() -> None:
+    """Neither hides the other: an order of before this run, nor one of the time between two cuts."""
+    cut = both(restart("2"), Cut(LATER_MS))
+    again = both(cut, Cut(LATER_MS + 60_000))
+
+    assert both(None, Cut(LATER_MS)) == Cut(LATER_MS)
+    assert not again.has_hidden_nothing(shown(position("2")))
+    assert again.may_have_hidden(order(HELD_MS))
+    assert again.may_have_hidden(order(LATER_MS, "ETHUSDT"))
+    assert not again.may_have_hidden(order(HELD_MS, "ETHUSDT"))

@@ -39,7 +39,7 @@ from monitor.shell.rest import Answer, Rest
 from monitor.shell.shared_stream import SHARED_FORM, SharedStream, SharedStreams
 from monitor.shell.tap import Tap
 from monitor.turns import Need
-from monitor.unseen import Cut, Restart
+from monitor.unseen import Cut, Restart, both
 from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
@@ -95,6 +95,8 @@ class AccountFeed(Feed):
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
         self.unseen = unseen
+        self._patience = Backoff(links.backoff_max_s, links.refresh_s)
+        self._ask_forced_at = 0.0
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
 
@@ -118,6 +120,11 @@ class AccountFeed(Feed):
         self._everything = True
         self._snapshot_wanted.set()
 
+    def recall(self, earlier: Restart) -> None:
+        """What an earlier run has left was found only now: of what it may have missed nobody has been asked."""
+        self.unseen = both(earlier, self.unseen) if isinstance(self.unseen, Cut) else earlier
+        self._snapshot_wanted.set()
+
     async def run(self) -> None:
         """Stream for ever; and ask over REST, whether there is a stream or not."""
         async with asyncio.TaskGroup() as tasks:
@@ -139,7 +146,6 @@ class AccountFeed(Feed):
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
         """A session has its snapshot: from here on it is the account's truth."""
         self.inbox.put(truth)
-        self.unseen = None
         self._has_lived = True
         self.carries(session)
         self._begun.set()
@@ -156,7 +162,7 @@ class AccountFeed(Feed):
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
-            self.unseen = Cut(now().wall_ms + self.rest.offset_ms, session.detector)
+            self.unseen = both(self.unseen, Cut(now().wall_ms + self.rest.offset_ms, session.detector))
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
@@ -220,6 +226,8 @@ class AccountFeed(Feed):
                     await self.measure_clock()
                     measured = time.monotonic()
                 events = await self.snapshot(requests.account if everything else requests.reconcile)
+                if self.live and time.monotonic() >= self._ask_forced_at:
+                    self.inbox.put(await self.missed_orders(events))
                 self.inbox.put(events)
                 if everything:
                     refreshed = time.monotonic()
@@ -267,14 +275,19 @@ class AccountFeed(Feed):
 
         They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
         """
-        unseen = self.unseen
-        if unseen is None or unseen.has_hidden_nothing(snapshot):
+        unseen, events = self.unseen, list[Event]()
+        if unseen is None:
             return []
-        try:
-            events = await self.snapshot([self.venue.requests.forced])
-        except (ExchangeError, DecodeError) as exc:
-            self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
-            return []
+        if not unseen.has_hidden_nothing(snapshot):
+            try:
+                events = await self.snapshot([self.venue.requests.forced])
+            except (ExchangeError, DecodeError) as exc:  # the account is known without, and asks again
+                self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
+                self._ask_forced_at = time.monotonic() + self._patience.next_s()
+                return []
+        self._patience.reset()
+        if self.unseen is unseen:
+            self.unseen = None
         return [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
 
     async def snapshot(self, requests: Collection[Request]) -> list[Event]:

@@ -417,6 +417,7 @@ class Daemon:
             "store opened late", unsent_events=len(found.unsent), kept={k: len(v) for k, v in found.rows.items()}
         )
         self._core.take_over(found.kept, now())
+        self._feeds.recall(self._core.unseen())
         self._take_over(found)
         self._broker.wake()
 

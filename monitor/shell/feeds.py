@@ -124,6 +124,11 @@ class Feeds:
         elif wish.account in self.accounts:
             self.accounts[wish.account].resync()
 
+    def recall(self, unseen: Mapping[str, Restart]) -> None:
+        """What an earlier run has left of these accounts was found only now."""
+        for name in unseen.keys() & self.accounts.keys():
+            self.accounts[name].recall(unseen[name])
+
     async def remove(self, names: Collection[str]) -> dict[str, Cut | Restart | None]:
         """Watch these accounts no more. Returns since when forced orders of each may have gone unseen."""
         for name in names:
