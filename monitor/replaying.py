@@ -31,7 +31,7 @@ from monitor.events import (
 from monitor.message import Identity, Message
 from monitor.messages import Messages
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
-from monitor.unseen import Cut, Restart
+from monitor.unseen import Cut, Restart, both
 from monitor.venues import VENUES, Request, Venue
 
 _LONGEST_GAP_MS = 86_400_000
@@ -227,7 +227,8 @@ class _AccountReader:
         self._is_proving = False
         self._pushed: list[Event] = []
         self._snapshot: list[Event] = []
-        self._missed: list[Event] = []
+        self._missed: list[Event] | None = None
+        """Forced orders of before the stream was opened; None: nobody has asked for them."""
         self._awaited: tuple[Request, ...] = ()
         self._is_live = False
         self._unseen: Cut | Restart | None = unseen
@@ -255,12 +256,13 @@ class _AccountReader:
         self._reconnects = report.reconnects
         before: list[Event] = []
         if report.state is LinkState.LIVE:
-            before = [*self._missed, *self._snapshot, *self._pushed] if self._is_proving else []
-            self._unseen = None
+            before = [*(self._missed or ()), *self._snapshot, *self._pushed] if self._is_proving else []
+            if self._missed is not None:
+                self._unseen = None
         elif self._is_live:
-            self._unseen = Cut(line.at_ms + self._offset_ms)
+            self._unseen = both(self._unseen, Cut(line.at_ms + self._offset_ms))
         if self._is_proving or report.state is LinkState.PROVING:
-            self._snapshot, self._missed, self._pushed, self._awaited = [], [], [], ()
+            self._snapshot, self._missed, self._pushed, self._awaited = [], None, [], ()
         self._is_proving = report.state is LinkState.PROVING
         self._is_live = report.state is LinkState.LIVE
         return [*before, report]
@@ -279,8 +281,12 @@ class _AccountReader:
         events = self._venue.decode_answer(request, line.raw, account, market, sent_ms)
         if request == asks.forced:
             unseen = self._unseen
-            self._missed = [e for e in events if unseen and isinstance(e, Fill) and unseen.may_have_hidden(e)]
-            return alive
+            missed: list[Event] = [e for e in events if unseen and isinstance(e, Fill) and unseen.may_have_hidden(e)]
+            if self._is_proving:
+                self._missed = missed
+                return alive
+            self._unseen = None  # it could not be read when the stream began
+            return [*alive, *missed]
         if request in asks.account:
             events = self._part_of_snapshot(request, events)
         return [*alive, *events]

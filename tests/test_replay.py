@@ -101,6 +101,31 @@ async def bad_day(exchange: Exchange, listener: Listener) -> None:
     await whole_second()
 
 
+async def test_a_replay_tells_of_a_liquidation_that_was_listed_late(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """The exchange had refused the list as the stream was opened anew, and gave it once all else had been read."""
+    session = tmp_path / "session.jsonl"
+    async with (
+        stories.exchange() as exchange,
+        recorded(write_config(tmp_path / "d", exchange, broker.port, rules=SLOW), session),
+    ):
+        await agreement(exchange, listener, "main")
+        exchange.fault(refuse=True)
+        exchange.drop("private")
+        exchange.set_mark("SOLUSDT", "120")
+        exchange.fault(refuse=False, rest="503", rest_paths=["/fapi/v1/forceOrders"])
+        await until(lambda: was_down(session), "another stream is open")
+        await agreement(exchange, listener, "main")
+        exchange.fault(rest="ok")
+        await listener.event("forced_order", "resolved")
+        await whole_second()
+    replayed = marginwatch("replay", session, "--json")
+
+    told = [e["event"] for e in events(replayed.stdout) if e["rule"] == "forced_order"]
+    assert told == ["opened", "resolved"]
+
+
 async def test_a_replay_tells_what_the_daemon_told_and_is_the_same_each_time(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
