@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from monitor import publication
-from monitor.accounts import WatchedAccount, on_market
+from monitor.accounts import WatchedAccount, on_market, worst_severity
 from monitor.attention import Attention, Slice
 from monitor.book import MarketBook, is_rate, rate_of
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
@@ -619,13 +619,16 @@ class Core:
                 self.accounts[account].moves.restore(pool_id, row)
 
     def unseen(self) -> dict[str, Restart]:
-        """Account → what an earlier run has kept of it; while nothing has happened yet."""
+        """Account → what an earlier run has kept of it, while nothing has happened yet. First those in the most danger:
+        of very many accounts the last is read many minutes after the first."""
         found = {}
         for name, account in self.accounts.items():
-            opened = [incident.opened_ms for incident in self.incidents.of(name)]
-            if opened or account.moves.held:
-                found[name] = Restart(min(opened, default=None), account.moves.held)
-        return found
+            left = self.incidents.of(name)
+            if left or account.moves.held:
+                restart = Restart(min((i.opened_ms for i in left), default=None), account.moves.held)
+                found[name] = worst_severity([i.severity for i in left]), restart
+        worst_first = sorted(found.items(), key=lambda of_account: of_account[1][0], reverse=True)
+        return {name: restart for name, (_, restart) in worst_first}
 
     def take_over(self, kept: Kept, now: Now) -> None:
         """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""

@@ -981,6 +981,19 @@ def test_an_incident_that_nothing_would_ever_end_is_emptied(key: tuple[str, str,
     assert told(effects) == []
 
 
+def test_of_what_an_earlier_run_has_left_the_worst_comes_first() -> None:
+    """In this order accounts are read at a start, and of very many the last is late by minutes."""
+    names = ("calm", "notice", "worst")
+    core = Watched(*names)
+    for name, wallet in zip(names, ("90000", "3500", "2000"), strict=True):
+        core.begin(wallet, row("BTCUSDT", "1", "50000"), account=name)
+    core.price("50000")
+    core.price("48225")
+    later = Watched(*names, kept=core.kept(), start=100)
+
+    assert list(later.core.unseen()) == ["worst", "notice", "calm"]
+
+
 def test_of_very_many_incidents_that_worsen_few_are_kept_at_a_time_and_all_in_turn() -> None:
     """In a crash thousands are worse than ever each second; the alert that comes next must not wait for all of them."""
     names = [f"a{n}" for n in range(150)]

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from monitor.shell import settings
+from monitor.shell.feeds import Feeds
+from monitor.shell.inbox import Inbox
+from monitor.unseen import Restart
 from tests import stories
 from tests.rig import Listener, Mosquitto, agreement, private_file, watching, write_config
 
@@ -63,3 +67,13 @@ async def test_what_is_wrong_with_one_account_is_no_business_of_the_others(
         "revoked": None,
         "garbled": None,
     }
+
+
+async def test_a_restart_reads_those_first_who_were_in_the_most_danger(tmp_path: Path) -> None:
+    """Of hundreds the last is read many minutes after the first, by what the exchange allows an address."""
+    names = ("calm", "new", "worst")
+    async with stories.exchange(*map(stories.account, names)) as exchange:
+        config = settings.load(write_config(tmp_path / "d", exchange, 1, names))
+        feeds = Feeds(config, settings.fetch(config), Inbox(), None, {"worst": Restart(1, {}), "calm": Restart(1, {})})
+
+    assert list(feeds.accounts) == ["worst", "calm", "new"]

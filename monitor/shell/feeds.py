@@ -52,7 +52,7 @@ class Feeds:
 
     Args:
         found: The secrets that the config names.
-        unseen: Account → since when forced orders may have gone unseen.
+        unseen: Account → since when forced orders may have gone unseen; in this order they begin, before the others.
     """
 
     def __init__(
@@ -75,8 +75,10 @@ class Feeds:
         self._shared: dict[tuple[str, str], SharedStreams] = {}
         self._spawn: Spawn | None = None
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
-        for account in config.accounts:
-            self.add(account, found, (unseen or {}).get(account.name))
+        earlier = unseen or {}
+        places = {name: place for place, name in enumerate(earlier)}
+        for account in sorted(config.accounts, key=lambda account: places.get(account.name, len(places))):
+            self.add(account, found, earlier.get(account.name))
 
     def add(self, account: AccountConfig, found: Mapping[Secret, str], unseen: Cut | Restart | None = None) -> None:
         """Watch one more account."""
