@@ -117,6 +117,7 @@ cannot be used; 130 cut short by Ctrl-C. status and watch have their own. `margi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
+    _stand_in()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a minus sign still gets its figures
     try:
@@ -141,6 +142,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"marginwatch {args.command}: what it prints cannot be written: {exc.strerror}", file=sys.stderr)
         _discard_output()
         return _CANNOT_TELL if args.command in ("status", "watch") else 1
+
+
+def _stand_in() -> None:
+    """A stream that was closed before we began (`>&-`) is the null device from here on.
+
+    It gets the number that has become free, which the next socket or the store would have had otherwise.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the end
 
 
 def _discard_output() -> None:
