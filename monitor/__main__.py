@@ -13,9 +13,9 @@ from monitor import __version__
 
 _WHAT_IF = """\
 what if: changes are made to the account before it is computed, always in the order of the list above: shocks,
-transfers, margin added, reductions, closes. Each may be given several times; within a kind the order given holds. What
-is left out: commission, slippage (parts are closed at the mark, shocked or not), and the exchange's own limits, such as
-the initial margin that must stay in a wallet.
+transfers, margin added, reductions, closes. Each may be given several times (shocks: once for each symbol); within a
+kind the order given holds. What is left out: commission, slippage (parts are closed at the mark, shocked or not), and
+the exchange's own limits, such as the initial margin that must stay in a wallet.
 
   marginwatch assess account.json
   marginwatch assess account.json --shock '*=-10%' --shock BTCUSDT=-5% --transfer -500 --reduce ETHUSDT:short=50%

@@ -114,11 +114,20 @@ def parse(
         WhatIfError: One is not of its form.
     """
     return WhatIf(
-        dict(map(_shock, shocks)),
+        _shocks(shocks),
         tuple(map(_transfer, transfers)),
         tuple(map(_add_margin, margins)),
         (*map(_reduce, reductions), *map(_close, closes)),
     )
+
+
+def _shocks(texts: Sequence[str]) -> dict[str, Decimal]:
+    moves: dict[str, Decimal] = {}
+    for symbol, move in map(_shock, texts):
+        if symbol in moves:
+            raise WhatIfError(f"--shock: {symbol} is given twice; which move is meant?")
+        moves[symbol] = move
+    return moves
 
 
 def _shock(text: str) -> tuple[str, Decimal]:

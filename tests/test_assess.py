@@ -219,6 +219,15 @@ def test_a_shock_of_a_symbol_that_is_not_held_is_wrong_usage() -> None:
     assert run.err == "marginwatch assess: --shock: BTCUSD is not held; held are BTCUSDT long\n"
 
 
+def test_a_shock_that_is_given_twice_is_wrong_usage() -> None:
+    """The first was dropped, so that the answer was to another question than was asked."""
+    run = assessed(LONG, "*=-10%", "BTCUSDT=-1%", "*=-5%")
+
+    assert run.status == 2
+    assert run.out == ""
+    assert run.err == "marginwatch assess: --shock: * is given twice; which move is meant?\n"
+
+
 # ---- what is missing ----
 
 
@@ -391,6 +400,16 @@ def test_the_margin_type_may_come_from_the_symbol_config() -> None:
             b'{"venue": "binance-usdm", "account": {"assets": [{"asset": "USDT", "walletBalance": "NaN"}]}}',
             '"account"',
             id="not a number",
+        ),
+        pytest.param(
+            b'{"venue": "binance-usdm", "positionRisk": [{"symbol": "BTCUSDT"}]}',
+            "\"positionRisk\": 'positionAmt' is missing in [{",
+            id="a row of something else",
+        ),
+        pytest.param(
+            b'{"venue": "binance-usdm", "exchangeInfo": []}',
+            '"exchangeInfo": not of the shape that it has at the exchange in []',
+            id="another answer",
         ),
         pytest.param(
             b'{"venue": "binance-usdm", "positionRisk": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",

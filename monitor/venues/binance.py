@@ -45,6 +45,7 @@ from monitor.venues.wire import (
     decimal,
     flag,
     integer,
+    misread,
     moment,
     one_line,
     optional_text,
@@ -235,7 +236,7 @@ def decode_private(raw: bytes, account: str) -> list[Event]:
             for event in read(one, account)
         ]
     except MISREADS as exc:
-        raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
+        raise misread(exc, raw) from exc
 
 
 _NOTHING = msgspec.Raw()
@@ -281,7 +282,7 @@ def addressee(raw: bytes) -> str | Reply | StreamControl:
         if frame.id is not None:
             return Reply(frame.id)
     except MISREADS as exc:
-        raise DecodeError(f"{exc!r:.200} in {one_line(raw)}") from exc
+        raise misread(exc, raw) from exc
     if _SHUTDOWN in (frame.e, frame.event and frame.event.e):
         return _SHUTDOWN_NOTE
     raise DecodeError(f"no envelope that says whose it is: {one_line(raw)}")

@@ -7,10 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from monitor.errors import DecodeError
 from monitor.events import Event, StreamControl
 from monitor.venues import binance, binance_market, binance_remedies
-from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests, integer, one_line, parse
+from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests, integer, misread, parse
 
 Reader = Callable[[Any], Iterable[Event]]
 
@@ -88,7 +87,7 @@ class Binance(ABC):
         try:
             return list(binance_market.market_events(raw, market, wanted, self.st))
         except binance.MISREADS as exc:
-            raise _error(exc, raw) from exc
+            raise misread(exc, raw) from exc
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
         return binance.decode_private(raw, account)
@@ -110,8 +109,4 @@ def _read(read: Callable[[], Iterable[Any]], raw: bytes) -> list[Any]:
     try:
         return list(read())
     except binance.MISREADS as exc:
-        raise _error(exc, raw) from exc
-
-
-def _error(exc: Exception, raw: bytes) -> DecodeError:
-    return DecodeError(f"{exc!r:.200} in {one_line(raw)}")
+        raise misread(exc, raw) from exc

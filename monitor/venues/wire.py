@@ -9,6 +9,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from monitor.errors import DecodeError
+
 _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?")
 _LARGEST_EXPONENT = 30
 _PLAIN = _LARGEST_EXPONENT
@@ -215,3 +217,17 @@ def parse(raw: bytes) -> Any:
 def one_line(raw: bytes) -> str:
     """The beginning of a frame, fit for a log line."""
     return repr(raw[:200])[2:-1]
+
+
+def misread(exc: Exception, raw: bytes) -> DecodeError:
+    """What is wrong with a body, fit for a log line and for whoever has saved it in a file."""
+    match exc:
+        case KeyError():
+            why = f"{exc} is missing"
+        case ValueError():
+            why = str(exc)
+        case RecursionError():
+            why = "nested beyond all reason"
+        case _:
+            why = "not of the shape that it has at the exchange"
+    return DecodeError(f"{why:.200} in {one_line(raw)}")
