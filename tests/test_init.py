@@ -31,7 +31,8 @@ def test_a_newcomer_gets_config_and_units_and_is_told_what_to_do_with_them(
 
     assert status == 0
     assert {name: (tmp_path / name).read_text("utf-8") for name in FILES} == {name: shipped(name) for name in FILES}
-    assert f"set your account and broker in {tmp_path}/config.toml, then run `marginwatch check`" in said
+    config = tmp_path / "config.toml"
+    assert f"set your account and broker in {config}, then run `marginwatch check --config {config}`" in said
     assert "sudo systemctl enable --now marginwatch" in said
 
 

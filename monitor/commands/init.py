@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 import monitor
 
 _UNITS = ("marginwatch.service", "marginwatch@.service")
-_NEXT = "Next: set your account and broker in {config}, then run `marginwatch check`."
+_NEXT = "Next: set your account and broker in {config}, then run `marginwatch check{option}`."
 _NEXT_SERVICE = """\
 Then, as a service (`marginwatch@NAME` for one of several, with its files in /etc/marginwatch/NAME):
   sudo install -D -m 644 {config} /etc/marginwatch/config.toml
@@ -36,10 +37,10 @@ def main(directory: str, systemd: bool) -> int:
         print(f"{target} written")
     if not missing:
         return 1
-    config = wanted[0][1]
-    print(_NEXT.format(config=config))
+    config, *units = (shlex.quote(str(target)) for _, target in wanted)
+    print(_NEXT.format(config=config, option="" if folder == Path() else f" --config {config}"))
     if systemd:
-        print(_NEXT_SERVICE.format(config=config, units=" ".join(str(target) for _, target in wanted[1:])))
+        print(_NEXT_SERVICE.format(config=config, units=" ".join(units)))
     return 0
 
 
