@@ -119,6 +119,20 @@ async def test_a_coin_account_is_checked_too(checked: Any, broker: Mosquitto, tm
     assert any("the stream brings marks; the first, of BTCUSD_PERP" in text for text, _ in found.of("ok"))
 
 
+async def test_an_override_for_a_symbol_that_nobody_lists_is_a_warning(
+    checked: Any, broker: Mosquitto, tmp_path: Path
+) -> None:
+    """A misspelt one keeps the levels for all, and its author relies on others."""
+    own = [{"symbol": symbol, "for_s": 1} for symbol in ("BTC*", "BTCUSTD")]
+    async with exchange() as live:
+        found = await checked(config(tmp_path, live, broker.port, rules={"margin_ratio": {"match": own}}))
+
+    said, remedy = found.the("warning")
+    assert found.status == 0
+    assert said == '[[rules.margin_ratio.match]] number 2: symbol "BTCUSTD" fits no listed contract'
+    assert "BTCUSDT_261225" in remedy
+
+
 async def test_a_mistake_in_the_config_is_mended_before_anybody_is_asked(checked: Any, tmp_path: Path) -> None:
     """What cannot be read cannot be asked with; it says so."""
     async with exchange() as live:

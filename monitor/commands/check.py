@@ -36,6 +36,8 @@ def main(config_path: str | None, online: bool = False, test_alert: str | None =
         return found.sum_up()
     found.take(Finding("error", problem) for problem in problems)
     found.take(offline.findings(path, config, fetched))
+    if not problems:
+        found.take(offline.overrides(path, config))
     if not found.count["error"]:
         names = ", ".join(f"{account.name} ({account.venue}, {account.environment})" for account in config.accounts)
         found.take([Finding("ok", f"{path}: accounts {names}; broker {config.mqtt.host}:{config.mqtt.port}")])

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from msgspec import structs
@@ -68,11 +69,13 @@ class _Probe:
         self._first = {account.market: account for account in reversed(config.accounts)}
         self._reachable: set[str] = set()
         self._listed: dict[str, list[str]] = {}
+        self._symbols: set[str] = set()
         self._held: dict[str, set[str]] = {name: set() for name in feeds.markets}
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:
         await self._all((f"{name}: REST", self._market(name)) for name in self._feeds.markets)
+        self._found.take(self._overrides())
         for account in self._config.accounts:
             if account.market not in self._reachable:
                 self._found.take([Finding("note", f"{account.name}: not asked, for the exchange does not answer")])
@@ -116,6 +119,7 @@ class _Probe:
         self._reachable.add(name)
         for event in events:
             if isinstance(event, ContractsRead):
+                self._symbols |= event.contracts.keys()
                 traded = [c for c in event.contracts.values() if c.status == "TRADING"]
                 self._listed[name] = [c.symbol for c in sorted(traded, key=lambda c: c.delivery_ms is not None)]
         offset_ms = server_ms - (answer.sent_ms + answer.received_ms) // 2
@@ -146,6 +150,19 @@ class _Probe:
         return Finding(
             "warning", f"{name}: the exchange says: {trouble}", "wait until it is over; check once more then"
         )
+
+    def _overrides(self) -> Iterator[Finding]:
+        """Overrides for symbols that no exchange lists; of one that does not answer nobody knows what it lists."""
+        if len(self._reachable) < len(self._feeds.markets):
+            return
+        for rule, matches in self._config.rules.matches.items():
+            for number, match in enumerate(matches, 1):
+                if match.symbol is not None and not any(fnmatchcase(s, match.symbol) for s in self._symbols):
+                    yield Finding(
+                        "warning",
+                        f'[[rules.{rule}.match]] number {number}: symbol "{match.symbol}" fits no listed contract',
+                        "a glob such as BTC*; the exchange's own names: BTCUSDT, BTCUSDT_261225, BTCUSD_PERP",
+                    )
 
     # ---- an account: its key, its truth, its stream ----
 
