@@ -117,10 +117,17 @@ class Reporter:
 
     def silence(self, event: Silence, now: Now) -> None:
         """Keep back what somebody does not want to hear of for a while."""
+        before = list(self.silences.all)
         name, row = self.silences.begin(event, now)
         self.effects.append(Save("silence", name, row))
-        until = "over" if row is None else f"until {datetime.fromtimestamp(event.until_ms // 1000, UTC):%F %T} UTC"
-        self.effects.append(Answered(f"silence of {name} {until}", True))
+        if row is not None:
+            until = f"{datetime.fromtimestamp(event.until_ms // 1000, UTC):%F %T}"
+            self.effects.append(Answered(f"silence of {name} until {until} UTC", True))
+        elif name in before:
+            self.effects.append(Answered(f"silence of {name} over", True))
+        else:
+            others = f"there are {', '.join(before)}" if before else "there is none at all"
+            self.effects.append(Answered(f"no silence of {name} to end; {others}", False))
 
     def end_silences(self, now: Now) -> None:
         self.effects += (Save("silence", name, None) for name in self.silences.over(now))

@@ -85,6 +85,7 @@ async def test_the_command_line_silences_and_acknowledges(
             retained = await listener.state("marginwatch/main/incident/margin_ratio/cross-usdt")
             over = await marginwatch("silence", config, "--rule", "margin_ratio", "--end")
             opened = await listener.event("margin_ratio", "opened")
+            nowhere = await marginwatch("silence", config, "--account", "mian", "--for", "1h")
             acked = await marginwatch("ack", config, opened["incident_id"])
             await until(
                 lambda: "acknowledged_at" in listener.retained("marginwatch/main/incident/margin_ratio/cross-usdt"),
@@ -96,6 +97,7 @@ async def test_the_command_line_silences_and_acknowledges(
     assert retained["incident_id"] == opened["incident_id"]
     assert unknown[0] == 2
     assert "known are margin_ratio" in unknown[2]
+    assert (nowhere[0], nowhere[2]) == (2, "silence: the config has no account 'mian'; it has main\n")
 
 
 async def test_a_command_that_nobody_hears_or_that_the_broker_refuses_is_no_success(

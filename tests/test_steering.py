@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.__main__ import main
-from monitor.effects import IncidentOver, Save, Story
+from monitor.effects import Answered, IncidentOver, Save, Story
 from monitor.errors import CommandError
 from monitor.events import Acknowledge, Bracket, ForcedKind, LinkState, Silence, StoreState, Tick
 from monitor.steering import parse
@@ -261,6 +261,22 @@ def test_a_silence_outlives_a_restart_and_can_be_ended() -> None:
     later.step(Silence(0, rule="margin_ratio"))
     assert ratio(later.price("90372.10")) == [("opened", "critical")]
     assert later.kept().silences == {}
+
+
+def test_to_end_a_silence_that_there_is_not_is_said_to_have_done_nothing() -> None:
+    """It is ended under the names that it was begun with; under others it would go on, and its author hear "over"."""
+    core = Watched()
+    core.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
+    none = core.step(Silence(0, rule="margin_ratio"))
+    core.step(silence(core, 1000, rule="margin_ratio", account="main"))
+    other = core.step(Silence(0, rule="margin_ratio"))
+    over = core.step(Silence(0, rule="margin_ratio", account="main"))
+
+    assert [e for effects in (none, other, over) for e in effects if isinstance(e, Answered)] == [
+        Answered("no silence of *.margin_ratio.* to end; there is none at all", False),
+        Answered("no silence of *.margin_ratio.* to end; there are main.margin_ratio.*", False),
+        Answered("silence of main.margin_ratio.* over", True),
+    ]
 
 
 def test_a_silence_is_about_what_it_names_alone() -> None:

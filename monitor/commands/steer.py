@@ -14,6 +14,7 @@ from msgspec import structs
 from monitor import steering
 from monitor.commands import complain
 from monitor.config import Config
+from monitor.effects import INSTANCE
 from monitor.errors import CommandError, ConfigError
 from monitor.shell import settings
 from monitor.shell.broker import REFUSED
@@ -38,6 +39,7 @@ def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
         config = settings.load(settings.find(config_path))
         password = _password(config)
         steering.parse(command, payload, round(time.time() * 1000))
+        _check_account(config, body)
     except ConfigError as exc:
         return complain(exc)
     except CommandError as exc:
@@ -66,6 +68,13 @@ def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
         return 1
     print(f"told {topic}; the daemon's log, and the incident's retained topic, say what became of it")
     return 0
+
+
+def _check_account(config: Config, body: dict[str, Any]) -> None:
+    """Raises: CommandError: A silence is begun of an account that there is not, and would keep nothing back."""
+    names = [account.name for account in config.accounts]
+    if body.get("for_s") and body.get("account") not in (None, INSTANCE, *names):
+        raise CommandError(f"silence: the config has no account {body['account']!r}; it has {', '.join(names)}")
 
 
 def _password(config: Config) -> str | None:
