@@ -66,8 +66,9 @@ exit status, as Nagios, Icinga, Zabbix and others read it:
   1 warning   an incident of severity warning is open
   2 critical  a worse one is open; or blind: an input is old or unknown; or dead: the daemon is offline, an account
               has no state, or its state is older than it says it is good for
-  3 unknown   cannot tell: wrong usage, the config cannot be used, the broker cannot be reached, or the daemon's clock
-              is more than 10 s ahead of this machine's, so that no age means anything
+  3 unknown   cannot tell: wrong usage, the config cannot be used, the broker cannot be reached, or does not show the
+              state of each of very many accounts in time (give a longer --timeout), or the daemon's clock is more than
+              10 s ahead of this machine's, so that no age means anything
 
 Ages are told by this machine's clock. Where it is ahead of the daemon's, a state may be called dead too early.
 

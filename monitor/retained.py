@@ -169,11 +169,13 @@ class Retained:
         topics: Of the daemon.
         status: `online` or `offline`; None: nothing stands there.
         unreadable: Topic → why it does not read as ours.
+        awaited: Topics of which nothing had come when the time was up: what stands there is unknown.
     """
 
     def __init__(self, prefix: str) -> None:
         self.topics = Topics(prefix)
         self.status: str | None = None
+        self.awaited: frozenset[str] = frozenset()
         self.unreadable: dict[str, str] = {}
         self._infos = Shelf(Info)
         self._summaries = Shelf(Summary)

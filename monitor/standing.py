@@ -91,7 +91,8 @@ def standing(retained: Retained, names: Collection[str], at_ms: int) -> Standing
         last = f"; its last state is {span(min(ages))} old" if ages else ""
         return Standing((Problem(Code.CRITICAL, dead + last),), accounts)
     incidents = retained.incidents(*names, INSTANCE)
-    found = [problem for account in accounts for problem in _problems(account)]
+    late = {name for name in names if retained.topics.summary(name) in retained.awaited}
+    found = [problem for account in accounts for problem in _problems(account, account.name in late)]
     found += [Problem(_code(rank(incident.severity)), incident.title) for incident in incidents]
     for account in accounts:  # the summary may know of an incident that we have not been shown
         shown = max((rank(i.severity) for i in incidents if i.account in (account.name, INSTANCE)), default=Severity.OK)
@@ -121,10 +122,12 @@ def _account(retained: Retained, name: str, at_ms: int, is_alive: bool) -> Accou
     return AccountStanding(name, summary, age_s, is_alive and -CLOCK_SLACK_S <= age_s <= summary.valid_for_s)
 
 
-def _problems(account: AccountStanding) -> Iterator[Problem]:
+def _problems(account: AccountStanding, is_late: bool) -> Iterator[Problem]:
     """What is wrong with the state itself, whatever it says."""
     summary, age_s, name = account.summary, account.age_s, account.name
-    if summary is None or age_s is None:
+    if summary is None and is_late:
+        yield Problem(Code.UNKNOWN, f"{name}: the broker did not show its state in time")
+    elif summary is None or age_s is None:
         yield Problem(Code.CRITICAL, f"{name} has no state: the daemon does not watch it")
     elif age_s > summary.valid_for_s:
         text = f"{name}: the state is {span(age_s)} old, and was good for {span(summary.valid_for_s)}: the daemon hangs"

@@ -242,6 +242,18 @@ async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(
     tmp_path: Path, accounts: int, size: int, kept: int, patience: str
 ) -> None:
     """What it throws away, `status` among it, would look like a daemon that is dead, or does not watch an account."""
+    code, said = await status_of_many(tmp_path, accounts, size, kept, patience)
+    assert (code, said.split(",")[0]) == (0, f"MARGINWATCH OK: {accounts} accounts"), said[:300]
+
+
+async def test_what_could_not_be_shown_in_time_is_unknown(tmp_path: Path) -> None:
+    """It stands at the broker, and is well; nobody is to be told that an account is not watched."""
+    code, said = await status_of_many(tmp_path, 300, 250_000, 1, "1")
+    assert (code, "has no state" in said) == (3, False), said[:300]
+
+
+async def status_of_many(folder: Path, accounts: int, size: int, kept: int, patience: str) -> tuple[int, str]:
+    """Status and what is said, of accounts that are all well, whose states together are more than the broker queues."""
     needs_mosquitto()
     names = [f"account{n}" for n in range(accounts)]
     summary = {
@@ -259,7 +271,7 @@ async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(
     }
     watched = [{"account": name} for name in names]
     info = {"schema": "marginwatch.info/1", "instance": "i", "version": "0", "accounts": watched}
-    broker = Mosquitto(tmp_path / "small", f"max_queued_messages {kept}")
+    broker = Mosquitto(folder / "small", f"max_queued_messages {kept}")
     await broker.start()
     try:
         async with aiomqtt.Client("127.0.0.1", broker.port) as client:
@@ -267,10 +279,9 @@ async def test_of_more_than_a_broker_sends_at_once_nothing_is_missing(
             await client.publish("marginwatch/info", json.dumps(info), qos=1, retain=True)
             for name in names:
                 await client.publish(f"marginwatch/{name}/summary", json.dumps(summary), qos=1, retain=True)
-        code, said = await status(config_of(tmp_path, broker.port, account="account0"), "--timeout", patience)
+        return await status(config_of(folder, broker.port, account="account0"), "--timeout", patience)
     finally:
         broker.kill()
-    assert (code, said.split(",")[0]) == (0, f"MARGINWATCH OK: {accounts} accounts"), said[:300]
 
 
 async def test_what_others_publish_there_is_not_believed(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ _SETTLE_S = 0.15
 _PATIENCE_S = 5.0
 """Somebody is looking: the broker is tried again at least so often."""
 _SILENCE_S = 1.0
-"""As long as something has not: so long without a message, and it is asked for again."""
+"""As long as something has not: so long without a message, and it is asked for again. Less where there is no time."""
 _AT_ONCE = 100
 """So much of what has not come is asked for again at a time."""
 
@@ -60,24 +60,28 @@ async def _look(
     retained = Retained(config.prefix)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
+    silence_s = min(_SILENCE_S, timeout_s / 4)
     async with asyncio.timeout_at(end), visitor(config, password, "status") as client:
         await _subscribe(client, config.prefix, [config.topics.status])  # not behind what may be too much at once
         await _subscribe(client, config.prefix, filters)
         messages = client.messages
         lacks, asked = _lacks(retained, configured), math.inf
         again: set[str] = set()
-        until = loop.time() + _SILENCE_S
+        until = loop.time() + silence_s
         while True:
             try:
                 async with asyncio.timeout_at(min(until, end - 0.1)):
                     message = await anext(messages)
             except TimeoutError:
-                if retained.status == "offline" or not 0 < len(lacks) < asked or loop.time() > end - _SILENCE_S:
+                if retained.status == "offline" or not 0 < len(lacks) < asked:
+                    return retained
+                if loop.time() > end - silence_s:
+                    retained.awaited = frozenset(lacks)
                     return retained
                 asked = len(lacks)
                 again = set(islice(lacks, _AT_ONCE))
                 await _subscribe(client, config.prefix, again)
-                until = loop.time() + _SILENCE_S
+                until = loop.time() + silence_s
                 continue
             _take(retained, message)
             topic = str(message.topic)
@@ -85,7 +89,7 @@ async def _look(
             if topic == config.topics.info:
                 lacks = _lacks(retained, configured)
             if message.retain:
-                until = loop.time() + (_SILENCE_S if lacks else _SETTLE_S)
+                until = loop.time() + (silence_s if lacks else _SETTLE_S)
             if topic in again:
                 again.remove(topic)
                 if lacks and not again:
