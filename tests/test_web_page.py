@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from monitor.wording import away
 from tests import browser as tools
 from tests import stories
 from tests.browser import Browser, browsing, needs
+from tests.chaos.proxy import Proxy
 from tests.rig import Listener, Mosquitto, Process, eventually, free_port, private_file, until, watching, write_config
 from tests.test_http import is_open
 from tests.test_page import showing
@@ -135,6 +137,63 @@ async def test_a_daemon_that_is_blind_says_so_on_the_page(broker: Mosquitto, tmp
             exchange.fault(mute_market=False, rest="ok")
             await eventually(lambda: _is_quiet(tab), "no alarm is left")
             await tab.shows("#verdict", "Nothing open, every link is live")
+
+
+async def test_stale_figures_have_the_time_of_what_they_are_made_of(
+    broker: Mosquitto, tmp_path: Path, tab: Browser
+) -> None:
+    """They are reckoned anew all the time; with the time of that, those of an hour ago would look like those of now."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), seen(tab, port):
+            exchange.fault(mute_market=True, rest="503")
+
+            async def is_old() -> bool:
+                said = re.search(r"stale, as of (\S+)", await tab.text("#accounts"))
+                return said is not None and _seconds(await tab.text("#beat-time")) - _seconds(said[1]) in range(4, 20)
+
+            await eventually(is_old, "the figures are told as some seconds old")
+            exchange.fault(mute_market=False, rest="ok")
+
+
+def _seconds(clock: str) -> int:
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return (hours * 60 + minutes) * 60 + seconds
+
+
+async def test_a_page_that_is_behind_says_so_and_catches_up(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:
+    """On a slow way everything comes in the end, beats too: what was true a minute ago must not be shown as live."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), Proxy(lambda: port) as proxy, seen(tab, proxy.port):
+            proxy.delay_s = 5.5  # less than makes it silent
+            await tab.shows("#alarms", "No word from marginwatch since", within_s=30)
+            await tab.shows("#beat", "as of")
+            proxy.mend()
+            await tab.shows("#beat-word", "live", within_s=30)
+
+
+async def test_a_connection_that_is_dead_unnoticed_is_left_for_a_new_one(
+    broker: Mosquitto, tmp_path: Path, tab: Browser
+) -> None:
+    """A machine that lost its power says no goodbye, and a browser that only reads never finds out."""
+    async with stories.exchange() as exchange:
+        config, port = config_of(tmp_path, exchange, broker)
+        async with watching(config), Proxy(lambda: port) as proxy, seen(tab, proxy.port):
+            proxy.half_open()
+            await tab.shows("#alarms", "No word from marginwatch since")
+            await tab.shows("#beat-word", "live", within_s=45)
+
+
+async def test_what_was_told_on_another_day_has_its_date(tab: Browser) -> None:
+    """The summaries of a week, each told at eight, would all look like this morning's."""
+    hub = Hub()
+    words = {"event_id": "1", "event": "noted", "severity": "info", "title": "all is well", "text": "nothing is open"}
+    body = msgspec.json.encode({**words, "at": "2026-01-10T12:00:00.000Z"})
+    hub.put([Message("marginwatch/main/event/info/summary", body, False, 1, event_id="1")])
+    async with showing(hub) as url:
+        await tab.open(url)
+        await tab.shows("#events time", "10 Jan")
 
 
 async def test_what_is_unknown_is_never_told_as_nothing(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:

@@ -65,15 +65,15 @@ function grouped(value, least, most) {
   return text.replace("-", MINUS);
 }
 
-/** `04:13:44`, in this browser's time zone. */
-export function clock(ms) {
-  return new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-}
+/** `04:13:44`, in this browser's time zone, with the day where that is not today. */
+export const clock = (ms, nowMs = ms) => dated(ms, nowMs, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
-/** `04:13`, with the day where that is not today. */
-export function moment(ms, nowMs) {
+/** The same to the minute. */
+export const moment = (ms, nowMs) => dated(ms, nowMs, { hour: "2-digit", minute: "2-digit" });
+
+function dated(ms, nowMs, parts) {
   const at = new Date(ms);
-  const time = at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  const time = at.toLocaleTimeString("en-GB", parts);
   if (at.toDateString() === new Date(nowMs).toDateString()) return time;
   return `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${time}`;
 }

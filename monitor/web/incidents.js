@@ -36,22 +36,23 @@ function makeIncident() {
       say(text, sentence(i.text));
       const acked = i.acknowledged_at ? [`acknowledged ${moment(Date.parse(i.acknowledged_at), now)}`] : [];
       const peak = i.peak_severity === i.severity ? [] : [`was ${i.peak_severity}`];
-      say(foot, [words(i.rule), i.subject, `told ${clock(Date.parse(i.at))}`, ...peak, ...acked].join(" · "));
+      say(foot, [words(i.rule), i.subject, `told ${clock(Date.parse(i.at), now)}`, ...peak, ...acked].join(" · "));
     },
   };
 }
 
-function makeEvent({ event: e, now }) {
+function makeEvent({ event: e }) {
   const sign = badge();
   const at = Date.parse(e.at);
   const kind = e.event === "resolved" ? `resolved: ${words(e.resolution)}` : e.event;
   const text = h("details", {}, h("summary", {}, sentence(e.title)), h("p", { class: "text" }, sentence(e.text)));
   const over = e.event === "resolved" && e.resolution === "recovered";
   sign.show(over ? "ok" : e.severity);
-  const time = h("time", { datetime: e.at }, clock(at));
+  const time = h("time", { datetime: e.at });
   const head = h("p", { class: "head" }, time, sign.root, h("span", { class: "kind" }, over ? "" : kind));
   if (over) sign.show("ok", "recovered");
-  return { root: h("li", { "data-severity": over ? "ok" : e.severity }, head, text), show() {} };
+  const root = h("li", { "data-severity": over ? "ok" : e.severity }, head, text);
+  return { root, show: ({ now }) => say(time, clock(at, now)) };
 }
 
 /** What a screen reader is told of new events: the worst of them, once. */

@@ -66,7 +66,7 @@ function fail(error) {
 function render() {
   try {
     showAlarms();
-    if (stream.heardAt === null) return;
+    if (board.beat === null) return;
     for (const pool of board.all("pool")) if (!stream.isSilent) history.put(pool, board.now);
     showHead();
     showGlance();
@@ -96,8 +96,8 @@ function ownAlarms() {
   if (failure !== null) return [{ head: "This page has failed.", severity: "critical", text: `Reload it. (${failure})` }];
   if (!stream.isSilent) return [];
   const why = stream.isRefused ? " It refuses this page: too many pages are open, or its token has changed." : "";
-  if (stream.heardMs === null) return [{ head: "No data.", severity: "critical", text: `This page has not heard from marginwatch yet.${why}` }];
-  const since = clock(stream.heardMs);
+  if (board.beat === null) return [{ head: "No data.", severity: "critical", text: `This page has not heard from marginwatch yet.${why}` }];
+  const since = clock(board.beat.at_ms, board.now);
   const text = `Everything below is as of ${since} and may be wrong. Is the daemon running, and the way to it open?${why}`;
   return [{ head: `No word from marginwatch since ${since}.`, severity: "critical", text }];
 }
@@ -118,7 +118,7 @@ function daemonAlarms() {
   if (awayS < 3) brokerAwaySinceMs = null;
   else brokerAwaySinceMs ??= board.beat.at_ms - awayS * 1000;
   if (brokerAwaySinceMs !== null) {
-    alarms.push({ head: "The MQTT broker is away.", severity: "warning", text: `Since ${clock(brokerAwaySinceMs)} no alert goes out over MQTT; this page goes on.` });
+    alarms.push({ head: "The MQTT broker is away.", severity: "warning", text: `Since ${clock(brokerAwaySinceMs, board.now)} no alert goes out over MQTT; this page goes on.` });
   }
   return alarms;
 }
@@ -149,16 +149,16 @@ const closest = () =>
 function showHead() {
   const { instance, version, started_at: started } = board.info;
   say($("instance"), instance ?? "");
-  say($("version"), version ? `marginwatch ${version}, running since ${clock(Date.parse(started))}.` : "");
+  say($("version"), version ? `marginwatch ${version}, running since ${clock(Date.parse(started), board.now)}.` : "");
   say($("beat-word"), stream.isSilent ? "as of" : "live");
-  say($("beat-time"), clock(stream.isSilent ? stream.heardMs : board.now));
+  say($("beat-time"), clock(stream.isSilent ? board.beat.at_ms : board.now, board.now));
 }
 
 function showGlance() {
   const incidents = board.incidents;
   const [first] = incidents;
   const isBlind = board.beat.status !== "ready" || !board.isLive;
-  if (stream.isSilent) verdict.show("info", `Unknown since ${clock(stream.heardMs)}`);
+  if (stream.isSilent) verdict.show("info", `Unknown since ${clock(board.beat.at_ms, board.now)}`);
   else if (first && rank(first.severity) >= 2) verdict.show(first.severity, sentence(standing(first)));
   else if (isBlind) verdict.show("warning", "Nothing open, but not everything is seen");
   else verdict.show("ok", "Nothing open, every link is live");

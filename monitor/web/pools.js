@@ -60,7 +60,7 @@ function makeAccount({ account, venue }) {
       const isStale = summary?.freshness === "stale";
       state.show(isStale ? "warning" : (summary?.severity ?? "info"), stateWord(summary, isStale));
       say(facts, factsOf(summary));
-      list(pools, drawn.map((pool) => ({ pool, positions: positions.get(poolOf(pool)) ?? [], board, history })), ({ pool }) => pool.pool, makePool);
+      list(pools, drawn.map((pool) => ({ pool, positions: positions.get(poolOf(pool)) ?? [], summary, board, history })), ({ pool }) => pool.pool, makePool);
       say(none, restOf(drawn, hidden, summary));
       show(none, none.textContent !== "");
     },
@@ -123,12 +123,12 @@ function makePool() {
     root,
     show(item) {
       last = item;
-      const { pool, positions, board, history } = item;
+      const { pool, positions, summary, board, history } = item;
       const isStale = pool.freshness !== "live";
       dress(root, "severity", pool.severity);
       dress(root, "freshness", pool.freshness);
       say(title, pool.pool);
-      state.show(isStale ? "warning" : pool.severity, poolWord(pool, isStale, board.now));
+      state.show(isStale ? "warning" : pool.severity, poolWord(pool, isStale, summary, board.now));
       distance.show(pool.bankrupt ? "past it" : away(pool.distance), board.severityOfDistance(pool.distance));
       ratio.show(percent(pool.margin_ratio), pool.severity);
       bar.show(pool.margin_ratio, board.levels.margin_ratio, pool.severity);
@@ -150,11 +150,14 @@ function makePool() {
   return view;
 }
 
-function poolWord(pool, isStale, nowMs) {
-  if (isStale) return `stale, as of ${clock(Date.parse(pool.as_of))}`;
+function poolWord(pool, isStale, summary, nowMs) {
+  if (isStale) return summary === undefined ? "stale" : `stale, as of ${clock(trueAt(summary), nowMs)}`;
   if (pool.margin_ratio === null) return words(pool.reason ?? "unknown");
   return pool.severity === "ok" ? "ok" : pool.severity;
 }
+
+/** When the oldest of what an account's figures are made of was true (Unix ms): they are reckoned anew all the time. */
+const trueAt = (summary) => Date.parse(summary.as_of) - Math.max(summary.mark_age_ms ?? 0, summary.account_age_ms ?? 0);
 
 function figure(label) {
   const value = h("strong");

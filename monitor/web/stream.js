@@ -2,12 +2,15 @@
 
 const SILENT_AFTER_MS = 6000; // three beats
 const AGAIN_MS = 3000;
+const GIVE_UP_AFTER_S = 15;
+const DRIFT_MS = 2; // per beat: more than the speed of two clocks differs
 
 /**
  * Hears the daemon, for ever.
  *
  * `onOpen`: called with each connection; `onBeat`, `onWhole`, `onChange`: with what has come. A browser connects again by
- * itself after a loss, and gets what it has missed; after a refusal it does not, then we do.
+ * itself after a loss, and gets what it has missed; after a refusal it does not, nor where it has not noticed the loss or
+ * is behind: then we do.
  */
 export class Stream {
   constructor({ onOpen, onBeat, onWhole, onChange }) {
@@ -15,18 +18,31 @@ export class Stream {
     this.on = { beat: onBeat, whole: onWhole, change: onChange };
     this.heardAt = null; // performance.now() of the last word, and the clock then
     this.heardMs = null;
+    this.lateMs = 0;
+    this.silentS = 0;
     this.isRefused = false;
     this.connect();
+    setInterval(() => {
+      this.silentS = this.isSilent ? this.silentS + 1 : 0;
+      if (this.silentS >= GIVE_UP_AFTER_S) this.connect();
+    }, 1000);
   }
 
-  /** Whether nothing has come for so long that what is shown may be wrong. */
+  /** Whether what has come is so old that what is shown may be wrong. Of the two clocks one may be set, the other stands
+   * still while a machine sleeps. */
   get isSilent() {
-    return this.heardAt === null || performance.now() - this.heardAt > SILENT_AFTER_MS;
+    if (this.heardAt === null) return true;
+    return Math.max(performance.now() - this.heardAt, Date.now() - this.heardMs) + this.lateMs > SILENT_AFTER_MS;
   }
 
   connect() {
-    const source = new EventSource(new URL("stream", location.origin + location.pathname));
-    source.onopen = this.onOpen;
+    this.source?.close();
+    this.silentS = 0;
+    const source = (this.source = new EventSource(new URL("stream", location.origin + location.pathname)));
+    source.onopen = () => {
+      this.soonestMs = Infinity;
+      this.onOpen();
+    };
     source.onerror = () => {
       if (source.readyState !== EventSource.CLOSED) return;
       this.isRefused = true;
@@ -35,11 +51,20 @@ export class Stream {
     for (const [name, take] of Object.entries(this.on)) {
       source.addEventListener(name, ({ data }) => {
         this.isRefused = false;
+        const told = JSON.parse(data);
+        if (name === "beat") this.time(told);
         this.heardAt = performance.now();
         this.heardMs = Date.now();
-        take(JSON.parse(data));
+        take(told);
       });
     }
+  }
+
+  /** How much later a beat has come than those that came at once: on a slow way all comes, and is minutes old. */
+  time(beat) {
+    const tookMs = Date.now() - beat.at_ms; // and what the clocks differ by
+    this.soonestMs = Math.min(this.soonestMs + DRIFT_MS, tookMs);
+    this.lateMs = tookMs - this.soonestMs;
   }
 }
 
