@@ -324,6 +324,8 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
             where = f"[[rules.{rule}.match]] number {number} "
             if match.symbol is not None and match.symbol != match.symbol.upper():
                 reader.wrong(main_name, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
+            if match.account is not None and match.account != match.account.lower():
+                reader.wrong(main_name, f"{where}account", f'names are lower-case; write "{match.account.lower()}"')
     check_promptness(reader, main_name, config.rules)
     forms = config.links.private_forms
     if config.links.accounts_per_connection > 1 and forms and "subscribe" not in forms:

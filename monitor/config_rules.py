@@ -28,6 +28,19 @@ from monitor.rules import (
 )
 
 _MATCH: Kinds = {"account": as_text, "symbol": as_text, "min_notional": as_amount}
+_OF_A_SYMBOL, _OF_AN_ACCOUNT = ("account", "label", "symbol"), ("account", "label")
+_GOES_BY: Mapping[str, tuple[str, ...]] = {
+    "forced_order": _OF_A_SYMBOL,
+    "hedge_broken": _OF_A_SYMBOL,
+    "exchange_margin_call": _OF_A_SYMBOL,
+    "bracket_changed": _OF_A_SYMBOL,
+    "data_stale": _OF_AN_ACCOUNT,
+    "key_permissions": _OF_AN_ACCOUNT,
+    "exchange_status": (),
+    "clock_offset": (),
+    "store_unusable": (),
+}
+"""What a match may go by, of rules that are about no pool; by anything else it would fit nothing, unnoticed."""
 _RULE_KINDS: Mapping[Any, Callable[[Any], Any]] = {bool: as_flag, float: as_seconds(0), Decimal: as_fraction}
 _HOLDS = ("for_s", "clear_for_s", "reenter_s", "repeat_s")
 """Keys of a rule that mean something where it has levels."""
@@ -62,12 +75,13 @@ def read_rules(reader: Reader, file: str, tables: Any) -> RuleBook:
             reader.wrong(file, f"{where}match", f"must be written [[rules.{name}.match]]")
             continue
         matches[name] = tuple(
-            _match(reader, file, f"[[rules.{name}.match]] number {i} ", row, rule) for i, row in enumerate(rows, 1)
+            _match(reader, file, f"[[rules.{name}.match]] number {i} ", row, rule, name)
+            for i, row in enumerate(rows, 1)
         )
     return RuleBook(rules, matches)
 
 
-def _match(reader: Reader, file: str, where: str, row: Any, rule: Rule) -> Match:
+def _match(reader: Reader, file: str, where: str, row: Any, rule: Rule, name: str) -> Match:
     if not isinstance(row, Mapping):
         reader.wrong(file, where.strip(), "must be a table")
         return Match(rule)
@@ -81,6 +95,11 @@ def _match(reader: Reader, file: str, where: str, row: Any, rule: Rule) -> Match
     rest = {k: v for k, v in row.items() if k not in _MATCH and k != "label" and not k.startswith("label.")}
     if not conditions and not labels:
         reader.wrong(file, where.strip(), "names nothing to match; give account, label.<name>, symbol or min_notional")
+    may = _GOES_BY.get(name, (*_MATCH, "label"))
+    for key in (*conditions, *labels):
+        if key.partition(".")[0] not in may:
+            remedy = f"match by {', '.join(may)}" if may else f"it is one for all: write [rules.{name}]"
+            reader.wrong(file, f"{where}{key}", f"fits nothing, for the rule does not go by it; {remedy}")
     return Match(
         structs.replace(rule, **_rule_values(reader, file, where, rest, rule, _MATCH)),
         labels={key.removeprefix("label."): str(value) for key, value in labels.items()},

@@ -480,6 +480,38 @@ def test_a_symbol_in_lower_case_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rule", "key", "expected"),
+    [
+        (
+            "data_stale",
+            'symbol = "BTC*"',
+            "symbol: fits nothing, for the rule does not go by it; match by account, label",
+        ),
+        ("key_permissions", "min_notional = 5", "min_notional: fits nothing"),
+        ("forced_order", "min_notional = 5", "match by account, label, symbol"),
+        ("bracket_changed", "min_notional = 5", "min_notional: fits nothing"),
+        ("clock_offset", 'account = "main"', "it is one for all: write [rules.clock_offset]"),
+        ("exchange_status", 'label.desk = "a"', "label.desk: fits nothing"),
+        ("margin_ratio", 'account = "Main"', 'account: names are lower-case; write "main"'),
+    ],
+)
+def test_a_match_that_fits_nothing_is_an_error(rule: str, key: str, expected: str) -> None:
+    """What it says would never hold, and whoever wrote it would rely on it."""
+    [problem] = problems(ACCOUNT + f"[[rules.{rule}.match]]\n{key}\nenabled = false")
+
+    assert expected in problem
+
+
+def test_a_match_by_what_a_rule_goes_by_is_none() -> None:
+    """A rule about a symbol goes by that, one about a pool by its size as well."""
+    read(
+        '[[rules.forced_order.match]]\nsymbol = "BTC*"\naccount = "main"\nlabel.desk = "a"\nenabled = false\n'
+        '[[rules.data_stale.match]]\naccount = "main"\nlabel.desk = "a"\nenabled = false\n'
+        '[[rules.liquidation_price_moved.match]]\nmin_notional = 5\nsymbol = "BTC*"\nenabled = false\n' + ACCOUNT
+    )
+
+
+@pytest.mark.parametrize(
     ("rule", "row", "expected"),
     [
         ("contract_status", "at = 7200, clear = 7300", Step(D(7200), D(7300), Severity.WARNING)),

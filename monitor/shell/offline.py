@@ -14,16 +14,12 @@ from msgspec import structs
 from monitor.config import Config
 from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import StoreError
-from monitor.rules import Match
 from monitor.shell import settings
 from monitor.shell.database import read_only
 from monitor.shell.findings import Finding
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _PLAIN_PORT, _TLS_PORT = 1883, 8883
-_OF_NO_ACCOUNT = ("clock_offset", "exchange_status", "store_unusable")
-_OF_NO_SYMBOL = ("data_stale", "key_permissions")
-_OF_NO_POOL = (*_OF_NO_SYMBOL, "forced_order", "hedge_broken", "exchange_margin_call", "bracket_changed")
 _OF_TLS = ("tls_ca_file", "tls_cert_file", "tls_key_file", "tls_insecure")
 
 
@@ -47,30 +43,18 @@ def overrides(path: Path, config: Config) -> Iterator[Finding]:
     Args:
         config: Of which every account has been read.
     """
+    names = ", ".join(account.name for account in config.accounts)
     for rule, matches in config.rules.matches.items():
         for number, match in enumerate(matches, 1):
-            why, remedy = _never_fits(config, rule, match)
-            if why:
+            whose = structs.replace(match, symbol=None, min_notional=None)
+            if not any(whose.fits(account.name, account.labels, (), None) for account in config.accounts):
+                wanted = [] if match.account is None else [f'account "{match.account}"']
+                wanted += [f'label.{name} "{glob}"' for name, glob in match.labels.items()]
                 yield Finding(
-                    "warning", f"{path}: [[rules.{rule}.match]] number {number}: never in force: {why}", remedy
+                    "warning",
+                    f"{path}: [[rules.{rule}.match]] number {number}: {' and '.join(wanted)} fits no account",
+                    f"globs on the name or a label of an account; there are {names}",
                 )
-
-
-def _never_fits(config: Config, rule: str, match: Match) -> tuple[str, str]:
-    """Why, and what to write instead; empty: it may fit."""
-    if rule in _OF_NO_ACCOUNT:
-        return f"{rule} is of no account or symbol", f"write its keys under [rules.{rule}]"
-    if match.symbol is not None and rule in _OF_NO_SYMBOL:
-        return f"{rule} is of no symbol", "take symbol out"
-    if match.min_notional is not None and rule in _OF_NO_POOL:
-        return f"{rule} is of no pool, and has no notional", "take min_notional out"
-    whose = structs.replace(match, symbol=None, min_notional=None)
-    if any(whose.fits(account.name, account.labels, (), None) for account in config.accounts):
-        return "", ""
-    wanted = [] if match.account is None else [f'account "{match.account}"']
-    wanted += [f'label.{name} "{glob}"' for name, glob in match.labels.items()]
-    names = ", ".join(account.name for account in config.accounts)
-    return f"{' and '.join(wanted)} fits no account", f"globs on the name or a label of an account; there are {names}"
 
 
 def _config_file(path: Path, config: Config) -> Iterator[Finding]:
