@@ -119,6 +119,25 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     assert set(re.findall(r"\$(\w+)", "\n".join(expressions()))) - variables == {"__rate_interval"}
 
 
+def test_of_two_daemons_one_that_is_dead_is_no_sight(tmp_path: Path) -> None:
+    """What the other sees says nothing of what the dead one should have watched."""
+    [panel] = [panel for panel in dashboard()["panels"] if panel["title"] == "Sight"]
+    query = panel["targets"][0]["expr"].replace("$job", "marginwatch").replace("$instance", ".*")
+    of = 'job="marginwatch", instance='
+    series = {f'up{{{of}"a"}}': "0x20", f'up{{{of}"b"}}': "1x20", f'marginwatch_blind{{{of}"b"}}': "0x20"}
+    case = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": query, "eval_time": "2m", "exp_samples": [{"labels": "{}", "value": 1}]}],
+    }
+    file = tmp_path / "case.yml"
+    file.write_text(json.dumps({"evaluation_interval": "15s", "tests": [case]}), "utf-8")
+
+    done = subprocess.run([program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # ---- the page ----
 
 
