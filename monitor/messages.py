@@ -72,7 +72,8 @@ class Messages:
             if self._notices:
                 messages.append(self._told(story, "notice", stories.notice(event, story), NOTICE))
         if change.kind not in ("noted", "resolved"):
-            messages.append(_retained(self._topics.incident(incident.key), stories.incident(event), incident.severity))
+            state = stories.incident(event, incident.severity)
+            messages.append(_retained(self._topics.incident(incident.key), state, incident.severity))
         return messages
 
     def _told(self, story: Story, kind: str, payload: Payload, kept_under: str = "") -> Message:

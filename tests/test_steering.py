@@ -144,6 +144,19 @@ def test_a_critical_incident_that_nobody_acknowledges_is_told_louder_once() -> N
         validate(message.topic, message.payload)
 
 
+def test_what_is_told_louder_is_shown_no_graver_than_it_is() -> None:
+    """Nobody is being liquidated because a telephone was not looked at."""
+    core = in_danger(unacked_s=120)
+    before = len(core.sent())
+    core.hold(150, "90372.10")
+    told = core.sent()[before:]
+    louder = [m for m in told if m.topic.endswith("/event/liquidation/margin_ratio")]
+    shown = [json.loads(m.payload) for m in told if "/incident/margin_ratio/" in m.topic]
+
+    assert len(louder) == 1
+    assert [(state["severity"], state["severity_rank"]) for state in shown] == [("critical", 4)]
+
+
 def test_who_has_acknowledged_is_not_called_again() -> None:
     """The same with an acknowledgement in time."""
     core = in_danger(unacked_s=120)

@@ -13,6 +13,7 @@ from monitor.moves import PoolMove
 from monitor.payloads import Payload
 from monitor.payloads.figures import Rounding, ages
 from monitor.risk.attribution import Cause, share
+from monitor.rules import Severity
 from monitor.telling import side_word
 
 _OF_ONE_EVENT = ("seq", "event", "event_type", "before", "drivers", "test", "dedupe_key", "group_id")
@@ -95,9 +96,18 @@ def event(story: Story, identity: Identity, rounding: Rounding) -> Payload:
     return payload
 
 
-def incident(event: Payload) -> Payload:
-    """The retained body of an open incident: its last event, without what belongs to that event alone."""
-    body = {**event, "schema": "marginwatch.incident/1"}
+def incident(event: Payload, severity: Severity) -> Payload:
+    """The retained body of an open incident: its last event, without what belongs to that event alone.
+
+    Args:
+        severity: Of the incident; an event may be told louder.
+    """
+    body = {
+        **event,
+        "schema": "marginwatch.incident/1",
+        "severity": severity.word,
+        "severity_rank": int(severity),
+    }
     for name in _OF_ONE_EVENT:
         body.pop(name, None)
     return body
