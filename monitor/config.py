@@ -1,7 +1,8 @@
 """config.toml → a frozen `Config`; every mistake is reported at once, by file and key, with what would be right.
 
 Pure: files are read, and secrets fetched, by `shell/settings.py`. Durations are keys, so that a test can run fast by
-configuration. `config.example.toml` shows every key.
+configuration. `config.example.toml` shows every key. To add one: a field, annotated with how it is read where its type
+does not say that.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import time
 from itertools import chain, count
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct, structs
 
-from monitor.config_rules import check_promptness, read_rules
+from monitor.config_rules import as_severity, check_promptness, check_case, read_rules
 from monitor.config_values import (
     HiddenUrl,
     Kinds,
@@ -33,13 +34,13 @@ from monitor.config_values import (
     as_prefix,
     as_seconds,
     as_secret,
-    as_secret_url,
     as_text,
     as_texts,
     as_time_of_day,
     as_timezone,
     as_url,
     as_whole,
+    kinds_of,
     zone,
 )
 from monitor.core import Setup
@@ -47,7 +48,7 @@ from monitor.effects import AccountSetup
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
 from monitor.judges.groups import Group
-from monitor.rules import RuleBook, Severity
+from monitor.rules import RuleBook
 from monitor.topics import Topics
 from monitor.venues import VENUES, Hosts, PrivateForm, hosts
 
@@ -56,8 +57,8 @@ STORE_NAME = "marginwatch.sqlite3"
 
 
 class MqttConfig(Struct, frozen=True):
-    host: str = "localhost"
-    port: int = 1883
+    host: Annotated[str, as_host] = "localhost"
+    port: Annotated[int, as_whole(1, 65_535)] = 1883
     username: str | None = None
     password: Secret | None = None
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
@@ -66,15 +67,15 @@ class MqttConfig(Struct, frozen=True):
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     tls_insecure: bool = False
-    prefix: str = "marginwatch"
+    prefix: Annotated[str, as_prefix] = "marginwatch"
     client_id: str | None = None
-    keepalive_s: float = 15
-    timeout_s: float = 5
-    reconnect_max_s: float = 30
-    inflight: int = 32
-    figures_per_s: int = 1000
+    keepalive_s: Annotated[float, as_seconds(1, 3600)] = 15
+    timeout_s: Annotated[float, as_seconds(0.1, 600)] = 5
+    reconnect_max_s: Annotated[float, as_seconds(0.1, 3600)] = 30
+    inflight: Annotated[int, as_whole(1, 1000)] = 32
+    figures_per_s: Annotated[int, as_whole(1, 1_000_000)] = 1000
     discovery: bool = False
-    discovery_prefix: str = "homeassistant"
+    discovery_prefix: Annotated[str, as_prefix] = "homeassistant"
 
     @property
     def topics(self) -> Topics:
@@ -104,36 +105,36 @@ class LinksConfig(Struct, frozen=True):
         rebuild_after: Failed sessions in a row after which the REST client is made anew too.
     """
 
-    tick_s: float = 1
-    connect_timeout_s: float = 10
-    first_frame_s: float = 10
-    ping_interval_s: float = 3
-    ping_timeout_s: float = 3
-    close_timeout_s: float = 1
-    backoff_min_s: float = 0.5
-    backoff_max_s: float = 30
-    keepalive_s: float = 720
-    reconcile_s: float = 30
-    refresh_s: float = 3600
-    status_s: float = 60
-    clock_s: float = 600
-    bridge_s: float = 3
-    rest_timeout_s: float = 10
-    weight_per_minute: int = 1200
-    connection_life_s: float = 82_800
-    dispute_s: float = 60
-    array_above: int = 150
+    tick_s: Annotated[float, as_seconds(0.01, 5)] = 1
+    connect_timeout_s: Annotated[float, as_seconds(0.1)] = 10
+    first_frame_s: Annotated[float, as_seconds(0.1)] = 10
+    ping_interval_s: Annotated[float, as_seconds(0.1)] = 3
+    ping_timeout_s: Annotated[float, as_seconds(0.1)] = 3
+    close_timeout_s: Annotated[float, as_seconds(0.1)] = 1
+    backoff_min_s: Annotated[float, as_seconds(0.01)] = 0.5
+    backoff_max_s: Annotated[float, as_seconds(0.01)] = 30
+    keepalive_s: Annotated[float, as_seconds(0.1, 1800)] = 720
+    reconcile_s: Annotated[float, as_seconds(0.1, 3600)] = 30
+    refresh_s: Annotated[float, as_seconds(1)] = 3600
+    status_s: Annotated[float, as_seconds(0.1)] = 60
+    clock_s: Annotated[float, as_seconds(1)] = 600
+    bridge_s: Annotated[float, as_seconds(0.1, 600)] = 3
+    rest_timeout_s: Annotated[float, as_seconds(0.1)] = 10
+    weight_per_minute: Annotated[int, as_whole(50, 100_000)] = 1200
+    connection_life_s: Annotated[float, as_seconds(1, 86_400)] = 82_800
+    dispute_s: Annotated[float, as_seconds(0)] = 60
+    array_above: Annotated[int, as_whole(1, 1000)] = 150
     compression: bool = True
-    private_forms: tuple[PrivateForm, ...] = ()
-    accounts_per_connection: int = 1
-    market_connections: int = 1
-    mute_after_s: float = 5
-    rebuild_after: int = 3
+    private_forms: Annotated[tuple[PrivateForm, ...], as_forms] = ()
+    accounts_per_connection: Annotated[int, as_whole(1, 1000)] = 1
+    market_connections: Annotated[int, as_whole(1, 2)] = 1
+    mute_after_s: Annotated[float, as_seconds(0.05, 600)] = 5
+    rebuild_after: Annotated[int, as_whole(1, 1000)] = 3
 
 
 class StoreConfig(Struct, frozen=True):
     path: str = STORE_NAME
-    keep_days: int = 90
+    keep_days: Annotated[int, as_whole(1, 36_500)] = 90
 
 
 class HeartbeatConfig(Struct, frozen=True):
@@ -147,10 +148,10 @@ class HeartbeatConfig(Struct, frozen=True):
     """
 
     url: Secret | HiddenUrl | None = None
-    every_s: float = 60
+    every_s: Annotated[float, as_seconds(0.05, 86_400)] = 60
     webhook: Secret | HiddenUrl | None = None
-    webhook_after_s: float = 30
-    webhook_from: str = "warning"
+    webhook_after_s: Annotated[float, as_seconds(0.05, 86_400)] = 30
+    webhook_from: Annotated[str, as_severity] = "warning"
 
 
 class PrivacyConfig(Struct, frozen=True):
@@ -171,8 +172,8 @@ class SummaryConfig(Struct, frozen=True):
     """
 
     enabled: bool = True
-    at: time = time(8)
-    timezone: str = "UTC"
+    at: Annotated[time, as_time_of_day] = time(8)
+    timezone: Annotated[str, as_timezone] = "UTC"
 
     @property
     def daily(self) -> Daily | None:
@@ -188,7 +189,7 @@ class CmdConfig(Struct, frozen=True):
     """
 
     enabled: bool = False
-    unacked_s: float = 600
+    unacked_s: Annotated[float, as_seconds(1)] = 600
     username: str | None = None
     password: Secret | None = None
 
@@ -204,8 +205,8 @@ class RecorderConfig(Struct, frozen=True):
 
     enabled: bool = True
     dir: str | None = None
-    minutes: float = 5
-    keep: int = 20
+    minutes: Annotated[float, as_minutes] = 5
+    keep: Annotated[int, as_whole(1, 1000)] = 20
 
 
 class HttpConfig(Struct, frozen=True):
@@ -217,9 +218,9 @@ class HttpConfig(Struct, frozen=True):
         hosts: Names besides loopback's own by which callers without a token may address us.
     """
 
-    listen: Listen | None = None
+    listen: Annotated[Listen | None, as_listen] = None
     token: Secret | None = None
-    hosts: tuple[str, ...] = ()
+    hosts: Annotated[tuple[str, ...], as_hosts] = ()
 
 
 class LogConfig(Struct, frozen=True):
@@ -319,13 +320,7 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
         credentials_dir=reader.table(main_name, "[credentials] ", top.get("credentials", {}), _CREDENTIALS).get("dir"),
         summary_every_s=top.get("summary_every_s", 30),
     )
-    for rule, matches in config.rules.matches.items():
-        for number, match in enumerate(matches, 1):
-            where = f"[[rules.{rule}.match]] number {number} "
-            if match.symbol is not None and match.symbol != match.symbol.upper():
-                reader.wrong(main_name, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
-            if match.account is not None and match.account != match.account.lower():
-                reader.wrong(main_name, f"{where}account", f'names are lower-case; write "{match.account.lower()}"')
+    check_case(reader, main_name, config.rules)
     check_promptness(reader, main_name, config.rules)
     forms = config.links.private_forms
     if config.links.accounts_per_connection > 1 and forms and "subscribe" not in forms:
@@ -353,83 +348,21 @@ _ACCOUNT: Kinds = {
     "private_url": as_url("ws", "wss"),
     "wallet_url": as_url("http", "https"),
 }
-_MQTT: Kinds = {
-    "host": as_host,
-    "port": as_whole(1, 65_535),
-    "username": as_text,
-    "password": as_secret,
-    "protocol": as_one_of("auto", "5", "3.1.1"),
-    "tls": as_flag,
-    "tls_ca_file": as_text,
-    "tls_cert_file": as_text,
-    "tls_key_file": as_text,
-    "tls_insecure": as_flag,
-    "prefix": as_prefix,
-    "client_id": as_text,
-    "keepalive_s": as_seconds(1, 3600),
-    "timeout_s": as_seconds(0.1, 600),
-    "reconnect_max_s": as_seconds(0.1, 3600),
-    "inflight": as_whole(1, 1000),
-    "figures_per_s": as_whole(1, 1_000_000),
-    "discovery": as_flag,
-    "discovery_prefix": as_prefix,
-}
-_LINKS: Kinds = {
-    "tick_s": as_seconds(0.01, 5),
-    "connect_timeout_s": as_seconds(0.1),
-    "first_frame_s": as_seconds(0.1),
-    "ping_interval_s": as_seconds(0.1),
-    "ping_timeout_s": as_seconds(0.1),
-    "close_timeout_s": as_seconds(0.1),
-    "backoff_min_s": as_seconds(0.01),
-    "backoff_max_s": as_seconds(0.01),
-    "keepalive_s": as_seconds(0.1, 1800),
-    "reconcile_s": as_seconds(0.1, 3600),
-    "refresh_s": as_seconds(1),
-    "status_s": as_seconds(0.1),
-    "clock_s": as_seconds(1),
-    "bridge_s": as_seconds(0.1, 600),
-    "rest_timeout_s": as_seconds(0.1),
-    "weight_per_minute": as_whole(50, 100_000),
-    "connection_life_s": as_seconds(1, 86_400),
-    "dispute_s": as_seconds(0),
-    "array_above": as_whole(1, 1000),
-    "compression": as_flag,
-    "private_forms": as_forms,
-    "accounts_per_connection": as_whole(1, 1000),
-    "market_connections": as_whole(1, 2),
-    "mute_after_s": as_seconds(0.05, 600),
-    "rebuild_after": as_whole(1, 1000),
-}
-_STORE: Kinds = {"path": as_text, "keep_days": as_whole(1, 36_500)}
-_LOG: Kinds = {"format": as_one_of("auto", "json", "text"), "level": as_one_of("debug", "info", "warning", "error")}
-_CMD: Kinds = {"enabled": as_flag, "unacked_s": as_seconds(1), "username": as_text, "password": as_secret}
-_HEARTBEAT: Kinds = {
-    "url": as_secret_url,
-    "every_s": as_seconds(0.05, 86_400),
-    "webhook": as_secret_url,
-    "webhook_after_s": as_seconds(0.05, 86_400),
-    "webhook_from": as_one_of(*(s.word for s in Severity if s is not Severity.OK)),
-}
-_PRIVACY: Kinds = {"amounts": as_flag}
-_SUMMARY: Kinds = {"enabled": as_flag, "at": as_time_of_day, "timezone": as_timezone}
 _GROUP: Kinds = {"enabled": as_flag, "window_s": as_seconds(0.1, 3600), "min_accounts": as_whole(1, 100_000)}
-_HTTP: Kinds = {"listen": as_listen, "token": as_secret, "hosts": as_hosts}
-_RECORDER: Kinds = {"enabled": as_flag, "dir": as_text, "minutes": as_minutes, "keep": as_whole(1, 1000)}
 _CREDENTIALS: Kinds = {"dir": as_text}
 _NEEDED = ("name", "venue", "api_key", "secret")
 _SECTIONS: dict[str, tuple[type[Struct], Kinds]] = {
-    "mqtt": (MqttConfig, _MQTT),
-    "links": (LinksConfig, _LINKS),
-    "store": (StoreConfig, _STORE),
-    "log": (LogConfig, _LOG),
-    "recorder": (RecorderConfig, _RECORDER),
-    "cmd": (CmdConfig, _CMD),
-    "heartbeat": (HeartbeatConfig, _HEARTBEAT),
-    "privacy": (PrivacyConfig, _PRIVACY),
-    "summary": (SummaryConfig, _SUMMARY),
+    "mqtt": (MqttConfig, kinds_of(MqttConfig)),
+    "links": (LinksConfig, kinds_of(LinksConfig)),
+    "store": (StoreConfig, kinds_of(StoreConfig)),
+    "log": (LogConfig, kinds_of(LogConfig)),
+    "recorder": (RecorderConfig, kinds_of(RecorderConfig)),
+    "cmd": (CmdConfig, kinds_of(CmdConfig)),
+    "heartbeat": (HeartbeatConfig, kinds_of(HeartbeatConfig)),
+    "privacy": (PrivacyConfig, kinds_of(PrivacyConfig)),
+    "summary": (SummaryConfig, kinds_of(SummaryConfig)),
     "group": (Group, _GROUP),
-    "http": (HttpConfig, _HTTP),
+    "http": (HttpConfig, kinds_of(HttpConfig)),
 }
 """Name, both in the file and in `Config` → what is made of it, of which keys."""
 _TOP: Kinds = {

@@ -27,6 +27,8 @@ from monitor.rules import (
     Step,
 )
 
+_WORDS = tuple(severity.word for severity in Severity if severity is not Severity.OK)
+as_severity = as_one_of(*_WORDS)
 _MATCH: Kinds = {"account": as_text, "symbol": as_text, "min_notional": as_amount}
 _OF_A_SYMBOL, _OF_AN_ACCOUNT = ("account", "label", "symbol"), ("account", "label")
 _GOES_BY: Mapping[str, tuple[str, ...]] = {
@@ -126,9 +128,8 @@ def _rule_values(
 
 
 def _repeats(value: Any) -> dict[str, float]:
-    words = [s.word for s in Severity if s is not Severity.OK]
-    if not isinstance(value, Mapping) or not all(key in words for key in value):
-        raise ValueError(f"must be a table of seconds by severity ({', '.join(words)})")
+    if not isinstance(value, Mapping) or not all(key in _WORDS for key in value):
+        raise ValueError(f"must be a table of seconds by severity ({', '.join(_WORDS)})")
     return {key: as_seconds(1)(seconds) for key, seconds in value.items()}
 
 
@@ -139,7 +140,7 @@ def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tupl
     for row in value:
         if not isinstance(row, Mapping) or set(row) != {"at", "clear", "severity"}:
             raise ValueError("each step needs at, clear and severity, and nothing else")
-        word = as_one_of(*(s.word for s in Severity if s is not Severity.OK))(row["severity"])
+        word = as_severity(row["severity"])
         step = Step(as_amount(row["at"]), as_amount(row["clear"]), Severity[word.upper()])
         if largest is not None and max(step.at, step.clear) > largest:
             raise ValueError(f"levels are {what}: {max(step.at, step.clear)} would never be reached")
@@ -156,6 +157,17 @@ def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tupl
     if len({step.severity for step in steps}) < len(steps) or levels != sorted(set(levels), reverse=not rising):
         raise ValueError("each severity may have one step, and a higher severity needs a more alarming at")
     return tuple(steps)
+
+
+def check_case(reader: Reader, file: str, rules: RuleBook) -> None:
+    """An override for an account or a symbol that cannot be would be for none."""
+    for name, matches in rules.matches.items():
+        for number, match in enumerate(matches, 1):
+            where = f"[[rules.{name}.match]] number {number} "
+            if match.symbol is not None and match.symbol != match.symbol.upper():
+                reader.wrong(file, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
+            if match.account is not None and match.account != match.account.lower():
+                reader.wrong(file, f"{where}account", f'names are lower-case; write "{match.account.lower()}"')
 
 
 def check_promptness(reader: Reader, file: str, rules: RuleBook) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, time, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -262,6 +262,24 @@ def as_anything(value: Any) -> Any:
 
 
 Kinds = Mapping[str, Callable[[Any], Any]]
+_BY_TYPE: Mapping[Any, Callable[[Any], Any]] = {
+    bool: as_flag,
+    str: as_text,
+    str | None: as_text,
+    Secret | None: as_secret,
+    Secret | HiddenUrl | None: as_secret_url,
+}
+
+
+def kinds_of(section: type[Struct]) -> Kinds:
+    """How the key of each field of a section is read: as the field is annotated, or else by its type."""
+
+    def kind(hint: Any) -> Callable[[Any], Any]:
+        if get_origin(hint) is Annotated:
+            return cast(Callable[[Any], Any], hint.__metadata__[0])
+        return as_one_of(*get_args(hint)) if get_origin(hint) is Literal else _BY_TYPE[hint]
+
+    return {name: kind(hint) for name, hint in get_type_hints(section, include_extras=True).items()}
 
 
 class Reader:

@@ -50,19 +50,7 @@ def test_what_the_example_calls_defaults_are_the_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("section", "kinds"),
-    [
-        ("mqtt", config._MQTT),
-        ("links", config._LINKS),
-        ("store", config._STORE),
-        ("log", config._LOG),
-        ("recorder", config._RECORDER),
-        ("cmd", config._CMD),
-        ("heartbeat", config._HEARTBEAT),
-        ("privacy", config._PRIVACY),
-        ("summary", config._SUMMARY),
-        ("http", config._HTTP),
-        ("credentials", config._CREDENTIALS),
-    ],
+    [*((name, kinds) for name, (_, kinds) in config._SECTIONS.items()), ("credentials", config._CREDENTIALS)],
 )
 def test_the_example_shows_every_key_of_a_section(section: str, kinds: dict[str, object]) -> None:
     """A key that is not shown does not exist for whoever configures."""
