@@ -24,7 +24,7 @@ from monitor.risk.pools import margin_pools
 from monitor.risk.quiet import Shape, shape
 from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price, unknowns
 from monitor.risk.terms import Terms
-from monitor.rules import DataStaleRule, Rule, RuleBook, Severity
+from monitor.rules import DataStaleRule, Rule, RuleBook
 from monitor.venues import VENUES
 
 FORCED_MEMORY_S = 120.0
@@ -453,7 +453,3 @@ def on_market(accounts: Mapping[str, WatchedAccount], market: str) -> Iterator[W
 def spokesman(accounts: Collection[WatchedAccount]) -> WatchedAccount:
     """Whose rule `data_stale` a link is held against that these share: the first that wants to be told at all."""
     return next((account for account in accounts if account.stale_rule.enabled), next(iter(accounts)))
-
-
-def worst_severity(severities: list[Severity]) -> Severity:
-    return max(severities, default=Severity.OK)

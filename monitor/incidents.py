@@ -9,7 +9,7 @@ minutes is not told again. Time is passed in; nothing here knows what is measure
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -487,6 +487,11 @@ class _Saved(Struct, frozen=True):
 def saved(incident: Incident, now: Now) -> bytes:
     """An incident as it is kept in the store."""
     return msgspec.json.encode(_Saved(incident, now.mono, now.wall_ms))
+
+
+def gravest(incidents: Iterable[Incident]) -> Severity:
+    """The highest severity of these; OK: there are none."""
+    return max((incident.severity for incident in incidents), default=Severity.OK)
 
 
 def incident_id(key: IncidentKey, opened_ms: int) -> str:

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from monitor.accounts import WatchedAccount, worst_severity
+from monitor.accounts import WatchedAccount
 from monitor.effects import (
     INSTANCE,
     Ages,
@@ -24,7 +24,7 @@ from monitor.effects import (
     SummaryState,
 )
 from monitor.events import Now, Position, Vitals
-from monitor.incidents import Incident, Incidents
+from monitor.incidents import Incident, Incidents, gravest
 from monitor.links import Links
 from monitor.risk import contracts
 from monitor.risk.drift import Drift
@@ -169,7 +169,7 @@ def _pools(
         pool, key = last.pool, (account.name, pool_id)
         if published.has_flipped(key, account.is_live(pool, links, now)):
             account.unpublished.add(pool_id)  # until it is its turn
-        severity = worst_severity([i.severity for i in incidents if i.subject == pool_id])
+        severity = gravest(i for i in incidents if i.subject == pool_id)
         size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
         if not published.turns.has(key, size, severity > Severity.OK, now.mono):
             continue
@@ -266,15 +266,15 @@ def _payment(account: WatchedAccount, position: Position) -> Decimal | None:
 def _summary(account: WatchedAccount, incidents: list[Incident], ages: Ages, rules: RuleBook, now: Now) -> SummaryState:
     risks = list(account.risks.values())
     complete = account.known and all(risk.margin_ratio is not None for risk in risks)
-    by_rule = {name: [i.severity for i in incidents if i.rule == name] for name in rules.rules}
+    by_rule = {name: [i for i in incidents if i.rule == name] for name in rules.rules}
     pnl: dict[str, Decimal | None] = {}
     for risk in risks:
         known, more = pnl.get(risk.pool.asset, ZERO), risk.unrealized_pnl
         pnl[risk.pool.asset] = None if known is None or more is None else known + more
     return SummaryState(
         account=account.setup,
-        severity=worst_severity([i.severity for i in incidents]),
-        rules={name: RuleState(worst_severity(open_now), len(open_now)) for name, open_now in by_rule.items()},
+        severity=gravest(incidents),
+        rules={name: RuleState(gravest(open_now), len(open_now)) for name, open_now in by_rule.items()},
         worst_ratio=max((r.margin_ratio for r in risks if r.margin_ratio is not None), default=ZERO)
         if complete
         else None,

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from monitor.digits import counted
 from monitor.effects import INSTANCE
 from monitor.retained import Retained, Summary, rank
 from monitor.rules import Severity
@@ -156,7 +157,7 @@ def sentence(standing: Standing) -> str:
         return "; ".join(texts[:3]) + more
     summaries = [(a.name, a.summary) for a in standing.accounts if a.summary is not None]
     held = sum(summary.open_positions or 0 for _, summary in summaries)
-    parts = [_many(len(summaries), "account"), _many(held, "position")]
+    parts = [counted(len(summaries), "account"), counted(held, "position")]
     ratios = [(s.worst_margin_ratio, name) for name, s in summaries if s.worst_margin_ratio is not None]
     distances = [(s.worst_distance, name) for name, s in summaries if s.worst_distance is not None]
     if held and ratios:
@@ -183,7 +184,3 @@ def span(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min"
     return f"{whole // 3600} h" if whole < 172_800 else f"{whole // 86_400} days"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -9,10 +9,11 @@ from decimal import Decimal
 import msgspec
 from msgspec import Struct
 
-from monitor.accounts import WatchedAccount, worst_severity
+from monitor.accounts import WatchedAccount
+from monitor.digits import counted
 from monitor.effects import Ages, Fact, Save, Story
 from monitor.events import Now
-from monitor.incidents import Change, Incident, IncidentKey
+from monitor.incidents import Change, Incident, IncidentKey, gravest
 from monitor.publication import concerning
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
@@ -117,7 +118,7 @@ def _story(
     highest = max((r for r in risks if r.margin_ratio is not None), key=_ratio, default=None)
     nearest = min((r for r in risks if r.distance is not None), key=_distance, default=None)
     positions = sum(len(r.pool.positions) for r in risks) if account.known else None
-    severity = worst_severity([i.severity for i in incidents])
+    severity = gravest(incidents)
     facts: dict[str, Fact] = {
         "date": day.isoformat(),
         "pools": len(risks) if account.known else None,
@@ -138,7 +139,7 @@ def _story(
         *_worst(risks, highest, nearest),
         *_open(incidents),
         *_fresh(ages, positions),
-        f"Up {_span(uptime_s)}, {_count(reconnects, 'reconnect')}.",
+        f"Up {_span(uptime_s)}, {counted(reconnects, 'reconnect')}.",
     ]
     return Story(
         account.setup,
@@ -166,11 +167,11 @@ def _headline(positions: int | None, highest: PoolRisk | None, incidents: list[I
     if ages.freshness == "stale":
         words.append("data is stale")
     if incidents:
-        worst = worst_severity([i.severity for i in incidents])
-        words.append(f"{_count(len(incidents), 'incident')} open ({worst.word})")
+        worst = gravest(incidents)
+        words.append(f"{counted(len(incidents), 'incident')} open ({worst.word})")
     if not words:
         words.append("all is well")
-    words.append(_count(positions, "position"))
+    words.append(counted(positions, "position"))
     if highest is not None and positions:
         words.append(f"worst margin ratio {percent(_ratio(highest))}")
     return ", ".join(words)
@@ -184,7 +185,7 @@ def _watched(risks: list[PoolRisk], positions: int | None) -> list[str]:
     named = [r.pool.id for r in risks[:_POOLS_NAMED]]
     more = len(risks) - len(named)
     names = ", ".join(named) + (f" and {more} more" if more else "")
-    return [f"watching {_count(positions, 'position')} in {_count(len(risks), 'pool')} ({names})."]
+    return [f"watching {counted(positions, 'position')} in {counted(len(risks), 'pool')} ({names})."]
 
 
 def _worst(risks: list[PoolRisk], highest: PoolRisk | None, nearest: PoolRisk | None) -> list[str]:
@@ -236,10 +237,6 @@ def _span(seconds: int) -> str:
     if hours:
         return f"{hours} h {minutes % 60} min"
     return f"{minutes} min" if minutes else f"{seconds} s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _ratio(risk: PoolRisk) -> Decimal:
