@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Struct, structs
 
-from monitor.config_rules import as_severity, check_promptness, check_case, read_rules
+from monitor.config_rules import as_severity, check_case, check_promptness, read_rules
 from monitor.config_values import (
     HiddenUrl,
     Kinds,

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from monitor import publication
-from monitor.accounts import WatchedAccount, on_market, worst_severity
+from monitor.accounts import WatchedAccount, on_market
 from monitor.attention import Attention, Slice
 from monitor.book import MarketBook, is_rate, rate_of
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
@@ -56,7 +56,7 @@ from monitor.events import (
     Tick,
     Vitals,
 )
-from monitor.incidents import IncidentKey
+from monitor.incidents import IncidentKey, gravest
 from monitor.judges.daily import Daily, DailyJudge
 from monitor.judges.exchange import ExchangeJudge
 from monitor.judges.forced_orders import ForcedOrdersJudge
@@ -626,7 +626,7 @@ class Core:
             left = self.incidents.of(name)
             if left or account.moves.held:
                 restart = Restart(min((i.opened_ms for i in left), default=None), account.moves.held)
-                found[name] = worst_severity([i.severity for i in left]), restart
+                found[name] = gravest(left), restart
         worst_first = sorted(found.items(), key=lambda of_account: of_account[1][0], reverse=True)
         return {name: restart for name, (_, restart) in worst_first}
 

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from monitor.accounts import WatchedAccount
 from monitor.effects import INSTANCE, Advice, Ages, Blindness, Driver, Fact, Figures, Story
-from monitor.events import Now, PositionKey
+from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
 from monitor.incidents import FORCED, Change
 from monitor.moves import PoolMove, Telling
@@ -231,6 +231,7 @@ def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: No
     setup = structs.replace(account.setup, name=INSTANCE, labels={}) if of_all else account.setup
     words = f"{incident.account}: not watched any more"
     what = f"{incident.rule} of {incident.subject} has no end that we could tell of"
+    link = LinkId(incident.account, incident.subject)
     return Story(
         setup,
         change,
@@ -238,6 +239,7 @@ def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: No
         symbol=incident.symbol,
         side=incident.side,
         ages=ages,
+        blindness=Blindness(link, float(incident.worst or 0), "", ()) if incident.rule == "data_stale" else None,
         title=words,
         text=f"{words}: it was taken out of the config. {what}.",
     )

@@ -8,10 +8,12 @@ import msgspec
 from msgspec import structs
 
 from monitor.discovery import Discovery
+from monitor.discreet import discreet
 from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Watch
 from monitor.events import ClockOffset, LinkId, LinkReport, LinkState, Tick
 from monitor.message import Message
 from monitor.rules import DEFAULTS, RuleBook
+from tests.schemas import validate
 from tests.watched import IDENTITY, MARKET, Watched, kinds, of_rule, row, told
 
 MAIN = AccountSetup("main", "binance-usdm", MARKET)
@@ -88,6 +90,24 @@ def test_its_events_say_so_in_words_that_are_true() -> None:
     assert (body["event"], body["account"], body["resolution"]) == ("resolved", "other", "rule_changed")
     assert "recovered" not in body["text"]
     assert body["text"].startswith("other: not watched any more: it was taken out of the config.")
+
+
+def test_a_silence_that_nobody_waits_for_any_more_still_names_its_link() -> None:
+    """What reads data_stale looks there for what was silent; a key that is missing just then breaks it."""
+    core = two()
+    core.step(LinkReport(LinkId("other", "private"), LinkState.DOWN), Tick())
+    for _ in range(20):
+        core.price("50000")
+
+    [ended] = of_rule(told(take(core, MAIN)), "data_stale")
+    sent = [m for m in core.messages.of(ended) if m.event_id is not None]
+    body = msgspec.json.decode(sent[0].payload)
+
+    for message in sent:
+        validate(message.topic, message.payload)
+    assert (body["resolution"], body["data"]["link"], body["data"]["pools"]) == ("rule_changed", "private", [])
+    assert body["text"].startswith("other: not watched any more: it was taken out of the config.")
+    assert "live again" not in " ".join(discreet(ended))
 
 
 def test_the_others_notice_nothing() -> None:
