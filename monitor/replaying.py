@@ -285,7 +285,8 @@ class _AccountReader:
             if self._is_proving:
                 self._missed = missed
                 return alive
-            self._unseen = None  # it could not be read when the stream began
+            if self._is_live:
+                self._unseen = None  # it could not be read when the stream began
             return [*alive, *missed]
         if request in asks.account:
             events = self._part_of_snapshot(request, events)

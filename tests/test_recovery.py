@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -278,23 +279,64 @@ async def test_a_cut_in_which_nothing_happened_costs_no_question_about_liquidati
     assert told["subject"] == "solusdt"
 
 
-async def test_a_list_of_liquidations_that_cannot_be_read_is_asked_for_until_it_can(
-    broker: Mosquitto, listener: Listener, tmp_path: Path
+@pytest.mark.parametrize("restarted", [False, True], ids=["cut", "restarted"])
+async def test_a_liquidation_is_told_as_one_though_there_is_no_stream_to_tell_it(
+    restarted: bool, broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
-    """In a crash the exchange refuses many a question. Everything else has been read, and what was liquidated while the
-    stream was away looks like a position that somebody has closed."""
-    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)) as log:
+    """Answers come without a stream, too: a position that is gone in them must not be called closed, for nobody takes
+    that back once the stream is there again."""
+    async with stories.exchange() as exchange, AsyncExitStack() as runs:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        await runs.enter_async_context(watching(config))
         await agreement(exchange, listener, "main")
-        exchange.fault(refuse=True)
+        exchange.set_mark("SOLUSDT", "122")  # 1.1 %
+        await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+        if restarted:
+            await runs.aclose()
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/listenKey"])
         exchange.drop("private")
         exchange.set_mark("SOLUSDT", "120")
-        exchange.fault(refuse=False, rest="503", rest_paths=["/fapi/v1/forceOrders"])
-        await until(lambda: log.getvalue().count("forced orders not read") > 1, "it is asked for again")
+        if restarted:
+            await runs.enter_async_context(watching(config))
+        over = await listener.event("liquidation_distance", "resolved", subject="isolated-solusdt")
+        reported = await listener.event("forced_order", "resolved")
+        asked = exchange.counters["GET /fapi/v1/forceOrders"]
+        compared = exchange.counters["GET /fapi/v3/positionRisk"]
+        await until(lambda: exchange.counters["GET /fapi/v3/positionRisk"] >= compared + 2, "it is compared on")
+        again = exchange.counters["GET /fapi/v1/forceOrders"] - asked
+        exchange.fault(rest="ok", rest_paths=[])
         await agreement(exchange, listener, "main")
-        exchange.fault(rest="ok")
-        told = await listener.event("forced_order", "resolved")
 
-    assert (told["subject"], told["resolution"]) == ("solusdt", "liquidated")
+    assert (over["resolution"], reported["resolution"]) == ("liquidated", "liquidated")
+    assert again == 0  # nothing has changed since
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
+@pytest.mark.parametrize("in_vain", [1, 3])
+async def test_forced_orders_that_could_not_be_read_are_asked_for_until_they_are(
+    in_vain: int, broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A crash of the market is when the exchange refuses answers; one that does not come must not hide a liquidation
+    for good. Nor is all else kept back for ever where that one is never given."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+        exchange.set_mark("SOLUSDT", "120")
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/forceOrders"])
+        async with watching(config):
+            await until(lambda: exchange.counters["GET /fapi/v1/forceOrders"] >= in_vain, "they are asked for in vain")
+            if in_vain > 1:
+                await agreement(exchange, listener, "main")
+            exchange.fault(rest="ok", rest_paths=[])
+            reported = await listener.event("forced_order", "resolved")
+            await agreement(exchange, listener, "main")
+
+    assert (reported["resolution"], reported["symbol"], reported["report"]["quantity"]) == (
+        "liquidated",
+        "SOLUSDT",
+        "100",
+    )
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 

@@ -47,6 +47,8 @@ _CLOCK_REFUSED = -1021
 _SLOW_ANSWER_MS = 2_000
 _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
+_ORDERS_IN_VAIN = 3
+"""So often forced orders are asked for before a snapshot is told without them."""
 _SHOWN_KEY = "listenKey"
 """Stands for a stream's own key wherever a frame could be shown: in the log, or in a recording."""
 _REMEMBERED = 256
@@ -95,8 +97,8 @@ class AccountFeed(Feed):
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
         self.unseen = unseen
-        self._patience = Backoff(links.backoff_max_s, links.refresh_s)
-        self._ask_forced_at = 0.0
+        self._orders_unread = 0
+        """How often, one after the other, forced orders were asked for in vain; until they come, they stay unseen."""
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
 
@@ -146,6 +148,8 @@ class AccountFeed(Feed):
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
         """A session has its snapshot: from here on it is the account's truth."""
         self.inbox.put(truth)
+        if not self._orders_unread:
+            self.unseen = None
         self._has_lived = True
         self.carries(session)
         self._begun.set()
@@ -226,9 +230,7 @@ class AccountFeed(Feed):
                     await self.measure_clock()
                     measured = time.monotonic()
                 events = await self.snapshot(requests.account if everything else requests.reconcile)
-                if self.live and time.monotonic() >= self._ask_forced_at:
-                    self.inbox.put(await self.missed_orders(events))
-                self.inbox.put(events)
+                self.inbox.put([*await self.missed_orders(events), *events])
                 if everything:
                     refreshed = time.monotonic()
                 backoff.reset()
@@ -273,21 +275,26 @@ class AccountFeed(Feed):
     async def missed_orders(self, snapshot: Collection[Event]) -> list[Event]:
         """Forced orders of a time in which nobody was listening; without them a liquidation would look like a close.
 
-        They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
+        They cost twice what all else of an account does: where the snapshot shows what we knew, there were none. One
+        that is told without a stream, or ahead of one, is what the next is held against.
         """
-        unseen, events = self.unseen, list[Event]()
+        unseen = self.unseen
         if unseen is None:
             return []
+        events: list[Event] = []
         if not unseen.has_hidden_nothing(snapshot):
             try:
                 events = await self.snapshot([self.venue.requests.forced])
-            except (ExchangeError, DecodeError) as exc:  # the account is known without, and asks again
-                self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
-                self._ask_forced_at = time.monotonic() + self._patience.next_s()
+            except (ExchangeError, DecodeError) as exc:
+                self._orders_unread += 1
+                if self._orders_unread < _ORDERS_IN_VAIN:
+                    raise
+                if self._orders_unread == _ORDERS_IN_VAIN:
+                    self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
                 return []
-        self._patience.reset()
+        self._orders_unread = 0
         if self.unseen is unseen:
-            self.unseen = None
+            self.unseen = None if self.live else _cut_after(snapshot)
         return [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
 
     async def snapshot(self, requests: Collection[Request]) -> list[Event]:
@@ -377,6 +384,15 @@ class AccountFeed(Feed):
         if self._rest_live:
             self._rest_live = False
             self.say(LinkReport(self._rest_link, LinkState.DOWN, self._reconnects, None, why))
+
+
+def _cut_after(snapshot: Collection[Event]) -> Cut:
+    """What comes after a snapshot, nobody hears who has no stream."""
+    detector = MuteDetector(0.0)
+    read = [event for event in snapshot if isinstance(event, BalancesRead | PositionsRead)]
+    for event in read:
+        detector.read(event, time.monotonic())
+    return Cut(min(event.sent_ms for event in read), detector)
 
 
 class OwnStream:
