@@ -54,6 +54,16 @@ class MuteDetector:
         """Whether the stream owes something, and a further snapshot would tell more."""
         return bool(self._owed)
 
+    @property
+    def owes_position(self) -> bool:
+        """Whether a position is other than the stream has told: the exchange may have acted."""
+        return any(isinstance(thing, PositionKey) for thing in self._owed)
+
+    @property
+    def silent_since_ms(self) -> int:
+        """When it last told something, or was opened (exchange time)."""
+        return max(self._told_ms, min(self._opened_ms.values(), default=0))
+
     def pushed(self, event: AccountChanged) -> None:
         """Take what the stream has told. What changed before that, it has told or was too old to be told."""
         self._told_ms = max(self._told_ms, event.at_ms)

@@ -19,6 +19,7 @@ from monitor.core import Core, Setup
 from monitor.effects import INSTANCE, AccountSetup, Watch
 from monitor.errors import DecodeError
 from monitor.events import (
+    AccountChanged,
     ClockOffset,
     Event,
     Fill,
@@ -232,6 +233,7 @@ class _AccountReader:
         self._awaited: tuple[Request, ...] = ()
         self._is_live = False
         self._unseen: Cut | Restart | None = unseen
+        self._told_ms = 0
         self._offset_ms = 0
         self._clock_known = False
         self._reconnects = 0
@@ -244,6 +246,7 @@ class _AccountReader:
         if line.source == "market":
             raise DecodeError("a market frame with an account")
         events = self._venue.decode_private(line.raw, self._account.name)
+        self._told_ms = max([self._told_ms, *(e.at_ms for e in events if isinstance(e, AccountChanged))])
         if not self._is_proving:
             return events
         self._pushed += events
@@ -259,6 +262,7 @@ class _AccountReader:
             before = [*(self._missed or ()), *self._snapshot, *self._pushed] if self._is_proving else []
             if self._missed is not None:
                 self._unseen = None
+            self._told_ms = max(self._told_ms, line.at_ms + self._offset_ms)
         elif self._is_live:
             self._unseen = both(self._unseen, Cut(line.at_ms + self._offset_ms))
         if self._is_proving or report.state is LinkState.PROVING:
@@ -280,8 +284,8 @@ class _AccountReader:
         account, market = self._account.name, self._account.market
         events = self._venue.decode_answer(request, line.raw, account, market, sent_ms)
         if request == asks.forced:
-            unseen = self._unseen
-            missed: list[Event] = [e for e in events if unseen and isinstance(e, Fill) and unseen.may_have_hidden(e)]
+            unseen = self._unseen or Cut(self._told_ms)  # of a stream that is live, what it has kept from us
+            missed: list[Event] = [e for e in events if isinstance(e, Fill) and unseen.may_have_hidden(e)]
             if self._is_proving:
                 self._missed = missed
                 return alive

@@ -204,3 +204,14 @@ def test_a_stream_that_told_something_just_before_its_end_may_have_ended_in_its_
     detector.pushed(told(SINCE_MS, "90", position("0", SINCE_MS)))
 
     assert not detector.has_told_all([balances("90", SINCE_MS, SINCE_MS + 1), positions(SINCE_MS + 1)], SINCE_MS)
+
+
+def test_a_position_that_is_owed_has_been_since_the_stream_last_told_something() -> None:
+    """What happened to it may be as old as that, however late it is found out."""
+    detector = opened()
+    detector.read(balances("90", SOON_MS, SOON_MS + 100), 10)
+    assert (detector.owes_position, detector.silent_since_ms) == (False, OPENED_MS)
+
+    detector.pushed(told(SOON_MS, "90"))
+    detector.read(positions(SOON_MS + 30_000), 40)
+    assert (detector.owes_position, detector.silent_since_ms) == (True, SOON_MS)

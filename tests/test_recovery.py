@@ -312,6 +312,32 @@ async def test_a_liquidation_is_told_as_one_though_there_is_no_stream_to_tell_it
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 
+async def test_a_liquidation_that_a_mute_stream_keeps_silent_is_told_as_one(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """It is found out by comparison, some seconds after the position is seen to be gone, and half a minute after it
+    went. By then it must not have been called closed, nor be too long ago to be asked for."""
+    compared = "GET /fapi/v3/positionRisk"
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, links={"mute_after_s": 5})
+        async with watching(config) as log:
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("SOLUSDT", "122")  # 1.1 %
+            await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+            enough = exchange.counters[compared] + 8  # what changes within a second of the opening proves nothing
+            await until(lambda: exchange.counters[compared] >= enough, "it has been compared for a while")
+            exchange.fault(mute_private=True)
+            exchange.set_mark("SOLUSDT", "120")
+            over = await listener.event("liquidation_distance", "resolved", subject="isolated-solusdt")
+            reported = await listener.event("forced_order", "resolved")
+            exchange.fault(mute_private=False)
+            await until(lambda: '"link live"' in log.getvalue().rpartition("link mute")[2], "another stream is open")
+            await agreement(exchange, listener, "main")
+
+    assert (over["resolution"], reported["resolution"]) == ("liquidated", "liquidated")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
 @pytest.mark.parametrize("in_vain", [1, 3])
 async def test_forced_orders_that_could_not_be_read_are_asked_for_until_they_are(
     in_vain: int, broker: Mosquitto, listener: Listener, tmp_path: Path

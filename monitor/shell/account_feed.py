@@ -166,7 +166,9 @@ class AccountFeed(Feed):
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
-            self.unseen = both(self.unseen, Cut(now().wall_ms + self.rest.offset_ms, session.detector))
+            mute, noticed_ms = session.detector.suspects, now().wall_ms + self.rest.offset_ms
+            cut = Cut(session.detector.silent_since_ms if mute else noticed_ms, session.detector)
+            self.unseen = both(self.unseen, cut)
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
@@ -230,6 +232,9 @@ class AccountFeed(Feed):
                     await self.measure_clock()
                     measured = time.monotonic()
                 events = await self.snapshot(requests.account if everything else requests.reconcile)
+                for session in self._sessions:
+                    if session.carried:
+                        self._compare(session, events)
                 self.inbox.put([*await self.missed_orders(events), *events])
                 if everything:
                     refreshed = time.monotonic()
@@ -244,9 +249,12 @@ class AccountFeed(Feed):
                 await backoff.wait()
                 self.resync()
                 continue
-            for session in self._sessions:
-                if session.carried:
-                    session.compare(events)
+
+    def _compare(self, session: PrivateSession, snapshot: Collection[Event]) -> None:
+        """Hold a snapshot against what a live stream has told."""
+        session.compare(snapshot)
+        if session.detector.owes_position and self.unseen is None:
+            self.unseen = Cut(session.detector.silent_since_ms)
 
     async def _keep_facts(self) -> None:
         """What is good to know of the account, once in a while. No figure depends on it: where it fails, the REST link
