@@ -136,9 +136,13 @@ class ForcedOrders:
     def is_done(self, fill: Fill) -> bool:
         """Whether this order has been reported: after a gap the exchange lists it once more.
 
-        An execution is news all the same: the order goes on after a pause.
+        An execution is news all the same: the order goes on after a pause. One that the list had is not, however late
+        the stream tells of it.
         """
-        return not fill.trade_id and order_name(fill.symbol, fill.order_id) in self._done
+        if fill.trade_id:
+            told_ms = self._listed_ms.get((fill.symbol, fill.order_id), -1)
+            return fill.at_ms <= told_ms and PositionKey(fill.symbol, fill.side) not in self.running
+        return order_name(fill.symbol, fill.order_id) in self._done
 
     def done(self, report: ForcedReport, now: Now) -> list[tuple[str, bytes]]:
         """Remember the orders of a report that is over. Returns their rows to keep."""
@@ -151,6 +155,8 @@ class ForcedOrders:
         old = [name for name, at_ms in self._done.items() if now.wall_ms - at_ms > _LISTED_MS]
         for name in old:
             del self._done[name]
+        for order in [order for order, at_ms in self._listed_ms.items() if now.wall_ms - at_ms > _LISTED_MS]:
+            del self._listed_ms[order]
         return old
 
     def begin(self, report: ForcedReport, now: Now) -> bool:
@@ -221,4 +227,3 @@ class ForcedOrders:
         if not self.running:
             self._trades.clear()
             self._orders.clear()
-            self._listed_ms.clear()

@@ -504,6 +504,20 @@ def test_an_order_that_goes_on_after_its_report_is_told_again() -> None:
     assert last.forced.quantity == D("1.5")
 
 
+def test_an_execution_that_the_list_had_is_no_news_however_late_the_stream_is() -> None:
+    """In a crash the stream may be many seconds behind the answers; told again it would be a second liquidation."""
+    core = holding()
+    at_ms = core.now.wall_ms
+    pushed = core.fill("BTCUSDT", "-1.5", "90250", forced=ForcedKind.LIQUIDATION, at_ms=at_ms)
+    core.step(structs.replace(pushed, trade_id=0))
+    closed(core, "3300", "1")
+    [reported] = forced(core.hold(6, "90400"))
+    late = forced(core.tell(pushed)) + forced(core.hold(6, "90400"))
+    [news] = forced(core.tell(structs.replace(pushed, quantity=D("-1"), trade_id=2, at_ms=core.now.wall_ms)))
+
+    assert (reported.change.kind, late, news.change.kind) == ("resolved", [], "opened")
+
+
 @pytest.mark.parametrize("side", [Side.LONG, Side.SHORT])
 def test_an_order_announced_before_anything_is_known_is_told_of_the_right_leg(side: Side) -> None:
     """The first frame has no quantity, but it names the leg."""
