@@ -23,11 +23,14 @@ class Cut(Struct, frozen=True):
     Args:
         ended_ms: When that was noticed (exchange time).
         stream: What it had told. None: that is not known.
+        told_ms: When it last told something, or was opened; a machine that was suspended notices the end hours later.
+            None: that is not known.
         before: What may have hidden orders before, and of which the exchange could not be asked yet.
     """
 
     ended_ms: int
     stream: MuteDetector | None = None
+    told_ms: int | None = None
     before: Restart | None = None
 
     def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
@@ -37,9 +40,11 @@ class Cut(Struct, frozen=True):
         return self.stream is not None and self.stream.has_told_all(snapshot, self._since_ms)
 
     def may_have_hidden(self, order: Fill) -> bool:
+        """What it has told of is told no second time: those orders are kept by their names."""
         if self.before is not None and self.before.may_have_hidden(order):
             return True
-        return order.at_ms >= self._since_ms
+        told_ms = self.ended_ms if self.told_ms is None else self.told_ms
+        return order.at_ms >= min(self._since_ms, told_ms - _NOTICED_WITHIN_MS)
 
     @property
     def _since_ms(self) -> int:

@@ -92,3 +92,11 @@ def test_what_could_not_be_asked_for_is_still_owed_after_the_next_cut() -> None:
     assert again.may_have_hidden(order(HELD_MS))
     assert again.may_have_hidden(order(LATER_MS, "ETHUSDT"))
     assert not again.may_have_hidden(order(HELD_MS, "ETHUSDT"))
+
+
+def test_what_came_while_the_machine_slept_is_news_though_the_end_was_noticed_hours_later() -> None:
+    """A suspended machine, or a mute stream, has told nothing since; what it had told before is known by name."""
+    cut = Cut(LATER_MS, told_ms=HELD_MS)
+
+    assert cut.may_have_hidden(order(HELD_MS + 60_000))
+    assert not cut.may_have_hidden(order(HELD_MS - 15_001))

@@ -166,9 +166,7 @@ class AccountFeed(Feed):
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
-            mute, noticed_ms = session.detector.suspects, now().wall_ms + self.rest.offset_ms
-            cut = Cut(session.detector.silent_since_ms if mute else noticed_ms, session.detector)
-            self.unseen = both(self.unseen, cut)
+            self.unseen = both(self.unseen, self._cut(session))
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
@@ -254,7 +252,11 @@ class AccountFeed(Feed):
         """Hold a snapshot against what a live stream has told."""
         session.compare(snapshot)
         if session.detector.owes_position and self.unseen is None:
-            self.unseen = Cut(session.detector.silent_since_ms)
+            self.unseen = self._cut(session)
+
+    def _cut(self, session: PrivateSession) -> Cut:
+        """A session has ended, or tells nothing any more."""
+        return Cut(now().wall_ms + self.rest.offset_ms, session.detector, session.detector.silent_since_ms)
 
     async def _keep_facts(self) -> None:
         """What is good to know of the account, once in a while. No figure depends on it: where it fails, the REST link
