@@ -363,6 +363,35 @@ async def test_rates_are_bridged_where_the_stream_brings_marks_alone() -> None:
     assert LinkState.DOWN not in heard.states("market")
 
 
+async def test_the_marks_of_a_symbol_that_is_silent_among_others_are_bridged() -> None:
+    """Its position may fall to its liquidation all the same. What the stream does bring is left to the stream."""
+    host = Host()
+    host.answers["/fapi/v1/premiumIndex"] = [
+        {"symbol": symbol, "markPrice": "80000", "time": 1} for symbol in ("BTCUSDT", "ETHUSDT", "XRPUSDT")
+    ]
+    async with market(host, {"BTCUSDT", "ETHUSDT"}) as heard:
+        await heard.state("market", LinkState.LIVE)
+        heard.events.clear()
+
+        def bridged() -> Counter[str]:
+            return Counter(e.symbol for e in heard.events if isinstance(e, MarkPrice) and e.bridged)
+
+        await heard.until(lambda: bridged()["ETHUSDT"] > 2)
+        counts = bridged()
+        host.pushed["ethusdt@markPrice@1s"] = {**MARK, "s": "ETHUSDT"}
+        await heard.until(lambda: heard.seen["ETHUSDT", D(90001)])
+        asked = host.asked["/fapi/v1/premiumIndex"]
+        heard.events.clear()
+        host.answers["/fapi/v1/premiumIndex"] = []
+        host.pushed["btcusdt@markPrice@1s"] = {**MARK, "E": 6}
+        await heard.until(lambda: any(isinstance(e, MarkPrice) and e.at_ms == 6 for e in heard.events))
+
+    assert counts["BTCUSDT"] <= 1  # it was asked for before the link was live
+    assert counts["XRPUSDT"] == 0
+    assert host.asked["/fapi/v1/premiumIndex"] - asked <= 1
+    assert LinkState.DOWN not in heard.states("market")
+
+
 async def test_rates_without_a_position_leave_the_link_idle() -> None:
     """Without a position there is nothing that could be liquidated."""
     host = Host()

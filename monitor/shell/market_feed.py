@@ -1,4 +1,4 @@
-"""Marks of one market: over streams, and over REST while no stream brings them."""
+"""Marks of one market: over streams, and over REST those that no stream brings."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ class MarketFeed(Feed):
         self.rates = False
         self._sessions: set[MarketSession] = set()
         self._wanted = asyncio.Event()
+        self._since: dict[str, float] = {}
+        """Since when each symbol is wanted (monotonic seconds)."""
         self._held = asyncio.Event()
         self._failing: set[Request] = set()
         self._at_ms: dict[str, int] = {}
@@ -62,6 +64,7 @@ class MarketFeed(Feed):
         """From now on carry the marks of these symbols, and the rates of collateral if wanted."""
         self.symbols = frozenset(symbols)
         self.rates = rates
+        self._since = {symbol: self._since.get(symbol, time.monotonic()) for symbol in self.symbols}
         for symbol in self._at_ms.keys() - self.symbols:
             del self._at_ms[symbol], self._prices[symbol]
         self._cadence.only(self.symbols)
@@ -170,6 +173,12 @@ class MarketFeed(Feed):
         since = time.monotonic() - self.config.first_frame_s
         return self.symbols & frozenset[str]().union(*(session.seen.since(since) for session in self._sessions))
 
+    def silent(self) -> frozenset[str]:
+        """The symbols of which no mark comes, though each has had its time: some may be silent while others flow."""
+        since = time.monotonic() - self.config.first_frame_s
+        flowing = self.flowing()
+        return frozenset(s for s, wanted in self._since.items() if wanted < since and s not in flowing)
+
     def lacks_rates(self, since: float) -> bool:
         """Whether rates are wanted, and none has come since then (monotonic seconds)."""
         return self.rates and self._rates_seen < since
@@ -181,14 +190,13 @@ class MarketFeed(Feed):
         requests = self.venue.requests
         while True:
             self._wanted.clear()
-            if self.symbols and not self.live:
-                await self._bridge(requests.marks)
+            if lacking := self.silent() if self.live else self.symbols:
+                await self._bridge(requests.marks, lacking)
             late = math.inf if not self.live else time.monotonic() - self.config.first_frame_s
             if self.symbols and requests.rates is not None and self.lacks_rates(late):
                 await self._bridge(requests.rates)  # a stream that brings marks may have lost that of the rates
-            is_served = self.live and not self.rates  # once that is over, it is said
             with suppress(TimeoutError):
-                async with asyncio.timeout(None if is_served else self.config.bridge_s):
+                async with asyncio.timeout(self.config.bridge_s):
                     await self._wanted.wait()
                 await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
 
@@ -214,8 +222,8 @@ class MarketFeed(Feed):
         is_blind = request in (self.venue.requests.marks, self.venue.requests.rates)
         return lambda: Need.BLIND if is_blind else Need.EASE
 
-    async def _bridge(self, request: Request) -> bool:
-        """Ask for it, and pass on what it says. Whether it said anything."""
+    async def _bridge(self, request: Request, symbols: Collection[str] = ()) -> bool:
+        """Ask for it, and pass on what it says, of marks those of these symbols. Whether it said anything."""
         try:
             answer = await self.rest.ask(request, self._need(request))
         except ExchangeError as exc:
@@ -230,7 +238,8 @@ class MarketFeed(Feed):
         except DecodeError as exc:
             self.dropped(exc)
             return False
-        self.inbox.put(e for e in events if not isinstance(e, MarkPrice) or e.symbol in self.symbols)
+        wanted = self.symbols.intersection(symbols)  # some may have gone meanwhile
+        self.inbox.put(e for e in events if not isinstance(e, MarkPrice) or e.symbol in wanted)
         return True
 
 
