@@ -472,6 +472,32 @@ async def test_facts_are_read_again_once_in_a_while() -> None:
         await heard.until(lambda: FundingTermsRead("market", {"BTCUSDT": 1}) in heard.events)
 
 
+async def test_contracts_are_read_again_once_something_is_held_that_was_listed_since() -> None:
+    """Traders rush into what is new. When it ends, and in which steps it is reduced, must not wait for an hour."""
+    host, heard = Host(), Heard()
+    async with host.open():
+        rest = Rest(host.hosts(), Budget(100_000), 2)
+        feed = MarketFeed("market", account(host, "binance-usdm"), rest, heard.inbox, LINKS)
+        feed.watch({"BTCUSDT"})
+        async with running(feed, rest):
+            assert "NEWUSDT" not in (await heard.first(ContractsRead)).contracts
+            host.answers["/fapi/v1/exchangeInfo"] = {
+                "symbols": [*CONTRACTS["symbols"], {**CONTRACTS["symbols"][0], "symbol": "NEWUSDT"}]
+            }
+            heard.events.clear()
+            feed.watch({"BTCUSDT", "NEWUSDT"})
+            assert "NEWUSDT" in (await heard.first(ContractsRead)).contracts
+            heard.events.clear()
+            feed.watch({"BTCUSDT", "ODDUSDT"})  # which the exchange names nowhere
+            assert "ODDUSDT" not in (await heard.first(ContractsRead)).contracts
+            asked = host.asked["/fapi/v1/exchangeInfo"]
+            feed.watch({"BTCUSDT"})
+            feed.watch({"BTCUSDT", "ODDUSDT"}, rates=True)
+            await heard.first(AssetRates)
+
+    assert asked == host.asked["/fapi/v1/exchangeInfo"] == 3
+
+
 async def test_facts_of_an_account_that_could_not_be_read_are_asked_for_again_soon() -> None:
     """Of a daemon that starts before its network is up nobody would know for an hour what its key may do."""
     host = Host()

@@ -16,7 +16,7 @@ from monitor.cadence import Cadence
 from monitor.config import AccountConfig, LinksConfig
 from monitor.effects import INSTANCE
 from monitor.errors import DecodeError, ExchangeError, LinkDown
-from monitor.events import AssetRates, Event, LinkId, LinkState, MarkPrice, Marks
+from monitor.events import AssetRates, ContractsRead, Event, LinkId, LinkState, MarkPrice, Marks
 from monitor.shell.backoff import Backoff
 from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
@@ -54,6 +54,9 @@ class MarketFeed(Feed):
         self._since: dict[str, float] = {}
         """Since when each symbol is wanted (monotonic seconds)."""
         self._held = asyncio.Event()
+        self._listed: frozenset[str] = frozenset()
+        """What the contracts were read for: all that they named, and what was held then."""
+        self._unlisted = asyncio.Event()
         self._failing: set[Request] = set()
         self._at_ms: dict[str, int] = {}
         self._prices: dict[str, Decimal] = {}
@@ -70,6 +73,8 @@ class MarketFeed(Feed):
         self._cadence.only(self.symbols)
         for session in self._sessions:
             session.changed.set()
+        if not self.symbols <= self._listed:
+            self._unlisted.set()  # listed since then: of what it is a contract, and when it ends, is not known
         self._wanted.set()
         if self.symbols:
             self._held.set()
@@ -201,19 +206,22 @@ class MarketFeed(Feed):
                 await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
 
     async def _keep_fresh(self, request: Request, every_s: float, most_s: float) -> None:
-        """Ask once in a while, for as long as anything is held. Each request keeps its own time: none waits for another
-        that fails.
+        """Ask once in a while, for as long as anything is held, and for contracts once something is held that they did
+        not name. Each request keeps its own time: none waits for another that fails.
 
         Args:
             every_s: How often.
             most_s: Longest wait after a failure; a host may lack a request of no consequence altogether.
         """
         patience = Backoff(self.config.bridge_s, most_s)
+        sooner = self._unlisted if request == self.venue.requests.contracts else asyncio.Event()
         while True:
             await self._held.wait()
             if await self._bridge(request):
                 patience.reset()
-                await asyncio.sleep(every_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):
+                        await sooner.wait()
             else:
                 await patience.wait()
 
@@ -238,6 +246,10 @@ class MarketFeed(Feed):
         except DecodeError as exc:
             self.dropped(exc)
             return False
+        for event in events:
+            if isinstance(event, ContractsRead):
+                self._listed = self.symbols.union(event.contracts)  # what is held and not named is not asked for again
+                self._unlisted.clear()
         wanted = self.symbols.intersection(symbols)  # some may have gone meanwhile
         self.inbox.put(e for e in events if not isinstance(e, MarkPrice) or e.symbol in wanted)
         return True
