@@ -571,7 +571,7 @@ async def differences(exchange: Exchange, listener: Listener, account: str) -> l
     for row in rows:
         symbol, side = row["symbol"], row["positionSide"]
         isolated = owner.setting(symbol).isolated
-        slug = symbol.lower() + ("" if side == "BOTH" else f"-{side.lower()}")
+        slug = symbol.lower().replace("_", "5f") + ("" if side == "BOTH" else f"-{side.lower()}")
         pool = f"isolated-{slug}" if isolated else f"cross-{row['marginAsset'].lower()}"
         pool = "multi-assets" if owner.multi_assets else pool
         positions.add(slug)

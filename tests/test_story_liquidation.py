@@ -406,3 +406,63 @@ async def test_a_contract_that_is_settled_is_told_from_its_notice_to_the_last_re
     [distance] = listener.events("liquidation_distance", event="resolved")
     assert (distance["subject"], distance["resolution"]) == ("isolated-solusdt", "settled")
     assert not any(e["resolution"] == "recovered" for e in listener.events(event="resolved"))
+
+
+async def test_a_quarterly_contract_is_watched_to_its_delivery_and_never_missed_afterwards(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Its marks end before its position does: that is blindness, and is told. What is left of its pool is watched on,
+    whatever an answer that lags still shows; and once it is on no list any more, nobody asks for it."""
+    main = {
+        "name": "main",
+        "balances": {"USDT": "12000"},
+        "position": [
+            {"symbol": "BTCUSDT", "quantity": "1", "entry_price": "60000"},
+            {"symbol": "BTCUSDT_261225", "quantity": "-0.5", "entry_price": "60400"},
+        ],
+    }
+    quarterly = {
+        "symbol": "BTCUSDT_261225",
+        "mark": "60400",
+        "contract_type": "CURRENT_QUARTER",
+        "delivery_ms": 4_000_000_000_000,
+    }
+    async with exchange_of(main, symbol=[{"symbol": "BTCUSDT", "mark": "60000"}, quarterly]) as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=RULES, links={"first_frame_s": 2})
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+            assert listener.retained("marginwatch/main/position/btcusdt5f261225")["funding"]["next_at"] is None
+            await until(lambda: subscribers(exchange, "!contractInfo"), "changes of contracts are heard")
+            exchange.set_status("BTCUSDT_261225", "TRADING", delivery_ms=exchange.now_ms() + 1_800_000)
+            soon = await listener.event("contract_status", "opened")
+            exchange.set_status("BTCUSDT_261225", "DELIVERING")
+            exchange.fault(mute_symbols=["BTCUSDT_261225"])
+            blind = await listener.event("data_stale", "opened")
+            exchange.set_mark("BTCUSDT_261225", "61000")  # what REST still says of it
+            await agreement(exchange, listener, "main")
+            exchange.fault(stale_s=1.0)
+            exchange.settle("BTCUSDT_261225", "61000")
+            over = await listener.event("forced_order", "resolved")
+            await listener.event("contract_status", "resolved")
+            await listener.event("data_stale", "resolved")
+            exchange.fault(stale_s=0.0)
+            exchange.delist("BTCUSDT_261225")
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("BTCUSDT", "53000")  # 11700 of wallet: liquidated at 48300 / 0.996, 8.5 % away
+            await listener.event("liquidation_distance", "opened", subject="cross-usdt")
+            exchange.set_mark("BTCUSDT", "60000")
+            await listener.event("liquidation_distance", "resolved", subject="cross-usdt")
+            await no_incident(listener, "main")
+        count = len(listener.events())
+        async with watching(config):
+            await listener.state("marginwatch/main/summary", freshness="live", open_positions=1)
+            await agreement(exchange, listener, "main")
+
+    assert (soon["severity"], soon["symbol"]) == ("warning", "BTCUSDT_261225")
+    assert blind["subject"].startswith("market-")
+    assert (over["resolution"], over["report"]["average_price"]) == ("settled", "61000.00000000")
+    assert over["report"]["realized_pnl"] == "-300.00000000"
+    assert told(listener, "forced_order") == [("opened", "warning"), ("resolved", "critical")]
+    assert [kind for kind, _ in told(listener, "contract_status")] == ["opened", "resolved"]
+    assert not listener.events("drift")
+    assert len(listener.events()) == count

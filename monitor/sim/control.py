@@ -44,6 +44,7 @@ COMMANDS = (
     "take_over",
     "adl",
     "settle",
+    "delist",
     "push_event",
     "pulse",
     "fault",

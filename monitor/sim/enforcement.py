@@ -144,6 +144,15 @@ class Enforcement(Desk):
             if held or resting:
                 self._booked(owner)
 
+    def delist(self, symbol: str) -> None:
+        """Take a contract off every list and stream, as some time after its delivery. No event tells of it."""
+        contract = self.market[symbol]
+        for owner in self.accounts.values():
+            if owner.holds(symbol) or any(order.symbol == symbol for order in owner.orders):
+                raise ValueError(f"{owner.name} has a position or an order in {symbol}: settle it first")
+        del self.market.contracts[contract.symbol]
+        self.changed()
+
     def _held(self, owner: Account, symbol: str, side: str | None) -> Position:
         """The open position; of two legs the more profitable, where none is named."""
         self._contract(owner, symbol)

@@ -375,6 +375,21 @@ def test_a_delivery_contract_is_delivered_at_its_mark() -> None:
     assert engine.accounts["coin"].income[-1]["incomeType"] == "DELIVERED_SETTELMENT"
 
 
+async def test_a_contract_that_was_delivered_is_on_no_list_any_more() -> None:
+    """Somebody may come back after its delivery, and must not stumble over what is gone."""
+    async with Exchange(Scenario.named("coinm"), tick_s=None) as exchange, client(exchange, "coin") as binance:
+        with pytest.raises(ValueError, match="coin has a position or an order in BTCUSD_261225"):
+            exchange.delist("BTCUSD_261225")
+        exchange.settle("BTCUSD_261225")
+        exchange.delist("BTCUSD_261225")
+        listed = [row["symbol"] for row in (await binance.futures_coin_exchange_info())["symbols"]]
+        named = [row["symbol"] for row in await binance.futures_coin_position_information()]
+        marks = [row["symbol"] for row in await binance.futures_coin_mark_price()]
+
+    assert "BTCUSD_261225" not in listed
+    assert listed == named == marks
+
+
 # ---- shapes ----
 
 
