@@ -29,6 +29,10 @@ from monitor.effects import (
     Watch,
 )
 from monitor.events import (
+    AccountModeRead,
+    AssetRate,
+    AssetRates,
+    Balance,
     BracketsRead,
     ConfigTouched,
     Event,
@@ -681,7 +685,25 @@ def test_one_silent_symbol_among_many_is_noticed() -> None:
     core = Watched()
     core.begin("100000", row("BTCUSDT", "1", "50000"), row("ETHUSDT", "1", "3000"))
     core.step(core.mark("50000"), core.mark("3000", "ETHUSDT"))
-    assert kinds(silence(core, 20, "50000")) == [("opened", "warning")]
+    stories = silence(core, 20, "50000")
+    assert kinds(stories) == [("opened", "warning")]
+    assert "no data for 15 s (no mark of ETHUSDT). Blind: main/cross-usdt." in stories[0].text
+
+
+def test_a_rate_that_the_exchange_does_not_have_is_named() -> None:
+    """Who has collateral that is priced nowhere must not look for the fault in his network."""
+    core = Watched()
+    core.begin("100000", row("BTCUSDT", "1", "50000"))
+    rates = AssetRates(MARKET, {"USDT": AssetRate(D(1), D(1))}, core.now.wall_ms)
+    core.step(AccountModeRead("main", False, True, core.now.wall_ms), core.mark("50000"), rates)
+    credit = Balance("BNFCR", D(-5), D(-5), core.now.wall_ms)
+    core.step(structs.replace(core.changed("ADJUSTMENT", None), balances=(credit,)))
+    stories = []
+    for _ in range(20):
+        stories += core.tell(core.mark("50000"), structs.replace(rates, at_ms=core.now.wall_ms), Tick())
+    [story] = of_rule(stories, "data_stale")
+
+    assert "(no rate of BNFCR). Blind: main/multi-assets." in story.text
 
 
 def test_a_mark_that_never_comes_is_waited_for_and_then_missed() -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from monitor.accounts import WatchedAccount, spokesman
-from monitor.book import MarketBook
+from monitor.book import MarketBook, is_rate
 from monitor.effects import INSTANCE, Blindness
 from monitor.events import LinkId, LinkReport, LinkState, Now
 from monitor.incidents import IncidentKey
@@ -18,6 +18,8 @@ from monitor.rules import DataStaleRule, Severity, Step
 from monitor.telling import blind_story
 
 RULE = "data_stale"
+_NAMED = 5
+"""So many of the symbols that are silent are named."""
 
 
 class StalenessJudge:
@@ -111,7 +113,7 @@ class StalenessJudge:
         change = self._reporter.or_retained(change, key, value)
         if change is not None:
             pools = tuple(f"{a.name}/{pool_id}" for a, pool_id in blinded)
-            blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts), pools)
+            blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts, rule.stale_after_s, now), pools)
             ages = self._reporter.ages(first, None, now)
             self._reporter.emit(blind_story(first, change, blindness, ages, now), now)
 
@@ -125,13 +127,27 @@ class StalenessJudge:
 
     def _is_blind(self, link: LinkId, limit_s: float, now: Now) -> bool:
         """Whether there is anything at all that a market link does not bring."""
-        ages = (self._markets[link.name].stream_age(what, now.mono) for what in self._watched[link.name])
-        return any(age is None or age >= limit_s for age in ages)
+        return bool(self._silent(link, limit_s, now))
 
-    def _why_blind(self, link: LinkId, accounts: list[WatchedAccount]) -> str:
+    def _silent(self, link: LinkId, limit_s: float, now: Now) -> list[str]:
+        """The symbols and rates that a market link should bring, and does not."""
+        ages = {what: self._markets[link.name].stream_age(what, now.mono) for what in self._watched[link.name]}
+        return sorted(what for what, age in ages.items() if age is None or age >= limit_s)
+
+    def _why_blind(self, link: LinkId, accounts: list[WatchedAccount], limit_s: float, now: Now) -> str:
+        if link.account == INSTANCE:
+            return self._what_is_silent(link, limit_s, now) or self._links.all[link].note
         unread = accounts[0].unread.values() if link == accounts[0].setup.rest_link else ()
         unknown = ", ".join(dict.fromkeys(what for missing in unread for what in missing))
         return f"unknown: {unknown}" if unknown else self._links.all[link].note
+
+    def _what_is_silent(self, link: LinkId, limit_s: float, now: Now) -> str:
+        """What a market link that brings all else lacks; empty: it brings all, or nothing at all."""
+        silent = self._silent(link, limit_s, now)
+        if len(silent) == len(self._watched[link.name]):
+            return ""
+        named = [what if is_rate(what) else f"mark of {what}" for what in silent[:_NAMED]]
+        return f"no {', '.join(named)}{' and others' if len(silent) > _NAMED else ''}" if named else ""
 
     def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
         """Seconds since what this link says was true; None: it has nothing to say."""
