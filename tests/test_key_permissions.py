@@ -187,6 +187,25 @@ async def test_the_daemon_reads_what_its_key_may_do_and_how_the_exchange_fares(
     assert (maintenance["account"], maintenance["facts"]) == ("_instance", {"reason": "system_maintenance"})
 
 
+async def test_a_key_for_portfolio_margin_is_remarked_on_whatever_it_may_do(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Of an account in that mode the futures endpoints may show nothing, which must not look as if all were well."""
+
+    def note() -> str:
+        links = listener.retained("marginwatch/main/health").get("links", {})
+        return str(links.get("private", {}).get("note", ""))
+
+    async with stories.exchange(stories.account(permissions={"enablePortfolioMarginTrading": True})) as exchange:
+        path = write_config(tmp_path / "d", exchange, broker.port, links={"refresh_s": 1})
+        path.write_text(path.read_text("utf-8").replace("api_key", "accept_trading_key = true\napi_key"), "utf-8")
+        async with watching(path):
+            await until(lambda: "portfolio margin, too, which is not supported" in note(), "it is remarked on")
+            exchange.set_permissions("main", enablePortfolioMarginTrading=False)
+            await until(lambda: not note(), "it is for futures alone")
+    assert listener.events() == []
+
+
 async def test_an_exchange_without_a_wallet_is_watched_all_the_same(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

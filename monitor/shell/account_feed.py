@@ -21,6 +21,7 @@ from monitor.events import (
     ClockOffset,
     Event,
     Fill,
+    KeyPermissionsRead,
     LinkId,
     LinkReport,
     LinkState,
@@ -49,6 +50,7 @@ _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
 _ORDERS_IN_VAIN = 3
 """So often forced orders are asked for before a snapshot is told without them."""
+_UNSUPPORTED = "the key is for portfolio margin, too, which is not supported: figures of such an account are wrong"
 _SHOWN_KEY = "listenKey"
 """Stands for a stream's own key wherever a frame could be shown: in the log, or in a recording."""
 _REMEMBERED = 256
@@ -266,7 +268,11 @@ class AccountFeed(Feed):
         while True:
             for request in self.venue.requests.account_facts:
                 try:
-                    self.inbox.put(self._read_answer(request, await self.rest.ask(request)))
+                    events = self._read_answer(request, await self.rest.ask(request))
+                    self.inbox.put(events)
+                    for event in events:
+                        if isinstance(event, KeyPermissionsRead):
+                            self.remark("portfolio margin", _UNSUPPORTED if event.portfolio_margin else "")
                     failing.discard(request)
                 except (ExchangeError, DecodeError) as exc:
                     if request not in failing:  # said once: a testnet has not all of them
