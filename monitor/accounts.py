@@ -36,6 +36,8 @@ ENDINGS: dict[ForcedKind, Resolution] = {
 }
 """How a forced order ends what it closes altogether."""
 _FUNDING_TAKES_MS = 120_000
+_READ_AGAIN_S = 10.0
+"""What the exchange has not said of a position is asked for again after this, and after twice as long each time."""
 CLOSING_GRACE_S = 2.0
 """How long a vanished pool is kept in doubt: the order that says it was forced may come after the account event."""
 
@@ -81,6 +83,7 @@ class WatchedAccount:
         self._gone: dict[str, _Gone] = {}
         self._left: dict[tuple[str, PositionKey], float] = {}
         self._unread_since: float | None = None
+        self._read_again_s = _READ_AGAIN_S
         self._ruled: dict[tuple[str, str], Rule] = {}
         self.forced_orders = ForcedOrders()
         self.drifts: dict[str, Drift] = {}
@@ -224,10 +227,17 @@ class WatchedAccount:
     def unread_for(self, now: Now) -> float:
         """Seconds for which something has been unread; asked once a tick."""
         if not self.unread:
-            self._unread_since = None
+            self._unread_since, self._read_again_s = None, _READ_AGAIN_S
         elif self._unread_since is None:
             self._unread_since = now.mono
         return 0.0 if self._unread_since is None else now.mono - self._unread_since
+
+    def is_read_again(self, unread_s: float) -> bool:
+        """Whether to ask once more for what has been unread for so long: less and less often."""
+        if unread_s < self._read_again_s:
+            return False
+        self._read_again_s = 2 * unread_s
+        return True
 
     def coming_funding(self, risk: PoolRisk, now: Now, within_s: float = math.inf) -> Forecast | None:
         """The next funding of a pool, as far as is known now; None: there is none (so soon).

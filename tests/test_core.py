@@ -690,6 +690,27 @@ def test_one_silent_symbol_among_many_is_noticed() -> None:
     assert "no data for 15 s (no mark of ETHUSDT). Blind: main/cross-usdt." in stories[0].text
 
 
+def test_what_was_not_said_of_a_position_is_asked_for_again_less_and_less_often() -> None:
+    """A symbol that was listed a moment ago may have no brackets yet; to wait for the next hour would be blindness."""
+    core = Watched()
+    core.begin("100000", row("BTCUSDT", "1", "50000"))
+    core.step(core.changed("ORDER", None, row("NEWUSDT", "1", "3", at_ms=core.now.wall_ms)))
+    core.step(core.mark("50000"), core.mark("3", "NEWUSDT"))
+
+    def asked(seconds: int) -> list[int]:
+        at = []
+        for second in range(1, seconds + 1):
+            effects = core.step(core.mark("50000"), core.mark("3", "NEWUSDT"), Tick())
+            at += [second for e in effects if isinstance(e, Resync)]
+        return at
+
+    first, *more = asked(100)
+    assert 10 <= first <= 12
+    assert [at / first for at in more] == [pytest.approx(factor, rel=0.2) for factor in (2, 4, 8)]
+    core.step(BracketsRead("main", {"NEWUSDT": FLAT}))
+    assert asked(100) == []
+
+
 def test_a_rate_that_the_exchange_does_not_have_is_named() -> None:
     """Who has collateral that is priced nowhere must not look for the fault in his network."""
     core = Watched()

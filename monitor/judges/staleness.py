@@ -10,7 +10,7 @@ from msgspec import structs
 
 from monitor.accounts import WatchedAccount, spokesman
 from monitor.book import MarketBook, is_rate
-from monitor.effects import INSTANCE, Blindness
+from monitor.effects import INSTANCE, Blindness, Resync
 from monitor.events import LinkId, LinkReport, LinkState, Now
 from monitor.incidents import IncidentKey
 from monitor.reporter import Reporter
@@ -150,12 +150,16 @@ class StalenessJudge:
         return f"no {', '.join(named)}{' and others' if len(silent) > _NAMED else ''}" if named else ""
 
     def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
-        """Seconds since what this link says was true; None: it has nothing to say."""
+        """Seconds since what this link says was true; None: it has nothing to say. What REST should have said, and has
+        not, is asked for again: of a symbol that was listed a moment ago there may have been nothing to say yet."""
         age = self._links.age(link, now.mono)
         if link.account != INSTANCE:
             account = self._accounts[link.account]
             if link == account.setup.rest_link:
-                return max(0.0, age - rule.rest_patience_s, account.unread_for(now))
+                unread_s = account.unread_for(now)
+                if account.is_read_again(unread_s):
+                    self._reporter.effects.append(Resync(account.name, "something of a position is unknown"))
+                return max(0.0, age - rule.rest_patience_s, unread_s)
             return age
         watched = self._watched[link.name]
         if not watched:
