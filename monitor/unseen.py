@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from monitor.events import Event, Fill, Position, PositionKey, PositionsRead
+from monitor.events import BalancesRead, Event, Fill, Position, PositionKey, PositionsRead
 from monitor.mute import MuteDetector
 from monitor.risk.margin import ZERO
 
@@ -49,6 +49,17 @@ class Cut(Struct, frozen=True):
     @property
     def _since_ms(self) -> int:
         return self.ended_ms - _NOTICED_WITHIN_MS
+
+
+def after(snapshot: Collection[Event]) -> Cut:
+    """What may be unseen once all is known that a snapshot shows."""
+    shown = MuteDetector(0.0)
+    asked_ms = 0
+    for event in snapshot:
+        if isinstance(event, BalancesRead | PositionsRead):
+            shown.read(event, 0.0)
+            asked_ms = max(asked_ms, event.sent_ms)
+    return Cut(asked_ms, shown)
 
 
 class Restart(Struct, frozen=True):

@@ -366,6 +366,25 @@ async def test_forced_orders_that_could_not_be_read_are_asked_for_until_they_are
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 
+async def test_a_liquidation_during_a_cut_is_told_as_one_though_rest_lags_behind(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """The first answer after a short cut may still show what was: that nothing has gone is known by the next alone.
+    Else the position would be told as closed, and of the liquidation nobody would ever hear."""
+    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)):
+        await agreement(exchange, listener, "main")
+        exchange.set_mark("SOLUSDT", "126")
+        await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+        exchange.fault(stale_s=1.5)
+        exchange.drop("private")
+        exchange.liquidate("main", "SOLUSDT", "100", "120")
+        forced = await listener.event("forced_order", "opened")
+        ended = await listener.event("liquidation_distance", "resolved", subject="isolated-solusdt")
+
+    assert (forced["severity"], forced["subject"]) == ("liquidation", "solusdt")
+    assert ended["resolution"] == "liquidated"
+
+
 async def test_a_limited_address_asks_nothing_for_a_while_and_goes_on_watching(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

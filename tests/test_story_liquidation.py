@@ -427,7 +427,7 @@ async def test_a_quarterly_contract_is_watched_to_its_delivery_and_never_missed_
         "contract_type": "CURRENT_QUARTER",
         "delivery_ms": 4_000_000_000_000,
     }
-    async with exchange_of(main, symbol=[{"symbol": "BTCUSDT", "mark": "60000"}, quarterly]) as exchange:
+    async with stories.exchange(main, symbol=[{"symbol": "BTCUSDT", "mark": "60000"}, quarterly]) as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, rules=RULES, links={"first_frame_s": 2})
         async with watching(config):
             await agreement(exchange, listener, "main")
@@ -452,7 +452,7 @@ async def test_a_quarterly_contract_is_watched_to_its_delivery_and_never_missed_
             await listener.event("liquidation_distance", "opened", subject="cross-usdt")
             exchange.set_mark("BTCUSDT", "60000")
             await listener.event("liquidation_distance", "resolved", subject="cross-usdt")
-            await no_incident(listener, "main")
+            await listener.no_incident()
         count = len(listener.events())
         async with watching(config):
             await listener.state("marginwatch/main/summary", freshness="live", open_positions=1)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from monitor.book import is_torn
+from monitor.book import SNAPSHOT_LAG_MS, is_torn
 from monitor.config import AccountConfig, LinksConfig
 from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, innermost
 from monitor.events import (
@@ -40,12 +40,13 @@ from monitor.shell.rest import Answer, Rest
 from monitor.shell.shared_stream import SHARED_FORM, SharedStream, SharedStreams
 from monitor.shell.tap import Tap
 from monitor.turns import Need
-from monitor.unseen import Cut, Restart, both
+from monitor.unseen import Cut, Restart, after, both
 from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
 _CLOCK_REFUSED = -1021
 _SLOW_ANSWER_MS = 2_000
+_LAG_S = SNAPSHOT_LAG_MS / 1000
 _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
 _ORDERS_IN_VAIN = 3
@@ -99,8 +100,11 @@ class AccountFeed(Feed):
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._clock_known = False
         self.unseen = unseen
+        """Of what time forced orders may be unseen, until a snapshot that cannot be of that time has been held against
+        it. None: of none."""
         self._orders_unread = 0
         """How often, one after the other, forced orders were asked for in vain; until they come, they stay unseen."""
+        self._doubted_until = 0.0
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
 
@@ -148,13 +152,15 @@ class AccountFeed(Feed):
         self._sessions.add(session)
 
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
-        """A session has its snapshot: from here on it is the account's truth."""
+        """A session has its snapshot: from here on it is the account's truth. After a time in which nobody listened it
+        is asked for once more: it may have come from a copy that had not seen the last of that time yet."""
         self.inbox.put(truth)
-        if not self._orders_unread:
-            self.unseen = None
         self._has_lived = True
         self.carries(session)
         self._begun.set()
+        if self.unseen is not None:
+            self._doubted_until = time.monotonic() + _LAG_S
+            asyncio.get_running_loop().call_later(_LAG_S, self._snapshot_wanted.set)
 
     def opened_in_vain(self, form: PrivateForm, why: BaseException) -> None:
         """A session has ended before it carried anything: others may come to life. That a shared connection was cut
@@ -231,11 +237,13 @@ class AccountFeed(Feed):
                 if time.monotonic() - measured >= self.config.clock_s or not self._clock_known:
                     await self.measure_clock()
                     measured = time.monotonic()
+                asked = time.monotonic()
                 events = await self.snapshot(requests.account if everything else requests.reconcile)
                 for session in self._sessions:
                     if session.carried:
                         self._compare(session, events)
-                self.inbox.put([*await self.missed_orders(events), *events])
+                missed = await self.missed_orders(events, certain=self.live and asked >= self._doubted_until)
+                self.inbox.put([*missed, *events])
                 if everything:
                     refreshed = time.monotonic()
                 backoff.reset()
@@ -288,11 +296,14 @@ class AccountFeed(Feed):
 
     # ---- questions ----
 
-    async def missed_orders(self, snapshot: Collection[Event]) -> list[Event]:
+    async def missed_orders(self, snapshot: Collection[Event], *, certain: bool = False) -> list[Event]:
         """Forced orders of a time in which nobody was listening; without them a liquidation would look like a close.
 
-        They cost twice what all else of an account does: where the snapshot shows what we knew, there were none. One
-        that is told without a stream, or ahead of one, is what the next is held against.
+        They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
+
+        Args:
+            certain: Whether there is a stream, and the snapshot shows all that came before it; else it is what the next
+                is held against.
         """
         unseen = self.unseen
         if unseen is None:
@@ -310,7 +321,7 @@ class AccountFeed(Feed):
                 return []
         self._orders_unread = 0
         if self.unseen is unseen:
-            self.unseen = None if self.live else _cut_after(snapshot)
+            self.unseen = None if certain else after(snapshot)
         return [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
 
     async def snapshot(self, requests: Collection[Request]) -> list[Event]:
@@ -400,15 +411,6 @@ class AccountFeed(Feed):
         if self._rest_live:
             self._rest_live = False
             self.say(LinkReport(self._rest_link, LinkState.DOWN, self._reconnects, None, why))
-
-
-def _cut_after(snapshot: Collection[Event]) -> Cut:
-    """What comes after a snapshot, nobody hears who has no stream."""
-    detector = MuteDetector(0.0)
-    read = [event for event in snapshot if isinstance(event, BalancesRead | PositionsRead)]
-    for event in read:
-        detector.read(event, time.monotonic())
-    return Cut(min(event.sent_ms for event in read), detector)
 
 
 class OwnStream:
