@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from monitor.sim import Exchange, Scenario
-from tests.rig import Listener, Mosquitto, until, watching, write_config
+from tests.rig import Listener, Mosquitto, eventually, until, watching, write_config
+from tests.sim.wire import client
 
 D = Decimal
 
@@ -61,3 +63,83 @@ async def test_a_falling_coin_opens_and_its_funding_is_told(
     assert abs(D(cause["amount"]) - paid) <= D("0.00000001")
     assert near["symbol"] == "BTCUSD_PERP"
     assert gone["severity"] == "liquidation"
+
+
+HEDGED: dict[str, Any] = {
+    "name": "coin",
+    "market": "coinm",
+    "hedge": True,
+    "balances": {"BTC": "0.1", "ETH": "3"},
+    "settings": {"ETHUSD_PERP": {"margin_type": "ISOLATED"}},
+    "position": [
+        {"symbol": "BTCUSD_PERP", "side": "LONG", "quantity": "20", "entry_price": "60000"},
+        {"symbol": "BTCUSD_PERP", "side": "SHORT", "quantity": "-5", "entry_price": "60100"},
+        {"symbol": "BTCUSD_261225", "side": "LONG", "quantity": "10", "entry_price": "60000"},
+        {"symbol": "ETHUSD_PERP", "side": "SHORT", "quantity": "-50", "entry_price": "2951", "isolated_wallet": "0.03"},
+    ],
+}
+
+
+async def agrees(exchange: Exchange, listener: Listener) -> bool:
+    """Whether what is published is what the exchange prints, to the last digit but one."""
+    async with client(exchange, "coin") as binance:
+        rows = [row for row in await binance.futures_coin_position_information() if D(row["positionAmt"])]
+    printed = {}
+    for row in rows:
+        slug = f"{row['symbol'].lower().replace('_', '5f')}-{row['positionSide'].lower()}"
+        price = None if row["liquidationPrice"] == "0" else D(row["liquidationPrice"])
+        printed[slug] = (D(row["positionAmt"]), D(row["unRealizedProfit"]), price)
+    if listener.under("coin", "position") != printed.keys():
+        return False
+    for slug, (quantity, pnl, price) in printed.items():
+        ours = listener.retained(f"marginwatch/coin/position/{slug}")
+        found = ours["liquidation_price"]
+        if (
+            ours["unrealized_pnl"] is None
+            or D(ours["quantity"]) != quantity
+            or abs(D(ours["unrealized_pnl"]) - pnl) > D("0.00000001")
+        ):
+            return False
+        if (found is None) != (price is None) or (price and abs(D(found) - price) > D("0.00000001")):
+            return False
+    return True
+
+
+async def test_a_hedged_account_on_a_routed_host_is_read_by_the_documented_fields_alone(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Rows of every side and symbol with each push, no wallet of an isolated position, a typo for the floor, funding
+    without its symbol, a time in quotes; and a host that wants its routes after all, which a config can say."""
+    exchange = Exchange(Scenario.from_dict({"account": [HEDGED]}), tick_s=0.1)
+    exchange.rest.weights.limit = 1_000_000
+    exchange.fault(
+        all_positions=True,
+        coinm_extra_fields=False,
+        bracket_floor_key="qtylFloor",
+        dstream_routed=True,
+        funding_positions="empty",
+        funding_symbol=False,
+        listen_key_text_time=True,
+        account_update_first=True,
+    )
+    async with exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, ["coin"], rules={"drift": {"for_s": 0.5}})
+        text = config.read_text("utf-8")
+        for route in ("market", "private"):
+            text = text.replace(
+                f'{route}_url = "{exchange.ws_url}/dstream"', f'{route}_url = "{exchange.ws_url}/dstream/{route}"'
+            )
+        config.write_text(text, "utf-8")
+        async with watching(config):
+            await eventually(lambda: agrees(exchange, listener), "the account is as the exchange has it")
+            exchange.fill("coin", "ETHUSD_PERP", "SELL", "10", position_side="SHORT")
+            exchange.fund("BTCUSD_PERP")
+            exchange.transfer("coin", "BTC", "-0.01")
+            await eventually(lambda: agrees(exchange, listener), "so it is after a fill, funding and a transfer")
+            exchange.expire_listen_key("coin")
+            exchange.fill("coin", "BTCUSD_PERP", "SELL", "20", position_side="LONG")
+            await eventually(lambda: agrees(exchange, listener), "so it is with another key, and a leg less")
+
+    told = [cause["kind"] for e in listener.events("liquidation_price_moved") for cause in e["cause"]]
+    assert {"funding_fee", "transfer"} <= set(told)
+    assert not listener.events("drift")

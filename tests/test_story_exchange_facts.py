@@ -263,3 +263,31 @@ async def test_a_margin_call_is_passed_on_once_for_each_position(
     assert "maintenance margin 192.96 USDT, unrealized PnL −11760.00 USDT" in calls["btcusdt"]["text"]
     assert "maintenance margin 60.35 USDT, unrealized PnL −2930.00 USDT" in calls["solusdt"]["text"]
     assert not any("exchange_margin_call" in topic for topic in listener.now)
+
+
+async def test_a_switch_of_the_position_mode_is_told_by_nothing_and_followed_all_the_same(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """No event says that there are legs from now on: the rows do."""
+    async with (
+        stories.exchange() as exchange,
+        watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)),
+    ):
+        await agreement(exchange, listener, "main")
+        exchange.fill("main", "BTCUSDT", "SELL", "1")
+        exchange.fill("main", "SOLUSDT", "SELL", "100")
+        await until(lambda: not listener.under("main", "position"), "nothing is held")
+        exchange.set_position_mode("main", hedge=True)
+        exchange.fill("main", "BTCUSDT", "BUY", "1", position_side="LONG")
+        exchange.fill("main", "BTCUSDT", "SELL", "0.4", position_side="SHORT")
+        await agreement(exchange, listener, "main")
+        assert listener.under("main", "position") == {"btcusdt-long", "btcusdt-short"}
+        exchange.fill("main", "BTCUSDT", "SELL", "1", position_side="LONG")
+        exchange.fill("main", "BTCUSDT", "BUY", "0.4", position_side="SHORT")
+        await until(lambda: not listener.under("main", "position"), "nothing is held")
+        exchange.set_position_mode("main", hedge=False)
+        exchange.fill("main", "BTCUSDT", "SELL", "0.5")
+        await agreement(exchange, listener, "main")
+
+    assert not listener.events("drift")
+    assert not listener.events("data_stale")
