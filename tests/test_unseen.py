@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from monitor.events import Fill, ForcedKind, Position, PositionKey, PositionsRead, Side
-from monitor.unseen import Cut, Restart, both
+from monitor.events import BalancesRead, Fill, ForcedKind, Position, PositionKey, PositionsRead, Side
+from monitor.unseen import Cut, Restart, after, both
 
 D = Decimal
 HELD_MS = 1_000_000
@@ -100,3 +100,13 @@ def test_what_came_while_the_machine_slept_is_news_though_the_end_was_noticed_ho
 
     assert cut.may_have_hidden(order(HELD_MS + 60_000))
     assert not cut.may_have_hidden(order(HELD_MS - 15_001))
+
+
+def test_after_a_snapshot_only_what_it_does_not_show_is_unseen() -> None:
+    """The list was asked for once; while no stream can be opened, it must not be asked for with each comparison."""
+    held, gone = shown(position("2")), shown()
+    base = after([*held, BalancesRead("main", (), LATER_MS)])
+
+    assert base.has_hidden_nothing(held)
+    assert not base.has_hidden_nothing(gone)
+    assert base.may_have_hidden(order(LATER_MS))
