@@ -41,6 +41,9 @@ class Turn(Struct, eq=False):
     weight: int
     need: Callable[[], Need]
 
+    def asks_for(self) -> Need:
+        return self.need()
+
 
 class Turns:
     """Those who wait, and what has been asked in the last minute.
@@ -86,7 +89,7 @@ class Turns:
         if now < self._blocked_until:
             return None
         total = self._total(now)
-        heads = (own[0] for own in self._waiting.values())
+        heads = (own[0] if len(own) == 1 else min(own, key=Turn.asks_for) for own in self._waiting.values())
         first = min((t for t in heads if not self._is_greedy(t, total)), key=self._place, default=None)
         if first is None:
             return None

@@ -196,6 +196,7 @@ class Host:
         subscriptions: Every SUBSCRIBE, in order of arrival.
         callers: Where REST requests came from: one address and port for each TCP connection.
         limited: Paths at which it says that we are banned for 7 s.
+        used: What it says that our address has used of its weight; None: nothing.
         refuses_streams: Whether it lets nobody connect.
     """
 
@@ -207,6 +208,7 @@ class Host:
         self.sockets: list[web.WebSocketResponse] = []
         self.callers: set[Any] = set()
         self.limited: set[str] = set()
+        self.used: int | None = None
         self.refuses_streams = False
         self.port = 0
 
@@ -235,7 +237,8 @@ class Host:
             return web.json_response({"serverTime": int(time.time() * 1000)})
         if request.path not in self.answers:
             return web.Response(status=404, text="<html>nothing here</html>")
-        return web.json_response(self.answers[request.path])
+        headers = None if self.used is None else {"X-MBX-USED-WEIGHT-1M": str(self.used)}
+        return web.json_response(self.answers[request.path], headers=headers)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self.refuses_streams:
@@ -618,6 +621,24 @@ async def test_whoever_shares_an_address_stays_away_with_the_one_that_was_told()
 
     assert 6 < other.blocked_s <= 7
     assert "/fapi/v3/positionRisk" not in host.asked
+
+
+async def test_what_others_have_used_of_the_weight_of_our_address_is_left_to_danger() -> None:
+    """Another program, or the other futures market: only the exchange can count it, and says so with each answer."""
+    host = Host()
+    account, positions = VENUES["binance-usdm"].requests.reconcile
+    async with host.open():
+        rest = Rest(host.hosts(), Budget(1200), 2, "key", "secret")
+        host.used = 1198
+        await rest.ask(account)
+        at_ease = asyncio.create_task(rest.ask(positions))
+        for _ in range(2):
+            await rest.ask(account, lambda: Need.DANGER)
+        at_ease.cancel()
+        await asyncio.gather(at_ease, return_exceptions=True)
+        await rest.close()
+
+    assert host.asked == {account.path: 3}
 
 
 async def test_a_wallet_that_wants_to_be_left_alone_keeps_nobody_from_the_market() -> None:

@@ -409,6 +409,28 @@ async def test_a_limited_address_asks_nothing_for_a_while_and_goes_on_watching(
     assert [(cause["kind"], cause["amount"]) for cause in moved["cause"]] == [("transfer", "-100.00000000")]
 
 
+async def test_where_others_use_up_our_address_marks_are_asked_for_before_what_has_time(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A bot beside us leaves nothing for contracts and the like, which wait; what shows us the price must not wait
+    behind them."""
+    links = {"weight_per_minute": 1200, "refresh_s": 1, "reconcile_s": 5, "first_frame_s": 3}
+    async with (
+        stories.exchange() as exchange,
+        watching(write_config(tmp_path / "d", exchange, broker.port, links=links)),
+    ):
+        await agreement(exchange, listener, "main")
+        weights = exchange.rest.weights
+        weights.others = weights.used = 1500
+        asked = exchange.counters["GET /fapi/v1/premiumIndex"]
+        exchange.fault(mute_market=True)
+        await until(lambda: exchange.counters["GET /fapi/v1/premiumIndex"] > asked, "marks are asked for over REST")
+        exchange.set_mark("BTCUSDT", "53000")
+        opened = await listener.event("liquidation_distance", "opened")
+
+    assert opened["after"]["mark_price"] == "53000.00000000"
+
+
 async def test_an_event_that_comes_late_says_so_and_keeps_its_time(lasting_broker: Mosquitto, tmp_path: Path) -> None:
     """After an outage a phone must be able to tell old news from new."""
     async with (

@@ -41,6 +41,20 @@ def test_danger_goes_first_then_who_lost_sight_then_all_others() -> None:
     assert called(turns, WINDOW_S) == ["danger", "blind", "ease"]
 
 
+def test_danger_does_not_wait_behind_what_the_same_account_is_curious_of() -> None:
+    """Where others use up our address, curiosity has no turn at all; marks and balances must have theirs."""
+    turns = full(100, 120)
+    for need in (Need.EASE, Need.BLIND, Need.DANGER):
+        turns.join(turn("a", weight=5 - need, need=need))
+
+    first, second = turns.next(1), turns.next(1)
+    assert first is not None
+    assert second is not None
+    assert (first.need(), second.need()) == (Need.DANGER, Need.BLIND)
+    assert turns.next(1) is None
+    assert called(turns, WINDOW_S) == ["a"]
+
+
 def test_an_account_that_gets_into_danger_while_it_waits_is_asked_before_the_others() -> None:
     needs = {"a": Need.EASE, "b": Need.EASE}
     turns = full(100, 200)
