@@ -110,8 +110,9 @@ first steps:
   marginwatch run                 watch
   mosquitto_sub -v -t 'marginwatch/+/event/#'     see what is told, in another terminal
 
-exit status: 0 well; 1 failure (check: something was found; assess: a figure is missing); 2 wrong usage; 78 the config
-cannot be used; 130 cut short by Ctrl-C. status and watch have their own. `marginwatch COMMAND --help` tells more.
+exit status: 0 well; 1 failure (check: something is to be mended; assess: a figure is missing); 2 wrong usage; 78 the
+config cannot be used; 130 cut short by Ctrl-C. status and watch have their own. `marginwatch COMMAND --help` tells
+more.
 """
 
 

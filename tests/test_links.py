@@ -18,7 +18,7 @@ from msgspec import structs
 
 from monitor.config import AccountConfig, LinksConfig
 from monitor.config_values import Secret
-from monitor.events import AccountChanged, BalancesRead, LinkReport, LinkState, PositionsRead
+from monitor.events import AccountChanged, BalancesRead, ClockOffset, LinkReport, LinkState, PositionsRead
 from monitor.pace import Pace
 from monitor.recording import Line, Source
 from monitor.shell import settings
@@ -381,6 +381,21 @@ async def test_what_is_pushed_while_a_snapshot_is_under_way_is_told_after_it() -
     told = [type(e) for e in heard.events[known:] if isinstance(e, AccountChanged | BalancesRead)]
     assert told == [BalancesRead, AccountChanged]
     assert (read(heard)[-1], amounts(heard)) == (D(12_000), [D(12_001)])
+
+
+@pytest.mark.parametrize("skew_ms", [60_000, -60_000], ids=["behind", "ahead"])
+async def test_a_clock_that_is_wrong_costs_one_question(skew_ms: int, log: io.StringIO) -> None:
+    """The exchange refuses whoever is seconds off; its time is asked anew then, not within the next ten minutes."""
+    async with stories.exchange() as exchange, private(exchange) as (_, heard):
+        exchange.fault(clock_skew_ms=skew_ms)
+        down = await heard.state("rest", LinkState.DOWN)
+        count = kinds(heard)[PositionsRead]
+        await heard.until(lambda: kinds(heard)[PositionsRead] > count)
+
+    measured = [e.offset_ms for e in heard.events if isinstance(e, ClockOffset)]
+    assert "-1021" in down.note
+    assert abs(measured[-1] - skew_ms) < 1000
+    assert warnings(log).count("account not reconciled") == 1
 
 
 def read(heard: Heard) -> list[Decimal]:
