@@ -1,7 +1,8 @@
 """Whose turn it is to ask: the accounts of one address share the weight that the exchange allows it.
 
 Danger goes first, then who has lost sight, then all others in turn: of two that wait, the one whose last turn is longer
-ago. An account that floods us may take half of what there is; what the others need is left to them.
+ago. An account that floods us may take half of what there is; what the others need is left to them. What is used of an
+address by others, such as a trading bot, counts as ours, but keeps nobody from a start.
 
 Pure: it decides; `shell/rest.py` waits. Times are monotonic seconds.
 """
@@ -12,11 +13,14 @@ import math
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import islice
 
 from msgspec import Struct
 
 WINDOW_S = 60.0
 """The exchange counts by the minute of its clock. Over every minute that slides, no such minute can have more."""
+_AT_A_TIME = 16
+"""One account or market asks fewer things at a time; in a flood, which are all alike, the rest is not looked at."""
 _FEW = 100
 """Weight in a minute that nobody is called greedy for: one start is less, with the question about forced orders too."""
 
@@ -26,7 +30,8 @@ class Need(IntEnum):
 
     DANGER = 0
     BLIND = 1
-    EASE = 2
+    START = 2
+    EASE = 3
 
 
 class Turn(Struct, eq=False):
@@ -49,7 +54,7 @@ class Turns:
     """Those who wait, and what has been asked in the last minute.
 
     Args:
-        per_minute: Weight that may be used at ease.
+        per_minute: Weight that may be used at ease, with what others use; and for a start, without it.
         at_most: Weight that may be used by those in danger or blind; the exchange's own limit is above.
     """
 
@@ -89,12 +94,12 @@ class Turns:
         if now < self._blocked_until:
             return None
         total = self._total(now)
-        heads = (own[0] if len(own) == 1 else min(own, key=Turn.asks_for) for own in self._waiting.values())
-        first = min((t for t in heads if not self._is_greedy(t, total)), key=self._place, default=None)
-        if first is None:
-            return None
-        allowed = self._per_minute if first.need() is Need.EASE else self._at_most
-        if total and total + first.weight > allowed:
+        heads = (own[0] if len(own) == 1 else _most_urgent(own) for own in self._waiting.values())
+        waiting = [turn for turn in heads if not self._is_greedy(turn, total)]
+        first = min(waiting, key=self._place, default=None)
+        if first is not None and first.need() is Need.EASE and not self._may(first, total):
+            first = min((turn for turn in waiting if turn.need() is Need.START), key=self._place, default=None)
+        if first is None or not self._may(first, total):
             return None
         self.leave(first)
         self._turns += 1
@@ -138,8 +143,17 @@ class Turns:
         is_much = had + turn.weight > part and total + turn.weight > self._per_minute / 2
         return users > 1 and is_much and turn.need() is not Need.DANGER
 
+    def _may(self, turn: Turn, total: int) -> bool:
+        """Whether there is weight for it. What is larger than all that may be used has its turn once nothing is."""
+        if not total:
+            return True
+        need = turn.need()
+        if need is Need.START and self._used + turn.weight > self._per_minute:
+            return False
+        return total + turn.weight <= (self._per_minute if need is Need.EASE else self._at_most)
+
     def _place(self, turn: Turn) -> tuple[Need, int]:
-        return turn.need(), self._last_turn.get(turn.account, 0)
+        return min(turn.need(), Need.START), self._last_turn.get(turn.account, 0)
 
     def _forget(self, now: float) -> None:
         while self._taken and now - self._taken[0][0] >= WINDOW_S:
@@ -148,3 +162,8 @@ class Turns:
             self._used_by[account] -= weight
             if not self._used_by[account]:
                 del self._used_by[account]
+
+
+def _most_urgent(own: deque[Turn]) -> Turn:
+    """Of those of one account: the first of those that need it most."""
+    return min(islice(own, _AT_A_TIME), key=Turn.asks_for)

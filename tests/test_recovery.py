@@ -431,6 +431,17 @@ async def test_where_others_use_up_our_address_marks_are_asked_for_before_what_h
     assert opened["after"]["mark_price"] == "53000.00000000"
 
 
+async def test_where_others_use_up_our_address_a_start_takes_no_longer(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """With one question a minute it took eight minutes, and nothing was seen until then."""
+    async with stories.exchange() as exchange:
+        weights = exchange.rest.weights
+        weights.others = weights.used = 1500
+        async with watching(write_config(tmp_path / "d", exchange, broker.port, links={"weight_per_minute": 1200})):
+            await agreement(exchange, listener, "main")
+
+
 async def test_an_event_that_comes_late_says_so_and_keeps_its_time(lasting_broker: Mosquitto, tmp_path: Path) -> None:
     """After an outage a phone must be able to tell old news from new."""
     async with (

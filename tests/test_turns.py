@@ -118,6 +118,29 @@ def test_what_others_at_our_address_use_counts() -> None:
     assert called(turns, WINDOW_S) == ["a"]
 
 
+def test_who_begins_is_not_kept_from_it_by_what_others_use_but_by_what_we_do() -> None:
+    """A whole start would take minutes, one question in each, beside a bot that uses half of what there is."""
+    turns = Turns(100, 300)
+    turns.answered(0, 150, 0)
+    turns.join(turn("known"))
+    turns.join(turn("new", 60, Need.START))
+    turns.join(turn("newer", 60, Need.START))
+
+    assert called(turns, 1) == ["new"]
+    assert called(turns, WINDOW_S) == ["known"]
+    assert called(turns, WINDOW_S + 1) == ["newer"]
+
+
+def test_of_those_who_begin_and_those_at_ease_each_has_its_turn() -> None:
+    """A start of thousands takes minutes; those that are known by then are compared all the same."""
+    turns = full(100)
+    for n in range(10):
+        turns.join(turn("new", 10, Need.START))
+        turns.join(turn(f"known{n}", 10))
+
+    assert sorted(Counter(name[:3] for name in called(turns, WINDOW_S)).items()) == [("kno", 9), ("new", 1)]
+
+
 def test_what_is_under_way_counts_until_the_exchange_has_counted_it() -> None:
     """An answer tells of what came before it, and nothing of forty questions that were sent since."""
     turns = Turns(100, 100)

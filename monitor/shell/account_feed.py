@@ -383,7 +383,9 @@ class AccountFeed(Feed):
         """Why this account asks: at the start all are blind, which is no hurry of one among them."""
         if self._endangered:
             return Need.DANGER
-        return Need.BLIND if self._has_lived and not self.live else Need.EASE
+        if self.live:
+            return Need.EASE
+        return Need.BLIND if self._has_lived else Need.START
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Callable[[], None]]:

@@ -58,6 +58,7 @@ class MarketFeed(Feed):
         """What the contracts were read for: all that they named, and what was held then."""
         self._unlisted = asyncio.Event()
         self._failing: set[Request] = set()
+        self._answered: set[Request] = set()
         self._at_ms: dict[str, int] = {}
         self._prices: dict[str, Decimal] = {}
         self._cadence = Cadence(_MARK_EVERY_S)
@@ -227,8 +228,9 @@ class MarketFeed(Feed):
 
     def _need(self, request: Request) -> Callable[[], Need]:
         """Marks and rates are asked for only where the stream does not bring them."""
-        is_blind = request in (self.venue.requests.marks, self.venue.requests.rates)
-        return lambda: Need.BLIND if is_blind else Need.EASE
+        if request in (self.venue.requests.marks, self.venue.requests.rates):
+            return lambda: Need.BLIND
+        return lambda: Need.EASE if request in self._answered else Need.START
 
     async def _bridge(self, request: Request, symbols: Collection[str] = ()) -> bool:
         """Ask for it, and pass on what it says, of marks those of these symbols. Whether it said anything."""
@@ -240,6 +242,7 @@ class MarketFeed(Feed):
                 self.log.warning("market data not read", link=self.link.name, request=str(request), reason=str(exc))
             return False
         self._failing.discard(request)
+        self._answered.add(request)
         self.tapped_answer(request, answer, answer.sent_ms)
         try:
             events = self.venue.decode_answer(request, answer.body, INSTANCE, self.link.name, answer.sent_ms)
