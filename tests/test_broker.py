@@ -511,6 +511,56 @@ async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp
     assert sent.count(ONLINE) == 1
 
 
+async def test_a_broker_that_does_not_say_how_much_it_takes_gets_all_that_it_does(tmp_path: Path) -> None:
+    """It cuts whoever sends a larger message, and in MQTT 3.1.1 nobody says why; all that is less severe waited behind
+    that one for ever, while the connection looked well between two cuts."""
+    needs_mosquitto()
+    broker = Mosquitto(tmp_path / "small", "max_packet_size 3000")
+    await broker.start()
+    outbox, log = Outbox(), io.StringIO()
+    logs.setup("json", "info", log)
+
+    def event(n: int, rank: int, size: int) -> Message:
+        topic = f"marginwatch/main/event/{rank}/margin_ratio"
+        return Message(topic, b"{%s}" % (b" " * size), False, 1, rank, f"main.p{n}.margin_ratio.{n}.1", f"i{n}", 1, 1)
+
+    events = [event(0, 4, 3000), *(event(n, 3, 2000) for n in range(1, 40)), event(40, 3, 3001)]
+    try:
+        config = MqttConfig(port=broker.port, protocol="3.1.1", reconnect_max_s=0.2)
+        async with sending(outbox, config) as (sender, sent):
+            outbox.put([*events, *(Message(f"marginwatch/main/summary/{n}", b"{}", True, 1) for n in range(10))])
+            outbox.release(events)
+            sender.wake()
+            await until(lambda: not outbox.waiting, "all is over")
+            others = [message for message in sent if message in events[1:-1]]
+    finally:
+        broker.kill()
+
+    said = [line for line in map(json.loads, log.getvalue().splitlines()) if line["level"] == "error"]
+    assert sorted(m.event_id or "" for m in others) == sorted(m.event_id or "" for m in events[1:-1])
+    assert [line["event"] for line in said] == [
+        "broker cuts us off for the size of a message",
+        "message refused by the broker",
+        "message refused by the broker",
+    ]
+    assert (said[0]["topic"], said[0]["bytes"]) == (events[0].topic, len(events[0].topic) + 3002)
+    assert {line["topic"] for line in said[1:]} == {events[0].topic, events[-1].topic}
+
+
+async def test_a_broker_that_ends_each_connection_is_not_taken_for_one_that_takes_little(broker: Mosquitto) -> None:
+    """Another daemon with our name has it end ours again and again, whatever we send."""
+    outbox, log = Outbox(), io.StringIO()
+    logs.setup("json", "info", log)
+    large = [Message(f"marginwatch/main/summary/{n}", b"{%s}" % (b" " * (2000 + n)), True, 1) for n in range(50)]
+    config = MqttConfig(port=broker.port, reconnect_max_s=0.1)
+    async with sending(outbox, config) as (first, _), sending(Outbox(), config):
+        outbox.put(large)
+        first.wake()
+        await until(lambda: log.getvalue().count("broker lost") > 7, "each has ended the other's connection")
+
+    assert "for the size" not in log.getvalue()
+
+
 async def test_a_broker_that_takes_few_at_a_time_has_room_for_the_status(tmp_path: Path) -> None:
     needs_mosquitto()
     broker = Mosquitto(tmp_path / "few", "max_inflight_messages 3")
