@@ -368,6 +368,30 @@ async def test_a_liquidation_while_no_daemon_ran_is_told_though_the_store_opens_
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 
+async def test_a_reload_while_it_starts_takes_accounts_and_leaves_what_is_read_once(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A slow disk may take half a minute; the password that the start names is not named in the new config any more."""
+    async with stories.exchange(stories.account("main"), stories.account("spare")) as exchange:
+        one, other = (
+            write_config(
+                tmp_path / name,
+                exchange,
+                broker.port,
+                names,
+                mqtt={"username": "u", "password": f"file:{private_file(tmp_path / f'{name}.password', name)}"},
+            )
+            for name, names in (("one", ["main"]), ("other", ["main", "spare"]))
+        )
+        begun, later = settings.load(one), settings.load(other)
+        daemon, stop = Daemon(begun, settings.fetch(begun)), asyncio.Event()
+        daemon.take(later, settings.fetch(later))
+        running = asyncio.create_task(daemon.run(stop))
+        await agreement(exchange, listener, "main", "spare")
+        stop.set()
+        await running
+
+
 async def test_what_an_earlier_run_left_on_the_broker_is_removed(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

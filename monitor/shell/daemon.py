@@ -188,7 +188,7 @@ class Daemon:
         config = after(self._config, config)
         if not self._begun:  # they are taken as if we had begun with them, once a slow disk has answered
             self._config = structs.replace(self._config, rules=config.rules, accounts=config.accounts)
-            self._found = found
+            self._found = {**self._found, **found}  # what is read once may have another name in this one
             return
         self._take_rules(config.rules)
         self._reloads.put_nowait((config, found))
