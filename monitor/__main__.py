@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from monitor import __version__
 
@@ -93,6 +94,9 @@ honoured; Ctrl-C ends it. The table needs the package rich: in the checkout, pip
 _CANNOT_TELL = 3
 """Exit status of status and watch for what they cannot tell."""
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What an output has of its own: a full disk, a quota, a terminal that has gone, a file that was opened to be read."""
+
 _SCENARIOS = {
     "crash": "a margin ratio goes bad and recovers, with margin added, funding paid, and a feed that goes silent",
     "funding": "a payment is forecast, charged, and told with its cause and what it did; the interval is changed",
@@ -122,28 +126,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     _stand_in()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a minus sign still gets its figures
+    cannot = _CANNOT_TELL if words[:1] in (["status"], ["watch"]) else 1
     try:
-        args = _parser().parse_args(words)
-    except SystemExit as exc:
-        if exc.code == 2 and words[:1] in (["status"], ["watch"]):
-            return _CANNOT_TELL
-        raise
-    try:
-        status = int(_run(args))
+        status = int(_run(_parser().parse_args(words)))
         print(end="", flush=True)  # what does not go out at the interpreter's end is nobody's to catch
         return status
+    except SystemExit as exc:
+        if exc.code == 2 and cannot == _CANNOT_TELL:
+            return _CANNOT_TELL
+        raise
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has gone; there is nobody to tell
         _discard_output()
-        return 1
+        return cannot
     except OSError as exc:
-        if exc.errno != errno.ENOSPC:
+        if exc.errno not in _UNWRITABLE:
             raise
-        print(f"marginwatch {args.command}: what it prints cannot be written: {exc.strerror}", file=sys.stderr)
+        with suppress(OSError):  # a terminal takes both away
+            print(f"marginwatch {words[0]}: what it prints cannot be written: {exc.strerror}", file=sys.stderr)
         _discard_output()
-        return _CANNOT_TELL if args.command in ("status", "watch") else 1
+        return cannot
 
 
 def _stand_in() -> None:

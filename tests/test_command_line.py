@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,20 @@ def test_without_its_streams_a_command_ends_as_it_does_with_them(
 
     assert done.returncode == status, done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["watch", "--once"]])
+def test_what_cannot_be_printed_is_no_warning_of_how_it_stands(tmp_path: Path, command: list[str]) -> None:
+    """Of status and watch 1 means an open incident; and where errors cannot be printed either, that changes nothing."""
+    config = private_file(tmp_path / "mine.toml", CONFIG.format(folder=tmp_path))
+    argv: list[Any] = [sys.executable, "-m", "monitor", *command, "--config", config]
+    gone, pipe = os.pipe()
+    os.close(gone)
+    with open("/dev/full", "wb") as full, open(os.devnull, "rb") as for_reading:
+        unread = subprocess.run(argv, stdout=pipe, stderr=subprocess.PIPE)
+        mute = subprocess.run(argv, stdout=full, stderr=full)
+        wrong = subprocess.run(argv, stdout=for_reading, stderr=subprocess.PIPE)
+    os.close(pipe)
+
+    assert (unread.returncode, mute.returncode, wrong.returncode) == (3, 3, 3)
+    assert b"Traceback" not in unread.stderr + wrong.stderr

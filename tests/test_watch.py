@@ -77,10 +77,15 @@ class Terminal:
     def shows(self, words: str) -> bool:
         return words in "\n".join(self.last())
 
+    def hang_up(self) -> None:
+        os.close(self._ours)
+        self._ours = -1
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait(10)
-        os.close(self._ours)
+        if self._ours >= 0:
+            os.close(self._ours)
 
 
 @contextmanager
@@ -126,6 +131,15 @@ async def test_on_a_terminal_it_draws_follows_resizes_and_leaves_no_trace(
     assert drawn.rindex(CURSOR_BACK) > drawn.rindex(b"cross-usdt")
     assert b"Traceback" not in drawn
     assert b"\x1b[2J" not in drawn, "a screen that is cleared flickers"
+
+
+async def test_a_terminal_that_is_closed_ends_it(tmp_path: Path) -> None:
+    """It cannot be given back as it was, and that is no bug; nor is it well."""
+    with terminal(config_of(tmp_path, 1)) as screen:
+        await until(lambda: ALT_SCREEN in screen.read(), "it draws")
+        screen.hang_up()
+        await until(lambda: screen.process.poll() is not None, "it ends")
+    assert screen.process.returncode == 3
 
 
 async def test_into_a_pipe_it_prints_a_line_for_each_change(lasting_broker: Mosquitto, tmp_path: Path) -> None:

@@ -79,10 +79,11 @@ async def _until_stopped(show: Show, config: Config, password: str | None) -> No
     loop.add_signal_handler(signal.SIGWINCH, onlooker.changed.set)
     parts = (onlooker.run(), show(config, onlooker), stop.wait())
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(part) for part in parts]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     await ended(*tasks)
-    for task in done:
-        task.result()  # a bug, or a reader of our lines that has gone
+    for task in tasks:
+        if not task.cancelled():
+            task.result()  # a bug, or a reader of our lines, or a terminal, that has gone
 
 
 async def _table(config: Config, onlooker: Onlooker) -> None:
@@ -105,12 +106,19 @@ async def _lines(config: Config, onlooker: Onlooker) -> None:
     said, said_at = "", 0.0
     while True:
         shown = _panel(config, onlooker.retained, onlooker)
-        what = shown.code.name + (re.sub(r"\d+", "", shown.words) if shown.code else "")  # an age alone is no news
+        what = _news(shown, onlooker)
         is_due = what != said or time.monotonic() - said_at >= _LINE_EVERY_S
         if is_due and onlooker.has_tried:
             print(f"{rfc3339(shown.at_ms)} {shown.code.name} {shown.words}", flush=True)
             said, said_at = what, time.monotonic()
         await _change(onlooker)
+
+
+def _news(shown: Panel, onlooker: Onlooker) -> str:
+    """What is a change if it is another: no age; nor, while nothing is heard, the words that a library has for it."""
+    if onlooker.away is not None or not shown.code:
+        return f"{shown.code.name} {onlooker.away is None}"
+    return shown.code.name + re.sub(r"\d+( (s|min|h|days)\b)?", "", shown.words)
 
 
 async def _change(onlooker: Onlooker) -> None:
