@@ -86,9 +86,10 @@ of the config; its positions, with a bar from liquidation (left) over the mark t
 the open incidents, the worst first; and how recent all of it is. What is too old, or of a daemon or broker that is
 away, is dimmed and has its age.
 
-Without a terminal (a pipe, a file, a service) it prints a line for each change, and one a minute. --once prints a table
-and ends with the status of `marginwatch status`: 0 ok, 1 warning, 2 critical, blind or dead, 3 cannot tell. NO_COLOR is
-honoured; Ctrl-C ends it. The table needs the package rich: in the checkout, pip install '.[watch]'.
+Without a terminal (a pipe, a file, a service), or with TERM=dumb, it prints a line for each change, and one a minute.
+--once prints a table and ends with the status of `marginwatch status`: 0 ok, 1 warning, 2 critical, blind or dead,
+3 cannot tell. NO_COLOR is honoured; Ctrl-C ends it. The table needs the package rich: in the checkout,
+pip install '.[watch]'.
 """
 
 _CANNOT_TELL = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from tests import stories
 from tests.rig import ROOT, Listener, Mosquitto, Process, agreement, until, write_config
@@ -41,14 +43,14 @@ async def once(config: Path) -> tuple[int | None, str, str]:
 class Terminal:
     """A terminal with a program in it: what it has drawn, what is typed, how large it is."""
 
-    def __init__(self, argv: list[str], columns: int, lines: int) -> None:
+    def __init__(self, argv: list[str], columns: int, lines: int, kind: str) -> None:
         self._ours, theirs = pty.openpty()
         self.resize(columns, lines)
         environ = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             argv,
             cwd=ROOT,
-            env={**environ, "TERM": "xterm-256color"},
+            env={**environ, "TERM": kind},
             preexec_fn=lambda: os.login_tty(theirs),
         )
         os.close(theirs)
@@ -89,8 +91,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(config: Path, columns: int = 80, lines: int = 24) -> Iterator[Terminal]:
-    opened = Terminal(command(config), columns, lines)
+def terminal(config: Path, columns: int = 80, lines: int = 24, kind: str = "xterm-256color") -> Iterator[Terminal]:
+    opened = Terminal(command(config), columns, lines, kind)
     try:
         yield opened
     finally:
@@ -140,6 +142,24 @@ async def test_a_terminal_that_is_closed_ends_it(tmp_path: Path) -> None:
         screen.hang_up()
         await until(lambda: screen.process.poll() is not None, "it ends")
     assert screen.process.returncode == 3
+
+
+async def test_a_terminal_that_knows_of_no_screen_gets_lines(tmp_path: Path) -> None:
+    """In an editor's shell, say; nothing at all would look as if there were nothing to tell."""
+    with terminal(config_of(tmp_path, 1), kind="dumb") as screen:
+        await until(lambda: b" UNKNOWN the broker 127.0.0.1:1 has not been heard for " in screen.read(), "a line")
+        assert b"\x1b" not in screen.read()
+
+
+def test_a_loss_keeps_its_sign_where_there_is_no_minus() -> None:
+    """A letter for a letter: the table keeps its columns."""
+    from monitor.commands.watch import main
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with patch.object(sys, "stdout", out):
+        assert main("/nowhere.toml", once=True, timeout_s=1) == 3
+        print("−2.58 ≥ 1", end="", file=out, flush=True)
+    assert out.buffer.getvalue() == b"-2.58 ? 1"
 
 
 async def test_into_a_pipe_it_prints_a_line_for_each_change(lasting_broker: Mosquitto, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ rich is imported where it draws: lines for a pipe need none of it, and nothing e
 from __future__ import annotations
 
 import asyncio
+import codecs
 import importlib.util
 import io
+import os
 import re
 import signal
 import sys
@@ -32,13 +34,17 @@ _EVERY_S = 1.0
 _AT_MOST_EVERY_S = 0.2
 _LINE_EVERY_S = 60.0
 """How often a line is printed where nothing changes."""
+_DUMB = ("dumb", "unknown")
+"""Terminals that know of no screen; rich would draw nothing there at all."""
+_PLAIN = "marginwatch.plain"
 
 
 def main(config_path: str | None, once: bool, timeout_s: float) -> int:
     """Show it until told to stop, or once. Returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    is_table = once or sys.stdout.isatty()
+        codecs.register_error(_PLAIN, _plain)
+        sys.stdout.reconfigure(errors=_PLAIN)
+    is_table = once or (sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in _DUMB)
     if is_table and importlib.util.find_spec("rich") is None:
         print("the table needs the package rich: in the checkout, pip install '.[watch]'", file=sys.stderr)
         return Code.UNKNOWN
@@ -52,6 +58,12 @@ def main(config_path: str | None, once: bool, timeout_s: float) -> int:
         return Code.UNKNOWN
     asyncio.run(_until_stopped(_table if is_table else _lines, config, password))
     return 0
+
+
+def _plain(exc: UnicodeError) -> tuple[str, int]:
+    """A letter for each that the terminal has not, so that the table keeps its columns, and a loss its sign."""
+    assert isinstance(exc, UnicodeEncodeError)
+    return "".join("-" if letter == "−" else "?" for letter in exc.object[exc.start : exc.end]), exc.end
 
 
 async def _once(config: Config, password: str | None, timeout_s: float) -> int:
