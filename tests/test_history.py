@@ -251,6 +251,17 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "keep_dayz" in mistaken
 
 
+def test_the_next_step_names_the_config_that_was_named(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without it the store of another daemon would be asked, or none be found."""
+    assert written.history("--since", "365d") == 0
+    listed = capsys.readouterr().err
+    assert written.history("--incident", "no.such.incident") == 1
+    unknown = capsys.readouterr().err
+
+    assert f"the events of one: marginwatch history --config {written.config} --incident main." in listed
+    assert f"`marginwatch history --config {written.config} --since 7d` lists them" in unknown
+
+
 def test_a_terminal_without_these_letters_gets_the_list_too(written: Written) -> None:
     """Titles have signs that Latin-1 has not."""
     third = f"main.cross-usdc.margin_ratio.{written.open_ms}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterable
@@ -44,15 +45,16 @@ def main(
         config = settings.load(path)
     except ConfigError as exc:
         return complain(exc)
+    again = "marginwatch history" + ("" if config_path is None else f" --config {shlex.quote(config_path)}")
     try:
         store = _store(config, path)
         with closing(read_only(store)) as connection:
             if incident is not None:
-                status = _one(connection, incident, as_json)
+                status = _one(connection, incident, as_json, again)
                 if bundle is not None and status == 0:
                     return _bundle(connection, config, store, incident, Path(bundle))
                 return status
-            return _many(connection, since_s, as_json)
+            return _many(connection, since_s, as_json, again)
     except (StoreError, sqlite3.Error) as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -70,13 +72,14 @@ def _store(config: Config, config_path: Path) -> Path:
 # ---- incidents ----
 
 
-def _many(connection: sqlite3.Connection, since_s: float, as_json: bool) -> int:
+def _many(connection: sqlite3.Connection, since_s: float, as_json: bool, again: str) -> int:
     at_ms = now().wall_ms
     rows = list(chronicle.since(connection, at_ms - int(since_s * 1000)))
     if as_json:
         _print_lines(_incident(row) for row in rows)
     elif rows:
         _print_table(rows, at_ms)
+        print(f"\nthe events of one: {again} --incident {rows[-1].incident_id}", file=sys.stderr)
     else:
         print("no incident was open in that time", file=sys.stderr)
     return 0
@@ -102,7 +105,6 @@ def _print_table(rows: list[IncidentRow], at_ms: int) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD) - 1)]
     for line in lines:
         print("  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[-1]]).rstrip())
-    print("\nthe events of one: marginwatch history --incident", rows[-1].incident_id, file=sys.stderr)
 
 
 def _ending(row: IncidentRow) -> str:
@@ -130,11 +132,11 @@ def _incident(row: IncidentRow) -> dict[str, Any]:
 # ---- one incident ----
 
 
-def _one(connection: sqlite3.Connection, name: str, as_json: bool) -> int:
+def _one(connection: sqlite3.Connection, name: str, as_json: bool, again: str) -> int:
     row = chronicle.find(connection, name)
     if row is None:
         near = chronicle.nearest(connection, name)
-        print(f"no incident {name!r} in the store; `marginwatch history --since 7d` lists them", file=sys.stderr)
+        print(f"no incident {name!r} in the store; `{again} --since 7d` lists them", file=sys.stderr)
         for known in near:
             print(f"did you mean {known}", file=sys.stderr)
         return 1
@@ -207,7 +209,10 @@ def _bundle(connection: sqlite3.Connection, config: Config, store: Path, name: s
     except OSError as exc:
         print(f"no bundle: {exc.filename or out}: {exc.strerror}", file=sys.stderr)
         return 1
-    print(f"{out}: {events} events when it is replayed; see `marginwatch replay {out}`", file=sys.stderr)
+    print(
+        f"{out}: {events} event{'s' * (events != 1)} when it is replayed; see `marginwatch replay {out}`",
+        file=sys.stderr,
+    )
     return 0
 
 
