@@ -137,11 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         exchange = build(chosen)
     except (ValueError, OSError, KeyError, TypeError) as exc:
-        print(f"marginwatch-sim: {exc!r}", file=sys.stderr)
+        print(f"marginwatch-sim: {exc if isinstance(exc, ValueError | OSError) else repr(exc)}", file=sys.stderr)
         return 2
     try:
         asyncio.run(serve(exchange, chosen))
-    except OSError as exc:
+    except (OSError, OverflowError) as exc:  # a port that is taken, or that there is not
         print(f"marginwatch-sim: {exc}", file=sys.stderr)
         return 1
     return 0
