@@ -115,6 +115,16 @@ def test_a_phone_that_hears_of_groups_alone_misses_no_account() -> None:
     assert (group["facts"]["accounts"], group["facts"]["names"]) == (1, "a1")
 
 
+def test_nor_the_last_that_is_left() -> None:
+    """Who takes out all accounts but one has a phone that still hears of groups alone."""
+    core = Many(1, Group(min_accounts=1))
+
+    stories = [s for _ in range(5) for s in core.price("48225")]
+
+    [group] = [g for g in core.bodies(of_rule(stories, "group")) if g["facts"]["crossed"] == "margin_ratio"]
+    assert (group["facts"]["accounts"], group["facts"]["of"]) == (1, 1)
+
+
 def test_the_severity_of_a_group_is_one_that_enough_of_them_have_reached() -> None:
     """One that is liquidated does not make a liquidation of twenty warnings."""
     core = Many(6, wallet="2000")

@@ -97,7 +97,7 @@ class GroupsJudge:
         change, account = story.change, story.account.name
         if change.kind not in ("opened", "worsened") or not change.is_told or account not in self._accounts:
             return None
-        if not self._group.enabled or len(self._accounts) < max(2, self._group.min_accounts):
+        if not self._group.enabled or len(self._accounts) < self._group.min_accounts:
             return None
         rule = change.incident.rule
         window = self._windows.get(rule)
