@@ -149,7 +149,7 @@ async def test_stale_figures_have_the_time_of_what_they_are_made_of(
             exchange.fault(mute_market=True, rest="503")
 
             async def is_old() -> bool:
-                said = re.search(r"stale, as of (\S+)", await tab.text("#accounts"))
+                said = re.search(r"stale, as of ([\d:]{8})", await tab.text("#accounts"))
                 return said is not None and _seconds(await tab.text("#beat-time")) - _seconds(said[1]) in range(4, 20)
 
             await eventually(is_old, "the figures are told as some seconds old")
@@ -215,6 +215,16 @@ async def test_what_is_unknown_is_never_told_as_nothing(broker: Mosquitto, tmp_p
             assert "not everything is known" in figures
             assert "no position" not in figures
             assert "no open positions" not in figures
+
+
+async def test_before_anything_is_published_nothing_is_told_as_none(tab: Browser) -> None:
+    """A daemon that has just started does not know yet that there is no position."""
+    async with showing(Hub()) as url:
+        await tab.open(url)
+        await tab.shows("#figures", "not everything is known")
+        figures = await tab.text("#figures")
+    assert "no position" not in figures
+    assert "no open positions" not in figures
 
 
 async def test_a_broker_that_is_away_is_told_on_the_page(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:

@@ -83,7 +83,7 @@ export class Board {
   /** Whether there is a figure for everything that is held; else the worst that is shown need not be the worst. */
   get isComplete() {
     const known = this.all("summary").filter((summary) => summary.worst_margin_ratio !== null);
-    return known.length === this.info.accounts.length;
+    return known.length > 0 && known.length === this.info.accounts.length;
   }
 
   /** The severity that a distance has by itself. */
