@@ -26,6 +26,10 @@ INSTANCE = "_instance"
 """The account under which stands what belongs to no account."""
 
 
+class Effect(Struct, frozen=True):
+    """Something that the core wants done."""
+
+
 class AccountSetup(Struct, frozen=True):
     """An account as configured.
 
@@ -126,7 +130,7 @@ Fact = Decimal | str | int | None
 """What a rule of its own has to say; a name that ends in `_at` is a time in Unix milliseconds."""
 
 
-class Story(Struct, frozen=True, gc=False):
+class Story(Effect, frozen=True, gc=False):
     """One thing to tell: a change of an incident, with all that explains it.
 
     Args:
@@ -162,13 +166,13 @@ class Story(Struct, frozen=True, gc=False):
     text: str = ""
 
 
-class IncidentOver(Struct, frozen=True, gc=False):
+class IncidentOver(Effect, frozen=True, gc=False):
     """The retained state of an incident is to be emptied."""
 
     key: IncidentKey
 
 
-class PoolState(Struct, frozen=True):
+class PoolState(Effect, frozen=True):
     """One pool as it is published.
 
     Args:
@@ -185,7 +189,7 @@ class PoolState(Struct, frozen=True):
     funding: Forecast | None
 
 
-class PositionState(Struct, frozen=True):
+class PositionState(Effect, frozen=True):
     """One position as it is published.
 
     Args:
@@ -213,17 +217,17 @@ class PositionState(Struct, frozen=True):
     as_of_ms: int
 
 
-class PoolGone(Struct, frozen=True):
+class PoolGone(Effect, frozen=True):
     account: str
     pool: str
 
 
-class PositionGone(Struct, frozen=True):
+class PositionGone(Effect, frozen=True):
     account: str
     key: PositionKey
 
 
-class AccountGone(Struct, frozen=True):
+class AccountGone(Effect, frozen=True):
     """An account is watched no more: of what stands for it as a whole nothing is true any longer."""
 
     account: str
@@ -234,7 +238,7 @@ class RuleState(Struct, frozen=True):
     open: int
 
 
-class SummaryState(Struct, frozen=True):
+class SummaryState(Effect, frozen=True):
     """What an account looks like at a glance: the proof that it is being watched.
 
     Args:
@@ -254,7 +258,7 @@ class SummaryState(Struct, frozen=True):
     as_of_ms: int
 
 
-class HealthState(Struct, frozen=True):
+class HealthState(Effect, frozen=True):
     """The links of an account, or those that accounts share.
 
     Args:
@@ -270,14 +274,14 @@ class HealthState(Struct, frozen=True):
     vitals: Vitals | None = None
 
 
-class Answered(Struct, frozen=True):
+class Answered(Effect, frozen=True):
     """What became of somebody's command; for the log."""
 
     text: str
     is_done: bool
 
 
-class Save(Struct, frozen=True, gc=False):
+class Save(Effect, frozen=True, gc=False):
     """A row to keep for the next run; None: to be forgotten."""
 
     table: Literal["incident", "baseline", "silence", "daily", "forced", "group", "posted"]
@@ -285,7 +289,7 @@ class Save(Struct, frozen=True, gc=False):
     row: bytes | None
 
 
-class Watch(Struct, frozen=True):
+class Watch(Effect, frozen=True):
     """The symbols that a market link has to carry.
 
     Args:
@@ -297,25 +301,8 @@ class Watch(Struct, frozen=True):
     rates: bool = False
 
 
-class Resync(Struct, frozen=True):
+class Resync(Effect, frozen=True):
     """Ask this account's truth anew, now."""
 
     account: str
     reason: str
-
-
-Effect = (
-    Story
-    | IncidentOver
-    | PoolState
-    | PositionState
-    | PoolGone
-    | PositionGone
-    | AccountGone
-    | SummaryState
-    | HealthState
-    | Save
-    | Watch
-    | Resync
-    | Answered
-)

@@ -177,10 +177,14 @@ class LinkId(NamedTuple):
     name: str
 
 
+class Event(Struct, frozen=True):
+    """Something that has happened."""
+
+
 # ---- market ----
 
 
-class MarkPrice(Struct, frozen=True, gc=False):
+class MarkPrice(Event, frozen=True, gc=False):
     """Fair price that the venue liquidates on (quote per base), with the funding estimate that comes with it.
 
     Args:
@@ -198,7 +202,7 @@ class MarkPrice(Struct, frozen=True, gc=False):
     bridged: bool = False
 
 
-class Marks(Struct, frozen=True):
+class Marks(Event, frozen=True):
     """The marks of many symbols that one frame of the stream has brought, each symbol once: column by column, for what
     is done with all of them at once.
 
@@ -221,7 +225,7 @@ class Marks(Struct, frozen=True):
         return [MarkPrice(self.market, symbol, price, at_ms, *funding) for symbol, price, at_ms, funding in rows]
 
 
-class AssetRates(Struct, frozen=True):
+class AssetRates(Event, frozen=True):
     """Rates at which assets count as collateral; what is not named is unchanged.
 
     Args:
@@ -236,7 +240,7 @@ class AssetRates(Struct, frozen=True):
     bridged: bool = False
 
 
-class ContractChanged(Struct, frozen=True):
+class ContractChanged(Event, frozen=True):
     """The exchange lists, halts or settles a contract, or changes its brackets.
 
     Args:
@@ -254,21 +258,21 @@ class ContractChanged(Struct, frozen=True):
     at_ms: int
 
 
-class AdlRiskRead(Struct, frozen=True):
+class AdlRiskRead(Event, frozen=True):
     """How likely auto-deleveraging is in a symbol's market, whoever holds it: `low`, `medium` or `high`."""
 
     market: str
     risks: dict[str, str]
 
 
-class InsuranceFundRead(Struct, frozen=True):
+class InsuranceFundRead(Event, frozen=True):
     """What the insurance fund of a symbol holds: symbol → asset → margin balance. Symbols of a group share one."""
 
     market: str
     balances: dict[str, dict[str, Decimal]]
 
 
-class FundingTermsRead(Struct, frozen=True):
+class FundingTermsRead(Event, frozen=True):
     """Hours between fundings, of the symbols that differ from the rule; a symbol that is not named has 8."""
 
     market: str
@@ -278,7 +282,7 @@ class FundingTermsRead(Struct, frozen=True):
 # ---- account, pushed ----
 
 
-class AccountChanged(Struct, frozen=True):
+class AccountChanged(Event, frozen=True):
     """Balances and positions after a change; only what changed is named.
 
     Args:
@@ -302,7 +306,7 @@ class ForcedKind(StrEnum):
     SETTLEMENT = "settlement"
 
 
-class Fill(Struct, frozen=True):
+class Fill(Event, frozen=True):
     """One execution of an own order, or (quantity 0) a forced order that has been announced.
 
     Args:
@@ -327,7 +331,7 @@ class Fill(Struct, frozen=True):
     at_ms: int
 
 
-class MarginCall(Struct, frozen=True):
+class MarginCall(Event, frozen=True):
     """The exchange warns of positions; it may come late, or not at all.
 
     Args:
@@ -339,7 +343,7 @@ class MarginCall(Struct, frozen=True):
     at_ms: int
 
 
-class OrdersCancelled(Struct, frozen=True):
+class OrdersCancelled(Event, frozen=True):
     """An own order has expired because the account is being liquidated: the first sign of it."""
 
     account: str
@@ -348,7 +352,7 @@ class OrdersCancelled(Struct, frozen=True):
     at_ms: int
 
 
-class StrategyEnded(Struct, frozen=True):
+class StrategyEnded(Event, frozen=True):
     """A trading strategy (a grid) has ended without its owner.
 
     Args:
@@ -362,13 +366,13 @@ class StrategyEnded(Struct, frozen=True):
     at_ms: int
 
 
-class AccountModeChanged(Struct, frozen=True):
+class AccountModeChanged(Event, frozen=True):
     account: str
     multi_assets: bool
     at_ms: int
 
 
-class ConfigTouched(Struct, frozen=True):
+class ConfigTouched(Event, frozen=True):
     """A setting changed that is in no formula (leverage): ask for a snapshot, nothing more."""
 
     account: str
@@ -376,7 +380,7 @@ class ConfigTouched(Struct, frozen=True):
     at_ms: int
 
 
-class StreamExpired(Struct, frozen=True):
+class StreamExpired(Event, frozen=True):
     """The exchange says that a private stream will carry nothing more.
 
     Args:
@@ -390,7 +394,7 @@ class StreamExpired(Struct, frozen=True):
         return f"StreamExpired(account={self.account!r})"
 
 
-class StreamControl(Struct, frozen=True):
+class StreamControl(Event, frozen=True):
     """The exchange asks us to connect anew soon, or answered a subscription; nothing for the core."""
 
     note: str
@@ -399,13 +403,13 @@ class StreamControl(Struct, frozen=True):
 # ---- account, read by REST ----
 
 
-class BalancesRead(Struct, frozen=True):
+class BalancesRead(Event, frozen=True):
     account: str
     balances: tuple[Balance, ...]
     sent_ms: int
 
 
-class PositionsRead(Struct, frozen=True):
+class PositionsRead(Event, frozen=True):
     """All positions of an account at once: what is not named is closed.
 
     Args:
@@ -418,7 +422,7 @@ class PositionsRead(Struct, frozen=True):
     sent_ms: int
 
 
-class AccountModeRead(Struct, frozen=True):
+class AccountModeRead(Event, frozen=True):
     """The modes of an account.
 
     Args:
@@ -431,14 +435,14 @@ class AccountModeRead(Struct, frozen=True):
     sent_ms: int
 
 
-class MarginTypesRead(Struct, frozen=True):
+class MarginTypesRead(Event, frozen=True):
     """Symbol → isolated?"""
 
     account: str
     isolated: dict[str, bool]
 
 
-class BracketsRead(Struct, frozen=True):
+class BracketsRead(Event, frozen=True):
     """Brackets of every symbol, as given.
 
     Args:
@@ -451,7 +455,7 @@ class BracketsRead(Struct, frozen=True):
     coefs: dict[str, Decimal] = {}
 
 
-class AdlQuantilesRead(Struct, frozen=True):
+class AdlQuantilesRead(Event, frozen=True):
     """Place of each position in the auto-deleveraging queue, 0 … 4; 4 goes first.
 
     Args:
@@ -463,7 +467,7 @@ class AdlQuantilesRead(Struct, frozen=True):
     quantiles: dict[PositionKey, int]
 
 
-class KeyPermissionsRead(Struct, frozen=True):
+class KeyPermissionsRead(Event, frozen=True):
     """What an account's key may do, beside reading.
 
     Args:
@@ -480,7 +484,7 @@ class KeyPermissionsRead(Struct, frozen=True):
     portfolio_margin: bool
 
 
-class ExchangeStatusRead(Struct, frozen=True):
+class ExchangeStatusRead(Event, frozen=True):
     """How the exchange says it fares itself.
 
     Args:
@@ -491,7 +495,7 @@ class ExchangeStatusRead(Struct, frozen=True):
     trouble: str | None
 
 
-class ContractsRead(Struct, frozen=True):
+class ContractsRead(Event, frozen=True):
     """Every contract of a market.
 
     Args:
@@ -506,7 +510,7 @@ class ContractsRead(Struct, frozen=True):
 # ---- the shell's own ----
 
 
-class LinkReport(Struct, frozen=True):
+class LinkReport(Event, frozen=True):
     """What a link says of itself whenever that changes.
 
     Args:
@@ -524,14 +528,14 @@ class LinkReport(Struct, frozen=True):
     mutes: int = 0
 
 
-class ClockOffset(Struct, frozen=True):
+class ClockOffset(Event, frozen=True):
     """Exchange time minus our wall clock, in milliseconds, as last measured over REST."""
 
     market: str
     offset_ms: int
 
 
-class StoreState(Struct, frozen=True):
+class StoreState(Event, frozen=True):
     """Whether the store can be used.
 
     Args:
@@ -541,13 +545,13 @@ class StoreState(Struct, frozen=True):
     reason: str | None
 
 
-class Acknowledge(Struct, frozen=True):
+class Acknowledge(Event, frozen=True):
     """Somebody has seen an incident: it is not repeated any more, unless it worsens."""
 
     incident_id: str
 
 
-class Silence(Struct, frozen=True):
+class Silence(Event, frozen=True):
     """Somebody wants to hear nothing of what fits, for a while; what is not given fits everything.
 
     Args:
@@ -560,7 +564,7 @@ class Silence(Struct, frozen=True):
     subject: str | None = None
 
 
-class Vitals(Struct, frozen=True):
+class Vitals(Event, frozen=True):
     """How the daemon itself fares, said once a tick.
 
     Args:
@@ -574,41 +578,5 @@ class Vitals(Struct, frozen=True):
     rss_bytes: int | None
 
 
-class Tick(Struct, frozen=True):
+class Tick(Event, frozen=True):
     """Time passed."""
-
-
-Event = (
-    MarkPrice
-    | Marks
-    | AssetRates
-    | ContractChanged
-    | AdlRiskRead
-    | InsuranceFundRead
-    | FundingTermsRead
-    | AccountChanged
-    | Fill
-    | MarginCall
-    | OrdersCancelled
-    | StrategyEnded
-    | AccountModeChanged
-    | ConfigTouched
-    | StreamExpired
-    | StreamControl
-    | BalancesRead
-    | PositionsRead
-    | AccountModeRead
-    | MarginTypesRead
-    | BracketsRead
-    | AdlQuantilesRead
-    | KeyPermissionsRead
-    | ExchangeStatusRead
-    | ContractsRead
-    | LinkReport
-    | ClockOffset
-    | StoreState
-    | Acknowledge
-    | Silence
-    | Vitals
-    | Tick
-)
