@@ -9,12 +9,13 @@ from functools import partial
 
 from msgspec import Struct
 
-from monitor.book import AccountBook, MarketBook, rate_of
+from monitor.book import AccountBook
 from monitor.effects import AccountSetup, Ages
 from monitor.events import ForcedKind, LinkId, Now, PositionKey, Side
 from monitor.forced import ForcedOrders
 from monitor.incidents import Resolution
 from monitor.links import Links
+from monitor.market import MarketBook, rate_of
 from monitor.moves import Moves
 from monitor.risk import EXACT, contracts
 from monitor.risk.drift import Drift, drift

@@ -17,9 +17,9 @@ from functools import partial
 from itertools import islice
 
 from monitor.accounts import WatchedAccount, streamed
-from monitor.book import MarketBook
 from monitor.events import Now
 from monitor.links import Links
+from monitor.market import MarketBook
 from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.risk.screen import screen

@@ -1,16 +1,13 @@
-"""What the exchanges last said, nothing derived.
+"""What the exchange last said of one account: balances, positions and brackets; nothing derived.
 
-One `AccountBook` per account and one `MarketBook` per market link; both are owned by the core and changed in place.
-Rows are merged, never replaced as a whole, and an older row never overwrites a newer one.
+One `AccountBook` per account, owned by the core and changed in place. Rows are merged, never replaced as a whole, and
+an older row never overwrites a newer one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from decimal import Decimal
-from itertools import repeat
-from types import MappingProxyType
 
 from msgspec import Struct, structs
 
@@ -18,256 +15,22 @@ from monitor.digits import LAST_DIGITS
 from monitor.events import (
     AccountChanged,
     AccountModeRead,
-    AssetRate,
-    AssetRates,
-    AssetTerms,
     Balance,
     BalancesRead,
     BracketsRead,
-    Contract,
-    ContractChanged,
     Event,
     ExchangeFigures,
-    MarkPrice,
-    Marks,
-    Now,
     Position,
     PositionKey,
     PositionsRead,
     Side,
 )
+from monitor.market import MarketBook
 from monitor.risk.margin import ONE, ZERO, BracketTable, bracket_table, scaled
 
 SNAPSHOT_LAG_MS = 2_000
 """A snapshot that does not name a position or an asset speaks for the moment this long before it was asked for: the
 answer may come from a copy that lags behind the stream."""
-_AHEAD_MS = 1_000
-"""How far a mark may be ahead of the exchange's clock as we have measured it."""
-
-_UNDER_WAY_S = 15.0
-"""An answer that comes so soon after something was pushed may have been given before; it is waited for 10 s at most."""
-
-_RATE = "rate of "
-_NONE: Mapping[str, AssetTerms] = MappingProxyType({})
-
-
-def rate_of(asset: str) -> str:
-    """Under which name the age of an asset's rate is asked for, among those of symbols."""
-    return f"{_RATE}{asset}"
-
-
-def is_rate(what: str) -> bool:
-    """Whether it is the name of a rate, rather than a symbol."""
-    return what.startswith(_RATE)
-
-
-class Mark(Struct, frozen=True, gc=False):
-    """A mark price.
-
-    Args:
-        at_ms: When it was made, by the exchange's clock.
-        funding: Rate and time of the next one, as far as there is one.
-        moved: Which change of the market's prices was the last one of this price.
-        bridged: It was asked for over REST.
-    """
-
-    price: Decimal
-    at_ms: int
-    funding: tuple[Decimal | None, int | None]
-    moved: int
-    bridged: bool = False
-
-
-class MarketBook:
-    """Marks, contracts and collateral rates of one market.
-
-    `prices` is the same marks as the risk arithmetic takes them, `earlier` is what they were before the running step
-    (empty: as they are), and `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
-    """
-
-    def __init__(self) -> None:
-        self.marks: dict[str, Mark] = {}
-        self.prices: dict[str, Decimal] = {}
-        self.earlier: dict[str, Decimal] = {}
-        self.moves = 0
-        self._latest_ms = math.inf
-        """No mark is later than this, nor bridged; infinity: that has to be looked at."""
-        self._true_at: dict[str, float] = {}
-        """When each mark and rate was true (monotonic seconds): when it came, but for how late it came."""
-        self._streamed: dict[str, float] = {}
-        """When rates were last true that the stream has brought, and marks that a bridged one has replaced."""
-        self.contracts: dict[str, Contract] = {}
-        """Another dict once anything in it has been read anew."""
-        self._pushed: dict[str, tuple[ContractChanged, float]] = {}
-        """What the stream has told of contracts lately, and when it came (monotonic seconds)."""
-        self.assets: dict[str, AssetTerms] = {}
-        self.rates: dict[str, AssetRate] = {}
-        self._rates_at_ms = 0
-        self.adl_risks: dict[str, str] = {}
-        self.insurance_fund: dict[str, dict[str, Decimal]] = {}
-        self.funding_hours: dict[str, int] | None = None
-        self._ahead_ms: float | None = None
-
-    def measured(self, offset_ms: int, now: Now) -> None:
-        """Take exchange time minus our wall clock. Kept against the monotonic clock, which nobody sets."""
-        self._ahead_ms = now.wall_ms + offset_ms - now.mono * 1000
-
-    def exchange_ms(self, now: Now) -> int:
-        """The exchange's clock as far as it has been measured, in Unix milliseconds."""
-        return now.wall_ms if self._ahead_ms is None else int(now.mono * 1000 + self._ahead_ms)
-
-    def clock_offset_ms(self, now: Now) -> int | None:
-        """The exchange's clock minus ours; None: it has not been measured."""
-        return None if self._ahead_ms is None else self.exchange_ms(now) - now.wall_ms
-
-    def funding(self, symbol: str) -> tuple[Decimal | None, int | None]:
-        """Rate and time of a symbol's next funding; None: it has none, or it is unknown."""
-        mark = self.marks.get(symbol)
-        return (None, None) if mark is None else mark.funding
-
-    def has_funding_by(self, until_ms: int, symbols: Iterable[str]) -> bool:
-        """Whether any of these symbols has a funding until then."""
-        fundings = [mark.funding for mark in map(self.marks.get, symbols) if mark is not None]
-        return any([rate is not None and at_ms is not None and at_ms <= until_ms for rate, at_ms in fundings])
-
-    def funding_interval_hours(self, symbol: str) -> int | None:
-        """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
-        return None if self.funding_hours is None else self.funding_hours.get(symbol, 8)
-
-    def before_step(self) -> dict[str, Decimal]:
-        """The prices as they were before the running step."""
-        if not self.earlier:
-            self.earlier.update(self.prices)
-        return self.earlier
-
-    def apply_mark(self, event: MarkPrice, now: Now) -> bool:
-        """Take a mark unless a later one is known. False: it was dropped."""
-        symbol, here_ms = event.symbol, self.exchange_ms(now)
-        at_ms = min(event.at_ms, here_ms + _AHEAD_MS)  # one from the far future must not bar all that follow
-        known = self.marks.get(symbol)
-        if known is not None and at_ms < known.at_ms:
-            return False
-        if not event.bridged:
-            self._streamed.pop(symbol, None)
-        elif known is not None and not known.bridged:
-            self._streamed[symbol] = self._true_at[symbol]
-        self.before_step()
-        self.moves += 1
-        moved = self.moves if known is None or known.price != event.price else known.moved
-        funding = event.funding_rate, event.next_funding_ms
-        self.marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
-        self._latest_ms = math.inf if event.bridged else max(self._latest_ms, at_ms)
-        self.prices[symbol] = event.price
-        self._true_at[symbol] = _true_at(at_ms, here_ms, now)
-        return True
-
-    def apply_marks(self, event: Marks, now: Now) -> bool:
-        """Take all marks of a frame at once. False: none was taken, since one of them is the first of its symbol, late,
-        ahead of its time or after a bridged one, so that each has to be looked at for itself."""
-        here_ms = self.exchange_ms(now)
-        try:
-            known = list(map(self.marks.__getitem__, event.symbols))
-        except KeyError:
-            return False
-        times_ms = set(event.at_ms)  # mostly one for all of them
-        earliest_ms, latest_ms = min(times_ms), max(times_ms)
-        if latest_ms > here_ms + _AHEAD_MS:
-            return False
-        if earliest_ms < self._latest_ms and any(
-            [k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]
-        ):
-            return False
-        self._latest_ms = latest_ms if len(known) == len(self.marks) else max(self._latest_ms, latest_ms)
-        self.before_step()
-        self.moves += 1
-        moves = self.moves
-        moved = [k.moved if k.price == price else moves for k, price in zip(known, event.prices, strict=True)]
-        marks = map(Mark, event.prices, event.at_ms, event.funding, moved)
-        self.marks.update(zip(event.symbols, marks, strict=True))
-        self.prices.update(zip(event.symbols, event.prices, strict=True))
-        true_at = {at_ms: _true_at(at_ms, here_ms, now) for at_ms in times_ms}
-        of_each = map(true_at.__getitem__, event.at_ms) if len(true_at) > 1 else repeat(*true_at.values())
-        self._true_at.update(zip(event.symbols, of_each, strict=False))
-        return True
-
-    def has_moved(self, symbol: str, since: int) -> bool:
-        """Whether a mark is another than it was when `moves` was this."""
-        mark = self.marks.get(symbol)
-        return mark is not None and mark.moved > since
-
-    def apply_rates(self, event: AssetRates, now: Now) -> tuple[str, ...]:
-        """Take rates of collateral, unless later ones are known. Returns the assets of which the rate has changed."""
-        here_ms = self.exchange_ms(now)
-        at_ms = min(event.at_ms, here_ms + _AHEAD_MS)
-        if at_ms < self._rates_at_ms:
-            return ()
-        self._rates_at_ms = at_ms
-        true_at = _true_at(event.at_ms, here_ms, now)
-        changed = tuple(a for a, rate in event.rates.items() if self.rates.get(a) != rate)  # in an order of its own
-        self.rates.update(event.rates)
-        for asset in event.rates:
-            self._true_at[rate_of(asset)] = true_at
-            if not event.bridged:
-                self._streamed[rate_of(asset)] = true_at
-        return changed
-
-    def apply_contract(self, event: ContractChanged, now: Now) -> None:
-        """Take what the exchange has pushed of a contract; one that has not been read yet soon will be."""
-        self._pushed[event.symbol] = event, now.mono
-        if event.symbol in self.contracts:
-            self.contracts = {**self.contracts, event.symbol: _as_pushed(self.contracts[event.symbol], event)}
-
-    def apply_contracts(
-        self, contracts: Mapping[str, Contract], now: Now, assets: Mapping[str, AssetTerms] = _NONE
-    ) -> None:
-        """Take what the exchange answers of contracts, and of assets as collateral."""
-        lately = {s: (event, at) for s, (event, at) in self._pushed.items() if now.mono - at < _UNDER_WAY_S}
-        pushed = {s: _as_pushed(contracts[s], event) for s, (event, _) in lately.items() if s in contracts}
-        self.contracts, self._pushed = {**self.contracts, **contracts, **pushed}, lately
-        self.assets.update(assets)
-
-    def forget(self, what: str) -> None:
-        """Nobody needs this mark or rate any more: when it is needed again, an old one must not speak for it."""
-        for known in (self.marks, self.prices, self._streamed, self._true_at):
-            known.pop(what, None)
-        for asset in [asset for asset in self.rates if rate_of(asset) == what]:
-            del self.rates[asset]
-
-    def forget_rates(self) -> None:
-        """Nobody needs any rate any more, of whatever asset: they are not brought any longer."""
-        for known in (self._true_at, self._streamed):
-            for what in [rate_of(asset) for asset in self.rates]:
-                known.pop(what, None)
-        self.rates.clear()
-
-    def oldest(self, what: Collection[str], now: float) -> float | None:
-        """Seconds since the oldest of these marks and rates was true: since it came, plus how late it came. Infinity:
-        there is one that has never come; None: they are none at all.
-
-        Only differences of one clock enter, and the measured offset between the two: a wrong clock neither hides nor
-        invents staleness.
-        """
-        try:
-            return now - min(map(self._true_at.__getitem__, what)) if what else None
-        except KeyError:
-            return math.inf
-
-    def stream_age(self, symbol: str, now: float) -> float | None:
-        """The same for the last mark that the stream itself has brought."""
-        true_at = self._streamed.get(symbol)
-        if true_at is None and (mark := self.marks.get(symbol)) is not None and not mark.bridged:
-            true_at = self._true_at[symbol]
-        return None if true_at is None else now - true_at
-
-
-def _as_pushed(contract: Contract, event: ContractChanged) -> Contract:
-    return structs.replace(contract, status=event.status, delivery_ms=event.delivery_ms)
-
-
-def _true_at(at_ms: int, here_ms: int, now: Now) -> float:
-    """When something was true (monotonic seconds) that was made at one time of the exchange's clock, and came at
-    another."""
-    return now.mono - max(0, here_ms - at_ms) / 1000
 
 
 def is_torn(snapshot: Collection[Event]) -> bool:

@@ -17,7 +17,6 @@ from msgspec import Struct, structs
 from monitor import publication
 from monitor.accounts import WatchedAccount, on_market
 from monitor.attention import Attention, Slice
-from monitor.book import MarketBook, is_rate, rate_of
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
 from monitor.events import (
     AccountChanged,
@@ -69,6 +68,7 @@ from monitor.judges.moved import MovedJudge
 from monitor.judges.notices import NoticesJudge
 from monitor.judges.staleness import StalenessJudge
 from monitor.links import Links
+from monitor.market import MarketBook, is_rate, rate_of
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT

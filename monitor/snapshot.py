@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Struct, structs
 
 from monitor.accounts import WatchedAccount
-from monitor.book import MarketBook
 from monitor.effects import AccountSetup, Ages, PoolState, PositionState
 from monitor.errors import DecodeError
 from monitor.events import (
@@ -31,6 +30,7 @@ from monitor.events import (
     Now,
     PositionsRead,
 )
+from monitor.market import MarketBook
 from monitor.publication import states
 from monitor.risk import EXACT
 from monitor.risk.scenario import LADDER

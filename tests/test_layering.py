@@ -91,6 +91,7 @@ LAYERS = (
     {"risk.report"},
     {"risk.contracts", "risk.collateral"},
     {"risk.liquidation", "risk.terms", "book"},
+    {"market"},
     {"risk.margin"},
     {"digits"},
     {"risk"},

@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 
 from benchmarks.ours import market_feed
-from monitor.book import MarketBook
 from monitor.events import Event, MarkPrice, Marks, Now, Vitals
+from monitor.market import MarketBook
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from tests.heard import each_mark

@@ -13,7 +13,6 @@ from fractions import Fraction
 import msgspec
 import pytest
 
-from monitor.book import MarketBook
 from monitor.effects import Effect, PoolState, Resync, Story, Watch
 from monitor.events import (
     AccountChanged,
@@ -36,6 +35,7 @@ from monitor.events import (
     Side,
     Tick,
 )
+from monitor.market import MarketBook
 from monitor.risk.attribution import Move
 from monitor.rules import RuleBook
 from tests.schemas import validate

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Struct, field
 
 from monitor.accounts import WatchedAccount
-from monitor.book import MarketBook
 from monitor.effects import INSTANCE, Fact, Save, Story
 from monitor.events import Now
 from monitor.incidents import IncidentKey, incident_id
+from monitor.market import MarketBook
 from monitor.reporter import Reporter
 from monitor.rules import Severity
 from monitor.telling import instance_story

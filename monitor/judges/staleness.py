@@ -9,10 +9,10 @@ from decimal import Decimal
 from msgspec import structs
 
 from monitor.accounts import WatchedAccount, spokesman
-from monitor.book import MarketBook, is_rate
 from monitor.effects import INSTANCE, Blindness, Resync
 from monitor.events import LinkId, LinkReport, LinkState, Now
 from monitor.incidents import IncidentKey
+from monitor.market import MarketBook, is_rate
 from monitor.reporter import Reporter
 from monitor.rules import DataStaleRule, Severity, Step
 from monitor.telling import blind_story

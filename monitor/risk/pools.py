@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from monitor.book import AccountBook, MarketBook, margin_asset
+from monitor.book import AccountBook, margin_asset
 from monitor.events import Position, PositionKey, Side
+from monitor.market import MarketBook
 from monitor.names import slug
 from monitor.risk.margin import ZERO
 from monitor.risk.report import AssetWallet, Pool
