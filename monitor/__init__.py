@@ -1,8 +1,9 @@
 """marginwatch: a live position risk monitor for crypto futures.
 
-One price from socket to alert: `venues/` turns bytes into events, `book.py` keeps what the exchange last said,
-`risk/` computes the numbers, `rules.py` and `incidents.py` decide what is told, `core.py` is all of that as one
-function, `messages.py` gives it topics and payloads, `shell/` carries it to the broker.
+One price from socket to alert: `venues/` turns bytes into events, `market.py` and `book.py` keep what the exchange last
+said, `risk/` computes the numbers, `judges/` hold them against `rules.py`, `incidents.py` decides what is told of that
+and `telling.py` how. `core.py` is all of it as one function. `messages.py` gives what it says topics and payloads;
+`shell/` brings the bytes, and carries the messages to the broker.
 """
 
 __version__ = "0.1.0"

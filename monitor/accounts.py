@@ -74,8 +74,10 @@ class WatchedAccount:
         """Symbols that are held, and of which REST had nothing to say when it was last asked for everything."""
         self._needs: dict[str, tuple[str, ...]] = {}
         self.in_step = False
+        """While a step applies events to it: until it is judged, its risks stay what they were before."""
         self._risks: dict[str, PoolRisk] = {}
         self._until_now: dict[str, PoolRisk | Mapping[str, Decimal]] = {}
+        """Pool id → what it was until now: its risk, or of one that has rested the marks that it follows from."""
         self._shapes: dict[str, Shape | None] = {}
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}

@@ -82,8 +82,8 @@ _MARKS = MarkPrice, Marks
 _NEW_SYMBOL = "a symbol that is new to us"
 _SLICE = 160
 """How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
-_FIRST = 4
-"""A step that marks come with looks at so many times less: of a storm the first alerts do not wait for more of them."""
+_MARKS_PART = 4
+"""A step that brings marks looks at a quarter of that: in a storm the first alerts go out before more is looked at."""
 
 
 class Setup(Struct, frozen=True):
@@ -197,13 +197,13 @@ class Core:
         is_idle = not (events or self.is_undecided)
         marks = [event for event in events if isinstance(event, _MARKS)]
         is_marks_alone = len(marks) == len(events)
-        if is_marks_alone:  # nothing to reckon with yet
+        if is_marks_alone:  # they are only noted, which needs no exact arithmetic
             for mark in marks:
                 self._mark(mark, now)
         else:
             with localcontext(EXACT):
                 self._take(events, now)
-        at_most = max(1, self._slice // _FIRST) if marks else self._slice
+        at_most = max(1, self._slice // _MARKS_PART) if marks else self._slice
         self._attention.renew(now, at_most)
         if not is_marks_alone or self._moving or self.is_undecided:
             with localcontext(EXACT):  # of most marks nothing follows

@@ -51,7 +51,7 @@ class Mark(Struct, frozen=True, gc=False):
     Args:
         at_ms: When it was made, by the exchange's clock.
         funding: Rate and time of the next one, as far as there is one.
-        moved: Which change of the market's prices was the last one of this price.
+        moved: The market's revision with which this price has come.
         bridged: It was asked for over REST.
     """
 
@@ -66,14 +66,14 @@ class MarketBook:
     """Marks, contracts and collateral rates of one market.
 
     `prices` is the same marks as the risk arithmetic takes them, `earlier` is what they were before the running step
-    (empty: as they are), and `moves` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
+    (empty: as they are), and `revision` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
     """
 
     def __init__(self) -> None:
         self.marks: dict[str, Mark] = {}
         self.prices: dict[str, Decimal] = {}
         self.earlier: dict[str, Decimal] = {}
-        self.moves = 0
+        self.revision = 0
         self._latest_ms = math.inf
         """No mark is later than this, nor bridged; infinity: that has to be looked at."""
         self._true_at: dict[str, float] = {}
@@ -136,8 +136,8 @@ class MarketBook:
         elif known is not None and not known.bridged:
             self._streamed[symbol] = self._true_at[symbol]
         self.before_step()
-        self.moves += 1
-        moved = self.moves if known is None or known.price != event.price else known.moved
+        self.revision += 1
+        moved = self.revision if known is None or known.price != event.price else known.moved
         funding = event.funding_rate, event.next_funding_ms
         self.marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
         self._latest_ms = math.inf if event.bridged else max(self._latest_ms, at_ms)
@@ -163,9 +163,9 @@ class MarketBook:
             return False
         self._latest_ms = latest_ms if len(known) == len(self.marks) else max(self._latest_ms, latest_ms)
         self.before_step()
-        self.moves += 1
-        moves = self.moves
-        moved = [k.moved if k.price == price else moves for k, price in zip(known, event.prices, strict=True)]
+        self.revision += 1
+        revision = self.revision
+        moved = [k.moved if k.price == price else revision for k, price in zip(known, event.prices, strict=True)]
         marks = map(Mark, event.prices, event.at_ms, event.funding, moved)
         self.marks.update(zip(event.symbols, marks, strict=True))
         self.prices.update(zip(event.symbols, event.prices, strict=True))
@@ -175,7 +175,7 @@ class MarketBook:
         return True
 
     def has_moved(self, symbol: str, since: int) -> bool:
-        """Whether a mark is another than it was when `moves` was this."""
+        """Whether a mark is another than it was at this revision."""
         mark = self.marks.get(symbol)
         return mark is not None and mark.moved > since
 

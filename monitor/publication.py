@@ -181,7 +181,7 @@ def _pools(
             continue
         if is_new:
             published.summary_due.add(account.name)
-        account.published_at[pool_id] = account.market.moves
+        account.published_at[pool_id] = account.market.revision
         published.facts[key] = facts
         ages = account.ages(pool, links, now)
         risk = account.risk(pool_id)

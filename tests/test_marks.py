@@ -40,7 +40,7 @@ def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
     whole = 0
     for n in range(60):
         now = Now(n + chance.random(), WALL_MS + 1000 * n)
-        before = at_once.moves, one_by_one.moves
+        before = at_once.revision, one_by_one.revision
         for book in (at_once, one_by_one):
             book.earlier.clear()
         if chance.random() < 0.2:
