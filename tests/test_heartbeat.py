@@ -29,8 +29,10 @@ from monitor.message import Identity, Message
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity, Step
 from monitor.shell import settings
 from monitor.shell.database import read_only
-from monitor.shell.heartbeat import Heartbeat, Webhook, address, with_topic
+from monitor.shell.heartbeat import Heartbeat
+from monitor.shell.outward import address
 from monitor.shell.vitals import Pulse, rss_bytes
+from monitor.shell.webhook import Webhook, with_topic
 from tests import stories
 from tests.rig import Listener, Mosquitto, free_port, private_file, until, watching, write_config
 from tests.schemas import validate

@@ -38,9 +38,10 @@ from monitor.shell.broker import Broker
 from monitor.shell.clock import now
 from monitor.shell.feeds import Feeds
 from monitor.shell.ghosts import Ghosts
-from monitor.shell.heartbeat import Heartbeat, address
+from monitor.shell.heartbeat import Heartbeat
 from monitor.shell.hub import Hub
 from monitor.shell.inbox import Inbox
+from monitor.shell.outward import address
 from monitor.shell.owed import Batch, Found
 from monitor.shell.proof_of_life import ProofOfLife
 from monitor.shell.recorder import FlightRecorder

@@ -9,8 +9,8 @@ from monitor.config import HeartbeatConfig
 from monitor.config_values import HiddenUrl
 from monitor.effects import Save
 from monitor.message import Identity, Message
-from monitor.shell.heartbeat import Webhook
 from monitor.shell.owed import Batch, Found
+from monitor.shell.webhook import Webhook
 
 _TABLE: Final = "posted"
 

@@ -1,0 +1,56 @@
+"""How heartbeat and webhook ask: alike, and what goes wrong is said without the address, which is a secret."""
+
+from __future__ import annotations
+
+import os
+
+import aiohttp
+
+from monitor import __version__
+from monitor.config_values import HiddenUrl, Secret
+from monitor.errors import ProxyError
+from monitor.shell.proxies import proxy_of
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+def address(url: Secret | HiddenUrl | None, found: dict[Secret, str]) -> HiddenUrl | None:
+    """The address that a key of the config gives or names."""
+    return HiddenUrl.of(found[url]) if isinstance(url, Secret) else url
+
+
+def session_of_ours() -> aiohttp.ClientSession:
+    agent = {"User-Agent": f"marginwatch/{__version__}"}
+    return aiohttp.ClientSession(timeout=_TIMEOUT, headers=agent)
+
+
+async def ask(
+    session: aiohttp.ClientSession, method: str, address: str, body: bytes | None = None
+) -> tuple[int, str | None]:
+    """The status of the answer (0: there is none), and what went wrong; None: nothing has.
+
+    Args:
+        body: JSON to send along.
+    """
+    headers = None if body is None else {"Content-Type": "application/json"}
+    try:
+        proxy = proxy_of(address)
+        async with session.request(
+            method, address, data=body, headers=headers, proxy=proxy, allow_redirects=False
+        ) as answer:
+            return answer.status, None if 200 <= answer.status < 300 else f"answered {answer.status}"
+    except Exception as exc:  # whatever it is: the risk loop must not end with it
+        return 0, _why(exc)
+
+
+def _why(exc: Exception) -> str:
+    """What went wrong, without the address: the library's own words may carry it whole."""
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, ProxyError):
+        return str(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {exc.status}"
+    if isinstance(exc, aiohttp.ClientConnectorError) and (number := exc.os_error.errno or 0) > 0:
+        return os.strerror(number)
+    return type(exc).__name__
