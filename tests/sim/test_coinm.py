@@ -12,7 +12,7 @@ from monitor.sim.decimals import trunc8
 from monitor.sim.desk import Desk
 from monitor.sim.margin import liquidation_price, pools
 from monitor.sim.market import Market
-from tests.sim.test_desk import Told
+from tests.sim.told import Told
 from tests.sim.wire import both_markets
 
 D = Decimal

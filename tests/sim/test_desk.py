@@ -1,34 +1,13 @@
 """What each operation books, and the events that tell of it. No sockets."""
 
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
-from monitor.sim import Rejected, Scenario
-from monitor.sim.account import Account
-from monitor.sim.decimals import Numeric
-from monitor.sim.desk import Desk
-from monitor.sim.frames import Frame
+from monitor.sim import Rejected
+from tests.sim.told import Told
 
 D = Decimal
-
-
-class Told(Desk):
-    """An engine that keeps what it pushes."""
-
-    def __init__(self, name: str = "calm", **marks: Numeric) -> None:
-        super().__init__(Scenario.named(name))
-        self.told: list[Frame] = []
-        self.set_marks(marks)
-
-    def push(self, account: Account, frame: Frame) -> None:
-        """Keep it."""
-        self.told.append(frame)
-
-    def updates(self) -> list[Any]:
-        """Bodies of the account updates so far."""
-        return [frame["a"] for frame in self.told if frame["e"] == "ACCOUNT_UPDATE"]
 
 
 def test_a_fill_tells_the_order_twice_the_trade_and_the_account_at_one_time() -> None:

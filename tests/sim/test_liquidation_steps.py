@@ -7,43 +7,17 @@ from typing import Any
 import pytest
 
 from monitor.sim import Exchange, Rejected, Scenario, defaults, margin
-from monitor.sim.account import Account
 from monitor.sim.control import run_command
-from monitor.sim.enforcement import Enforcement
 from monitor.sim.forced import SHAPES
-from monitor.sim.frames import Frame
+from tests.sim.told import Told
 from tests.sim.wire import client, frame, private, stream
 
 D = Decimal
 
 
-class Told(Enforcement):
-    """An engine that keeps what it pushes."""
-
-    def __init__(self, scenario: Scenario | str = "liquidation") -> None:
-        super().__init__(Scenario.named(scenario) if isinstance(scenario, str) else scenario)
-        self.told: list[Frame] = []
-        self.contracts_told: list[Frame] = []
-
-    def push(self, account: Account, frame: Frame) -> None:
-        """Keep it."""
-        self.told.append(frame)
-
-    def push_contract(self, frame: Frame) -> None:
-        """Keep it apart."""
-        self.contracts_told.append(frame)
-
-    def orders(self) -> list[Any]:
-        """Bodies of the order updates so far."""
-        return [frame["o"] for frame in self.told if frame["e"] == "ORDER_TRADE_UPDATE"]
-
-    def updates(self) -> list[Any]:
-        """Bodies of the account updates so far."""
-        return [frame["a"] for frame in self.told if frame["e"] == "ACCOUNT_UPDATE"]
-
-    def ratios(self) -> dict[str, Decimal]:
-        """Margin ratio by pool of the account main."""
-        return {pool.name: pool.ratio for pool in margin.pools(self.accounts["main"], self.market)}
+def ratios(engine: Told) -> dict[str, Decimal]:
+    """Margin ratio by pool of the account main."""
+    return {pool.name: pool.ratio for pool in margin.pools(engine.accounts["main"], engine.market)}
 
 
 def isolated() -> Scenario:
@@ -60,7 +34,7 @@ def isolated() -> Scenario:
 def test_a_large_position_is_reduced_to_the_bracket_below_and_its_fee_is_cleared() -> None:
     """At 53990: balance 296000, maintenance 299920. 222.263 BTC are below 12 million; 177.737 go at a loss of 4010
     each; fee 177.737 × 53990 × 0.0125 = 119950.257875; what is left has ratio 107999.7937 ÷ 176049.742125."""
-    engine = Told()
+    engine = Told("liquidation")
 
     engine.set_mark("BTCUSDT", "53990")
 
@@ -85,23 +59,23 @@ def test_a_large_position_is_reduced_to_the_bracket_below_and_its_fee_is_cleared
     assert cleared["m"] == "INSURANCE_CLEAR"
     assert cleared["B"][0]["bc"] == "-119950.25787500"
     assert cleared["B"][0]["wb"] == "1067324.37212500"
-    assert D("0.61345") < engine.ratios()["cross:USDT"] < D("0.61347")
+    assert D("0.61345") < ratios(engine)["cross:USDT"] < D("0.61347")
 
 
 def test_a_reduction_stops_at_the_target_where_that_comes_first() -> None:
     """299920 − 0.02 n is 0.7 of 296000 − 0.0125 n at n = 8241777.8: 152.654 BTC, and not one lot less."""
-    engine = Told()
+    engine = Told("liquidation")
     engine.set_liquidation("main", target="0.7", fills=1)
 
     engine.set_mark("BTCUSDT", "53990")
 
     assert engine.orders()[-1]["q"] == "152.654"
-    assert D("0.6999") < engine.ratios()["cross:USDT"] <= D("0.7")
+    assert D("0.6999") < ratios(engine)["cross:USDT"] <= D("0.7")
 
 
 def test_the_order_is_priced_where_the_pool_is_bankrupt() -> None:
     """58000 − 1900000 ÷ 400 = 53250."""
-    engine = Told()
+    engine = Told("liquidation")
 
     engine.set_mark("BTCUSDT", "53990")
 
@@ -110,7 +84,7 @@ def test_the_order_is_priced_where_the_pool_is_bankrupt() -> None:
 
 def test_open_orders_of_the_pool_expire_first() -> None:
     """Those of another margin asset are not in its scope."""
-    engine = Told()
+    engine = Told("liquidation")
     mine = engine.place_resting("main", "BTCUSDT", "BUY", "1", "50000", position_side="LONG")
     other = engine.place_resting("main", "BTCUSDC", "SELL", "1", "70000", position_side="LONG")
     engine.told.clear()
@@ -132,7 +106,7 @@ def test_open_orders_of_the_pool_expire_first() -> None:
 
 def test_what_a_reducing_order_does_not_need_can_expire() -> None:
     """An order for the whole position that ends with something unfilled, and so in state EXPIRED."""
-    engine = Told()
+    engine = Told("liquidation")
     engine.set_liquidation(whole_order=True, fills=1)
 
     engine.set_mark("BTCUSDT", "53990")
@@ -146,7 +120,7 @@ def test_what_a_reducing_order_does_not_need_can_expire() -> None:
 
 def test_executions_slip_further_and_further_from_the_mark() -> None:
     """Half of 0.1 % and then all of it; the average in between is the order's."""
-    engine = Told()
+    engine = Told("liquidation")
     engine.set_liquidation(slippage="0.001")
 
     engine.set_mark("BTCUSDT", "53990")
@@ -170,7 +144,7 @@ def test_an_isolated_wallet_pays_for_its_own_reduction() -> None:
         "1067324.37212500",
     )
     assert {body["B"][0]["cw"] for body in (closed, cleared)} == {"100.00000000"}
-    assert D("0.61345") < engine.ratios()["isolated:BTCUSDT:BOTH"] < D("0.61347")
+    assert D("0.61345") < ratios(engine)["isolated:BTCUSDT:BOTH"] < D("0.61347")
 
 
 def test_a_small_position_is_closed_whole() -> None:
@@ -216,12 +190,12 @@ def test_a_coin_margined_position_is_reduced_by_whole_contracts() -> None:
         ("INSURANCE_CLEAR", "BTC"),
     ]
     assert engine.updates()[-1]["B"][0]["bc"] == "-0.20835648"
-    assert engine.ratios()["cross:BTC"] < 1
+    assert ratios(engine)["cross:BTC"] < 1
 
 
 def test_a_liquidation_order_can_be_had_by_hand() -> None:
     """Size and price as a story needs them; the fee follows: 10 × 59000 × 0.0125."""
-    engine = Told()
+    engine = Told("liquidation")
 
     engine.liquidate("main", "BTCUSDT", "10", "59000")
 
@@ -236,7 +210,7 @@ def test_a_liquidation_order_can_be_had_by_hand() -> None:
 
 def test_the_fund_makes_up_what_a_gap_took_beyond_the_wallet() -> None:
     """400 × 5000 lost, 1.9 million there."""
-    engine = Told()
+    engine = Told("liquidation")
     before = engine.insurance["USDT"]
 
     engine.set_mark("BTCUSDT", "53000")
@@ -278,7 +252,7 @@ def test_a_takeover_can_be_had_by_hand() -> None:
 
 def test_auto_deleveraging_takes_the_profitable_leg_of_a_hedge_without_a_fee() -> None:
     """The other leg stays, and is a naked position now."""
-    engine = Told()
+    engine = Told("liquidation")
     engine.set_mark("BTCUSDC", "57000")
     engine.place_resting("main", "BTCUSDC", "SELL", "1", "70000", position_side="LONG")
     engine.told.clear()
@@ -304,7 +278,7 @@ def test_auto_deleveraging_takes_the_profitable_leg_of_a_hedge_without_a_fee() -
 
 def test_a_part_of_a_position_can_be_auto_deleveraged() -> None:
     """By quantity or by fraction, in whole lots."""
-    engine = Told()
+    engine = Told("liquidation")
 
     engine.adl("main", "BTCUSDC", quantity="1.5", side="LONG")
     engine.adl("main", "BTCUSDC", fraction="0.33333", side="SHORT", client_id="adl_autoclose-77")
@@ -419,7 +393,7 @@ def test_shapes_can_be_drawn_and_the_same_seed_draws_the_same() -> None:
     """A test that failed can be run again."""
 
     def drawn() -> list[tuple[str, str, bool]]:
-        engine = Told()
+        engine = Told("liquidation")
         engine.set_liquidation(shape="random", fills=1)
         for _ in range(12):
             engine.adl("main", "BTCUSDT", quantity="1")
@@ -442,7 +416,7 @@ def test_shapes_can_be_drawn_and_the_same_seed_draws_the_same() -> None:
 )
 def test_a_mistake_in_the_rules_is_named(rules: dict[str, Any], said: str) -> None:
     """And nothing is changed by it."""
-    engine = Told()
+    engine = Told("liquidation")
     before = engine.accounts["main"].liquidation
 
     with pytest.raises(ValueError, match=said):
@@ -619,7 +593,7 @@ async def test_a_strategy_that_was_liquidated_can_be_told() -> None:
 
 def test_the_scenario_tells_its_story() -> None:
     """Margin call, reduced, recovered, bankrupt, one leg of the hedge gone; each line a control command."""
-    engine = Told()
+    engine = Told("liquidation")
     for line in Scenario.named("liquidation").script:
         if line["command"] == "move":
             engine.set_mark(line["symbol"], "54150" if line["price"] == "53990" else line["price"])

@@ -18,28 +18,12 @@ from monitor.sim.assetindex import AssetIndex
 from monitor.sim.control import run_command
 from monitor.sim.decimals import half_up8, text8
 from monitor.sim.desk import Desk
-from monitor.sim.frames import Frame
 from monitor.sim.market import Bracket, Contract, Market, ladder
+from tests.sim.told import Told
 from tests.sim.wire import client, frame, private, silent, stream
 
 D = Decimal
 WITHOUT_BUFFERS = [AssetIndex("USDT", D(1)), AssetIndex("USDC", D(1)), AssetIndex("BTC", D(1000))]
-
-
-class Told(Desk):
-    """An engine that keeps what it pushes."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        super().__init__(scenario)
-        self.told: list[Frame] = []
-
-    def push(self, account: Account, frame: Frame) -> None:
-        """Keep it."""
-        self.told.append(frame)
-
-    def updates(self) -> list[Any]:
-        """Bodies of the account updates so far."""
-        return [frame["a"] for frame in self.told if frame["e"] == "ACCOUNT_UPDATE"]
 
 
 def ratio(engine: Desk, name: str = "multi") -> Decimal:
