@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks import scene
-from benchmarks.harness import Worker, figures, ratio, version_of, workers
+from benchmarks.harness import Worker, figures, ratio, spread, version_of, workers
 
 OURS = "ours"
 TITLES = {
@@ -188,7 +188,7 @@ def _text(case: dict[str, Any]) -> str:
     for (title, one), times in zip(found.items(), case["times_ours"].values(), strict=True):
         wall, cpu = one["wall_us"], one["cpu_us"]
         ratios = f"{times['wall_us']:>9.3g}{times['cpu_us']:>9.3g}"
-        rows.append(f"  {title:18}{_spread(wall):>30}{wall['p99']:>11,.0f}{_spread(cpu):>28}{ratios}")
+        rows.append(f"  {title:18}{spread(wall):>30}{wall['p99']:>11,.0f}{spread(cpu):>28}{ratios}")
     rows += [
         f"  rounds, {title}: " + " ".join(f"{r:,.0f}" for r in one["wall_us"]["rounds"]) for title, one in found.items()
     ]
@@ -201,7 +201,3 @@ def _text(case: dict[str, Any]) -> str:
             f" of the tick each second {case['tick_cpu_us']:,}\n",
         )
     )
-
-
-def _spread(found: dict[str, Any]) -> str:
-    return f"{found['p50']:,.0f} ({min(found['rounds']):,.0f} – {max(found['rounds']):,.0f})"

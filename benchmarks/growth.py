@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import islice
 from statistics import median
 from typing import Any
 
 from benchmarks import away, scene
+from benchmarks.harness import timed
 from benchmarks.limit import Kernel
 from benchmarks.ours import MARKET, Watch
 from benchmarks.usual import Script
@@ -53,12 +52,12 @@ def _cost(accounts: int, positions: int) -> dict[str, float]:
     watch, script, kernel = Watch(given), Script(given), Kernel(given)
     took: dict[str, list[float]] = {"marginwatch": [], "json and Decimal": [], "C limit": []}
     for raw in islice(scene.frames(given, "array"), _WARM_UP + _FRAMES):
-        with _timed(took["marginwatch"]):
+        with timed(took["marginwatch"]):
             effects = watch.step(decode(raw, MARKET, held))
         watch.note(effects)
-        with _timed(took["json and Decimal"]):
+        with timed(took["json and Decimal"]):
             script.on_message(json.loads(raw))
-        with _timed(took["C limit"]):
+        with timed(took["C limit"]):
             kernel.scan(raw)
             crossed = kernel.recompute()
         kernel.note(crossed)
@@ -72,9 +71,9 @@ def _reading(symbols: int) -> dict[str, float]:
     held, decode = frozenset(scene.SYMBOLS[:symbols]), VENUES[MARKET].decode_market
     took: dict[str, list[float]] = {"marginwatch: to marks": [], "json: to objects": []}
     for raw in islice(scene.frames(given, "array"), 5 * _FRAMES):
-        with _timed(took["marginwatch: to marks"]):
+        with timed(took["marginwatch: to marks"]):
             decode(raw, MARKET, held)
-        with _timed(took["json: to objects"]):
+        with timed(took["json: to objects"]):
             json.loads(raw)
     return {name: median(values) for name, values in took.items()}
 
@@ -85,13 +84,6 @@ def _waiting(events: int) -> dict[str, float]:
     path = away.Path(given, events)
     took: list[float] = []
     for n, raw in enumerate(islice(scene.frames(given, "symbol"), 200)):
-        with _timed(took):
+        with timed(took):
             path.take(raw, scene.START_MS + 1000 * (n + 1))
     return {"marginwatch: to the outbox": median(took)}
-
-
-@contextmanager
-def _timed(into: list[float]) -> Iterator[None]:
-    begun = time.process_time_ns()
-    yield
-    into.append((time.process_time_ns() - begun) / 1000)

@@ -14,8 +14,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -189,3 +189,16 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
+
+
+@contextmanager
+def timed(into: list[float]) -> Iterator[None]:
+    """Note the processor time of what is done (µs)."""
+    begun = time.process_time_ns()
+    yield
+    into.append((time.process_time_ns() - begun) / 1000)
+
+
+def spread(found: dict[str, Any]) -> str:
+    """A median with the range of its rounds."""
+    return f"{found['p50']:,.0f} ({min(found['rounds']):,.0f} – {max(found['rounds']):,.0f})"

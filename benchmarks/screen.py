@@ -4,16 +4,14 @@ calls of Python."""
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from types import FrameType
 from typing import Any
 
 from benchmarks import scene
 from benchmarks.decisions import variants
-from benchmarks.harness import figures, ratio
+from benchmarks.harness import figures, ratio, spread, timed
 from benchmarks.limit import Kernel
 from benchmarks.ours import MARKET, POOL, Watch, marks_of
 from monitor.risk.columns import Columns
@@ -44,12 +42,12 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
             for name in ("screen", "whole"):
                 if name == "whole":
                     columns._pools.nearest[:] = 0.0
-                with _timed(took[name][-1]):
+                with timed(took[name][-1]):
                     columns.mark(MARKET, held, [moved[symbol] for symbol in held])
                     left = columns.left(0.0, lambda key: True)
                 assert not left, "a pool has left its zone"
             if kernel is not None:
-                with _timed(took["limit"][-1]):
+                with timed(took["limit"][-1]):
                     for i, symbol in enumerate(scene.SYMBOLS):
                         kernel.marks[i] = moved[symbol]
                     crossed = kernel.recompute()
@@ -67,7 +65,7 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
     }
     tell(
         f"{positions:,} positions in {len(columns):,} pools that rest, every symbol marked, CPU in microseconds:\n"
-        + "".join(f"  {_TITLES[name]:34} {_spread(one)}\n" for name, one in found.items())
+        + "".join(f"  {_TITLES[name]:34} {spread(one)}\n" for name, one in found.items())
         + f"  screen ÷ C kernel: {result['times_limit']}; {result['bytes_per_position']} bytes a position\n"
         + "calls of Python and C in one step of the core with all its marks, while all pools rest: "
         + ", ".join(f"{n:,} accounts {c['calls']:,} ({c['calls_per_mark']:g} a mark)" for n, c in calls.items())
@@ -108,14 +106,3 @@ def calls_of(accounts: int) -> dict[str, float]:
     sys.setprofile(None)
     marks = len(still.symbols)
     return {"marks": marks, "calls": count, "calls_per_mark": round(count / marks, 2)}
-
-
-@contextmanager
-def _timed(into: list[float]) -> Iterator[None]:
-    begun = time.process_time_ns()
-    yield
-    into.append((time.process_time_ns() - begun) / 1000)
-
-
-def _spread(found: dict[str, Any]) -> str:
-    return f"{found['p50']:,.0f} ({min(found['rounds']):,.0f} – {max(found['rounds']):,.0f})"
