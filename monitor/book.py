@@ -1,4 +1,4 @@
-"""What the exchange last said of one account: balances, positions and brackets; nothing derived.
+"""What the exchange last said of one account: balances and positions; nothing derived.
 
 One `AccountBook` per account, owned by the core and changed in place. Rows are merged, never replaced as a whole, and
 an older row never overwrites a newer one.
@@ -11,13 +11,12 @@ from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from monitor.digits import LAST_DIGITS
+from monitor.brackets import Brackets
 from monitor.events import (
     AccountChanged,
     AccountModeRead,
     Balance,
     BalancesRead,
-    BracketsRead,
     Event,
     ExchangeFigures,
     Position,
@@ -26,7 +25,7 @@ from monitor.events import (
     Side,
 )
 from monitor.market import MarketBook
-from monitor.risk.margin import ONE, ZERO, BracketTable, bracket_table, scaled
+from monitor.risk.margin import ZERO
 
 SNAPSHOT_LAG_MS = 2_000
 """A snapshot that does not name a position or an asset speaks for the moment this long before it was asked for: the
@@ -45,22 +44,6 @@ class _Dispute(Struct, frozen=True):
     since: float
 
 
-class _Coef(Struct, frozen=True, gc=False):
-    """A symbol's brackets with the account's multiplier.
-
-    Args:
-        is_scaled: Whether floors and amounts are to be multiplied by it; else the exchange has done so.
-    """
-
-    given: BracketTable
-    coef: Decimal
-    is_scaled: bool
-
-    @property
-    def table(self) -> BracketTable:
-        return scaled(self.given, self.coef) if self.is_scaled else self.given
-
-
 class AccountBook:
     """One account as its exchange last described it.
 
@@ -73,7 +56,8 @@ class AccountBook:
         self.balances: dict[str, Balance] = {}
         self.rows: dict[PositionKey, Position] = {}
         self.figures: dict[PositionKey, ExchangeFigures] = {}
-        self.tables: dict[str, BracketTable] = {}
+        self.brackets = Brackets()
+        self.tables = self.brackets.tables
         self.isolated: dict[str, bool] = {}
         self.margin_assets: dict[str, str] = {}
         self.multi_assets = False
@@ -91,9 +75,6 @@ class AccountBook:
         self._unnamed_ms: dict[str | PositionKey, int] = {}
         """When a snapshot was asked for that did not name an asset or a position, and nothing else has said that it is
         gone (exchange time)."""
-        self._shape_faults: dict[str, str] = {}
-        self._coef_faults: dict[str, str] = {}
-        self._coefs: dict[str, _Coef] = {}
 
     @property
     def known(self) -> bool:
@@ -104,51 +85,6 @@ class AccountBook:
         """Open positions."""
         return (row for row in self.rows.values() if row.quantity)
 
-    def apply_brackets(self, event: BracketsRead) -> None:
-        """Take bracket tables. What cannot be used is unknown from now on."""
-        for symbol, rows in event.brackets.items():
-            try:
-                table = bracket_table(rows)
-            except ValueError as exc:
-                self.tables.pop(symbol, None)
-                self._coefs.pop(symbol, None)
-                self._shape_faults[symbol] = f"its brackets cannot be used: {exc}"
-                continue
-            coef = _Coef(table, event.coefs.get(symbol, ONE), False)
-            known = self._coefs.get(symbol)
-            if known is not None and (known.given, known.coef) == (coef.given, coef.coef):
-                continue  # what has proved right of it stays
-            self._coefs[symbol] = coef
-            self._coef_faults.pop(symbol, None)  # the next snapshot holds the new ones against the exchange's margin
-            self.tables[symbol] = coef.table
-            if table.convex:
-                self._shape_faults.pop(symbol, None)
-            else:
-                self._shape_faults[symbol] = "its brackets do not join up; they are used as given"
-
-    def read_coefs(self, event: PositionsRead) -> None:
-        """Choose the reading of each multiplier that reproduces the exchange's maintenance margin.
-
-        Whether the brackets that come with a `notionalCoef` have it in them already is not documented.
-        """
-        for position, figures in event.rows:
-            symbol = position.symbol
-            coef = self._coefs.get(symbol)
-            if coef is None or coef.coef == ONE or figures is None or figures.maintenance_margin is None:
-                continue
-            notional = abs(position.quantity * figures.mark_price)
-            readings = (coef, structs.replace(coef, is_scaled=not coef.is_scaled))
-            right = [r for r in readings if _agrees(r.table.maintenance_margin(notional), figures.maintenance_margin)]
-            if not right:
-                self._coef_faults[symbol] = (
-                    f"no reading of its notionalCoef {coef.coef} gives the maintenance margin that the exchange prints"
-                )
-                continue
-            self._coef_faults.pop(symbol, None)
-            if right[0] is not coef:
-                self._coefs[symbol] = right[0]
-                self.tables[symbol] = right[0].table
-
     def is_mode_outdated(self, event: AccountModeRead) -> bool:
         """Whether an answer may be of before the mode was last switched: it was asked for earlier, or hardly later."""
         return event.sent_ms - SNAPSHOT_LAG_MS < self.switched_ms
@@ -157,11 +93,6 @@ class AccountBook:
         """Signed quantity of a position; zero: it is not open."""
         row = self.rows.get(key)
         return ZERO if row is None else row.quantity
-
-    @property
-    def bracket_faults(self) -> dict[str, str]:
-        """Symbol → what is the matter with its brackets."""
-        return {**self._coef_faults, **self._shape_faults}
 
     def adl_quantile(self, key: PositionKey) -> int | None:
         """Place in the auto-deleveraging queue, 0 to 4, 4 being first in line; None: unknown."""
@@ -223,6 +154,7 @@ class AccountBook:
                 self.figures.pop(position.key, None)
             else:
                 self.figures[position.key] = figures
+        self.brackets.compare(event)
         self.positions_read = True
         self.truth_at = now
 
@@ -273,12 +205,6 @@ def margin_asset(account: AccountBook, market: MarketBook, symbol: str) -> str |
     """What positions in a symbol are settled in, by the account's own rows, else by the contract. None: unknown."""
     contract = market.contracts.get(symbol)
     return account.margin_assets.get(symbol) or (None if contract is None else contract.margin_asset)
-
-
-def _agrees(ours: Decimal, theirs: Decimal) -> bool:
-    """Whether two maintenance margins are the same as far as the exchange prints them: it cuts off after 8 decimals,
-    and may have cut the notional before."""
-    return abs(ours - theirs) < LAST_DIGITS
 
 
 def _key(row: Balance | Position) -> str | PositionKey:

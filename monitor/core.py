@@ -361,7 +361,6 @@ class Core:
             account.book.apply_balances(event, now.mono)
         elif isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)
-            account.book.read_coefs(event)
             self._printed[account.name] = None
         elif not account.book.is_mode_outdated(event):
             self._switch(account, event.multi_assets, now)
@@ -372,7 +371,7 @@ class Core:
     def _brackets(self, event: BracketsRead, now: Now) -> None:
         account = self.accounts[event.account]
         before = dict(account.book.tables)
-        account.book.apply_brackets(event)
+        account.book.brackets.apply(event)
         self._listings.brackets_changed(account, before, now)
         self._resynced[account.name] = self._read_whole[account.name] = None
 

@@ -115,7 +115,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, MarginTypesRead):
             account.book.isolated.update(event.isolated)
         elif isinstance(event, BracketsRead):
-            account.book.apply_brackets(event)
+            account.book.brackets.apply(event)
         elif isinstance(event, ContractsRead):
             market.apply_contracts(event.contracts, now, event.assets)
         elif isinstance(event, AssetRates):
@@ -125,7 +125,6 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
     for event in events:
         if isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)
-            account.book.read_coefs(event)
             for position, figures in event.rows:
                 if figures is not None and figures.mark_price > 0:  # it prints 0 where it has none
                     known = market.marks.get(position.symbol)

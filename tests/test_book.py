@@ -11,8 +11,6 @@ from monitor.events import (
     AccountChanged,
     Balance,
     BalancesRead,
-    Bracket,
-    BracketsRead,
     Contract,
     ExchangeFigures,
     Position,
@@ -308,34 +306,6 @@ def test_an_asset_that_a_read_account_does_not_name_is_empty() -> None:
 
     [pool] = margin_pools("main", book, MarketBook(), False)
     assert pool.wallet_balance == 0
-
-
-# ---- brackets ----
-
-
-def test_a_multiplier_is_read_right_whether_or_not_the_exchange_cuts_the_notional_first() -> None:
-    """0.007 × 76936.86924667 = 538.55808472669; × 0.4 − 10 is 205.423233890676, or 205.42323388 if cut off before.
-
-    Which of the two the exchange does is not documented, and neither is a fault of the brackets.
-    """
-    edges = (Bracket(1, D(0), D("0.3"), D(0)), Bracket(2, D(100), D("0.4"), D(10)))
-    held = row("BTCUSDT", "0.007", "70000")
-    for printed in ("205.42323389", "205.42323388"):
-        book = known_book(held)
-        book.apply_brackets(BracketsRead("main", {"BTCUSDT": edges}, {"BTCUSDT": D(2)}))
-        figures = ExchangeFigures(D("76936.86924667"), D(0), D(printed), None)
-        book.read_coefs(PositionsRead("main", ((held, figures),), 2))
-        assert book.bracket_faults == {}
-
-
-def test_an_unusable_bracket_table_is_said_and_not_used() -> None:
-    """Better no price than one from a table that makes no sense."""
-    book = known_book()
-    low, high = Bracket(1, D(0), D("0.01"), D(0)), Bracket(2, D(0), D("0.02"), D(0))
-
-    book.apply_brackets(BracketsRead("main", {"BTCUSDT": (low, high), "ETHUSDT": (low,)}))
-    assert book.bracket_faults.keys() == {"BTCUSDT"}
-    assert book.tables.keys() == {"ETHUSDT"}
 
 
 @pytest.mark.parametrize("first", ["balances", "positions"])

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from monitor.events import Bracket, BracketsRead
+from monitor.brackets import Brackets
+from monitor.events import Bracket, BracketsRead, ExchangeFigures, PositionsRead
 from monitor.risk.margin import BracketTable, bracket_table
 from monitor.snapshot import assess_snapshot
 from monitor.venues import VENUES
+from tests import watched
 
 D = Decimal
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -190,3 +192,28 @@ def test_rates_of_the_coin_rise_too() -> None:
     """One arithmetic serves both markets."""
     for tables in coinm():
         assert_rising(tables)
+
+
+def test_a_multiplier_is_read_right_whether_or_not_the_exchange_cuts_the_notional_first() -> None:
+    """0.007 × 76936.86924667 = 538.55808472669; × 0.4 − 10 is 205.423233890676, or 205.42323388 if cut off before.
+
+    Which of the two the exchange does is not documented, and neither is a fault of the brackets.
+    """
+    edges = (Bracket(1, D(0), D("0.3"), D(0)), Bracket(2, D(100), D("0.4"), D(10)))
+    held = watched.row("BTCUSDT", "0.007", "70000")
+    for printed in ("205.42323389", "205.42323388"):
+        brackets = Brackets()
+        brackets.apply(BracketsRead("main", {"BTCUSDT": edges}, {"BTCUSDT": D(2)}))
+        figures = ExchangeFigures(D("76936.86924667"), D(0), D(printed), None)
+        brackets.compare(PositionsRead("main", ((held, figures),), 2))
+        assert brackets.faults == {}
+
+
+def test_an_unusable_bracket_table_is_said_and_not_used() -> None:
+    """Better no price than one from a table that makes no sense."""
+    brackets = Brackets()
+    low, high = Bracket(1, D(0), D("0.01"), D(0)), Bracket(2, D(0), D("0.02"), D(0))
+
+    brackets.apply(BracketsRead("main", {"BTCUSDT": (low, high), "ETHUSDT": (low,)}))
+    assert brackets.faults.keys() == {"BTCUSDT"}
+    assert brackets.tables.keys() == {"ETHUSDT"}

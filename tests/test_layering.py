@@ -92,6 +92,7 @@ LAYERS = (
     {"risk.report"},
     {"risk.contracts", "risk.collateral"},
     {"risk.liquidation", "risk.terms", "book"},
+    {"brackets"},
     {"market"},
     {"risk.margin"},
     {"digits"},

@@ -90,7 +90,7 @@ class ListingsJudge:
     def _judge(self, account: WatchedAccount, now: Now) -> set[IncidentKey]:
         """Judge all of it. Gives what there is to be judged."""
         held: set[IncidentKey] = set()
-        faults = account.book.bracket_faults
+        faults = account.book.brackets.faults
         for pool_id, last in account.last_risks.items():
             # only those with debts, which never rest, are asked for figures
             risk = account.risk(pool_id) if last.pool.assets else last
