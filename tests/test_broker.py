@@ -511,14 +511,15 @@ async def test_what_is_too_large_for_the_broker_is_said_and_holds_nothing_up(tmp
     assert sent.count(ONLINE) == 1
 
 
-async def test_a_broker_that_does_not_say_how_much_it_takes_gets_all_that_it_does(tmp_path: Path) -> None:
+async def test_a_broker_that_does_not_say_how_much_it_takes_gets_all_that_it_does(
+    tmp_path: Path, log: io.StringIO
+) -> None:
     """It cuts whoever sends a larger message, and in MQTT 3.1.1 nobody says why; all that is less severe waited behind
     that one for ever, while the connection looked well between two cuts."""
     needs_mosquitto()
     broker = Mosquitto(tmp_path / "small", "max_packet_size 3000")
     await broker.start()
-    outbox, log = Outbox(), io.StringIO()
-    logs.setup("json", "info", log)
+    outbox = Outbox()
 
     def event(n: int, rank: int, size: int) -> Message:
         topic = f"marginwatch/main/event/{rank}/margin_ratio"
@@ -547,10 +548,11 @@ async def test_a_broker_that_does_not_say_how_much_it_takes_gets_all_that_it_doe
     assert {line["topic"] for line in said[1:]} == {events[0].topic, events[-1].topic}
 
 
-async def test_a_broker_that_ends_each_connection_is_not_taken_for_one_that_takes_little(broker: Mosquitto) -> None:
+async def test_a_broker_that_ends_each_connection_is_not_taken_for_one_that_takes_little(
+    broker: Mosquitto, log: io.StringIO
+) -> None:
     """Another daemon with our name has it end ours again and again, whatever we send."""
-    outbox, log = Outbox(), io.StringIO()
-    logs.setup("json", "info", log)
+    outbox = Outbox()
     large = [Message(f"marginwatch/main/summary/{n}", b"{%s}" % (b" " * (2000 + n)), True, 1) for n in range(50)]
     config = MqttConfig(port=broker.port, reconnect_max_s=0.1)
     async with sending(outbox, config) as (first, _), sending(Outbox(), config):
