@@ -70,8 +70,6 @@ class WatchedAccount:
         self.pools: dict[str, Pool] = {}
         self.needed: frozenset[str] = frozenset()
         """What the market stream has to bring for this account."""
-        self.asked_in_vain: frozenset[str] = frozenset()
-        """Symbols that are held, and of which REST had nothing to say when it was last asked for everything."""
         self._needs: dict[str, tuple[str, ...]] = {}
         self.in_step = False
         """While a step applies events to it: until it is judged, its risks stay what they were before."""

@@ -79,7 +79,6 @@ from monitor.stages import symbol_of
 from monitor.unseen import Restart
 
 _MARKS = MarkPrice, Marks
-_NEW_SYMBOL = "a symbol that is new to us"
 _SLICE = 160
 """How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
 _MARKS_PART = 4
@@ -173,8 +172,6 @@ class Core:
         """Accounts that the events of this step are about: what they were before it, they stay until judged."""
         self._resynced: dict[str, None] = {}
         """Accounts that have been read anew; their pools are derived anew once all of the step's snapshots are in."""
-        self._read_whole: dict[str, None] = {}
-        """Those of them of which brackets and all else have been read too, not balances and positions alone."""
         self._printed: dict[str, None] = {}
         """Those of them of which the exchange has printed its own figures."""
         self._touched: dict[str, None] = {}
@@ -341,7 +338,7 @@ class Core:
         account.moves.happened(event, before, pools, account.terms, rule, now, forecasts)
         self._moving[account.name] = None
         if any(p.quantity and account.is_new(p.symbol) for p in event.positions):  # flat ones may be of any symbol
-            self.reporter.effects.append(Resync(account.name, _NEW_SYMBOL))
+            self.reporter.effects.append(Resync(account.name, "a symbol that is new to us"))
 
     def _fill(self, event: Fill, now: Now) -> None:
         account = self.accounts[event.account]
@@ -373,7 +370,7 @@ class Core:
         before = dict(account.book.tables)
         account.book.brackets.apply(event)
         self._listings.brackets_changed(account, before, now)
-        self._resynced[account.name] = self._read_whole[account.name] = None
+        self._resynced[account.name] = None
 
     def _contracts(self, event: ContractsRead, now: Now) -> None:
         self.markets[event.market].apply_contracts(event.contracts, now, event.assets)
@@ -448,18 +445,7 @@ class Core:
                 self._moving[account.name] = None
                 if account.name in self._printed:
                     self._levels.judge_drift(account, now)
-                self._ask_for_new(account)
         self._printed.clear()
-        self._read_whole.clear()
-
-    def _ask_for_new(self, account: WatchedAccount) -> None:
-        """A position that only a snapshot has shown may be in a symbol that was listed after all else was read. What
-        has just been asked in vain is not asked again with each snapshot."""
-        new = frozenset(symbol for symbol in account.symbols if account.is_new(symbol))
-        if account.name in self._read_whole:
-            account.asked_in_vain = new
-        elif not new <= account.asked_in_vain:
-            self.reporter.effects.append(Resync(account.name, _NEW_SYMBOL))
 
     def _rebuild(self, account: WatchedAccount, now: Now) -> None:
         market, before, needed = account.setup.market, account.pools.keys(), account.needed
@@ -689,7 +675,7 @@ class Core:
             self._forget_pool((name, pool_id))
         needed = account.needed
         account.take_pools({})
-        for names in (self._moving, self._resynced, self._read_whole, self._touched, self._printed):
+        for names in (self._moving, self._resynced, self._touched, self._printed):
             names.pop(name, None)
         self.reporter.effects += publication.gone(account, self.published)
         self._watch(market, needed, frozenset(), now)

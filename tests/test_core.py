@@ -240,23 +240,6 @@ def test_the_market_is_asked_for_the_held_symbols_and_no_others() -> None:
     assert Resync("main", "a symbol that is new to us") in more
 
 
-def test_a_symbol_that_a_snapshot_shows_first_is_asked_about_once() -> None:
-    """It was listed since brackets were read, and its fill came over a stream that had just died; its figures would be
-    unknown until all is read anew, an hour later. What the exchange does not say is not asked with each snapshot."""
-    core = Watched()
-    btc, new = row("BTCUSDT", "1", "50000"), row("NEWUSDT", "1", "3000", at_ms=WALL_MS)
-    core.begin("20000", btc)
-    asked = Resync("main", "a symbol that is new to us")
-
-    shown = core.step(*core.truth("20000", btc, new))
-    in_vain = core.step(BracketsRead("main", {"BTCUSDT": BTC}), *core.truth("20000", btc, new))
-    again = core.step(*core.truth("20000", btc, new))
-    read = core.step(BracketsRead("main", {"BTCUSDT": BTC, "NEWUSDT": FLAT}), *core.truth("20000", btc, new))
-    known = core.step(*core.truth("20000", btc, new))
-
-    assert [asked in effects for effects in (shown, in_vain, again, read, known)] == [True, *[False] * 4]
-
-
 LARGEST, SMALLEST = "99999999999999.99999999", "1e-30"
 
 
