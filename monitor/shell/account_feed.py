@@ -160,7 +160,8 @@ class AccountFeed(Feed):
         self._begun.set()
         if self.unseen is not None:
             self._doubted_until = time.monotonic() + _LAG_S
-            asyncio.get_running_loop().call_later(_LAG_S, self._snapshot_wanted.set)
+            if self._pace.interval_s(self.link.account) <= self.config.reconcile_s:  # else its turn comes as ever
+                asyncio.get_running_loop().call_later(_LAG_S, self._snapshot_wanted.set)
 
     def opened_in_vain(self, form: PrivateForm, why: BaseException) -> None:
         """A session has ended before it carried anything: others may come to life. That a shared connection was cut
