@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 from msgspec import Struct, structs
 
 from monitor.digits import LAST_DIGITS
-from monitor.events import BracketsRead, PositionsRead
+from monitor.events import BracketsRead, MarginsPrinted, PositionsRead
 from monitor.risk.margin import ONE, BracketTable, bracket_table, scaled
 
 
@@ -63,19 +64,17 @@ class Brackets:
             else:
                 self._shape_faults[symbol] = "its brackets do not join up; they are used as given"
 
-    def compare(self, event: PositionsRead) -> None:
+    def compare(self, event: PositionsRead | MarginsPrinted) -> None:
         """Choose the reading of each multiplier that reproduces the exchange's maintenance margin.
 
         Whether the brackets that come with a `notionalCoef` have it in them already is not documented.
         """
-        for position, figures in event.rows:
-            symbol = position.symbol
+        for symbol, notional, margin in event.rows if isinstance(event, MarginsPrinted) else _printed(event):
             coef = self._coefs.get(symbol)
-            if coef is None or coef.coef == ONE or figures is None or figures.maintenance_margin is None:
+            if coef is None or coef.coef == ONE:
                 continue
-            notional = abs(position.quantity * figures.mark_price)
             readings = (coef, structs.replace(coef, is_scaled=not coef.is_scaled))
-            right = [r for r in readings if _agrees(r.table.maintenance_margin(notional), figures.maintenance_margin)]
+            right = [r for r in readings if _agrees(r.table.maintenance_margin(notional), margin)]
             if not right:
                 self._coef_faults[symbol] = (
                     f"no reading of its notionalCoef {coef.coef} gives the maintenance margin that the exchange prints"
@@ -85,6 +84,13 @@ class Brackets:
             if right[0] is not coef:
                 self._coefs[symbol] = right[0]
                 self.tables[symbol] = right[0].table
+
+
+def _printed(event: PositionsRead) -> Iterator[tuple[str, Decimal, Decimal]]:
+    """Symbol, notional and maintenance margin of each row that has one."""
+    for position, figures in event.rows:
+        if figures is not None and figures.maintenance_margin is not None:
+            yield position.symbol, abs(position.quantity * figures.mark_price), figures.maintenance_margin
 
 
 def _agrees(ours: Decimal, theirs: Decimal) -> bool:

@@ -42,6 +42,7 @@ from monitor.events import (
     LinkReport,
     LinkState,
     MarginCall,
+    MarginsPrinted,
     MarginTypesRead,
     MarkPrice,
     Marks,
@@ -270,6 +271,7 @@ class Core:
             KeyPermissionsRead: self._exchange.permissions,
             LinkReport: self._link,
             MarginCall: self._margin_call,
+            MarginsPrinted: self._margins_printed,
             MarginTypesRead: self._margin_types,
             OrdersCancelled: self._orders_cancelled,
             PositionsRead: self._snapshot,
@@ -364,6 +366,10 @@ class Core:
 
     def _margin_types(self, event: MarginTypesRead, now: Now) -> None:
         self.accounts[event.account].book.isolated.update(event.isolated)
+
+    def _margins_printed(self, event: MarginsPrinted, now: Now) -> None:
+        self.accounts[event.account].book.brackets.compare(event)
+        self._resynced[event.account] = None
 
     def _brackets(self, event: BracketsRead, now: Now) -> None:
         account = self.accounts[event.account]

@@ -422,6 +422,17 @@ class PositionsRead(Event, frozen=True):
     sent_ms: int
 
 
+class MarginsPrinted(Event, frozen=True):
+    """What the exchange itself takes as maintenance margin of positions, where that comes apart from their rows.
+
+    Args:
+        rows: Symbol, notional and maintenance margin (margin asset).
+    """
+
+    account: str
+    rows: tuple[tuple[str, Decimal, Decimal], ...]
+
+
 class AccountModeRead(Event, frozen=True):
     """The modes of an account.
 

@@ -25,6 +25,7 @@ from monitor.events import (
     BracketsRead,
     ContractsRead,
     Event,
+    MarginsPrinted,
     MarginTypesRead,
     MarkPrice,
     Now,
@@ -123,6 +124,8 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, AccountModeRead):
             account.book.multi_assets = event.multi_assets
     for event in events:
+        if isinstance(event, MarginsPrinted):
+            account.book.brackets.compare(event)
         if isinstance(event, PositionsRead):
             account.book.apply_positions(event, now.mono)
             for position, figures in event.rows:

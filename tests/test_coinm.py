@@ -173,6 +173,22 @@ def test_the_documented_typo_of_the_floor_reads_too() -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("margin", ["0.03200000", "0.03500000"])
+def test_of_a_multiplier_the_reading_counts_that_gives_the_margin_of_the_account_answer(margin: str) -> None:
+    """Whether the brackets have it in them is not documented, and no position row says the maintenance margin.
+
+    8 BTC: below 5 × 2 at 0.004, or from 5 on at 0.005 less 0.005.
+    """
+    held = row("BTCUSD_PERP", "4000", "50000", "50000")
+    saved = snapshot([held], "1", LADDER[:2]).replace('"brackets"', '"notionalCoef": 2, "brackets"')
+    own = {"symbol": "BTCUSD_PERP", "positionAmt": "4000", "notionalValue": "8.00000000", "maintMargin": margin}
+    flat = {"symbol": "ETHUSD_PERP", "positionAmt": "0", "notionalValue": "0", "maintMargin": "0"}
+    odd = {"symbol": "SOLUSD_PERP", "positionAmt": "1", "notionalValue": "8", "maintMargin": None}
+    saved = saved.replace('"assets"', f'"positions": {json.dumps([flat, odd, own])}, "assets"')
+
+    assert only(assessed(saved))["maintenance_margin"] == margin
+
+
 def test_without_the_contract_size_nothing_is_claimed() -> None:
     """The size of a contract is in no other answer; a guess of it would be a wrong number."""
     body = json.loads(snapshot([row("BTCUSD_PERP", "1", "25000", "25000")], "1", LADDER))

@@ -143,3 +143,28 @@ async def test_a_hedged_account_on_a_routed_host_is_read_by_the_documented_field
     told = [cause["kind"] for e in listener.events("liquidation_price_moved") for cause in e["cause"]]
     assert {"funding_fee", "transfer"} <= set(told)
     assert not listener.events("drift")
+
+
+async def test_both_readings_of_a_coefficient_give_the_exchanges_price(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Whether printed brackets have it in them is not documented; the account answer says which margin is meant."""
+    like = {
+        "market": "coinm",
+        "balances": {"BTC": "3"},
+        "position": [{"symbol": "BTCUSD_PERP", "quantity": "4000", "entry_price": "60000"}],
+    }
+    names = ("plain", "printed")
+    accounts = [{**like, "name": n, "coefs": {"BTCUSD_PERP": {"coef": "1.5", "scaled": n == "printed"}}} for n in names]
+    exchange = Exchange(Scenario.from_dict({"account": accounts}), tick_s=0.1)
+    exchange.rest.weights.limit = 1_000_000
+    async with exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, names, rules={"drift": {"for_s": 0.5}})
+        async with watching(config):
+            for name in names:  # 400000 / 60020 at rate 0.004, which without the coefficient ends at 5
+                await listener.state(f"marginwatch/{name}/position/btcusd5fperp", maintenance_margin="0.02665778")
+            asked = exchange.counters["GET /dapi/v1/positionRisk"]
+            await until(lambda: exchange.counters["GET /dapi/v1/positionRisk"] > asked + 8, "it is compared again")
+
+    assert not listener.events("drift")
+    assert not listener.events("bracket_changed")

@@ -29,6 +29,7 @@ from monitor.events import (
     Fill,
     ForcedKind,
     MarginCall,
+    MarginsPrinted,
     MarginTypesRead,
     OrdersCancelled,
     Position,
@@ -308,6 +309,18 @@ def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
     )
 
 
+def margins_printed(body: Any, account: str) -> Iterable[Event]:
+    """`positions` of the COIN-M account answer: its `positionRisk` has no maintenance margin."""
+
+    def read(row: Frame) -> tuple[str, Decimal, Decimal] | None:
+        if "notionalValue" not in row or not decimal(row["positionAmt"]):
+            return None
+        return text(row["symbol"]), abs(decimal(row["notionalValue"])), decimal(row["maintMargin"])
+
+    rows = (_or_none(read, row) for row in body.get("positions", ()))
+    yield MarginsPrinted(account, tuple(row for row in rows if row is not None))
+
+
 def positions_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
     """Rows of `positionRisk`, with what the exchange computed for each. A row may have orders but no position."""
     yield PositionsRead(account, tuple(_position_row(row) for row in a_list(body)), sent_ms)
@@ -345,14 +358,14 @@ def _quantile(value: object) -> int:
     return quantile
 
 
-def _or_none(read: Callable[[object], T], value: object) -> T | None:
+def _or_none(read: Callable[[Any], T | None], value: object) -> T | None:
     """What decides nothing about the position: where it misreads it is unknown, and the row stays.
 
     The price of a short position that is all but covered by its coins may be of any size.
     """
     try:
         return read(value)
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -83,7 +83,10 @@ class BinanceCoinm(Binance):
         return {
             # The documentation spells the floor `qtylFloor`, real answers `qtyFloor`.
             _BRACKETS: lambda rows: binance.brackets_read(rows, account, "qtyFloor", "qtylFloor"),
-            _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
+            _ACCOUNT: lambda answer: (
+                *binance.balances_read(answer, account, sent_ms),
+                *binance.margins_printed(answer, account),
+            ),
             _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
             _FORCED: lambda answer: binance.forced_read(answer, account),
             _ADL_QUANTILES: lambda answer: binance.adl_quantiles_read(answer, account),
