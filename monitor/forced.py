@@ -51,6 +51,7 @@ class ForcedReport(Struct):
         insurance_fund: What the fund behind this symbol has (asset); None: unknown.
         hedge: Quantities of the long and the short leg before, where both were open.
         is_listed: Some of it was read from the list of orders, after a gap: that has no PnL, commission or fee.
+        at_ms: When the exchange last said something of it; it may have been while nobody listened.
     """
 
     kind: ForcedKind
@@ -70,6 +71,7 @@ class ForcedReport(Struct):
     insurance_fund: Decimal | None = None
     hedge: tuple[Decimal, Decimal] | None = None
     is_listed: bool = False
+    at_ms: int = 0
 
 
 class Acted(Struct, frozen=True):
@@ -175,6 +177,7 @@ class ForcedOrders:
         """Add an execution; the same trade told twice counts once."""
         report = self.running[key]
         self._last[key] = now.mono
+        report.at_ms = max(report.at_ms, fill.at_ms)
         if report.is_long is None and fill.quantity:
             report.is_long = fill.quantity < 0
         name = fill.symbol, fill.order_id

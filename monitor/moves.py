@@ -42,10 +42,15 @@ class PoolMove(Struct, frozen=True, gc=False):
 
 
 class Telling(Struct, frozen=True):
-    """One notice: the worst move first."""
+    """One notice: the worst move first.
+
+    Args:
+        at_ms: When the exchange made the last account event of it; None: there is none, or it was not told of any.
+    """
 
     account: str
     moves: tuple[PoolMove, ...]
+    at_ms: int | None = None
 
     @property
     def severity(self) -> Severity:
@@ -229,13 +234,14 @@ class Moves:
         found = self._moved(touched, terms, rules)
         if only_from > Severity.INFO and not any(m.severity >= only_from for m in found):
             return None
+        at_ms = max((entry.at_ms for i in touched for entry in self._entries[i]), default=0)
         self._group = self._deadline = None
         for entries in list(self._entries.values()):
             if _is_complete(entries[-1].pool, terms):
                 self._rebase(entries[-1].pool, terms)
             else:  # nothing can be said of it yet, and nothing is forgotten
                 self._group, self._deadline = entries[-1].kind, now.mono
-        return _telling(self.account, found)
+        return _telling(self.account, found, at_ms or None)
 
     def check_marks(
         self,
@@ -401,11 +407,11 @@ def _beyond(before: Decimal, mark: Decimal, position: Position, rule: Liquidatio
     return mark - near if position.quantity > 0 else mark + near
 
 
-def _telling(account: str, found: list[PoolMove]) -> Telling | None:
+def _telling(account: str, found: list[PoolMove], at_ms: int | None = None) -> Telling | None:
     if not found:
         return None
     worst_first = sorted(found, key=lambda m: m.weight, reverse=True)
-    return Telling(account, tuple(worst_first))
+    return Telling(account, tuple(worst_first), at_ms)
 
 
 def _is_complete(pool: Pool, terms: Terms) -> bool:

@@ -23,6 +23,8 @@ from monitor.wording import amount, signed_amount, unacknowledged, worded
 
 LEVELS = ("margin_ratio", "liquidation_distance")
 """The rules about how near a pool is to liquidation, which margin or a smaller position puts right."""
+_PRICES = ("marks", "collateral_price")
+"""Causes of a moved liquidation price that the marks are the news of."""
 
 
 class Seen:
@@ -87,14 +89,16 @@ def moved_story(
 ) -> Story:
     """What is told of a liquidation price that moved; `risk` is that of the pool of the worst move."""
     worst = telling.moves[0]
-    mark = account.market.marks.get(worst.move.key.symbol)
+    exchange_ms, mark = telling.at_ms, account.market.marks.get(worst.move.key.symbol)
+    if exchange_ms is None and mark is not None and all(c.kind in _PRICES for c in worst.move.causes):
+        exchange_ms = mark.at_ms
     position = next(p for p in worst.pool.positions if p.key == worst.move.key)
     return _with_words(
         Story(
             account=account.setup,
             change=change,
             at_ms=now.wall_ms,
-            exchange_ms=None if mark is None else mark.at_ms,
+            exchange_ms=exchange_ms,
             symbol=position.symbol,
             side=side_word(position.quantity > 0),
             asset=worst.pool.asset,
@@ -125,6 +129,7 @@ def forced_story(account: WatchedAccount, change: Change, report: ForcedReport |
             account.setup,
             change,
             now.wall_ms,
+            exchange_ms=report.at_ms or None,
             symbol=report.key.symbol,
             side=side,
             asset=report.asset,
@@ -138,6 +143,7 @@ def forced_story(account: WatchedAccount, change: Change, report: ForcedReport |
 def margin_call_story(
     account: WatchedAccount,
     change: Change,
+    called_ms: int,
     key: PositionKey,
     maintenance_margin: Decimal,
     unrealized_pnl: Decimal,
@@ -151,7 +157,16 @@ def margin_call_story(
     asset = "" if risk is None or seen is None else f" {risk.pool.margin_asset(seen.position)}"
     gain = signed_amount(unrealized_pnl)
     call = f"maintenance margin {amount(maintenance_margin)}{asset}, unrealized PnL {gain}{asset}"
-    story = Story(account.setup, change, now.wall_ms, symbol=key.symbol, side=side, after=figures(risk), ages=ages)
+    story = Story(
+        account.setup,
+        change,
+        now.wall_ms,
+        exchange_ms=called_ms,
+        symbol=key.symbol,
+        side=side,
+        after=figures(risk),
+        ages=ages,
+    )
     words = f"{account.name}: the exchange calls for margin on {key.symbol}"
     return structs.replace(story, title=words, text=f"{words}: {call}.")
 

@@ -154,6 +154,7 @@ def test_a_margin_call_is_told_once_in_a_while() -> None:
     [story] = [s for s in stories if s.change.incident.rule == "exchange_margin_call"]
     assert story.change.kind == "noted"
     assert "903.72" in story.text
+    assert story.exchange_ms == call.at_ms
     assert told(core.step(call, after=301))
 
 
@@ -168,6 +169,18 @@ def test_an_order_read_after_a_gap_is_told_but_not_added_to_its_own_executions()
 
     assert resolved.forced is not None
     assert resolved.forced.quantity == D("2.5")
+
+
+def test_an_order_that_is_told_late_says_when_it_was() -> None:
+    """It may be of days ago: the exchange lists what it did while no daemon ran, or the key was refused."""
+    core = holding()
+    at_ms = core.now.wall_ms - 3_600_000
+    listed = structs.replace(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.ADL, at_ms=at_ms), trade_id=0)
+    [opened] = forced(core.tell(listed))
+    closed(core, "807.40")
+    [resolved] = forced(core.hold(4, "90250"))
+
+    assert (opened.exchange_ms, resolved.exchange_ms) == (at_ms, at_ms)
 
 
 def test_what_was_pushed_while_the_list_was_read_is_not_added_to_it() -> None:

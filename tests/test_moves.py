@@ -159,6 +159,19 @@ def test_the_payments_of_one_funding_instant_are_one_telling() -> None:
     assert paid == {("BTCUSDT", D(-5)), ("ETHUSDT", D(-3))}
 
 
+def test_a_move_has_the_time_that_the_exchange_put_on_its_cause() -> None:
+    """It is told once what belongs to it has come, at another mark; and of what only a snapshot shows there is none."""
+    core = long_btc()
+    charged_ms = core.now.wall_ms
+    core.step(core.changed("FUNDING_FEE", "5182.40", symbol="BTCUSDT"))
+    [paid] = moved(core.hold(25, "90400"))
+    core.step(*core.truth("5180", row("BTCUSDT", "2.5", "92000"), at_ms=core.now.wall_ms))
+    [found] = moved(core.hold(10, "90400"))
+
+    assert (paid.exchange_ms, found.exchange_ms) == (charged_ms, None)
+    assert [cause.kind for cause in found.moves[0].move.causes] == ["unexplained"]
+
+
 def test_the_fills_of_one_burst_are_one_telling() -> None:
     """A large order trades dozens of times; it is told once, a minute after it began."""
     core = long_btc("30000")

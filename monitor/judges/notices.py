@@ -27,5 +27,5 @@ class NoticesJudge:
                 self._called[key] = now.mono
                 change = self._reporter.incidents.note(key, Severity.WARNING, now)
                 ages = self._reporter.ages(account, None, now)
-                story = margin_call_story(account, change, position_key, maintenance, pnl, ages, now)
+                story = margin_call_story(account, change, event.at_ms, position_key, maintenance, pnl, ages, now)
                 self._reporter.emit(story, now)
