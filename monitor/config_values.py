@@ -22,6 +22,8 @@ Table = Mapping[str, Any]
 
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _RESERVED = ("status", "info", "cmd")
+_LONGEST = 1000
+"""Characters of a text: no file is called more, and MQTT has room for 65535 bytes of a topic or a name."""
 
 
 class Secret(Struct, frozen=True):
@@ -84,6 +86,8 @@ class Listen(Struct, frozen=True):
 def as_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a text in quotes")
+    if len(value) > _LONGEST or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError(f"must be at most {_LONGEST} characters in one line, without control characters")
     return value
 
 
@@ -94,7 +98,8 @@ def as_name(value: Any) -> str:
 
 
 def as_prefix(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", value):
+    wanted = r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*"
+    if not isinstance(value, str) or len(value) > _LONGEST or not re.fullmatch(wanted, value):
         raise ValueError('must be a topic without wildcards, such as "marginwatch" or "home/marginwatch"')
     return value
 

@@ -132,6 +132,12 @@ def test_every_mistake_is_reported_at_once() -> None:
         ("[mqtt]\nport = 1883.0\n" + ACCOUNT, "[mqtt] port: must be a whole number"),
         ('[mqtt]\npassword = "env:P"\n' + ACCOUNT, "[mqtt] password: is of no use without username"),
         ('[mqtt]\ntls_cert_file = "a"\n' + ACCOUNT, "[mqtt] tls_cert_file: needs tls_key_file"),
+        (
+            '[mqtt]\nclient_id = "a\\u0000b"\n' + ACCOUNT,
+            "[mqtt] client_id: must be at most 1000 characters in one line",
+        ),
+        (f'[mqtt]\nclient_id = "{"x" * 65536}"\n' + ACCOUNT, "[mqtt] client_id: must be at most 1000 characters"),
+        (f'[mqtt]\nprefix = "{"x" * 65536}"\n' + ACCOUNT, "[mqtt] prefix: must be a topic without wildcards"),
         ('[mqtt]\nhost = " "\n' + ACCOUNT, "[mqtt] host: must be a text in quotes"),
         ("[links]\ntick_s = 0\n" + ACCOUNT, "[links] tick_s: must be a number of seconds from 0.01 to 5"),
         ("[links]\ntick_s = nan\n" + ACCOUNT, "[links] tick_s: must be a number of seconds"),
