@@ -164,6 +164,22 @@ def test_a_config_that_others_can_write_is_a_warning(tmp_path: Path, capsys: pyt
     assert f"chmod go-w {path}" in checked(path, capsys)[1][1]
 
 
+@pytest.mark.parametrize("what", ["text", "folder"])
+def test_files_of_tls_that_are_none_are_found_before_the_broker_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """The daemon would run, and reach no broker."""
+    file = tmp_path / "ca"
+    file.mkdir() if what == "folder" else file.write_text("no certificate", "utf-8")
+    path = write(tmp_path, f'[mqtt]\ntls = true\nport = 8883\ntls_ca_file = "{file}"')
+
+    status, lines, _ = checked(path, capsys)
+
+    assert status == 1
+    assert lines[0].startswith("error    [mqtt] tls_ca_file cannot be used: ")
+    assert "-----BEGIN" in lines[1]
+
+
 def test_key_and_secret_in_each_others_place_or_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The most usual slip of the clipboard."""
     status, lines, _ = checked(write(tmp_path, secret=KEY), capsys)

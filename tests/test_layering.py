@@ -46,7 +46,7 @@ LAYERS = (
     {"shell.rest", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
     {"shell.causes", "shell.clock", "shell.lookups", "shell.migrations", "shell.owed", "shell.hub", "shell.proxies"},
     {"shell.findings", "shell.logs", "shell.settings", "shell.systemd", "shell.tap", "shell.chronicle"},
-    {"shell.sink", "shell.rows", "shell.packets", "shell.tasks"},
+    {"shell.sink", "shell.rows", "shell.packets", "shell.tasks", "shell.tls"},
     {"shell"},
     {"config"},
     {"config_rules"},

@@ -9,7 +9,6 @@ import asyncio
 import math
 import secrets
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -35,6 +34,7 @@ from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.packets import Answer
 from monitor.shell.tasks import ended
+from monitor.shell.tls import tls_context
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _UNSENT = 16_384
@@ -596,21 +596,6 @@ async def subscribe(client: aiomqtt.Client, *filters: str, qos: int = 0) -> bool
     """Subscribe. Whether the broker lets us read all of it."""
     granted = await client.subscribe([(each, qos) for each in filters])
     return all((code if isinstance(code, int) else code.value) < REFUSED for code in granted)
-
-
-def tls_context(config: MqttConfig) -> ssl.SSLContext:
-    """TLS as configured.
-
-    Raises:
-        OSError, ssl.SSLError: A file cannot be read, or is not what it should be.
-    """
-    context = ssl.create_default_context(cafile=config.tls_ca_file)
-    if config.tls_cert_file is not None:
-        context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
-    if config.tls_insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _reason(group: BaseException) -> str:

@@ -17,10 +17,12 @@ from monitor.errors import StoreError
 from monitor.shell import settings
 from monitor.shell.database import read_only
 from monitor.shell.findings import Finding
+from monitor.shell.tls import tls_context
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _PLAIN_PORT, _TLS_PORT = 1883, 8883
-_OF_TLS = ("tls_ca_file", "tls_cert_file", "tls_key_file", "tls_insecure")
+_TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
+_OF_TLS = (*_TLS_FILES, "tls_insecure")
 
 
 def findings(path: Path, config: Config, found: Mapping[Secret, str]) -> Iterator[Finding]:
@@ -135,10 +137,16 @@ def _sessions(config: Config) -> Iterator[Finding]:
 
 def _broker(config: Config) -> Iterator[Finding]:
     mqtt = config.mqtt
-    for key in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
-        name = getattr(mqtt, key)
-        if name is not None and not os.access(name, os.R_OK):
-            yield Finding("error", f"[mqtt] {key}: {name} cannot be read")
+    files = {key: name for key in _TLS_FILES if (name := getattr(mqtt, key)) is not None}
+    unread = {key: name for key, name in files.items() if not os.access(name, os.R_OK)}
+    for key, name in unread.items():
+        yield Finding("error", f"[mqtt] {key}: {name} cannot be read")
+    if mqtt.tls and files and not unread:
+        try:
+            tls_context(mqtt)
+        except OSError as exc:
+            remedy = "each must be PEM (-----BEGIN …), and the key that of the certificate"
+            yield Finding("error", f"[mqtt] {' or '.join(files)} cannot be used: {exc}", remedy)
     if mqtt.tls_key_file is not None and _others_may(Path(mqtt.tls_key_file), stat.S_IRWXO):
         yield Finding(
             "warning",
