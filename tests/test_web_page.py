@@ -181,7 +181,7 @@ async def test_a_connection_that_is_dead_unnoticed_is_left_for_a_new_one(
         config, port = config_of(tmp_path, exchange, broker)
         async with watching(config), Proxy(lambda: port) as proxy, seen(tab, proxy.port):
             proxy.half_open()
-            await tab.shows("#alarms", "No word from marginwatch since")
+            await tab.shows("#alarms", "No word from marginwatch since", within_s=30)
             await tab.shows("#beat-word", "live", within_s=45)
 
 

@@ -140,7 +140,7 @@ class Page:
             for name in ("margin_ratio", "liquidation_distance")
         }
         kept = {key: said[key] for key in ("status", "reasons", "broker_away_s")}
-        return {"at_ms": here.wall_ms, **kept, "levels": levels}
+        return {"at_ms": here.wall_ms, "mono_ms": round(here.mono * 1000), **kept, "levels": levels}
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         """One line of JSON for each pool; between two of them everything else has its turn."""

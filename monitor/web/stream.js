@@ -62,7 +62,7 @@ export class Stream {
 
   /** How much later a beat has come than those that came at once: on a slow way all comes, and is minutes old. */
   time(beat) {
-    const tookMs = Date.now() - beat.at_ms; // and what the clocks differ by
+    const tookMs = performance.now() - beat.mono_ms; // and what the clocks differ by, which nobody sets
     this.soonestMs = Math.min(this.soonestMs + DRIFT_MS, tookMs);
     this.lateMs = tookMs - this.soonestMs;
   }
