@@ -257,7 +257,6 @@ class AccountFeed(Feed):
                 self._rest_down("an answer does not read" if isinstance(exc, DecodeError) else str(exc))
                 await backoff.wait()
                 self.resync()
-                continue
 
     def _compare(self, session: PrivateSession, snapshot: Collection[Event]) -> None:
         """Hold a snapshot against what a live stream has told."""
