@@ -8,6 +8,7 @@ from functools import cached_property
 from msgspec import structs
 
 from monitor.accounts import WatchedAccount
+from monitor.digits import EIGHT
 from monitor.effects import INSTANCE, Advice, Ages, Blindness, Driver, Fact, Figures, Story
 from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
@@ -298,21 +299,26 @@ def _position_figures(risk: PoolRisk, moved: PoolMove) -> Figures:
 
 
 def _drivers(before: PoolRisk | None, after: PoolRisk | None) -> tuple[Driver, ...]:
-    """What changed the margin balance between two assessments, largest first."""
+    """What changed the margin balance between two assessments, largest first.
+
+    What comes to less than is printed drives nothing: the last digits of quotients leave as much over.
+    """
     if before is None or after is None or before.margin_balance is None or after.margin_balance is None:
         return ()
     changes: dict[str, Decimal] = {}
     equity = {asset: purse.equity for asset, purse in before.purses.items()}
     for risk, sign in ((before, -1), (after, 1)):
         for p, own in zip(risk.pool.positions, risk.own, strict=True):
-            asset = risk.pool.margin_asset(p)
-            rate, was = (before.purses.get(asset) or after.purses[asset]).rate, equity.get(asset, ZERO)
-            equity[asset] = now = was + sign * own.unrealized_pnl
-            worth = collateral.value(now, rate) - collateral.value(was, rate)
+            worth = sign * own.unrealized_pnl
+            if risk.pool.assets:
+                asset = risk.pool.margin_asset(p)
+                rate, was = (before.purses.get(asset) or after.purses[asset]).rate, equity.get(asset, ZERO)
+                equity[asset] = now = was + worth
+                worth = collateral.value(now, rate) - collateral.value(was, rate)
             changes[p.symbol] = changes.get(p.symbol, ZERO) + worth
-    drivers = [Driver("mark", symbol, change) for symbol, change in changes.items() if change]
+    drivers = [Driver("mark", symbol, change) for symbol, change in changes.items() if abs(change) >= EIGHT]
     rest = after.margin_balance - before.margin_balance - sum(changes.values(), ZERO)
-    if rest:
+    if abs(rest) >= EIGHT:
         same = before.pool.wallets == after.pool.wallets
         drivers.append(Driver("collateral" if same else "wallet", None, rest))
     return tuple(sorted(drivers, key=lambda d: abs(d.margin_balance), reverse=True))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from monitor.core import Core, Setup
-from monitor.effects import AccountSetup, Resync
+from monitor.effects import AccountSetup, Resync, Story
 from monitor.events import AccountChanged, BracketsRead, ContractsRead, MarkPrice, Now, PositionsRead, Side
 from monitor.snapshot import assess_snapshot
 from monitor.venues import VENUES
@@ -252,10 +252,10 @@ def test_brackets_and_contracts_read_exactly() -> None:
     assert known.contracts["BTCUSD_PERP"].contract_size == 100
 
 
-def test_a_fill_of_a_symbol_that_is_known_asks_for_nothing() -> None:
-    """No row of a COIN-M account names its margin asset: its account was read anew, all of it, with each fill."""
+def watching(rows: list[dict[str, str]], wallet: str) -> Core:
+    """A core that has read this account."""
     core = Core(Setup((AccountSetup("main", "binance-coinm", "market-c"),)), Now(0.0, WALL_MS))
-    saved = json.loads(snapshot([row("BTCUSD_PERP", "100", "60000", "60000", updateTime="1")], "1", LADDER[:1]))
+    saved = json.loads(snapshot(rows, wallet, LADDER[:1]))
     answers = [
         event
         for name in ("exchangeInfo", "leverageBracket", "account", "positionRisk")
@@ -264,6 +264,12 @@ def test_a_fill_of_a_symbol_that_is_known_asks_for_nothing() -> None:
         )
     ]
     core.step(answers, Now(0.0, WALL_MS))
+    return core
+
+
+def test_a_fill_of_a_symbol_that_is_known_asks_for_nothing() -> None:
+    """No row of a COIN-M account names its margin asset: its account was read anew, all of it, with each fill."""
+    core = watching([row("BTCUSD_PERP", "100", "60000", "60000", updateTime="1")], "1")
 
     def filled(symbol: str, at_ms: int) -> list[Resync]:
         position = {"s": symbol, "pa": "90", "ep": "60000", "mt": "cross", "iw": "0", "ps": "BOTH"}
@@ -275,3 +281,20 @@ def test_a_fill_of_a_symbol_that_is_known_asks_for_nothing() -> None:
 
     assert filled("BTCUSD_PERP", WALL_MS + 1000) == []
     assert filled("ETHUSD_PERP", WALL_MS + 2000) == [Resync("main", "a symbol that is new to us")]
+
+
+def test_the_rounding_of_a_quotient_drives_nothing() -> None:
+    """The PnL of inverse contracts is a fraction; what its last digit leaves was told as collateral: 0.00000000."""
+    rows = [row("BTCUSD_PERP", "300", "61000", "57000"), row("BTCUSD_270326", "10", "50400", "57000")]
+    core = watching(rows, "0.1")
+
+    def fell_to(perpetual: str, quarterly: str) -> list[Story]:
+        marks = {"BTCUSD_PERP": perpetual, "BTCUSD_270326": quarterly}
+        events = [MarkPrice("market-c", symbol, D(mark), WALL_MS, None, None) for symbol, mark in marks.items()]
+        return [effect for effect in core.step(events, Now(0.0, WALL_MS)) if isinstance(effect, Story)]
+
+    assert fell_to("57000", "57000") == []
+    story = fell_to("56064", "56099")[0]
+
+    drivers = [(driver.kind, driver.symbol) for driver in story.drivers]
+    assert drivers == [("mark", "BTCUSD_PERP"), ("mark", "BTCUSD_270326")]
