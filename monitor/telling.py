@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import cached_property
 
 from msgspec import structs
 
@@ -14,7 +13,7 @@ from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
 from monitor.incidents import FORCED, Change
 from monitor.moves import PoolMove, Telling
-from monitor.risk import collateral, contracts
+from monitor.risk import collateral, contracts, exactly
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
 from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
@@ -47,7 +46,7 @@ class Seen:
         self.account, self.before, self.risk, self.stands = account, before, risk, stands
         self.drivers = _drivers(before, risk)
 
-    @cached_property
+    @exactly
     def advice(self) -> tuple[Advice, ...]:
         """What would put it right."""
         return _advice(self.account, self.risk, self.stands)

@@ -442,12 +442,14 @@ def _summed(
             purse = purses[pool.margin_asset(p)]
             purse.unrealized_pnl += figures.unrealized_pnl
             purse.maintenance_margin += figures.maintenance_margin
-    else:
+        wallet = sum([collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()], ZERO)
+        maintenance = collateral.maintenance_margin(purses.values())
+        balance = collateral.margin_balance(purses.values())
+    else:  # at par
         purse = purses[pool.asset]
         purse.unrealized_pnl = sum([figures.unrealized_pnl for figures in own], ZERO)
         purse.maintenance_margin = sum([figures.maintenance_margin for figures in own], ZERO)
-    maintenance = collateral.maintenance_margin(purses.values())
-    balance = collateral.margin_balance(purses.values())
+        wallet, maintenance, balance = purse.wallet_balance, purse.maintenance_margin, purse.equity
     bankrupt = bool(pool.positions) and balance <= 0
     return PoolRisk(
         pool=pool,
@@ -456,7 +458,7 @@ def _summed(
         missing=(),
         own=own,
         purses=purses,
-        wallet_balance=sum([collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()], ZERO),
+        wallet_balance=wallet,
         maintenance_margin=maintenance,
         margin_balance=balance,
         margin_ratio=margin_ratio(maintenance, balance),
