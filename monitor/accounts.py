@@ -141,7 +141,7 @@ class WatchedAccount:
     def take_pools(self, pools: dict[str, Pool]) -> None:
         """From now on these are its pools, by id."""
         self.pools = pools
-        self._needs = {pool_id: streamed(pool) for pool_id, pool in pools.items()}
+        self._needs = {pool_id: _streamed(pool) for pool_id, pool in pools.items()}
         self.needed = frozenset(what for needs in self._needs.values() for what in needs)
 
     def derived(self) -> dict[str, Pool]:
@@ -256,7 +256,7 @@ class WatchedAccount:
 
     def has_funding_near(self, pool: Pool, now: Now, within_s: float) -> bool:
         """Whether any of a pool's symbols has a funding that is no farther off than this."""
-        return self.market.has_funding_by(self.market.exchange_ms(now) + round(within_s * 1000), self._needs_of(pool))
+        return self.market.has_funding_by(self.market.exchange_ms(now) + round(within_s * 1000), self.needs_of(pool))
 
     def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
         """The same where it is no farther off than this; what each position pays is remembered."""
@@ -310,14 +310,14 @@ class WatchedAccount:
 
     def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
         """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
-        oldest = self.market.oldest(self._needs_of(pool) if pool else self.needed, now.mono)
+        oldest = self.market.oldest(self.needs_of(pool) if pool else self.needed, now.mono)
         truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
         live = self._is_live(pool, oldest, links, now)
         return Ages("live" if live else "stale", None if oldest == math.inf else oldest, truth)
 
     def is_live(self, pool: Pool | None, links: Links, now: Now) -> bool:
         """Whether a pool's figures are those of now (None: all pools')."""
-        needs = self._needs_of(pool) if pool else self.needed
+        needs = self.needs_of(pool) if pool else self.needed
         return self._is_live(pool, self.market.oldest(needs, now.mono), links, now)
 
     def _is_live(self, pool: Pool | None, oldest: float | None, links: Links, now: Now) -> bool:
@@ -330,8 +330,9 @@ class WatchedAccount:
             and not any(map(self._is_incomplete, self.pools.values() if pool is None else (pool,)))
         )
 
-    def _needs_of(self, pool: Pool) -> tuple[str, ...]:
-        return self._needs[pool.id] if pool is self.pools.get(pool.id) else streamed(pool)
+    def needs_of(self, pool: Pool) -> tuple[str, ...]:
+        """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
+        return self._needs[pool.id] if pool is self.pools.get(pool.id) else _streamed(pool)
 
     def _is_incomplete(self, pool: Pool) -> bool:
         """Whether an input is unknown: when the pool was last computed, and still."""
@@ -349,9 +350,9 @@ class WatchedAccount:
             return list(self.unread)
         if link == self.setup.private_link:
             return list(self.pools)
-        ages = {what: self.market.stream_age(what, now.mono) for pool in self.pools.values() for what in streamed(pool)}
+        ages = {what: self.market.stream_age(what, now.mono) for what in self.needed}
         quiet = {what for what, age in ages.items() if age is None or age >= limit_s}
-        return [pool_id for pool_id, pool in self.pools.items() if not quiet.isdisjoint(streamed(pool))]
+        return [pool_id for pool_id, needs in self._needs.items() if not quiet.isdisjoint(needs)]
 
     def is_endangered(self, pool_id: str, rule: DataStaleRule) -> bool:
         """Whether a pool is so near to liquidation that blindness is critical at once."""
@@ -451,11 +452,6 @@ class WatchedAccount:
         return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
 
 
-def streamed(pool: Pool) -> tuple[str, ...]:
-    """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
-    return *(p.symbol for p in pool.positions), *(rate_of(wallet.asset) for wallet in pool.assets)
-
-
 def on_market(accounts: Mapping[str, WatchedAccount], market: str) -> Iterator[WatchedAccount]:
     """Those that trade on a market."""
     return (account for account in accounts.values() if account.setup.market == market)
@@ -464,3 +460,7 @@ def on_market(accounts: Mapping[str, WatchedAccount], market: str) -> Iterator[W
 def spokesman(accounts: Collection[WatchedAccount]) -> WatchedAccount:
     """Whose rule `data_stale` a link is held against that these share: the first that wants to be told at all."""
     return next((account for account in accounts if account.stale_rule.enabled), next(iter(accounts)))
+
+
+def _streamed(pool: Pool) -> tuple[str, ...]:
+    return *(p.symbol for p in pool.positions), *(rate_of(wallet.asset) for wallet in pool.assets)

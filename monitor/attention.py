@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import islice
 
-from monitor.accounts import WatchedAccount, streamed
+from monitor.accounts import WatchedAccount
 from monitor.events import Now
 from monitor.links import Links
 from monitor.market import MarketBook
@@ -239,13 +239,13 @@ class Attention:
     def _hold(self, account: WatchedAccount, pool: Pool) -> None:
         """From now on a pool is looked at with each change of what it needs."""
         holders = self._holders[account.setup.market]
-        for what in streamed(pool):
+        for what in account.needs_of(pool):
             holders.setdefault(what, set()).add((account.name, pool.id))
 
     def _release(self, account: WatchedAccount, pool: Pool) -> None:
         """A pool is not looked at with each change of what it needs any more."""
         holders = self._holders[account.setup.market]
-        for what in streamed(pool):
+        for what in account.needs_of(pool):
             if what in holders:
                 holders[what].discard((account.name, pool.id))
                 if not holders[what]:
