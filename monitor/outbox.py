@@ -93,10 +93,11 @@ class Outbox:
     def release(self, messages: Iterable[Message]) -> None:
         """These events may be sent now."""
         for message in messages:
-            line = self._events.get(message.line)
+            name = message.line
+            line = self._events.get(name)
             if line is not None and line.holds(message) and message.event_id not in self._released:
                 self._released.add(message.event_id)
-                self._queue(message.line)
+                self._queue(name)
 
     def connected(self) -> None:
         """A new connection: what was under way goes again, and every state is said anew."""
@@ -136,16 +137,17 @@ class Outbox:
                     waiting_states.pop(message.topic, None)
             return
         self._released.discard(message.event_id)
-        waiting = self._events.get(message.line)
+        name = message.line
+        waiting = self._events.get(name)
         if waiting is None:
             return  # acknowledged twice, over the old connection and over the new
         if waiting.messages[0].event_id == message.event_id:
             waiting.popleft()
             self.waiting_events -= 1
         if waiting.messages:
-            self._queue(message.line)
+            self._queue(name)
         else:
-            del self._events[message.line]
+            del self._events[name]
 
     def is_superseded(self, message: Message) -> bool:
         """Whether a newer event of the same incident waits behind this one."""
