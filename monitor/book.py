@@ -129,6 +129,7 @@ class AccountBook:
         named = {balance.asset for balance in event.balances}
         silent_ms = event.sent_ms - SNAPSHOT_LAG_MS
         empty = [Balance(asset, ZERO, ZERO, silent_ms) for asset in self.balances if asset not in named]
+        self.unlike.difference_update(self.balances)
         for balance in [*event.balances, *empty]:
             held = self.balances.get(balance.asset)
             if held is None or self._is_named_again(balance, held, event) or self._believes(held, balance, now):
@@ -144,6 +145,7 @@ class AccountBook:
         closed = [
             structs.replace(row, quantity=ZERO, at_ms=silent_ms) for row in self.positions() if row.key not in named
         ]
+        self.unlike.difference_update(self.rows)  # also of what is closed, and is named no more
         for position, figures in [*event.rows, *((row, None) for row in closed)]:
             held = self.rows.get(position.key)
             if held is None or self._is_named_again(position, held, event) or self._believes(held, position, now):
@@ -167,8 +169,9 @@ class AccountBook:
         self.rows[position.key] = position
 
     def _hold_against(self, row: Balance | Position, held: Balance | Position) -> None:
-        """Note whether a row of a snapshot is what we hold, now that it has been taken or not."""
-        (self.unlike.discard if _same(held, row) else self.unlike.add)(_key(row))
+        """Note that a row of a snapshot is not what we hold, now that it has been taken or not."""
+        if not _same(held, row):
+            self.unlike.add(_key(row))
 
     def _note(
         self, key: str | PositionKey, named: Collection[str | PositionKey], event: BalancesRead | PositionsRead

@@ -121,3 +121,19 @@ def test_an_answer_that_lags_hides_no_drift_for_longer_than_it_lags() -> None:
     core.step(answer)
     [story] = drifts(core.tell(answer, after=30))
     assert story.change.incident.subject == "cross-usdt"
+
+
+def test_an_answer_that_still_has_a_closed_position_hides_no_drift_once_another_does_not_name_it() -> None:
+    """The exchange names what is open alone: nothing is ever said again of what was closed."""
+    core = Watched()
+    closed = row("ETHUSDT", "1", "3000", at_ms=2)
+    core.begin("5182.40", HELD, closed)
+    core.step(core.mark("91500"), core.mark("3000", "ETHUSDT"))
+    core.step(core.changed("ORDER", None, structs.replace(closed, quantity=D(0), at_ms=core.now.wall_ms)), after=29)
+    wrong = ExchangeFigures(D("90400"), D("-4000"), D("1356"), D("90300"))
+    core.step(PositionsRead("main", ((HELD, wrong), (closed, None)), core.now.wall_ms))
+    assert core.core.accounts["main"].drifts == {}
+
+    assert drifts(core.tell(printed(core, wrong), after=30)) == []
+    [story] = drifts(core.tell(printed(core, wrong), after=30))
+    assert story.change.incident.subject == "cross-usdt"
