@@ -90,8 +90,8 @@ class Restart(Struct, frozen=True):
 
 def both(earlier: Cut | Restart | None, cut: Cut) -> Cut:
     """A cut, after a time of which the exchange could not be asked yet."""
-    if isinstance(earlier, Cut):  # all that came since then is asked for
-        return structs.replace(earlier, stream=None)
+    if isinstance(earlier, Cut):  # from then on: where a snapshot shows what was known then, there was no order since
+        return structs.replace(earlier)  # another one: what is being asked now does not cover the later cut
     return structs.replace(cut, before=earlier)
 
 

@@ -262,11 +262,13 @@ async def test_a_cut_in_which_nothing_happened_costs_no_question_about_liquidati
         await agreement(exchange, listener, "main")
         exchange.drop("private")
 
-        def is_back() -> bool:
+        def is_back(reconnects: int) -> bool:
             link = listener.retained("marginwatch/main/health")["links"]["private"]
-            return bool(link["reconnects"] == 1 and link["state"] == "live")
+            return bool(link["reconnects"] == reconnects and link["state"] == "live")
 
-        await until(is_back, "it is back")
+        await until(partial(is_back, 1), "it is back")
+        exchange.drop("private")
+        await until(partial(is_back, 2), "it is back, though the line was cut again before the second look")
         before = exchange.counters[asked]
         exchange.fault(refuse=True)
         exchange.drop("private")

@@ -110,3 +110,16 @@ def test_after_a_snapshot_only_what_it_does_not_show_is_unseen() -> None:
     assert base.has_hidden_nothing(held)
     assert not base.has_hidden_nothing(gone)
     assert base.may_have_hidden(order(LATER_MS))
+
+
+def test_a_cut_soon_after_another_hides_nothing_either_where_all_is_as_it_was() -> None:
+    """With a thousand accounts the second look after a cut comes minutes later; the line may be cut again before that,
+    and a question of weight 50 for each of them would keep the last one blind for half an hour."""
+    held, gone = shown(position("2")), shown()
+    base = after(held)
+    again = both(base, Cut(LATER_MS + 60_000))
+
+    assert again is not base  # what is being asked meanwhile does not cover it
+    assert again.has_hidden_nothing(held)
+    assert not again.has_hidden_nothing(gone)
+    assert again.may_have_hidden(order(LATER_MS))
