@@ -97,7 +97,7 @@ class Turns:
         heads = (own[0] if len(own) == 1 else _most_urgent(own) for own in self._waiting.values())
         waiting = [turn for turn in heads if not self._is_greedy(turn, total)]
         first = min(waiting, key=self._place, default=None)
-        if first is not None and first.need() is Need.EASE and not self._may(first, total):
+        if first is not None and self._is_kept_out_by_others(first, total):
             first = min((turn for turn in waiting if turn.need() is Need.START), key=self._place, default=None)
         if first is None or not self._may(first, total):
             return None
@@ -151,6 +151,12 @@ class Turns:
         if need is Need.START and self._used + turn.weight > self._per_minute:
             return False
         return total + turn.weight <= (self._per_minute if need is Need.EASE else self._at_most)
+
+    def _is_kept_out_by_others(self, turn: Turn, total: int) -> bool:
+        """Whether there would be weight for it without what others use; else it waits for ours, and nobody who begins
+        goes before it: of a thousand that do, each asks so little that there is always room for one more of them."""
+        is_ours = self._used + turn.weight > self._per_minute
+        return turn.need() is Need.EASE and not is_ours and not self._may(turn, total)
 
     def _place(self, turn: Turn) -> tuple[Need, int]:
         return min(turn.need(), Need.START), self._last_turn.get(turn.account, 0)

@@ -95,6 +95,24 @@ def test_the_reserve_is_for_danger_and_for_the_blind() -> None:
     assert called(turns, 1) == ["blind"]
 
 
+def test_many_who_begin_keep_nobody_from_a_larger_question() -> None:
+    """The room that came free for it went to the next small one of them, for as long as there were any: a list of
+    forced orders was not read while a thousand accounts began."""
+    turns = Turns(100, 200)
+    turns.join(turn("large"))
+    assert called(turns, 0) == ["large"]
+    for account in range(19):
+        turns.join(turn(f"begins {account}", 5, Need.START))
+        assert called(turns, 1 + 3 * account) == [f"begins {account}"]
+    turns.join(turn("large", 50))
+    for account in range(200):
+        turns.join(turn(f"begins {account % 19}", 5, Need.START))
+
+    asked = [name for second in range(60, 300) for name in called(turns, second)]
+
+    assert "large" in asked
+
+
 def test_a_question_that_is_larger_than_the_budget_is_asked_once_nothing_else_is() -> None:
     """Else it never would be."""
     turns = Turns(4, 4)
