@@ -18,7 +18,16 @@ from msgspec import structs
 
 from monitor.config import AccountConfig, LinksConfig
 from monitor.config_values import Secret
-from monitor.events import AccountChanged, BalancesRead, ClockOffset, LinkReport, LinkState, PositionsRead
+from monitor.events import (
+    AccountChanged,
+    BalancesRead,
+    ClockOffset,
+    Fill,
+    ForcedKind,
+    LinkReport,
+    LinkState,
+    PositionsRead,
+)
 from monitor.pace import Pace
 from monitor.recording import Line, Source
 from monitor.shell import settings
@@ -101,15 +110,18 @@ async def private(
     tap: Recorded | None = None,
     pace: Pace | None = None,
     budget: Budget | None = None,
+    *,
+    is_live: bool = True,
     **links: Any,
 ) -> AsyncIterator[tuple[AccountFeed, Heard]]:
-    """An account's link on this exchange, live."""
+    """An account's link on this exchange, live where it can be."""
     heard, setup = Heard(), account(exchange, name)
     owner = exchange.accounts[name]
     rest = Rest(setup.hosts, budget or Budget(100_000), 2, owner.api_key, owner.secret)
     feed = AccountFeed(setup, rest, heard.inbox, structs.replace(LINKS, **links), tap=tap, pace=pace)
     async with running(feed, rest):
-        await heard.state("private", LinkState.LIVE)
+        if is_live:
+            await heard.state("private", LinkState.LIVE)
         yield feed, heard
 
 
@@ -366,6 +378,37 @@ async def test_what_changed_while_the_stream_was_away_is_known_with_the_next_one
         await heard.until(lambda: D(12_001) in read(heard))
 
     assert amounts(heard) == []
+
+
+async def test_what_is_forced_where_there_never_was_a_stream_is_asked_for() -> None:
+    """Not even an earlier run has kept anything of this account: answers are all that is known of it, and a position
+    that is gone in the next one has not been closed by its owner."""
+    async with stories.exchange() as exchange:
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/listenKey"])
+        async with private(exchange, is_live=False) as (_, heard):
+            await heard.until(lambda: kinds(heard)[PositionsRead] >= 2)
+            exchange.set_mark("SOLUSDT", "120")
+            forced = await heard.first(Fill)
+
+    assert (forced.symbol, forced.forced) == ("SOLUSDT", ForcedKind.LIQUIDATION)
+
+
+async def test_a_list_of_forced_orders_that_is_refused_is_no_loss_of_rest() -> None:
+    """All that makes the truth is answered. Where many accounts are compared now and then, each would be told of as
+    blind for as long as the exchange refuses the list."""
+    asked = "GET /fapi/v1/forceOrders"
+    async with stories.exchange() as exchange, private(exchange) as (_, heard):
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/forceOrders"])
+        exchange.drop("private")
+        exchange.set_mark("SOLUSDT", "120")
+        await heard.until(lambda: exchange.counters[asked] >= 3 and heard.states("private")[-1] is LinkState.LIVE)
+        so_far, before = len(heard.states("rest")), exchange.counters[asked]
+        await heard.until(lambda: exchange.counters[asked] >= before + 3)
+        meanwhile = heard.states("rest")[so_far:]
+        exchange.fault(rest="ok", rest_paths=[])
+        await heard.first(Fill)
+
+    assert LinkState.DOWN not in meanwhile
 
 
 async def test_what_is_pushed_while_a_snapshot_is_under_way_is_told_after_it() -> None:

@@ -172,6 +172,7 @@ class AccountFeed(Feed):
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
         if not self._begun.is_set():  # without a stream there are still answers
+            self.unseen = self.unseen or Restart(None, {})  # and what they do not show, nobody tells
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
@@ -310,8 +311,9 @@ class AccountFeed(Feed):
             return []
         events: list[Event] = []
         if not unseen.has_hidden_nothing(snapshot):
-            try:
-                events = await self.snapshot([self.venue.requests.forced])
+            request = self.venue.requests.forced
+            try:  # where only this one is refused, REST is none the worse
+                events = self._read_answer(request, await self.rest.ask(request, self._need))
             except (ExchangeError, DecodeError) as exc:
                 self._orders_unread += 1
                 if self._orders_unread < _ORDERS_IN_VAIN:
