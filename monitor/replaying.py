@@ -19,7 +19,6 @@ from monitor.core import Core, Setup
 from monitor.effects import INSTANCE, AccountSetup, Watch
 from monitor.errors import DecodeError
 from monitor.events import (
-    AccountChanged,
     ClockOffset,
     Event,
     Fill,
@@ -32,7 +31,7 @@ from monitor.events import (
 from monitor.message import Identity, Message
 from monitor.messages import Messages
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
-from monitor.unseen import Cut, Restart, both
+from monitor.unseen import Restart
 from monitor.venues import VENUES, Request, Venue
 
 _LONGEST_GAP_MS = 86_400_000
@@ -128,7 +127,7 @@ class Replay:
         self._setup = setup
         self._wanted: dict[str, frozenset[str]] = {}
         unseen = self.core.unseen()
-        self._accounts = {a.name: _AccountReader(a, unseen.get(a.name)) for a in setup.accounts}
+        self._accounts = {a.name: _AccountReader(a, opening.at_ms, unseen.get(a.name)) for a in setup.accounts}
         self._markets = {a.market: a.venue for a in setup.accounts}
 
     def run(self, session: Session) -> Iterator[Sent]:
@@ -219,21 +218,24 @@ class Replay:
 
 
 class _AccountReader:
-    """One account's lines, put together as its link did."""
+    """One account's lines, put together as its link did.
 
-    def __init__(self, account: AccountSetup, unseen: Restart | None) -> None:
+    Args:
+        began_ms: When the session began, by the clock that wrote it down.
+        unseen: What of the time before may be news.
+    """
+
+    def __init__(self, account: AccountSetup, began_ms: int, unseen: Restart | None) -> None:
         self._account = account
         self._venue: Venue = VENUES[account.venue]
         self._requests = requests_by_name(account.venue)
         self._is_proving = False
         self._pushed: list[Event] = []
         self._snapshot: list[Event] = []
-        self._missed: list[Event] | None = None
-        """Forced orders of before the stream was opened; None: nobody has asked for them."""
+        self._missed: list[Event] = []
         self._awaited: tuple[Request, ...] = ()
-        self._is_live = False
-        self._unseen: Cut | Restart | None = unseen
-        self._told_ms = 0
+        self._began_ms = began_ms
+        self._unseen = unseen
         self._offset_ms = 0
         self._clock_known = False
         self._reconnects = 0
@@ -246,7 +248,6 @@ class _AccountReader:
         if line.source == "market":
             raise DecodeError("a market frame with an account")
         events = self._venue.decode_private(line.raw, self._account.name)
-        self._told_ms = max([self._told_ms, *(e.at_ms for e in events if isinstance(e, AccountChanged))])
         if not self._is_proving:
             return events
         self._pushed += events
@@ -259,16 +260,10 @@ class _AccountReader:
         self._reconnects = report.reconnects
         before: list[Event] = []
         if report.state is LinkState.LIVE:
-            before = [*(self._missed or ()), *self._snapshot, *self._pushed] if self._is_proving else []
-            if self._missed is not None:
-                self._unseen = None
-            self._told_ms = max(self._told_ms, line.at_ms + self._offset_ms)
-        elif self._is_live:
-            self._unseen = both(self._unseen, Cut(line.at_ms + self._offset_ms))
+            before = [*self._missed, *self._snapshot, *self._pushed] if self._is_proving else []
         if self._is_proving or report.state is LinkState.PROVING:
-            self._snapshot, self._missed, self._pushed, self._awaited = [], None, [], ()
+            self._snapshot, self._missed, self._pushed, self._awaited = [], [], [], ()
         self._is_proving = report.state is LinkState.PROVING
-        self._is_live = report.state is LinkState.LIVE
         return [*before, report]
 
     def _answer(self, line: Line, request: Request) -> list[Event]:
@@ -284,17 +279,18 @@ class _AccountReader:
         account, market = self._account.name, self._account.market
         events = self._venue.decode_answer(request, line.raw, account, market, sent_ms)
         if request == asks.forced:
-            unseen = self._unseen or Cut(self._told_ms)  # of a stream that is live, what it has kept from us
-            missed: list[Event] = [e for e in events if isinstance(e, Fill) and unseen.may_have_hidden(e)]
+            missed: list[Event] = [e for e in events if isinstance(e, Fill) and self._may_be_news(e)]
             if self._is_proving:
                 self._missed = missed
                 return alive
-            if self._is_live:
-                self._unseen = None  # it could not be read when the stream began
             return [*alive, *missed]
         if request in asks.account:
             events = self._part_of_snapshot(request, events)
         return [*alive, *events]
+
+    def _may_be_news(self, order: Fill) -> bool:
+        """Whether a listed order may not have been told; of those since the session began each is known by its name."""
+        return order.at_ms >= self._began_ms or (self._unseen is not None and self._unseen.may_have_hidden(order))
 
     def _part_of_snapshot(self, request: Request, events: list[Event]) -> list[Event]:
         """The whole snapshot once its last answer is there: half of one is none. What two snapshots at a time brought
@@ -320,6 +316,8 @@ class _AccountReader:
         if received_ms - sent_ms > _SLOW_ANSWER_MS and self._clock_known:
             return []
         self._offset_ms = self._venue.server_time(line.raw) - (sent_ms + received_ms) // 2
+        if not self._clock_known:
+            self._began_ms += self._offset_ms
         self._clock_known = True
         return [ClockOffset(self._account.market, self._offset_ms)]
 

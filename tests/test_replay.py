@@ -126,6 +126,26 @@ async def test_a_replay_tells_of_a_liquidation_that_was_listed_late(
     assert told == ["opened", "resolved"]
 
 
+async def test_a_replay_tells_of_no_order_of_before_the_session(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """The exchange lists those of seven days; where there was no stream, nothing said which of them are news."""
+    session = tmp_path / "session.jsonl"
+    async with stories.exchange() as exchange:
+        exchange.liquidate("main", "SOLUSDT", "10", "120.5")
+        await whole_second()
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/listenKey"])
+        async with recorded(write_config(tmp_path / "d", exchange, broker.port, rules=SLOW), session):
+            await agreement(exchange, listener, "main")
+            exchange.liquidate("main", "BTCUSDT", "0.5", "48000")
+            await listener.event("forced_order", "resolved", subject="btcusdt")
+            await whole_second()
+    replayed = marginwatch("replay", session, "--json")
+
+    told = [e for e in events(replayed.stdout) if e["rule"] == "forced_order"]
+    assert [(e["subject"], e["event"]) for e in told] == [("btcusdt", "opened"), ("btcusdt", "resolved")]
+
+
 async def test_a_replay_tells_what_the_daemon_told_and_is_the_same_each_time(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
