@@ -20,7 +20,7 @@ from tests.chaos.process import Life
 from tests.chaos.proxy import Proxy
 from tests.chaos.run import Run
 from tests.chaos.schedule import FAULTS, QUIET_S, schedule
-from tests.chaos.truth import LADDERS, Blind, Phase, Truth
+from tests.chaos.truth import LADDERS, Blind, Phase, Taken, Truth
 from tests.chaos.verdict import Finding, Told, judge
 from tests.chaos.wallclock import WallClock
 from tests.conftest import needs_mosquitto
@@ -111,6 +111,93 @@ def test_a_link_that_brings_nothing_must_be_told_of(heard: list[Told], lives: li
     truth = Truth(blind=[Blind(MARKET, "market-mute", 10.0, 16.0)])
 
     assert [finding.kind for finding in judge(truth, heard, lives, 50.0)] == found
+
+
+def forced(n: int, kind: str, at: float, of: str = "f00usdt-long", incident: str = "f", **body: Any) -> Told:
+    return told(n, kind, at, incident, rule="forced_order", account="taken", subject=of, **body)
+
+
+def pool(resolution: str, at: float = 13.0) -> Told:
+    body = {"account": "taken", "subject": "isolated-f00usdt-long", "resolution": resolution}
+    return told(2, "resolved", at, "p", **body)
+
+
+TAKEN = Truth(
+    taken={
+        "F00USDT": Taken("F00USDT", "LONG", "liquidated", 10.0, Decimal(10)),
+        "F01USDT": Taken("F01USDT", "SHORT", "adl", 20.0, Decimal(10)),
+    },
+    unlisted=[(30.0, 35.0)],
+)
+STORY = [
+    forced(1, "opened", 10.1),
+    forced(2, "resolved", 14.0, resolution="liquidated", report={"quantity": "10"}),
+    pool("liquidated"),
+]
+LEG = [
+    forced(1, "opened", 20.1, "f01usdt-short", "g"),
+    forced(2, "resolved", 23.0, "f01usdt-short", "g", resolution="adl", report={"quantity": "10"}),
+]
+BROKEN = told(1, "noted", 23.0, "h", rule="hedge_broken", account="taken", subject="f01usdt")
+
+
+def test_positions_that_were_taken_and_told_so_have_no_findings() -> None:
+    """As `closed` what was liquidated may be told of where the exchange refused its list of orders alone."""
+    assert judge(TAKEN, [*STORY, *LEG, BROKEN], ALIVE, 50.0) == []
+    assert judge(TAKEN, [*STORY, *LEG, BROKEN, pool("position_closed", 32.0)], ALIVE, 50.0) == []
+
+
+@pytest.mark.parametrize(
+    ("heard", "kind"),
+    [
+        pytest.param([*LEG, BROKEN], "lost", id="liquidation-never-told"),
+        pytest.param([STORY[0], *LEG, BROKEN], "lost", id="liquidation-never-ended"),
+        pytest.param([STORY[1], *LEG, BROKEN], "lost", id="liquidation-never-begun"),
+        pytest.param(
+            [
+                STORY[0],
+                forced(2, "resolved", 14.0, resolution="liquidated", report={"quantity": "7"}),
+                *LEG,
+                BROKEN,
+            ],
+            "lost",
+            id="a-step-was-left-out",
+        ),
+        pytest.param(
+            [STORY[0], forced(2, "resolved", 14.0, resolution="adl", report={"quantity": "10"}), *LEG, BROKEN],
+            "lost",
+            id="told-as-another-kind",
+        ),
+        pytest.param(
+            [
+                *STORY,
+                forced(1, "opened", 18.0, incident="again"),
+                forced(2, "resolved", 21.0, incident="again", resolution="liquidated", report={"quantity": "10"}),
+                *LEG,
+                BROKEN,
+            ],
+            "doubled",
+            id="liquidation-told-twice",
+        ),
+        pytest.param([*STORY, *LEG], "lost", id="broken-hedge-never-told"),
+        pytest.param(
+            [
+                *STORY,
+                *LEG,
+                BROKEN,
+                told(1, "noted", 25.0, "h2", rule="hedge_broken", account="taken", subject="f01usdt"),
+            ],
+            "doubled",
+            id="broken-hedge-told-twice",
+        ),
+        pytest.param([*STORY, *LEG, BROKEN, forced(1, "opened", 30.0, "f02usdt-long", "i")], "invented", id="invented"),
+        pytest.param([*STORY, *LEG, BROKEN, pool("position_closed")], "false resolved", id="as-closed-by-its-owner"),
+        pytest.param([*STORY, *LEG, BROKEN, pool("recovered", 32.0)], "false resolved", id="as-recovered"),
+    ],
+)
+def test_each_way_to_tell_wrongly_of_a_forced_order_is_found(heard: list[Told], kind: str) -> None:
+    """One story for each position, with all of it; and its pool ended as what it was."""
+    assert {finding.kind for finding in judge(TAKEN, heard, ALIVE, 50.0)} == {kind}
 
 
 def test_a_mark_names_the_phase_it_belongs_to() -> None:

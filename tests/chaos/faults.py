@@ -16,8 +16,9 @@ from tests.chaos.wallclock import WallClock
 from tests.rig import Mosquitto
 
 MARKET = "_instance/market-binance-usdm-custom"
-PRIVATE = frozenset({"main/private", "other/private"})
-REST = frozenset({"main/rest", "other/rest"})
+ACCOUNTS = ("main", "other", "taken")
+PRIVATE = frozenset(f"{account}/private" for account in ACCOUNTS)
+REST = frozenset(f"{account}/rest" for account in ACCOUNTS)
 ALL = frozenset({MARKET}) | PRIVATE | REST
 
 BLINDS: dict[str, frozenset[str]] = {
@@ -33,6 +34,7 @@ BLINDS: dict[str, frozenset[str]] = {
 }
 """Fault → links that bring nothing at all while it lasts. The others heal by themselves, or let something through."""
 
+FORCED_ORDERS = "/fapi/v1/forceOrders"
 JUMP_S = 600.0
 
 
@@ -109,12 +111,25 @@ async def _limited(stage: Stage) -> AsyncIterator[None]:
         stage.exchange.fault(rest="ok")
 
 
+def _refusing(rest: str, *paths: str) -> Maker:
+    """Some paths alone, or all of them. A ban lasts for a second."""
+
+    @asynccontextmanager
+    async def refusing(stage: Stage) -> AsyncIterator[None]:
+        stage.exchange.rest.weights.ban_s = 0
+        stage.exchange.fault(rest=rest, rest_paths=list(paths))
+        yield
+        stage.exchange.fault(rest="ok", rest_paths=[])
+
+    return refusing
+
+
 @asynccontextmanager
-async def _banned(stage: Stage) -> AsyncIterator[None]:
-    stage.exchange.rest.weights.ban_s = 0
-    stage.exchange.fault(rest="418")
-    yield
-    stage.exchange.fault(rest="ok")
+async def _no_key(stage: Stage) -> AsyncIterator[None]:
+    """The private streams are gone, and no key is given to open others; all else is answered."""
+    async with _refusing("503", "/fapi/v1/listenKey")(stage):
+        stage.exchange.drop("private")
+        yield
 
 
 def _killed(keep_listen_keys: bool) -> Maker:
@@ -209,10 +224,13 @@ _MAKERS: dict[str, Maker] = {
     "event-doubled": _switch(duplicate_next=True),
     "rest-503": _switch(rest="503"),
     "rest-cut": _switch(rest="abort"),
-    "rest-418": _banned,
+    "rest-418": _refusing("418"),
     "rest-429": _limited,
     "rest-stale": _switch(stale_s=3.0),
     "rest-slow": _switch(latency_s=0.4),
+    "listen-key-refused": _no_key,
+    "forced-orders-503": _refusing("503", FORCED_ORDERS),
+    "forced-orders-418": _refusing("418", FORCED_ORDERS),
     "exchange-killed": _killed(keep_listen_keys=True),
     "exchange-replaced": _killed(keep_listen_keys=False),
     "broker-killed": _broker_killed,

@@ -23,8 +23,8 @@ from monitor.sim import Exchange, Scenario
 from tests.chaos import faults
 from tests.chaos.process import DaemonProcess
 from tests.chaos.proxy import Proxy
-from tests.chaos.schedule import CLOCK_FAULTS, FAULTS, Fault, Flip, Payment, Schedule, schedule
-from tests.chaos.truth import LADDERS, Blind, Phase, Truth
+from tests.chaos.schedule import CLOCK_FAULTS, FAULTS, Fault, Flip, Force, Payment, Schedule, schedule
+from tests.chaos.truth import LADDERS, Blind, Phase, Taken, Truth
 from tests.chaos.verdict import Finding, Told, causes, judge, not_judged, noticed, noticed_blind
 from tests.chaos.wallclock import WallClock
 from tests.rig import Listener, Mosquitto, differences, eventually, write_config
@@ -74,7 +74,12 @@ class Run:
     # ---- the parts ----
 
     async def _set(self, stack: AsyncExitStack) -> None:
-        self.exchange = await stack.enter_async_context(Exchange(_scenario(self._seed), tick_s=None))
+        clock = WallClock(self._folder)
+        if not clock.env:
+            self.report.notes.append("skipped: clock-ahead, clock-back (no C compiler)")
+        self.schedule = schedule(self._seed, self._seconds, () if clock.env else CLOCK_FAULTS)
+        scenario = _scenario(self._seed, self.schedule.forces)
+        self.exchange = await stack.enter_async_context(Exchange(scenario, tick_s=None))
         self.exchange.rest.weights.limit = 1_000_000
         self._remember_secrets()
         self.broker = Mosquitto(self._folder / "broker", persistence=True)
@@ -87,7 +92,7 @@ class Run:
             self._folder / "daemon",
             self.exchange,
             to_broker.port,
-            ("main", "other"),
+            faults.ACCOUNTS,
             links={
                 "first_frame_s": 2,
                 "mute_after_s": 1,
@@ -99,13 +104,9 @@ class Run:
         )
         text = config.read_text("utf-8").replace(f"127.0.0.1:{self.exchange.port}", f"127.0.0.1:{to_exchange.port}")
         config.write_text(text, "utf-8")
-        clock = WallClock(self._folder)
-        if not clock.env:
-            self.report.notes.append("skipped: clock-ahead, clock-back (no C compiler)")
         self.daemon = DaemonProcess(config, clock.env)
         self.stage = faults.Stage(self.exchange, to_exchange, self.broker, to_broker, self.daemon, clock, [])
         self.listener = await stack.enter_async_context(Listener(self.broker.port))
-        self.schedule = schedule(self._seed, self._seconds, () if clock.env else CLOCK_FAULTS)
         await self.daemon.start()
         stack.push_async_callback(self.daemon.end)
         pulse = asyncio.create_task(self._keep_pulsing(), name="pulse")
@@ -140,6 +141,8 @@ class Run:
                     tasks.create_task(self._make(fault), name=fault.name)
                 tasks.create_task(self._flip_all(self.schedule), name="phases")
                 tasks.create_task(self._pay_all(self.schedule), name="money")
+                for force in self.schedule.forces:
+                    tasks.create_task(self._force(force), name=force.how)
                 tasks.create_task(self._until(self.schedule.quiet[-1][1]), name="last quiet time")
         finally:
             self.stage.clock.jump(0) if self.stage.clock.env else None
@@ -157,6 +160,8 @@ class Run:
                 ended = time.monotonic()
             self._over.append((began, time.monotonic()))
         self._say(began, f"{fault.name} for {ended - made:.1f} s")
+        if fault.name.startswith("forced-orders"):
+            self.truth.unlisted.append((made, ended))
         for link in sorted(faults.BLINDS.get(fault.name, ())):
             self.truth.blind.append(Blind(link, fault.name, made, ended))
 
@@ -206,6 +211,17 @@ class Run:
             case "funding":
                 notional = 10 * self.exchange.market["ETHUSDT"].mark
                 self.exchange.fund("ETHUSDT", (-amount / notional).quantize(Decimal("1e-8")))
+
+    async def _force(self, force: Force) -> None:
+        await self._until(force.at_s)
+        if force.how == "adl":
+            self.exchange.adl("taken", force.symbol, force.quantity, side=force.side)
+        else:
+            self.exchange.liquidate("taken", force.symbol, force.quantity, side=force.side)
+        now = time.monotonic()
+        taken = self.truth.taken.setdefault(force.symbol, Taken(force.symbol, force.side, force.how, now))
+        taken.quantity += force.quantity
+        self._say(now, f"{force.quantity} of {taken.position} {force.how}")
 
     def _wallets(self) -> dict[str, Decimal]:
         main, other = self.exchange.accounts["main"], self.exchange.accounts["other"]
@@ -268,7 +284,7 @@ class Run:
 
     async def _differences(self) -> list[str]:
         """Held while no mark moves: the market stands still for a moment."""
-        return [d for a in ("main", "other") for d in await differences(self.exchange, self.listener, a)]
+        return [d for a in faults.ACCOUNTS for d in await differences(self.exchange, self.listener, a)]
 
     async def _wrong_in_the_end(self, within_s: float) -> list[str]:
         """What the broker keeps, as somebody sees who comes now; and what was told of money."""
@@ -279,7 +295,7 @@ class Run:
             wrong = [f"{t} stands" for t in sorted(retained) if "/incident/" in t]
             if retained.get("marginwatch/status") != b"online":
                 wrong.append(f"status is {retained.get('marginwatch/status')!r}")
-            for account in ("main", "other"):
+            for account in faults.ACCOUNTS:
                 summary = self.listener.retained(f"marginwatch/{account}/summary")
                 said = (summary.get("severity"), summary.get("freshness"))
                 if said != ("ok", "live"):
@@ -377,6 +393,7 @@ class Run:
             "faults": len(self.schedule.faults),
             "phases in danger": len(self.truth.phases),
             "payments": len(self.truth.payments),
+            "positions taken": len(self.truth.taken),
             "events": len(told),
             "redelivered": sum(event.deliveries - 1 for event in told),
             "blind times": len(self.truth.blind),
@@ -395,7 +412,7 @@ def _spread(values: list[float]) -> list[float]:
     return [round(statistics.median(values), 2), round(max(values), 2)] if values else []
 
 
-def _scenario(seed: int) -> Scenario:
+def _scenario(seed: int, forces: Iterable[Force]) -> Scenario:
     random = Random(f"secrets {seed}")
 
     def secret() -> str:
@@ -419,7 +436,25 @@ def _scenario(seed: int) -> Scenario:
         "balances": {"USDT": "6000"},
         "position": [{"symbol": "ETHUSDT", "quantity": "10", "entry_price": "3000"}],
     }
-    return Scenario.from_dict({"seed": seed, "account": [main, other]})
+    symbols: list[dict[str, Any]] = [{"symbol": of.symbol, "mark": str(of.calm)} for of in LADDERS.values()]
+    taken: dict[str, Any] = {
+        "name": "taken",
+        "api_key": secret(),
+        "secret": secret(),
+        "hedge": True,
+        "balances": {"USDT": "100000"},
+        "settings": {},
+        "position": [],
+    }
+    for symbol, how in {force.symbol: force.how for force in forces}.items():
+        symbols.append({"symbol": symbol, "mark": "100", "brackets": [[20, "50000000", "0.004"]]})
+        held = {"symbol": symbol, "side": "LONG", "quantity": "10", "entry_price": "100"}
+        if how == "adl":
+            taken["position"] += [held, held | {"side": "SHORT", "quantity": "-10"}]
+        else:  # in danger all the time: it is liquidated at 98.49
+            taken["settings"][symbol] = {"margin_type": "ISOLATED", "leverage": 20}
+            taken["position"].append(held | {"isolated_wallet": "19"})
+    return Scenario.from_dict({"seed": seed, "symbol": symbols, "account": [main, other, taken]})
 
 
 async def _retained(port: int) -> dict[str, bytes]:

@@ -56,6 +56,10 @@ FAULTS = {
     "clock-back": "clock",
 }
 """Fault → what it is done to; two are never done to the same thing at once."""
+FORCED_FAULTS = {"listen-key-refused": "rest", "forced-orders-503": "rest", "forced-orders-418": "rest"}
+"""What comes with a forced order alone, as others of COMPANIONS do."""
+FAULTS |= FORCED_FAULTS
+COMPANIONS = (*FORCED_FAULTS, "rest-503", "private-dropped", "private-mute", "private-half-open", "daemon-killed")
 CLOCK_FAULTS = frozenset({"clock-ahead", "clock-back"})
 
 POOLS = ("main/cross-usdt", "main/isolated-solusdt", "other/cross-usdt")
@@ -90,6 +94,22 @@ class Payment:
 
 
 @dataclass(frozen=True)
+class Force:
+    """The exchange sends an order in our name; those of one symbol are the steps of one story.
+
+    Args:
+        side: LONG, or SHORT; of what is auto-deleveraged the other leg stays.
+        how: What it is: "liquidated" or "adl".
+    """
+
+    at_s: float
+    symbol: str
+    side: str
+    how: str
+    quantity: int
+
+
+@dataclass(frozen=True)
 class Schedule:
     """A story. quiet: the times in which nothing goes wrong, (begin, end)."""
 
@@ -97,6 +117,7 @@ class Schedule:
     flips: list[Flip]
     payments: list[Payment]
     quiet: list[tuple[float, float]]
+    forces: list[Force]
 
 
 def schedule(seed: int, seconds: float, skip: Collection[str] = ()) -> Schedule:
@@ -107,7 +128,8 @@ def schedule(seed: int, seconds: float, skip: Collection[str] = ()) -> Schedule:
         skip: Faults that cannot be made here.
     """
     random = Random(seed)
-    made = Schedule([], [], [], [])
+    by_force = Random(f"forced {seed}")  # its own: all else of a seed is as it would be without
+    made = Schedule([], [], [], [], [])
     danger = dict.fromkeys(POOLS, False)
     at_s = LEAD_S
     deck: list[str] = []
@@ -122,6 +144,8 @@ def schedule(seed: int, seconds: float, skip: Collection[str] = ()) -> Schedule:
             cents = random.choice((-1, 1)) * random.randrange(100, 999)
             # the last before the quiet time's end, so that what a snapshot shows can be told within it
             made.payments.append(Payment(at_s + random.uniform(0, storm_s + 1), random.choice(MONEY), cents))
+        for _ in range(by_force.randrange(1, 3)):
+            _force(by_force, at_s, storm_s, made)
         at_s += storm_s
         made.quiet.append((at_s, at_s + QUIET_S))
         at_s += QUIET_S
@@ -136,7 +160,7 @@ def _storm(random: Random, at_s: float, storm_s: float, deck: list[str], skip: C
     busy: dict[str, float] = {}
     for _ in range(random.randrange(4, 9)):
         if not deck:
-            deck.extend(sorted(set(FAULTS) - set(skip)))
+            deck.extend(sorted(set(FAULTS) - set(skip) - set(FORCED_FAULTS)))
             random.shuffle(deck)
         name = deck.pop()
         for_s = min(random.uniform(*(LONG_S if random.random() < 0.5 else SHORT_S)), storm_s)
@@ -148,3 +172,21 @@ def _storm(random: Random, at_s: float, storm_s: float, deck: list[str], skip: C
         busy[FAULTS[name]] = begin + for_s + 0.05
         found.append(Fault(begin, name, for_s))
     return sorted(found, key=lambda fault: fault.at_s)
+
+
+def _force(random: Random, at_s: float, storm_s: float, made: Schedule) -> None:
+    """A position is taken, in one order or several, and something fails then, unless it fails already."""
+    symbol = f"F{len({force.symbol for force in made.forces}):02}USDT"
+    how = random.choice(("liquidated", "liquidated", "adl"))
+    side = "LONG" if how == "liquidated" else random.choice(("LONG", "SHORT"))
+    steps = random.choice(((10,), (3, 7), (3, 3, 4))) if how == "liquidated" else (10,)
+    first_s = next_s = at_s + random.uniform(0, storm_s - 2)
+    for quantity in steps:
+        made.forces.append(Force(next_s, symbol, side, how, quantity))
+        next_s += random.uniform(0.05, 0.9)
+    begin = max(at_s, first_s + random.uniform(-1, 0.1))
+    end = min(begin + random.uniform(*(LONG_S if random.random() < 0.5 else SHORT_S)), at_s + storm_s)
+    busy = {FAULTS[f.name] for f in made.faults if begin < f.at_s + f.for_s + 0.05 and f.at_s < end}
+    free = [name for name in COMPANIONS if FAULTS[name] not in busy]
+    if free:
+        made.faults.append(Fault(begin, random.choice(free), end - begin))

@@ -65,6 +65,21 @@ class Blind:
 
 
 @dataclass
+class Taken:
+    """A position that the exchange takes, from `began` on (monotonic seconds). quantity: of all its orders."""
+
+    symbol: str
+    side: str
+    how: str
+    began: float
+    quantity: Decimal = Decimal(0)
+
+    @property
+    def position(self) -> str:
+        return f"{self.symbol}-{self.side}".lower()
+
+
+@dataclass
 class Truth:
     """Everything that a perfect monitor would know.
 
@@ -72,6 +87,8 @@ class Truth:
         moved: Pool → by how much its wallet has changed since the daemon was first ready (USDT).
         payments: The same one by one, as (pool, what, amount).
         quiet: Times in which nothing went wrong.
+        taken: Symbol → what was liquidated or auto-deleveraged of it.
+        unlisted: Times in which the exchange refused its list of forced orders, and answered all else.
     """
 
     phases: list[Phase] = field(default_factory=list)
@@ -79,6 +96,8 @@ class Truth:
     moved: dict[str, Decimal] = field(default_factory=dict)
     payments: list[tuple[str, str, Decimal]] = field(default_factory=list)
     quiet: list[tuple[float, float]] = field(default_factory=list)
+    taken: dict[str, Taken] = field(default_factory=dict)
+    unlisted: list[tuple[float, float]] = field(default_factory=list)
 
     def in_danger(self, pool: str, at: float) -> bool:
         return any(p.pool == pool and p.began <= at and (p.ended is None or at < p.ended) for p in self.phases)

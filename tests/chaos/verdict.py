@@ -89,7 +89,7 @@ def incidents(told: Iterable[Told], rule: str) -> dict[str, list[Incident]]:
 
 def judge(truth: Truth, told: Sequence[Told], lives: Sequence[Life], end: float) -> list[Finding]:
     """Everything that was lost, told twice, called over too early, invented, or not said."""
-    distances = incidents(told, RULE)
+    distances = {pool: known for pool, known in incidents(told, RULE).items() if pool in LADDERS}
     return [
         *_lost(truth, distances, end),
         *_false_resolved(truth, distances),
@@ -98,6 +98,8 @@ def judge(truth: Truth, told: Sequence[Told], lives: Sequence[Life], end: float)
         *_stuck(truth, distances),
         *_money(truth, told),
         *_not_said_blind(truth, told, lives),
+        *_taken(truth, told),
+        *_taken_pools(truth, told),
     ]
 
 
@@ -222,6 +224,47 @@ def _money(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
             true = ", ".join(f"{what} {amount}" for at, what, amount in truth.payments if at == pool)
             heard = ", ".join(f"{name} {cause} {amount}" for name, cause, amount in listed)
             yield Finding(kind, None, f"{pool}: moved {moved} ({true}), causes say {total} ({heard})")
+
+
+# ---- forced orders ----
+
+
+def _taken(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
+    """What the exchange has taken is one story each, and each hedge that it has broken one event."""
+    stories = incidents(told, "forced_order")
+    broken = Counter(event.pool for event in told if event.body["rule"] == "hedge_broken")
+    for taken in truth.taken.values():
+        known = stories.pop(f"taken/{taken.position}", [])
+        said = [_ending(incident) for incident in known]
+        if said != [(taken.how, taken.quantity)]:
+            text = f"{taken.position}: {taken.how} {taken.quantity}, told as {said}"
+            yield Finding("doubled" if len(said) > 1 else "lost", taken.began, text)
+        times, due = broken.pop(f"taken/{taken.symbol.lower()}", 0), int(taken.how == "adl")
+        if times != due:
+            text = f"{taken.position}: its hedge was told as broken {times} times"
+            yield Finding("lost" if times < due else "doubled", taken.began, text)
+    for strange in (*stories, *broken):
+        yield Finding("invented", None, f"{strange}: a forced order")
+
+
+def _ending(incident: Incident) -> tuple[str, Decimal] | None:
+    """How a story of a forced order ended, and the quantity that it reported; None: it is no whole story."""
+    if incident.opened.body["event"] != "opened" or incident.resolved is None:
+        return None
+    body = incident.resolved.body
+    return str(body["resolution"]), Decimal((body.get("report") or {}).get("quantity", 0))
+
+
+def _taken_pools(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
+    """A pool that was liquidated neither recovered nor was closed by its owner. As such it may be told of while the
+    exchange refuses its list of orders alone: all else is not kept back for that."""
+    pools = {f"taken/isolated-{taken.position}" for taken in truth.taken.values() if taken.how == "liquidated"}
+    for event in told:
+        how = event.body.get("resolution")
+        if event.pool not in pools or how in (None, "liquidated", "partly_liquidated"):
+            continue
+        if how == "recovered" or not any(a < event.decided < b + GRACE_S for a, b in truth.unlisted):
+            yield Finding("false resolved", event.decided, f"{event.name}, liquidated, is told as {how}")
 
 
 # ---- blindness ----
