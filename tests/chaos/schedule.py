@@ -187,6 +187,8 @@ def _force(random: Random, at_s: float, storm_s: float, made: Schedule) -> None:
     begin = max(at_s, first_s + random.uniform(-1, 0.1))
     end = min(begin + random.uniform(*(LONG_S if random.random() < 0.5 else SHORT_S)), at_s + storm_s)
     busy = {FAULTS[f.name] for f in made.faults if begin < f.at_s + f.for_s + 0.05 and f.at_s < end}
+    if random.random() < 0.85:  # of a daemon that has just been started little can be demanded
+        busy.add("daemon")
     free = [name for name in COMPANIONS if FAULTS[name] not in busy]
     if free:
         made.faults.append(Fault(begin, random.choice(free), end - begin))
