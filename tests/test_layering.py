@@ -53,7 +53,7 @@ LAYERS = (
     {"config_values"},
     {"panel"},
     {"standing"},
-    {"snapshot", "outbox", "board", "metrics", "steering", "replaying", "retained", "discovery"},
+    {"snapshot", "outbox", "sizes", "board", "metrics", "steering", "replaying", "retained", "discovery"},
     {"messages", "liveness", "recording", "tally"},
     {"payloads.states", "payloads.stories"},
     {"payloads.figures"},

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from itertools import groupby, islice
 from operator import attrgetter
@@ -35,6 +35,7 @@ from monitor.shell.clock import now
 from monitor.shell.packets import Answer
 from monitor.shell.tasks import ended
 from monitor.shell.tls import tls_context
+from monitor.sizes import Sizes, size_of
 
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _UNSENT = 16_384
@@ -51,10 +52,6 @@ _READ_S = 0.01
 """An acknowledgement that has come while we were busy is read within this time."""
 _SHORT_S = 5.0
 """A connection that ends sooner than this was no success: the next try waits longer."""
-_SURELY_TAKEN = 1024
-"""Bytes that every broker takes."""
-_CUTS = 3
-"""So often in a row it must have been the same, until a message counts as what a connection was lost for."""
 _DOUBT_S = 60.0
 """For so long messages go one at a time, at most."""
 _LOOKS = 5
@@ -210,45 +207,6 @@ class _Client(aiomqtt.Client):
                 self._disconnected.set_exception(exc)
 
 
-class _Size:
-    """How large a message may be that the broker takes, where it does not say: as large as one that it has taken.
-
-    Attributes:
-        most: Bytes, beside what frames them.
-        is_in_doubt: Messages should go one at a time, so that it shows which of them it is.
-    """
-
-    def __init__(self) -> None:
-        self.most = math.inf
-        self.is_in_doubt = False
-        self._largest = _SURELY_TAKEN
-        self._cuts = 0
-        self._suspect = ""
-
-    def taken(self, message: Message) -> None:
-        """The broker has taken a message; of one with QoS 0 it does not say so."""
-        if message.qos:
-            self._largest = max(self._largest, _bytes(message))
-
-    def cut(self, flying: Sequence[Message], *, is_short: bool) -> Message | None:
-        """A connection was lost with these under way. Returns the one that it was for, once that is beyond doubt: it
-        was the only one, each time, and no larger one has ever arrived."""
-        alone = flying[0] if self.is_in_doubt and len(flying) == 1 and _bytes(flying[0]) > self._largest else None
-        name = "" if alone is None else alone.event_id or alone.topic
-        is_doubtful = alone is not None or (is_short and bool(flying))
-        self._cuts = (self._cuts + 1 if name == self._suspect else 1) if is_doubtful else 0
-        self._suspect = name
-        self.is_in_doubt = alone is not None or self._cuts >= _CUTS
-        if alone is None or self._cuts < _CUTS:
-            return None
-        self.most, self.is_in_doubt = _bytes(alone), False
-        return alone
-
-
-def _bytes(message: Message) -> int:
-    return len(message.topic) + len(message.payload)
-
-
 class _GivenUp(MqttError):
     """It is we who end the connection."""
 
@@ -295,7 +253,7 @@ class Broker:
         """So many more greetings may go unanswered until the other version is tried."""
         self._since = 0.0
         self._window = config.inflight
-        self._size = _Size()
+        self._sizes = Sizes()
         self.connected = False
 
     def wake(self) -> None:
@@ -386,12 +344,12 @@ class Broker:
         """A broker need not say how large a message may be that it takes: it cuts whoever sends a larger one, and all
         that was sent behind it would never arrive."""
         is_short = time.monotonic() - self._since < _SHORT_S
-        too_large = self._size.cut([*client.flying.values()], is_short=is_short)
+        too_large = self._sizes.cut([*client.flying.values()], is_short=is_short)
         if too_large is not None:
             self._log.error(
                 "broker cuts us off for the size of a message",
                 topic=too_large.topic,
-                bytes=_bytes(too_large),
+                bytes=size_of(too_large),
                 remedy="raise the largest packet that the broker takes, then restart",
             )
 
@@ -438,7 +396,7 @@ class Broker:
 
         def read(paho: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             self._window = min(self._window, max(1, getattr(properties, "ReceiveMaximum", _MOST_AT_A_TIME) - 1))
-            client.most_bytes = min(getattr(properties, "MaximumPacketSize", math.inf), self._size.most)
+            client.most_bytes = min(getattr(properties, "MaximumPacketSize", math.inf), self._sizes.most)
             on_connect(paho, userdata, flags, reason, properties)
 
         client._client.on_connect = read
@@ -457,7 +415,7 @@ class Broker:
                 raise _GivenUp("the broker takes no more for now: quota exceeded")
             here = time.monotonic()
             if here - self._since > _DOUBT_S or not (flying or self._outbox.waiting):
-                self._size.is_in_doubt = False
+                self._sizes.is_in_doubt = False
             if self._send_some(client):  # there may be more, but others want their turn
                 self._wake.set()
             if self._stopping:
@@ -498,7 +456,7 @@ class Broker:
 
     def _send_some(self, client: _Client) -> bool:
         """Send what waits, as much as goes at a time. Whether more of it could go."""
-        window = 1 if self._size.is_in_doubt else self._window
+        window = 1 if self._sizes.is_in_doubt else self._window
         room = min(_AT_ONCE, window - len(client.flying))
         taken = list(islice(iter(self._outbox.take, None), max(0, room)))
         for _, together in groupby(taken, attrgetter("is_state")):  # an event waits for no state
@@ -513,7 +471,7 @@ class Broker:
                 remedy = "raise the largest packet that the broker takes"
             self._log.error("message refused by the broker", topic=message.topic, reason=_named(reason), remedy=remedy)
         else:
-            self._size.taken(message)
+            self._sizes.taken(message)
         self._outbox.acknowledged(message)
         self._on_sent(message)
         if not message.is_state:
