@@ -12,6 +12,7 @@ from decimal import Decimal
 from msgspec import Struct, structs
 
 from monitor.brackets import Brackets
+from monitor.digits import LAST_DIGITS
 from monitor.events import (
     AccountChanged,
     AccountModeRead,
@@ -215,15 +216,15 @@ def _key(row: Balance | Position) -> str | PositionKey:
 
 
 def _same(held: Balance | Position, row: Balance | Position) -> bool:
-    """Whether two rows say the same of the money, whenever they say it."""
+    """Whether two rows say the same of the money, whenever they say it.
+
+    An isolated wallet may be the difference of two figures, each of which is cut off after its last digit.
+    """
     if isinstance(held, Balance) and isinstance(row, Balance):
         return (held.wallet_balance, held.cross_wallet_balance) == (row.wallet_balance, row.cross_wallet_balance)
     if isinstance(held, Position) and isinstance(row, Position):
         if not held.quantity and not row.quantity:
             return True
-        return (held.quantity, held.entry_price, held.isolated_wallet) == (
-            row.quantity,
-            row.entry_price,
-            row.isolated_wallet,
-        )
+        is_alike = (held.quantity, held.entry_price) == (row.quantity, row.entry_price)
+        return is_alike and abs(held.isolated_wallet - row.isolated_wallet) < LAST_DIGITS
     return False

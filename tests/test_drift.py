@@ -137,3 +137,23 @@ def test_an_answer_that_still_has_a_closed_position_hides_no_drift_once_another_
     assert drifts(core.tell(printed(core, wrong), after=30)) == []
     [story] = drifts(core.tell(printed(core, wrong), after=30))
     assert story.change.incident.subject == "cross-usdt"
+
+
+def test_the_last_digit_of_an_isolated_wallet_hides_no_drift() -> None:
+    """Where the exchange prints only the margin with the PnL in it, what is left of that without it is another last
+    digit each time; and a payment may not be told as a change of the position's row."""
+    core = Watched()
+    alone = row("BTCUSDT", "2.5", "92000", isolated_wallet="5200", isolated=True)
+    core.begin("0", alone)
+    core.step(core.mark("91500"))
+    paid = structs.replace(alone, isolated_wallet=D("5182.40"), at_ms=core.now.wall_ms)
+    core.step(core.changed("FUNDING_FEE", None, paid))
+    wrong = ExchangeFigures(D("90400"), D("-4000"), D("1356"), D("90300"))
+    stories = []
+    for wallet in ("5182.40000001", "5182.39999999", "5182.40"):
+        shown = structs.replace(alone, isolated_wallet=D(wallet))
+        answer = PositionsRead("main", ((shown, wrong),), core.now.wall_ms)
+        stories += drifts(core.tell(answer, after=30))
+
+    assert [story.change.incident.subject for story in stories] == ["isolated-btcusdt"]
+    assert core.core.accounts["main"].book.rows[alone.key].isolated_wallet == D("5182.40")
