@@ -53,6 +53,3 @@ def test_a_clock_of_ours_that_is_set_makes_no_mark_old() -> None:
     book.apply_mark(mark("100", WALL_MS + 1000), Now(1, WALL_MS + 1000 + 20_000))
 
     assert book.oldest(["BTCUSDT"], 1) == 0
-
-
-# ---- pushed changes ----
