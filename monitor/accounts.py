@@ -320,6 +320,12 @@ class WatchedAccount:
         needs = self.needs_of(pool) if pool else self.needed
         return self._is_live(pool, self.market.oldest(needs, now.mono), links, now)
 
+    def heard_until(self, links: Links, now: Now) -> float:
+        """Until when all is known that the exchange has done to the account: by its stream, or by its answers
+        (monotonic seconds)."""
+        streamed = now.mono - links.age(self._private_link, now.mono)
+        return streamed if self.book.truth_at is None else max(streamed, self.book.truth_at)
+
     def _is_live(self, pool: Pool | None, oldest: float | None, links: Links, now: Now) -> bool:
         """The same, with the age of its oldest mark."""
         limit = self.stale_rule.stale_after_s

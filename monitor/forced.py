@@ -212,9 +212,13 @@ class ForcedOrders:
             else:
                 self._cleared[asset] = (now.mono, change)
 
-    def over(self, settle_s: float, now: Now) -> list[ForcedReport]:
-        """Those of which nothing has been heard for a while; they are forgotten here."""
-        done = [key for key, last in self._last.items() if now.mono - last >= settle_s and key in self.running]
+    def over(self, settle_s: float, heard_until: float) -> list[ForcedReport]:
+        """Those of which nothing has been heard for a while in which it would have been; they are forgotten here.
+
+        Args:
+            heard_until: Monotonic seconds; what has happened since then is not known.
+        """
+        done = [key for key, last in self._last.items() if heard_until - last >= settle_s and key in self.running]
         reports = [self.running.pop(key) for key in done]
         for key in done:
             del self._last[key]

@@ -147,7 +147,7 @@ class ForcedOrderRule(FactRule, frozen=True, kw_only=True):
     """An own liquidation, auto-deleveraging or settlement order: told at its first frame, reported when it is over.
 
     Args:
-        settle_s: After so long without another frame of it, it is over (seconds).
+        settle_s: After so long without another frame of it, though one would have been heard, it is over (seconds).
     """
 
     settle_s: float = 3

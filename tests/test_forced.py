@@ -14,6 +14,7 @@ from monitor.events import (
     Fill,
     ForcedKind,
     InsuranceFundRead,
+    LinkState,
     MarginCall,
     OrdersCancelled,
     PositionKey,
@@ -122,6 +123,33 @@ def test_the_account_event_may_come_first() -> None:
     assert opened.side == "long"
     assert opened.forced is not None
     assert opened.forced.bankruptcy_price == D("89927.04")
+
+
+@pytest.mark.parametrize("by_stream", [True, False])
+def test_it_is_not_over_while_nobody_could_hear_of_it(by_stream: bool) -> None:
+    """A crash of the market cuts links between two steps of a liquidation: that it is over, and that something is left,
+    was said while nothing could be known, and of the next step a second story told."""
+    core = holding()
+    core.step(core.fill("BTCUSDT", "-1", "90250", forced=ForcedKind.LIQUIDATION))
+    closed(core, "3300", "1.5")
+    core.step(core.link("private", LinkState.DOWN))
+    while_blind = forced(core.hold(30, "90300"))
+
+    missed = structs.replace(
+        core.fill("BTCUSDT", "-1.5", "90250", forced=ForcedKind.LIQUIDATION), order_id=2, trade_id=0
+    )
+    core.step(missed, *core.truth("807.40", at_ms=core.now.wall_ms))
+    if by_stream:
+        core.step(core.link("private", LinkState.LIVE))
+    else:  # there are answers
+        core.hold(4, "90250")
+        core.step(*core.truth("807.40", at_ms=core.now.wall_ms))
+    later = forced(core.hold(4, "90250"))
+
+    assert while_blind == []
+    assert [(s.change.kind, s.change.resolution) for s in later] == [("resolved", "liquidated")]
+    assert later[0].forced is not None
+    assert (later[0].forced.quantity, later[0].forced.steps, later[0].forced.left) == (D("2.5"), 2, D(0))
 
 
 def test_it_is_one_incident_however_many_frames_it_has() -> None:

@@ -73,7 +73,7 @@ class ForcedOrdersJudge:
         assert isinstance(rule, ForcedOrderRule)
         for name in account.forced_orders.outdated(now):
             self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
-        for report in account.forced_orders.over(rule.settle_s, now):
+        for report in account.forced_orders.over(rule.settle_s, account.heard_until(self._reporter.links, now)):
             row = account.book.rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
             self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
