@@ -350,9 +350,11 @@ class Run:
         self.report.findings.append(Finding(kind, None, text))
 
     def _really_quiet(self) -> Iterable[tuple[float, float]]:
-        """The quiet times as they were: a fault may take longer than it should."""
+        """The quiet times as they were: a fault may take longer than it should, and on a busy machine a daemon that was
+        started anew; that it has started it says before it asks anybody."""
+        over = self._over + [(line.at, line.at) for line in self.daemon.logged("started")]
         for begin, end in ((a + self.began, b + self.began) for a, b in self.schedule.quiet):
-            yield max([begin, *(over for began, over in self._over if began < end)]), end
+            yield max([begin, *(ended for began, ended in over if began < end)]), end
 
     # ---- secrets ----
 
