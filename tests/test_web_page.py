@@ -51,10 +51,10 @@ def config_of(folder: Path, exchange: Exchange, broker: Mosquitto, **http: Any) 
 
 
 @asynccontextmanager
-async def seen(tab: Browser, port: int) -> AsyncIterator[None]:
+async def seen(tab: Browser, port: int, proxy: Proxy | None = None) -> AsyncIterator[None]:
     """The page is open and shows the pools; at the end the browser has complained of nothing."""
     await until(lambda: is_open(port), "the daemon listens", within_s=45)
-    await tab.open(f"http://127.0.0.1:{port}/")
+    await tab.open(f"http://127.0.0.1:{port if proxy is None else proxy.port}/")
     await tab.shows("#accounts", "cross-usdt")
     await tab.shows("#beat-word", "live")
     yield
@@ -165,7 +165,7 @@ async def test_a_page_that_is_behind_says_so_and_catches_up(broker: Mosquitto, t
     """On a slow way everything comes in the end, beats too: what was true a minute ago must not be shown as live."""
     async with stories.exchange() as exchange:
         config, port = config_of(tmp_path, exchange, broker)
-        async with watching(config), Proxy(lambda: port) as proxy, seen(tab, proxy.port):
+        async with watching(config), Proxy(lambda: port) as proxy, seen(tab, port, proxy):
             proxy.delay_s = 5.5  # less than makes it silent
             await tab.shows("#alarms", "No word from marginwatch since", within_s=30)
             await tab.shows("#beat", "as of")
@@ -179,7 +179,7 @@ async def test_a_connection_that_is_dead_unnoticed_is_left_for_a_new_one(
     """A machine that lost its power says no goodbye, and a browser that only reads never finds out."""
     async with stories.exchange() as exchange:
         config, port = config_of(tmp_path, exchange, broker)
-        async with watching(config), Proxy(lambda: port) as proxy, seen(tab, proxy.port):
+        async with watching(config), Proxy(lambda: port) as proxy, seen(tab, port, proxy):
             proxy.half_open()
             await tab.shows("#alarms", "No word from marginwatch since", within_s=30)
             await tab.shows("#beat-word", "live", within_s=45)
