@@ -68,7 +68,7 @@ class Links:
         link.reconnects = event.reconnects
         link.weight_used = event.weight_used
         link.mutes = max(link.mutes, event.mutes)
-        link.note = event.note
+        link.note = event.note or ("" if event.state.is_fine else link.note)  # a new try does not say why it is one
         return changed
 
     def age(self, link: LinkId, now: float) -> float:

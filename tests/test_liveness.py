@@ -122,3 +122,14 @@ def test_the_lost_links_are_those_that_are_not_fine() -> None:
         for link in (first, second):
             links.forget(link)
         assert links.lost == ()
+
+
+def test_why_a_link_was_lost_is_known_until_it_is_fine() -> None:
+    """The next try is another state, and says nothing; an alert that fell into it had no reason to name."""
+    links, link = Links(), LinkId("main", "private")
+    links.report(LinkReport(link, LinkState.DOWN, note="-2015: invalid key"), 1)
+    links.report(LinkReport(link, LinkState.CONNECTING), 2)
+    assert links.all[link].note == "-2015: invalid key"
+
+    links.report(LinkReport(link, LinkState.LIVE), 3)
+    assert links.all[link].note == ""
