@@ -147,6 +147,14 @@ def test_positions_that_were_taken_and_told_so_have_no_findings() -> None:
     assert judge(TAKEN, [*STORY, *LEG, BROKEN, pool("position_closed", 32.0)], ALIVE, 50.0) == []
 
 
+def test_a_report_may_be_missing_only_where_an_earlier_run_has_seen_the_order() -> None:
+    """So it is documented."""
+    bare = [STORY[0], forced(2, "resolved", 14.0, resolution="liquidated"), *LEG, BROKEN]
+
+    assert judge(TAKEN, bare, [Life(0.0, 11.0), Life(12.0)], 50.0) == []
+    assert [finding.kind for finding in judge(TAKEN, bare, [Life(0.0, 20.0)], 50.0)] == ["lost"]
+
+
 @pytest.mark.parametrize(
     ("heard", "kind"),
     [

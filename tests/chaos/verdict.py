@@ -98,7 +98,7 @@ def judge(truth: Truth, told: Sequence[Told], lives: Sequence[Life], end: float)
         *_stuck(truth, distances),
         *_money(truth, told),
         *_not_said_blind(truth, told, lives),
-        *_taken(truth, told),
+        *_taken(truth, told, lives),
         *_taken_pools(truth, told),
     ]
 
@@ -229,14 +229,17 @@ def _money(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
 # ---- forced orders ----
 
 
-def _taken(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
-    """What the exchange has taken is one story each, and each hedge that it has broken one event."""
+def _taken(truth: Truth, told: Sequence[Told], lives: Sequence[Life]) -> Iterable[Finding]:
+    """What the exchange has taken is one story each, and each hedge that it has broken one event. What an earlier run
+    has seen may end without its report."""
     stories = incidents(told, "forced_order")
     broken = Counter(event.pool for event in told if event.body["rule"] == "hedge_broken")
     for taken in truth.taken.values():
         known = stories.pop(f"taken/{taken.position}", [])
         said = [_ending(incident) for incident in known]
-        if said != [(taken.how, taken.quantity)]:
+        ends = [life.ended for life in lives if life.ended is not None]
+        restarted = any(i.resolved and i.opened.decided <= at <= i.resolved.decided for i in known for at in ends)
+        if said != [(taken.how, taken.quantity)] and not (restarted and said == [(taken.how, None)]):
             text = f"{taken.position}: {taken.how} {taken.quantity}, told as {said}"
             yield Finding("doubled" if len(said) > 1 else "lost", taken.began, text)
         times, due = broken.pop(f"taken/{taken.symbol.lower()}", 0), int(taken.how == "adl")
@@ -247,12 +250,12 @@ def _taken(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
         yield Finding("invented", None, f"{strange}: a forced order")
 
 
-def _ending(incident: Incident) -> tuple[str, Decimal] | None:
-    """How a story of a forced order ended, and the quantity that it reported; None: it is no whole story."""
+def _ending(incident: Incident) -> tuple[str, Decimal | None] | None:
+    """How a story of a forced order ended, and the quantity that it reported, if any; None: it is no whole story."""
     if incident.opened.body["event"] != "opened" or incident.resolved is None:
         return None
     body = incident.resolved.body
-    return str(body["resolution"]), Decimal((body.get("report") or {}).get("quantity", 0))
+    return str(body["resolution"]), Decimal(body["report"]["quantity"]) if body.get("report") else None
 
 
 def _taken_pools(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
