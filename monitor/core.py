@@ -616,8 +616,8 @@ class Core:
         for name, account in self.accounts.items():
             left = self.incidents.of(name)
             if left or account.moves.held:
-                restart = Restart(min((i.opened_ms for i in left), default=None), account.moves.held)
-                found[name] = gravest(left), restart
+                opened_ms = min(*(i.opened_ms for i in left), self._now.wall_ms) if left else None  # clocks may be set
+                found[name] = gravest(left), Restart(opened_ms, account.moves.held)
         worst_first = sorted(found.items(), key=lambda of_account: of_account[1][0], reverse=True)
         return {name: restart for name, (_, restart) in worst_first}
 

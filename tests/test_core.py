@@ -1048,3 +1048,13 @@ def test_a_store_that_cannot_be_used_is_in_every_summary() -> None:
     [summary] = [e for e in effects if isinstance(e, SummaryState)]
 
     assert (summary.severity, summary.rules["store_unusable"].open) == (Severity.WARNING, 1)
+
+
+def test_an_incident_that_opened_while_the_clock_was_ahead_hides_no_order_of_now() -> None:
+    """Orders since then are asked for at a start; "then" must not be ten minutes from now."""
+    core = Watched(wall_shift_ms=600_000)
+    core.begin("2000", row("BTCUSDT", "1", "50000"))
+    core.price("48225")
+    later = Watched(kept=core.kept(), start=100)
+
+    assert later.core.unseen()["main"].opened_ms == later.now.wall_ms
