@@ -397,11 +397,16 @@ class WatchedAccount:
         left = sorted((at, pool_id) for (pool_id, one), at in self._left.items() if one == key)
         return next(iter(holding), left[-1][1] if left else None)
 
-    def hedge_lately(self, symbol: str, now: Now) -> tuple[Decimal, Decimal] | None:
+    def hedge_lately(self, symbol: str, acted_ms: int, now: Now) -> tuple[Decimal, Decimal] | None:
         """Quantities of both legs of a hedge, as they were before an order began to close one of them; None: no hedge.
 
-        The order may be told after the account event that it caused, so what has left a moment ago counts as held.
+        The order may be told after the account event that it caused, so what has left since a moment before it counts
+        as held; long after, where the list of such orders could not be read for a while.
+
+        Args:
+            acted_ms: When the order acted (exchange time).
         """
+        acted = now.mono - max(0, self.market.exchange_ms(now) - acted_ms) / 1000
 
         def whole(side: Side) -> Decimal:
             key = PositionKey(symbol, side)
@@ -409,8 +414,8 @@ class WatchedAccount:
                 held = self.moves.held.get(key)
                 return ZERO if held is None else held.quantity
             shrunk = self._shrunk.get(key)
-            recent = shrunk is not None and now.mono - shrunk[1] < CLOSING_GRACE_S
-            return shrunk[0] if shrunk is not None and recent else self.book.quantity(key)
+            is_since = shrunk is not None and acted - shrunk[1] < CLOSING_GRACE_S
+            return shrunk[0] if shrunk is not None and is_since else self.book.quantity(key)
 
         long, short = whole(Side.LONG), whole(Side.SHORT)
         return (long, short) if long and short else None

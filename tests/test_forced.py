@@ -403,6 +403,22 @@ def test_a_hedge_that_the_exchange_broke_is_told(
     all_valid(core)
 
 
+@pytest.mark.parametrize(("before_s", "expected"), [(1, [("noted", "critical")]), (-5, [])], ids=["before", "after"])
+def test_a_hedge_that_broke_is_told_however_late_the_order_is_listed(
+    before_s: int, expected: list[tuple[str, str]]
+) -> None:
+    """In a crash the exchange refuses the list of its orders; that a leg had gone is known long before why. One that
+    went long before the order was closed by somebody else."""
+    core = hedged()
+    gone_ms = core.now.wall_ms + 1000
+    core.step(left(core, Side.SHORT, "0"))
+    core.hold(10, "90000")
+    told = core.tell(structs.replace(taken(core, "1"), trade_id=0, at_ms=gone_ms - before_s * 1000))
+    told += core.hold(5, "90000")
+
+    assert kinds(hedge(told)) == expected
+
+
 def test_a_hedge_that_its_owner_closes_is_not_broken() -> None:
     """No order of the exchange, no news."""
     core = hedged()

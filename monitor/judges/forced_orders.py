@@ -45,7 +45,7 @@ class ForcedOrdersJudge:
             liquidation_price=None if seen is None else seen.liquidation_price,
             bankruptcy_price=bankruptcy,
             insurance_fund=None if asset is None else fund.get(asset),
-            hedge=_hedge(account, key, now),
+            hedge=_hedge(account, key, event.at_ms, now),
         )
         first = account.forced_orders.begin(report, now)
         account.forced_orders.filled(key, event, now)
@@ -143,10 +143,10 @@ class ForcedOrdersJudge:
         self._reporter.emit(forced_story(account, change, report, ages, now), now)
 
 
-def _hedge(account: WatchedAccount, key: PositionKey, now: Now) -> tuple[Decimal, Decimal] | None:
+def _hedge(account: WatchedAccount, key: PositionKey, acted_ms: int, now: Now) -> tuple[Decimal, Decimal] | None:
     """The legs before the order; where an earlier run has seen it begin, as they were then."""
     left = account.forced_orders.left.pop(key, None)
-    return account.hedge_lately(key.symbol, now) if left is None else left.hedge
+    return account.hedge_lately(key.symbol, acted_ms, now) if left is None else left.hedge
 
 
 def _is_long(account: WatchedAccount, event: Fill) -> bool | None:
