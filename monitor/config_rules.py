@@ -161,22 +161,20 @@ def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tupl
 
 def check_case(reader: Reader, file: str, rules: RuleBook) -> None:
     """An override for an account or a symbol that cannot be would be for none."""
-    for name, matches in rules.matches.items():
-        for number, match in enumerate(matches, 1):
-            where = f"[[rules.{name}.match]] number {number} "
-            if match.symbol is not None and match.symbol != match.symbol.upper():
-                reader.wrong(file, f"{where}symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
-            if match.account is not None and match.account != match.account.lower():
-                reader.wrong(file, f"{where}account", f'names are lower-case; write "{match.account.lower()}"')
+    for where, match in rules.overrides():
+        if match.symbol is not None and match.symbol != match.symbol.upper():
+            reader.wrong(file, f"{where} symbol", f'symbols are upper-case; write "{match.symbol.upper()}"')
+        if match.account is not None and match.account != match.account.lower():
+            reader.wrong(file, f"{where} account", f'names are lower-case; write "{match.account.lower()}"')
 
 
 def check_promptness(reader: Reader, file: str, rules: RuleBook) -> None:
     """A link that is lost must be told of soon: an undeclared loss looks to the service's watchdog like a hang."""
-    overrides = enumerate(rules.matches.get("data_stale", ()), 1)
     named = [("[rules.data_stale]", rules.rules["data_stale"])]
-    named += [(f"[[rules.data_stale.match]] number {number}", match.rule) for number, match in overrides]
+    named += [(where, match.rule) for where, match in rules.overrides()]
     for where, rule in named:
-        assert isinstance(rule, DataStaleRule)
+        if not isinstance(rule, DataStaleRule):
+            continue
         takes_s = declared_after_s(rule)
         if rule.enabled and takes_s > DECLARED_WITHIN_S:
             reader.wrong(

@@ -7,7 +7,7 @@ measures it, in `judges/`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -355,6 +355,12 @@ class RuleBook(Struct, frozen=True):
             if match.fits(account, labels or {}, symbols, notional, enough):
                 return match.rule
         return self.rules[name]
+
+    def overrides(self) -> Iterator[tuple[str, Match]]:
+        """Each override, under the name that its author knows it by: `[[rules.drift.match]] number 1`."""
+        for name, matches in self.matches.items():
+            for number, match in enumerate(matches, 1):
+                yield f"[[rules.{name}.match]] number {number}", match
 
     def levels(self, name: str) -> tuple[Decimal, ...]:
         """Every level of a rule anywhere in the book; a printed figure is never rounded across one of them."""

@@ -314,6 +314,18 @@ async def test_a_restart_tells_nothing_twice_and_forgets_nothing(
     assert [(c["kind"], c["amount"]) for c in moved["cause"]] == [("unexplained", "-100.00000000")]
 
 
+async def liquidated_after_a_run(exchange: Exchange, config: Path, listener: Listener, number: signal.Signals) -> None:
+    """A run keeps what is held and ends by this signal, with nothing open; then the long in SOL is liquidated."""
+    with Process(config) as process:
+        await agreement(exchange, listener, "main")
+        exchange.fund("BTCUSDT", "0.0001")
+        await listener.event("liquidation_price_moved", "noted")
+        process.send(number)
+        await process.ended()
+    exchange.set_mark("SOLUSDT", "120")
+    exchange.set_mark("SOLUSDT", "151")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 async def test_a_liquidation_while_no_daemon_ran_is_told_though_nothing_was_open(
     number: signal.Signals, broker: Mosquitto, listener: Listener, tmp_path: Path
@@ -321,14 +333,7 @@ async def test_a_liquidation_while_no_daemon_ran_is_told_though_nothing_was_open
     """A crash of the market takes less time than an update; what it took must not look like a position closed."""
     async with stories.exchange() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port)
-        with Process(config) as process:
-            await agreement(exchange, listener, "main")
-            exchange.fund("BTCUSDT", "0.0001")
-            await listener.event("liquidation_price_moved", "noted")
-            process.send(number)
-            await process.ended()
-        exchange.set_mark("SOLUSDT", "120")
-        exchange.set_mark("SOLUSDT", "151")
+        await liquidated_after_a_run(exchange, config, listener, number)
         for _ in range(2):  # the second run has nothing to add
             with Process(config) as process:
                 resolved = await listener.event("forced_order", "resolved")
@@ -346,14 +351,7 @@ async def test_a_liquidation_while_no_daemon_ran_is_told_though_the_store_opens_
     """What was held, and may have been taken, is in the store alone: until then nothing was there to be missed."""
     async with stories.exchange() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port)
-        with Process(config) as process:
-            await agreement(exchange, listener, "main")
-            exchange.fund("BTCUSDT", "0.0001")
-            await listener.event("liquidation_price_moved", "noted")
-            process.send(signal.SIGKILL)
-            await process.ended()
-        exchange.set_mark("SOLUSDT", "120")
-        exchange.set_mark("SOLUSDT", "151")
+        await liquidated_after_a_run(exchange, config, listener, signal.SIGKILL)
         held = Database(settings.store_path(settings.load(config)), 2)
         with Process(config) as process:
             await agreement(exchange, listener, "main")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.sim import Exchange, Scenario
+from tests import stories
 from tests.rig import Listener, Mosquitto, eventually, until, watching, write_config
 from tests.sim.wire import client
 
@@ -110,8 +111,7 @@ async def test_a_hedged_account_on_a_routed_host_is_read_by_the_documented_field
 ) -> None:
     """Rows of every side and symbol with each push, no wallet of an isolated position, a typo for the floor, funding
     without its symbol, a time in quotes; and a host that wants its routes after all, which a config can say."""
-    exchange = Exchange(Scenario.from_dict({"account": [HEDGED]}), tick_s=0.1)
-    exchange.rest.weights.limit = 1_000_000
+    exchange = stories.exchange(HEDGED)
     exchange.fault(
         all_positions=True,
         coinm_extra_fields=False,
@@ -156,8 +156,7 @@ async def test_both_readings_of_a_coefficient_give_the_exchanges_price(
     }
     names = ("plain", "printed")
     accounts = [{**like, "name": n, "coefs": {"BTCUSD_PERP": {"coef": "1.5", "scaled": n == "printed"}}} for n in names]
-    exchange = Exchange(Scenario.from_dict({"account": accounts}), tick_s=0.1)
-    exchange.rest.weights.limit = 1_000_000
+    exchange = stories.exchange(*accounts)
     async with exchange:
         config = write_config(tmp_path / "d", exchange, broker.port, names, rules={"drift": {"for_s": 0.5}})
         async with watching(config):

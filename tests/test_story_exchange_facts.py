@@ -5,6 +5,8 @@ The account is that of `stories`: 1 BTCUSDT bought at 60000 with 12000 USDT, 100
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -33,6 +35,17 @@ def ladder(*rows: tuple[int, int, int, str, str]) -> list[dict[str, Any]]:
     """Brackets as leverageBracket has them: leverage, floor, cap, rate, amount."""
     names = ("initialLeverage", "notionalFloor", "notionalCap", "maintMarginRatio", "cum")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+@asynccontextmanager
+async def watched(broker: Mosquitto, listener: Listener, folder: Path) -> AsyncIterator[Exchange]:
+    """The account of `stories` at an exchange, with the daemon watching it, and agreeing."""
+    async with (
+        stories.exchange() as exchange,
+        watching(write_config(folder / "d", exchange, broker.port, rules=RULES)),
+    ):
+        await agreement(exchange, listener, "main")
+        yield exchange
 
 
 async def test_changed_brackets_are_told_with_what_they_do_to_the_liquidation_price(
@@ -204,11 +217,7 @@ async def test_a_contract_that_stops_is_told_and_one_that_trades_again_too(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """A position that cannot be closed any more, or will be closed soon, is a risk that no ratio shows."""
-    async with (
-        stories.exchange() as exchange,
-        watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)),
-    ):
-        await agreement(exchange, listener, "main")
+    async with watched(broker, listener, tmp_path) as exchange:
         await until(lambda: subscribers(exchange, "!contractInfo"), "changes of contracts are heard")
         exchange.set_status("ETHUSDT", "SETTLING")  # not held
         exchange.set_status("BTCUSDT", "TRADING", delivery_ms=exchange.now_ms() + 20 * HOUR_MS)
@@ -241,11 +250,7 @@ async def test_a_margin_call_is_passed_on_once_for_each_position(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """The exchange's own call may come late: it stands beside our figures, and does not take their place."""
-    async with (
-        stories.exchange() as exchange,
-        watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)),
-    ):
-        await agreement(exchange, listener, "main")
+    async with watched(broker, listener, tmp_path) as exchange:
         exchange.set_marks({"BTCUSDT": "48240", "SOLUSDT": "120.7"})  # 192.96 / 240, 60.35 / 70
         for subject in ("btcusdt", "solusdt"):
             await listener.event("exchange_margin_call", "noted", subject=subject)
@@ -269,11 +274,7 @@ async def test_a_switch_of_the_position_mode_is_told_by_nothing_and_followed_all
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """No event says that there are legs from now on: the rows do."""
-    async with (
-        stories.exchange() as exchange,
-        watching(write_config(tmp_path / "d", exchange, broker.port, rules=RULES)),
-    ):
-        await agreement(exchange, listener, "main")
+    async with watched(broker, listener, tmp_path) as exchange:
         exchange.fill("main", "BTCUSDT", "SELL", "1")
         exchange.fill("main", "SOLUSDT", "SELL", "100")
         await until(lambda: not listener.under("main", "position"), "nothing is held")

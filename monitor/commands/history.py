@@ -15,7 +15,7 @@ from typing import Any
 
 from monitor.commands import complain
 from monitor.config import STORE_NAME, Config
-from monitor.digits import rfc3339
+from monitor.digits import counted, rfc3339
 from monitor.errors import ConfigError, DecodeError, StoreError
 from monitor.rules import Severity
 from monitor.shell import chronicle, settings
@@ -209,10 +209,8 @@ def _bundle(connection: sqlite3.Connection, config: Config, store: Path, name: s
     except OSError as exc:
         print(f"no bundle: {exc.filename or out}: {exc.strerror}", file=sys.stderr)
         return 1
-    print(
-        f"{out}: {events} event{'s' * (events != 1)} when it is replayed; see `marginwatch replay {out}`",
-        file=sys.stderr,
-    )
+    told = counted(events, "event")
+    print(f"{out}: {told} when it is replayed; see `marginwatch replay {out}`", file=sys.stderr)
     return 0
 
 

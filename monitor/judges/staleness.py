@@ -98,7 +98,7 @@ class StalenessJudge:
         lowest = min([Decimal(str(rule.stale_after_s)), *(step.at for step in rule.steps)])
         if self._reporter.incidents.is_idle(key) and (value is None or value < lowest):
             return  # nothing is open, nor begins
-        looked_at = accounts if link.account != INSTANCE or self._is_blind(link, rule.stale_after_s, now) else []
+        looked_at = accounts if link.account != INSTANCE or self._silent(link, rule.stale_after_s, now) else []
         blinded = [(a, pool_id) for a in looked_at for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
         may_open = value is not None and (value >= lowest or key in self._reporter.incidents.open)
         in_danger = may_open and link != first.setup.rest_link  # else no figure is asked for
@@ -124,10 +124,6 @@ class StalenessJudge:
         if link == accounts[0].setup.private_link:
             return False  # it is live only once it has been proved
         return any(not account.known or account.unread for account in accounts)
-
-    def _is_blind(self, link: LinkId, limit_s: float, now: Now) -> bool:
-        """Whether there is anything at all that a market link does not bring."""
-        return bool(self._silent(link, limit_s, now))
 
     def _silent(self, link: LinkId, limit_s: float, now: Now) -> list[str]:
         """The symbols and rates that a market link should bring, and does not."""

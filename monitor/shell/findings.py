@@ -8,6 +8,8 @@ from typing import Literal, TextIO
 
 from msgspec import Struct
 
+from monitor.digits import counted
+
 Level = Literal["ok", "note", "warning", "error"]
 """`note`: good to know, or unknown. `warning`: it works, and could be better. `error`: it must be mended."""
 
@@ -67,6 +69,6 @@ class Findings:
         self._clear()
         errors, warnings = self.count["error"], self.count["warning"]
         said = [f"{errors} to mend"] if errors else ["nothing to mend"]
-        said += [f"{warnings} warning{'s' if warnings > 1 else ''}"] if warnings else []
+        said += [counted(warnings, "warning")] if warnings else []
         print(", ".join(said), file=self._progress)
         return 1 if errors else 0

@@ -46,17 +46,16 @@ def overrides(path: Path, config: Config) -> Iterator[Finding]:
         config: Of which every account has been read.
     """
     names = ", ".join(account.name for account in config.accounts)
-    for rule, matches in config.rules.matches.items():
-        for number, match in enumerate(matches, 1):
-            whose = structs.replace(match, symbol=None, min_notional=None)
-            if not any(whose.fits(account.name, account.labels, (), None) for account in config.accounts):
-                wanted = [] if match.account is None else [f'account "{match.account}"']
-                wanted += [f'label.{name} "{glob}"' for name, glob in match.labels.items()]
-                yield Finding(
-                    "warning",
-                    f"{path}: [[rules.{rule}.match]] number {number}: {' and '.join(wanted)} fits no account",
-                    f"globs on the name or a label of an account; there are {names}",
-                )
+    for where, match in config.rules.overrides():
+        whose = structs.replace(match, symbol=None, min_notional=None)
+        if not any(whose.fits(account.name, account.labels, (), None) for account in config.accounts):
+            wanted = [] if match.account is None else [f'account "{match.account}"']
+            wanted += [f'label.{name} "{glob}"' for name, glob in match.labels.items()]
+            yield Finding(
+                "warning",
+                f"{path}: {where}: {' and '.join(wanted)} fits no account",
+                f"globs on the name or a label of an account; there are {names}",
+            )
 
 
 def _config_file(path: Path, config: Config) -> Iterator[Finding]:

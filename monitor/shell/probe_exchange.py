@@ -155,14 +155,13 @@ class _Probe:
         """Overrides for symbols that no exchange lists; of one that does not answer nobody knows what it lists."""
         if len(self._reachable) < len(self._feeds.markets):
             return
-        for rule, matches in self._config.rules.matches.items():
-            for number, match in enumerate(matches, 1):
-                if match.symbol is not None and not any(fnmatchcase(s, match.symbol) for s in self._symbols):
-                    yield Finding(
-                        "warning",
-                        f'[[rules.{rule}.match]] number {number}: symbol "{match.symbol}" fits no listed contract',
-                        "a glob such as BTC*; the exchange's own names: BTCUSDT, BTCUSDT_261225, BTCUSD_PERP",
-                    )
+        for where, match in self._config.rules.overrides():
+            if match.symbol is not None and not any(fnmatchcase(s, match.symbol) for s in self._symbols):
+                yield Finding(
+                    "warning",
+                    f'{where}: symbol "{match.symbol}" fits no listed contract',
+                    "a glob such as BTC*; the exchange's own names: BTCUSDT, BTCUSDT_261225, BTCUSD_PERP",
+                )
 
     # ---- an account: its key, its truth, its stream ----
 
