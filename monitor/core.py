@@ -65,7 +65,7 @@ from monitor.judges.groups import Group, GroupsJudge
 from monitor.judges.instance import InstanceJudge
 from monitor.judges.levels import LevelsJudge
 from monitor.judges.listings import ListingsJudge
-from monitor.judges.moved import MovedJudge
+from monitor.judges.moved import MovedJudge, rules_of
 from monitor.judges.notices import NoticesJudge
 from monitor.judges.staleness import StalenessJudge
 from monitor.links import Links
@@ -75,7 +75,7 @@ from monitor.reporter import Reporter
 from monitor.risk import EXACT
 from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
-from monitor.rules import LiquidationPriceMovedRule, RuleBook, Severity
+from monitor.rules import RuleBook, Severity
 from monitor.stages import symbol_of
 from monitor.unseen import Restart
 
@@ -332,12 +332,10 @@ class Core:
         if not account.book.apply_changed(event, now.mono) or not account.known:
             return
         self._rebuild(account, now)
-        rule = account.rule_of("liquidation_price_moved")
-        assert isinstance(rule, LiquidationPriceMovedRule)
         pools = list(account.pools.values())
         symbol = symbol_of(event) if event.reason == "FUNDING_FEE" else None
         forecasts = {} if symbol is None else account.forecast_payments(symbol, event.at_ms)
-        account.moves.happened(event, before, pools, account.terms, rule, now, forecasts)
+        account.moves.happened(event, before, pools, account.terms, rules_of(account), now, forecasts)
         self._moving[account.name] = None
         if any(p.quantity and account.is_new(p.symbol) for p in event.positions):  # flat ones may be of any symbol
             self.reporter.effects.append(Resync(account.name, "a symbol that is new to us"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 
@@ -212,21 +213,22 @@ class ForcedOrders:
             else:
                 self._cleared[asset] = (now.mono, change)
 
-    def over(self, settle_s: float, heard_until: float) -> list[ForcedReport]:
+    def over(self, settle_s: Callable[[PositionKey], float], heard_until: float) -> list[ForcedReport]:
         """Those of which nothing has been heard for a while in which it would have been; they are forgotten here.
 
         Args:
+            settle_s: For how long, of a position (seconds).
             heard_until: Monotonic seconds; what has happened since then is not known.
         """
-        done = [key for key, last in self._last.items() if heard_until - last >= settle_s and key in self.running]
+        done = [key for key, last in self._last.items() if heard_until - last >= settle_s(key) and key in self.running]
         reports = [self.running.pop(key) for key in done]
         for key in done:
             del self._last[key]
         return reports
 
-    def take_left(self, settle_s: float, now: Now) -> list[Acted]:
+    def take_left(self, settle_s: Callable[[PositionKey], float], now: Now) -> list[Acted]:
         """Those of an earlier run of which nothing has been heard in this one for a while; they are forgotten here."""
-        done = [key for key in self.left if now.mono - self._last.get(key, -math.inf) >= settle_s]
+        done = [key for key in self.left if now.mono - self._last.get(key, -math.inf) >= settle_s(key)]
         return [self.left.pop(key) for key in done if key not in self.running]
 
     def forget(self) -> None:

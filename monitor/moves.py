@@ -102,39 +102,39 @@ class Moves:
         before: Sequence[Pool],
         after: Sequence[Pool],
         terms: Terms,
-        rule: LiquidationPriceMovedRule,
+        rules: Mapping[str, LiquidationPriceMovedRule],
         now: Now,
         forecasts: Mapping[PositionKey, Decimal] = {},
     ) -> None:
         """Take note that an account event turned these pools into those.
 
         Args:
+            rules: Pool id → the rule as it holds there; the shortest of the windows is waited for.
             forecasts: Of a funding fee: what had been expected of it, for each position (margin asset).
         """
         kind = kind_of(event)
         symbol = symbol_of(event)
         old = {pool.id: pool for pool in before}
-        touched = False
+        touched: list[LiquidationPriceMovedRule] = []
         for pool in after:
             was = old.get(pool.id)
             about = symbol or _changed_symbol(was, pool)
             entry = Entry(kind, about, event.at_ms, pool, _expected(pool, forecasts))
             if was is not None and not _differs(was, pool):
-                touched = self._explains(event, entry) or touched
+                touched += [rules[pool.id]] if self._explains(event, entry) else []
                 continue
             if pool.id not in self.baselines:
                 self._rebase(was or structs.replace(pool, positions=()), terms)
             self._entries.setdefault(pool.id, []).append(entry)
-            touched = True
+            touched.append(rules[pool.id])
         for pool_id in old.keys() - {pool.id for pool in after}:
             self._forget(pool_id)
         if touched and self._group == "unexplained":
             self._deadline = None
         if touched:
-            window = {"funding_fee": rule.funding_window_s, "fill": rule.fills_window_s}.get(kind, 0.0)
             self._group = "fill" if self._goes_on(kind) else kind
-            if self._deadline is None:
-                self._deadline = now.mono + window
+            due = now.mono + min(_window_s(self._group, rule) for rule in touched)
+            self._deadline = due if self._deadline is None else min(self._deadline, due)
 
     def settle(self, pools: Iterable[Pool], terms: Terms, now: Now) -> None:
         """Take note of what a snapshot shows: a difference that no event has told of is unexplained."""
@@ -427,6 +427,11 @@ def _expected(pool: Pool, forecasts: Mapping[PositionKey, Decimal]) -> Decimal |
     """What had been forecast for the positions of a pool; None: nothing had."""
     own = [forecasts[p.key] for p in pool.positions if p.key in forecasts]
     return sum(own, ZERO) if own else None
+
+
+def _window_s(kind: str, rule: LiquidationPriceMovedRule) -> float:
+    """How long events of a kind wait for what belongs to them (seconds)."""
+    return {"funding_fee": rule.funding_window_s, "fill": rule.fills_window_s}.get(kind, 0.0)
 
 
 def _differs(a: Pool, b: Pool) -> bool:

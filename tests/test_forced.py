@@ -22,7 +22,7 @@ from monitor.events import (
     StrategyEnded,
     Tick,
 )
-from monitor.rules import DEFAULTS, Match, RuleBook
+from monitor.rules import DEFAULTS, ForcedOrderRule, Match, RuleBook
 from tests.watched import MARKET, Watched, all_valid, kinds, of_rule, row, told
 
 D = Decimal
@@ -340,6 +340,18 @@ def test_an_override_for_a_symbol_is_for_its_orders() -> None:
     fills = [core.fill(symbol, "0", "0", forced=ForcedKind.ADL) for symbol in ("ETHUSDT", "BTCUSDT")]
 
     assert [story.symbol for story in forced(core.tell(*fills))] == ["BTCUSDT"]
+
+
+def test_an_override_for_a_symbol_says_when_its_orders_are_over() -> None:
+    """A thin market's liquidation takes its time, and is one story; the others need not wait for that."""
+    patient = ForcedOrderRule(settle_s=20)
+    core = Watched(rules=RuleBook(DEFAULTS, {"forced_order": (Match(patient, symbol="ETH*"),)}))
+    core.begin("9000", row("BTCUSDT", "1", "90000"), row("ETHUSDT", "1", "3000"))
+    core.step(*(core.fill(symbol, "0", "0", forced=ForcedKind.ADL) for symbol in ("ETHUSDT", "BTCUSDT")))
+
+    soon, late = forced(core.hold(10, "90000")), forced(core.hold(15, "90000"))
+    assert [story.symbol for story in soon] == ["BTCUSDT"]
+    assert [story.symbol for story in late] == ["ETHUSDT"]
 
 
 # ---- hedge_broken ----

@@ -30,7 +30,7 @@ from monitor.risk import EXACT
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, moves, share
 from monitor.risk.report import Pool
 from monitor.risk.terms import Terms
-from monitor.rules import DEFAULTS, LiquidationPriceMovedRule, RuleBook
+from monitor.rules import DEFAULTS, LiquidationPriceMovedRule, Match, RuleBook
 from tests import make
 from tests.watched import BTC, FLAT, MARKET, Watched, of_rule, row
 
@@ -216,6 +216,26 @@ def test_a_pending_group_is_told_before_another_kind() -> None:
 
     assert [causes(s)[0][0] for s in stories] == ["funding_fee", "margin_transfer"]
     assert stories[0].moves[0].move.after == stories[1].moves[0].move.before
+
+
+@pytest.mark.parametrize(
+    ("reason", "window"), [("ORDER", "fills_window_s"), ("FUNDING_FEE", "funding_window_s")], ids=["fills", "funding"]
+)
+def test_a_window_of_one_symbol_alone_is_for_that_symbol(reason: str, window: str) -> None:
+    """Who wants to hear of one symbol at once, and has said so, does not wait as long as for the others."""
+    at_once = LiquidationPriceMovedRule(**{window: 0.0})  # type: ignore[arg-type]
+    book = structs.replace(rules(), matches={"liquidation_price_moved": (Match(at_once, symbol="BTCUSDT"),)})
+    core = Watched(rules=book)
+    held = {s: row(s, "1", "90000", isolated=True, isolated_wallet="9000") for s in ("BTCUSDT", "ETHUSDT")}
+    core.begin("30000", *held.values())
+    core.step(core.mark("90000"), core.mark("90000", "ETHUSDT"))
+
+    def told(symbol: str) -> list[Story]:
+        paid = structs.replace(held[symbol], isolated_wallet=D("8990"), at_ms=core.now.wall_ms)
+        return moved([*core.tell(core.changed(reason, None, paid, symbol=symbol)), *core.hold(2, "90000")])
+
+    assert told("ETHUSDT") == []
+    assert {m.pool.id for story in told("BTCUSDT") for m in story.moves} == {"isolated-btcusdt", "isolated-ethusdt"}
 
 
 # ---- how bad ----

@@ -69,11 +69,15 @@ class ForcedOrdersJudge:
 
     def end(self, account: WatchedAccount, now: Now) -> None:
         """Report the forced orders that are over; one of an earlier run is over once the account is known again."""
-        rule = account.rule_of(RULE)
-        assert isinstance(rule, ForcedOrderRule)
+
+        def settle_s(key: PositionKey) -> float:
+            rule = account.rule_of(RULE, key.symbol)
+            assert isinstance(rule, ForcedOrderRule)
+            return rule.settle_s
+
         for name in account.forced_orders.outdated(now):
             self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
-        for report in account.forced_orders.over(rule.settle_s, account.heard_until(self._reporter.links, now)):
+        for report in account.forced_orders.over(settle_s, account.heard_until(self._reporter.links, now)):
             row = account.book.rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
             self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
@@ -82,7 +86,7 @@ class ForcedOrdersJudge:
             rows = account.forced_orders.done(report, now)
             self._reporter.effects += (Save("forced", f"{account.name}/{name}", row) for name, row in rows)
         account.forced_orders.forget()
-        for acted in account.forced_orders.take_left(rule.settle_s, now):
+        for acted in account.forced_orders.take_left(settle_s, now):
             self._judge_hedge(account, acted.key.symbol, acted.hedge, now)
             self._save(account, structs.replace(acted, hedge=None))
         running = {row_slug(key): report for key, report in account.forced_orders.running.items()}

@@ -21,6 +21,12 @@ from monitor.telling import moved_story
 RULE = "liquidation_price_moved"
 
 
+def rules_of(account: WatchedAccount) -> dict[str, LiquidationPriceMovedRule]:
+    """Pool id → the rule as it holds there."""
+    rules = {pool_id: account.rule(RULE, pool) for pool_id, pool in account.pools.items()}
+    return {pool_id: rule for pool_id, rule in rules.items() if isinstance(rule, LiquidationPriceMovedRule)}
+
+
 class MovedJudge:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -55,9 +61,8 @@ class MovedJudge:
     def tell(self, account: WatchedAccount, now: Now, *, only_from: Severity = Severity.INFO) -> None:
         """Tell what account events have done to prices, where it amounts to this severity."""
         if account.known and account.moves.pending:
-            rules = {pool_id: account.rule(RULE, pool) for pool_id, pool in account.pools.items()}
-            moved = {i: rule for i, rule in rules.items() if isinstance(rule, LiquidationPriceMovedRule)}
-            telling = account.moves.tell(account.terms, moved, now, only_from=only_from, risk_of=account.risk)
+            rules = rules_of(account)
+            telling = account.moves.tell(account.terms, rules, now, only_from=only_from, risk_of=account.risk)
             self._tell(account, telling, now)
 
     def keep(self, account: WatchedAccount) -> None:
