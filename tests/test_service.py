@@ -361,6 +361,26 @@ async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_no
     assert not [told for told in before if told.startswith("main.") and "resolved" in told]
 
 
+async def test_an_account_that_asks_elsewhere_takes_its_market_with_it(
+    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+) -> None:
+    """What contracts are, and marks that no stream brings, would be asked of an address that nobody uses any more."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        right = config.read_text("utf-8")
+        config.write_text(right.replace(f'rest_url = "{exchange.url}"', f'rest_url = "http://127.0.0.1:{free_port()}"'))
+        with Process(config, manager.environment) as process:
+            await until(lambda: process.logged("link down"), "nobody answers there")
+            config.write_text(right, "utf-8")
+            process.send(signal.SIGHUP)
+            await agreement(exchange, listener, "main")
+            await until(lambda: exchange.counters["GET /fapi/v1/exchangeInfo"], "contracts are asked for")
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+
+    assert not process.logged("market data not read")
+
+
 async def test_what_was_forced_while_a_key_was_refused_is_told_once_there_is_another(
     broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
 ) -> None:

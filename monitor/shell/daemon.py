@@ -230,7 +230,7 @@ class Daemon:
             if name in changes.added or name in changes.changed:
                 is_same = self._core.accounts[name] is before.get(name)  # no other than it was, asked another way
                 self._feeds.add(account, found, unseen[name] if is_same else None)
-        await self._feeds.remove_unused()
+        await self._feeds.settle_markets()
         if changes:
             self._log.info("accounts changed", added=changes.added, removed=changes.removed, changed=changes.changed)
 

@@ -139,10 +139,15 @@ class Feeds:
         await self._end(feeds)
         return {feed.link.account: feed.unseen for feed in feeds}
 
-    async def remove_unused(self) -> None:
-        """Watch no market any more that no account is on."""
-        used = {feed.market for feed in self.accounts.values()}
+    async def settle_markets(self) -> None:
+        """Watch no market any more that no account is on; of the others ask where one of their accounts does."""
+        used: dict[str, list[Rest]] = {}
+        for feed in self.accounts.values():
+            used.setdefault(feed.market, []).append(feed.rest)
         await self._end([self.markets.pop(name) for name in list(self.markets) if name not in used])
+        for name, market in self.markets.items():
+            if market.rest.hosts.rest_url not in {rest.hosts.rest_url for rest in used[name]}:
+                market.rest.follow(used[name][0])
 
     @property
     def all(self) -> tuple[Feed, ...]:

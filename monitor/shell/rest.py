@@ -122,7 +122,7 @@ class Rest:
         self, hosts: Hosts, budget: Budget, timeout_s: float, key: str = "", secret: str = "", name: str = ""
     ) -> None:
         self._name = name
-        self._hosts = hosts
+        self.hosts = hosts
         self._budget = budget
         self._timeout_s = timeout_s
         self._key = key
@@ -143,7 +143,8 @@ class Rest:
         """
         if request.path.startswith("/sapi/"):  # another host, with a budget of its own that we never come near
             return await self._send(request, of_wallet=True)
-        await self._budget.take(self._name, request.weight, need)
+        budget = self._budget
+        await budget.take(self._name, request.weight, need)
         used = None
         try:
             answer = await self._send(request, of_wallet=False)
@@ -151,15 +152,15 @@ class Rest:
             return answer
         except ExchangeError as exc:
             if exc.retry_after_s is not None:
-                self._budget.blocked(exc.retry_after_s)
+                budget.blocked(exc.retry_after_s)
             raise
         finally:
-            self._budget.answered(request.weight, used)
+            budget.answered(request.weight, used)
 
     async def _send(self, request: Request, *, of_wallet: bool) -> Answer:
         client = self._client or self._connect()
         client.timestamp_offset = self.offset_ms
-        base = self._hosts.wallet_url if of_wallet else self._hosts.rest_url
+        base = self.hosts.wallet_url if of_wallet else self.hosts.rest_url
         try:
             client.https_proxy = proxy_of(base)
         except ProxyError as exc:
@@ -193,6 +194,10 @@ class Rest:
     def blocked_s(self) -> float:
         """Seconds for which the exchange has asked us, whichever account it was, to stay away."""
         return self._budget.blocked_s
+
+    def follow(self, other: Rest) -> None:
+        """Ask where this one does from now on, and of its budget."""
+        self.hosts, self._budget = other.hosts, other._budget
 
     async def renew(self) -> None:
         """Make everything anew with the next request: look addresses up, open sockets."""
