@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -169,6 +170,7 @@ def _discard_output() -> None:
 def _run(args: argparse.Namespace) -> int:
     # Each command is imported when it is used: `marginwatch --help` must not wait for what it does not need.
     if args.command == "run":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it waits until it can be obeyed, and ends nobody
         from monitor.commands import run
 
         return run.main(args.config)

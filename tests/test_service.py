@@ -298,6 +298,26 @@ async def test_sighup_takes_rules_and_log_level_and_keeps_both_where_the_config_
     assert (unheard, status) == ([], 0)
 
 
+async def test_sighup_as_it_starts_is_obeyed_and_ends_nothing(broker: Mosquitto, tmp_path: Path) -> None:
+    """Python and the disk of a small machine take seconds, in which whoever writes the config may also reload it."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        text = config.read_text("utf-8")
+        config.unlink()
+        os.mkfifo(config)
+        with Process(config) as process:
+            reading = await asyncio.to_thread(config.open, "w", encoding="utf-8")  # once it begins to read its config
+            process.send(signal.SIGHUP)
+            config.unlink()
+            config.write_text(text, "utf-8")
+            with reading:
+                reading.write(text)
+            await until(lambda: process.logged("config reloaded"), "it is obeyed")
+            await until(lambda: process.logged("started"), "it starts")
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
+
+
 @pytest.mark.parametrize("per_connection", [1, 20])
 async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_nothing(
     per_connection: int, broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager

@@ -44,6 +44,7 @@ async def _run(path: Path, config: Config, found: dict[Secret, str], daemon: Dae
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, path, config, found, daemon)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     loop.set_exception_handler(_unexpected)
     with suppress(asyncio.CancelledError):
         await daemon.run(stop)
