@@ -390,6 +390,25 @@ async def test_a_reload_while_it_starts_takes_accounts_and_leaves_what_is_read_o
         await running
 
 
+async def test_an_account_that_goes_as_soon_as_it_has_come_never_begins(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Two reloads, one right after the other: whoever saves the config twice."""
+    async with stories.exchange(stories.account("main"), stories.account("spare")) as exchange:
+        one, both = (
+            settings.load(write_config(tmp_path / names[-1], exchange, broker.port, names))
+            for names in (("main",), ("main", "spare"))
+        )
+        daemon, stop = Daemon(one, settings.fetch(one)), asyncio.Event()
+        running = asyncio.create_task(daemon.run(stop))
+        await agreement(exchange, listener, "main")
+        for config in (both, one, both):
+            daemon.take(config, settings.fetch(config))
+        await agreement(exchange, listener, "main", "spare")
+        stop.set()
+        await running
+
+
 async def test_what_an_earlier_run_left_on_the_broker_is_removed(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

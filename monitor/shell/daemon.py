@@ -14,7 +14,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from monitor.rules import RuleBook, Severity
 from monitor.shell import logs, settings
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
-from monitor.shell.feeds import Feeds
+from monitor.shell.feeds import Feeds, Part
 from monitor.shell.ghosts import Ghosts
 from monitor.shell.heartbeat import Heartbeat
 from monitor.shell.hub import Hub
@@ -158,11 +158,11 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
-                parts = [("pump", self._pump()), ("tick", self._tick()), ("callbacks", self._callbacks())]
-                parts += [("webhook", self._second_way.run()), ("reloads", self._take_reloads())]
-                parts += [("ghosts", self._ghosts.run())]
-                parts += [("heartbeat", self._heartbeat.run())] if self._heartbeat is not None else []
-                parts += [("http", self._http.run())] if self._http is not None else []
+                parts: list[tuple[str, Part]] = [("pump", self._pump), ("tick", self._tick)]
+                parts += [("callbacks", self._callbacks), ("webhook", self._second_way.run)]
+                parts += [("reloads", self._take_reloads), ("ghosts", self._ghosts.run)]
+                parts += [("heartbeat", self._heartbeat.run)] if self._heartbeat is not None else []
+                parts += [("http", self._http.run)] if self._http is not None else []
                 others = [tasks.create_task(self._part(part), name=name) for name, part in parts]
                 self._feeds.run(lambda part, name: tasks.create_task(self._part(part), name=name))
                 await stop.wait()
@@ -293,10 +293,10 @@ class Daemon:
 
     # ---- tasks ----
 
-    async def _part(self, part: Coroutine[Any, Any, None]) -> None:
+    async def _part(self, part: Part) -> None:
         """Run a part of the daemon. Where it fails, which is a bug, the others end with it."""
         try:
-            await part
+            await part()
         except Exception:
             self._feeds.stop()
             self._broker.stop()

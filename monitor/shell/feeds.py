@@ -29,7 +29,10 @@ _STARTS_AT_ONCE = 8
 Asks = tuple[object, ...]
 """All by which one account's feed differs from another's: where it asks, and with which key."""
 
-Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+Part = Callable[[], Coroutine[Any, Any, None]]
+"""Runs for as long as we do. Begun in its task, which may be cancelled before."""
+
+Spawn = Callable[[Part, str], asyncio.Task[None]]
 
 
 class Changes(Struct, frozen=True):
@@ -157,7 +160,7 @@ class Feeds:
         """Begin them all, and from now on each that is added.
 
         Args:
-            spawn: Makes a task of a coroutine, under a name.
+            spawn: Makes a task of a part, under a name.
         """
         self._spawn = spawn
         for feed in self.all:
@@ -176,7 +179,7 @@ class Feeds:
     def _begin(self, feed: Feed) -> None:
         if self._spawn is not None:
             name = feed.market if feed.link.account == INSTANCE else feed.link.account
-            self._tasks[feed] = self._spawn(feed.run(), f"feed[{name}]")
+            self._tasks[feed] = self._spawn(feed.run, f"feed[{name}]")
 
     async def _end(self, feeds: Collection[Feed]) -> None:
         for feed in feeds:
