@@ -726,5 +726,6 @@ def test_how_long_to_stay_away_goes_by_the_exchanges_own_clock() -> None:
     assert _error(429, b"{}", headers).retry_after_s == 11  # a second into the next minute
     assert _error(418, banned, headers).retry_after_s == 90
     assert _error(418, banned, {**headers, "Retry-After": "7"}).retry_after_s == 7
+    assert _error(429, banned, {**headers, "Retry-After": "0"}).retry_after_s == 1
     assert _error(418, b"{}", {"Retry-After": "99999999999"}).retry_after_s == 3 * 86_400  # the longest ban there is
     assert _error(429, b"{}", {"Date": "nonsense"}).retry_after_s is not None

@@ -257,8 +257,8 @@ def _stay_away(message: str, headers: Mapping[str, str]) -> float:
     By the exchange's own clock, which is in the answer: ours may be wrong by minutes.
     """
     retry_after = headers.get("Retry-After", "")
-    if retry_after.isdigit():
-        return float(retry_after)
+    if retry_after.isdecimal():
+        return max(1.0, float(retry_after))  # whoever is asked again at once after that bans
     here = time.time()
     with suppress(ValueError, TypeError):
         here = parsedate_to_datetime(headers.get("Date", "")).timestamp()
