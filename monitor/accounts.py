@@ -226,7 +226,7 @@ class WatchedAccount:
         return {pool_id: missing for pool_id, missing in found.items() if missing}
 
     def unread_for(self, now: Now) -> float:
-        """Seconds for which something has been unread; asked once a tick."""
+        """Seconds for which something has been unread; asked in every tick."""
         if not self.unread:
             self._unread_since, self._read_again_s = None, _READ_AGAIN_S
         elif self._unread_since is None:

@@ -160,7 +160,6 @@ class LinkState(StrEnum):
     CONNECTING = "connecting"
     PROVING = "proving"
     LIVE = "live"
-    STALE = "stale"
     MUTE = "mute"
     DOWN = "down"
 

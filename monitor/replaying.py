@@ -28,6 +28,7 @@ from monitor.events import (
     Now,
     Tick,
 )
+from monitor.market import SLOW_ANSWER_MS
 from monitor.message import Identity, Message
 from monitor.messages import Messages
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
@@ -35,7 +36,6 @@ from monitor.unseen import Restart
 from monitor.venues import VENUES, Request, Venue
 
 _LONGEST_GAP_MS = 86_400_000
-_SLOW_ANSWER_MS = 2_000
 _SECOND_MS = 1000
 
 
@@ -313,7 +313,7 @@ class _AccountReader:
         """Exchange time minus ours, from the middle of a question and its answer; one that took long says nothing."""
         received_ms = line.received_ms or line.at_ms
         sent_ms = received_ms if line.sent_ms is None else line.sent_ms
-        if received_ms - sent_ms > _SLOW_ANSWER_MS and self._clock_known:
+        if received_ms - sent_ms > SLOW_ANSWER_MS and self._clock_known:
             return []
         self._offset_ms = self._venue.server_time(line.raw) - (sent_ms + received_ms) // 2
         if not self._clock_known:

@@ -91,6 +91,8 @@ class StalenessJudge:
         if not accounts:
             return  # nobody needs it any more
         first = spokesman(accounts)
+        if link == first.setup.rest_link:
+            self._ask_again(first, now)
         rule = first.stale_rule
         age = self._age(link, rule, now)
         key = IncidentKey(link.account, RULE, link.name)
@@ -116,6 +118,12 @@ class StalenessJudge:
             blindness = Blindness(link, age or 0.0, self._why_blind(link, accounts, rule.stale_after_s, now), pools)
             ages = self._reporter.ages(first, None, now)
             self._reporter.emit(blind_story(first, change, blindness, ages, now), now)
+
+    def _ask_again(self, account: WatchedAccount, now: Now) -> None:
+        """Ask again for what REST should have said, and has not: of a symbol listed a moment ago there may have been
+        nothing to say yet."""
+        if account.is_read_again(account.unread_for(now)):
+            self._reporter.effects.append(Resync(account.name, "something of a position is unknown"))
 
     def _is_awaited(self, link: LinkId, accounts: list[WatchedAccount]) -> bool:
         """Whether there is anything that a link has never said, and should: what is too young to be old is no proof."""
@@ -146,16 +154,12 @@ class StalenessJudge:
         return f"no {', '.join(named)}{' and others' if len(silent) > _NAMED else ''}" if named else ""
 
     def _age(self, link: LinkId, rule: DataStaleRule, now: Now) -> float | None:
-        """Seconds since what this link says was true; None: it has nothing to say. What REST should have said, and has
-        not, is asked for again: of a symbol that was listed a moment ago there may have been nothing to say yet."""
+        """Seconds since what this link says was true; None: it has nothing to say."""
         age = self._links.age(link, now.mono)
         if link.account != INSTANCE:
             account = self._accounts[link.account]
             if link == account.setup.rest_link:
-                unread_s = account.unread_for(now)
-                if account.is_read_again(unread_s):
-                    self._reporter.effects.append(Resync(account.name, "something of a position is unknown"))
-                return max(0.0, age - rule.rest_patience_s, unread_s)
+                return max(0.0, age - rule.rest_patience_s, account.unread_for(now))
             return age
         watched = self._watched[link.name]
         if not watched:

@@ -30,6 +30,7 @@ from monitor.events import (
     StreamExpired,
 )
 from monitor.forms import Forms
+from monitor.market import SLOW_ANSWER_MS
 from monitor.mute import MuteDetector
 from monitor.pace import Pace
 from monitor.shell.backoff import Backoff
@@ -45,7 +46,6 @@ from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
 _CLOCK_REFUSED = -1021
-_SLOW_ANSWER_MS = 2_000
 _LAG_S = SNAPSHOT_LAG_MS / 1000
 _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
@@ -359,7 +359,7 @@ class AccountFeed(Feed):
         """Exchange time minus ours, from the middle of a question and its answer; one that took long says nothing."""
         answer = await self.ask(self.venue.requests.time)
         self.tapped_answer(self.venue.requests.time, answer, answer.sent_ms)
-        if answer.received_ms - answer.sent_ms > _SLOW_ANSWER_MS and self._clock_known:
+        if answer.received_ms - answer.sent_ms > SLOW_ANSWER_MS and self._clock_known:
             return
         server_ms = self.venue.server_time(answer.body)
         self.rest.offset_ms = server_ms - (answer.sent_ms + answer.received_ms) // 2

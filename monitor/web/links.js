@@ -3,7 +3,7 @@
 import { badge, h, list, say } from "./dom.js";
 import { span, words } from "./format.js";
 
-const SEVERITY = { live: "ok", idle: "info", connecting: "notice", proving: "notice", stale: "warning", mute: "warning", down: "critical" };
+const SEVERITY = { live: "ok", idle: "info", connecting: "notice", proving: "notice", mute: "warning", down: "critical" };
 
 export function showLinks(rows, board) {
   const items = board.all("health").flatMap((health) =>
