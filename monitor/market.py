@@ -199,7 +199,10 @@ class MarketBook:
         return changed
 
     def apply_contract(self, event: ContractChanged, now: Now) -> None:
-        """Take what the exchange has pushed of a contract; one that has not been read yet soon will be."""
+        """Take what the exchange has pushed of a contract; one that has not been read yet soon will be. Of two
+        connections the one that lags tells again what the other has told."""
+        if event.symbol in self._pushed and event.at_ms < self._pushed[event.symbol][0].at_ms:
+            return
         self._pushed[event.symbol] = event, now.mono
         if event.symbol in self.contracts:
             self.contracts = {**self.contracts, event.symbol: _as_pushed(self.contracts[event.symbol], event)}
