@@ -39,7 +39,7 @@ from monitor.sim import Exchange
 from monitor.venues import Hosts
 from tests import stories
 from tests.heard import Heard, running
-from tests.rig import free_port, until, write_config
+from tests.rig import WAIT_S, free_port, until, write_config
 
 D = Decimal
 SYMBOLS = {"BTCUSDT", "SOLUSDT"}
@@ -135,14 +135,18 @@ class Ticks:
         self.prices: set[Decimal] = set()
 
     async def until(self, probe: Callable[[], object]) -> None:
-        while not probe():
-            self.count += 1
-            prices = {"BTCUSDT": D(60_000 + self.count), "SOLUSDT": D(200) + D(self.count) / 100}
-            self.prices.update(prices.values())
-            self._exchange.set_marks(prices)
-            self._exchange.pulse()
-            seen = self._heard.seen
-            await self._heard.until(lambda: all(seen[symbol, price] for symbol, price in prices.items()))  # noqa: B023
+        async with asyncio.timeout(4 * WAIT_S):
+            while not probe():
+                await self._tick()
+
+    async def _tick(self) -> None:
+        self.count += 1
+        prices = {"BTCUSDT": D(60_000 + self.count), "SOLUSDT": D(200) + D(self.count) / 100}
+        self.prices.update(prices.values())
+        self._exchange.set_marks(prices)
+        self._exchange.pulse()
+        seen = self._heard.seen
+        await self._heard.until(lambda: all(seen[symbol, price] for symbol, price in prices.items()))
 
 
 # ---- planned changes ----

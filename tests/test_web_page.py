@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -150,15 +151,16 @@ async def test_stale_figures_have_the_time_of_what_they_are_made_of(
 
             async def is_old() -> bool:
                 said = re.search(r"stale, as of ([\d:]{8})", await tab.text("#accounts"))
-                return said is not None and _seconds(await tab.text("#beat-time")) - _seconds(said[1]) in range(4, 20)
+                return said is not None and _between(said[1], await tab.text("#beat-time")) in range(4, 20)
 
             await eventually(is_old, "the figures are told as some seconds old")
             exchange.fault(mute_market=False, rest="ok")
 
 
-def _seconds(clock: str) -> int:
-    hours, minutes, seconds = map(int, clock.split(":"))
-    return (hours * 60 + minutes) * 60 + seconds
+def _between(earlier: str, later: str) -> int:
+    """Seconds from one time of day to the next, over midnight too."""
+    since = datetime.strptime(later, "%H:%M:%S") - datetime.strptime(earlier, "%H:%M:%S")  # noqa: DTZ007
+    return since.seconds
 
 
 async def test_a_page_that_is_behind_says_so_and_catches_up(broker: Mosquitto, tmp_path: Path, tab: Browser) -> None:
