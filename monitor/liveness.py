@@ -70,7 +70,13 @@ def readiness(core: Core, daemon: DaemonState, now: Now) -> dict[str, Any]:
     waits = [] if daemon.is_settled else ["not every link has been proved yet, or told of as stale"]
     status = "stuck" if stuck else "starting" if waits else "blind" if blind else "ready"
     links = [
-        {"account": link.account, "link": link.name, "state": info.state.value, "age_s": round(age, 3)}
+        {
+            "account": link.account,
+            "link": link.name,
+            "state": info.state.value,
+            "age_s": round(age, 3),
+            "note": info.note,
+        }
         for link, info, age in ((link, info, core.links.age(link, now.mono)) for link, info in core.links.all.items())
     ]
     return {

@@ -397,6 +397,20 @@ async def test_what_is_forced_where_there_never_was_a_stream_is_asked_for() -> N
     assert (forced.symbol, forced.forced) == ("SOLUSDT", ForcedKind.LIQUIDATION)
 
 
+async def test_rest_that_waits_for_its_turn_says_so() -> None:
+    """A trading bot that uses up what our address may ask fails nothing, and nothing is compared meanwhile."""
+    async with stories.exchange() as exchange, private(exchange, rest_timeout_s=0.2) as (_, heard):
+
+        def notes() -> list[str]:
+            reports = [event for event in heard.events if isinstance(event, LinkReport) and event.link.name == "rest"]
+            assert {report.state for report in reports} == {LinkState.LIVE}
+            return [report.note for report in reports if report.note]
+
+        exchange.rest.weights.used = exchange.rest.weights.others = 900_000
+        await heard.until(notes)
+        assert notes()[0].startswith("waits for its turn: ")
+
+
 async def test_a_list_of_forced_orders_that_is_refused_is_no_loss_of_rest() -> None:
     """All that makes the truth is answered. Where many accounts are compared now and then, each would be told of as
     blind for as long as the exchange refuses the list."""

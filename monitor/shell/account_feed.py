@@ -51,6 +51,7 @@ _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
 _ORDERS_IN_VAIN = 3
 """So often forced orders are asked for before a snapshot is told without them."""
+_WAITS = "waits for its turn: what may be asked from this address in a minute is used up"
 _UNSUPPORTED = "the key is for portfolio margin, too, which is not supported: figures of such an account are wrong"
 _SHOWN_KEY = "listenKey"
 """Stands for a stream's own key wherever a frame could be shown: in the log, or in a recording."""
@@ -91,6 +92,7 @@ class AccountFeed(Feed):
         self._endangered = False
         self._rest_link = LinkId(account.name, "rest")
         self._rest_live = False
+        self._weight_used: int | None = None
         self._is_read = True
         """Whether the last comparison had all its answers; while it had not, those that did come prove nothing."""
         self._sessions: set[PrivateSession] = set()
@@ -370,6 +372,8 @@ class AccountFeed(Feed):
         """Ask, and report how the REST link fares."""
         if self.rest.blocked_s:
             self._rest_down(f"the exchange asks us to stay away for {self.rest.blocked_s:.0f} s")
+        patience_s = 2 * self.config.rest_timeout_s  # whatever has been sent is answered by then, or has failed
+        waits = asyncio.get_running_loop().call_later(patience_s, self._rest_waits)
         try:
             answer = await self.rest.ask(request, self._need)
         except ExchangeError as exc:
@@ -377,6 +381,8 @@ class AccountFeed(Feed):
             if exc.code == _CLOCK_REFUSED:
                 self._clock_known = False
             raise
+        finally:
+            waits.cancel()
         if request.auth == "signed" and self._is_read:  # what needs no key proves little
             self._rest_up(answer.weight_used)
         return answer
@@ -409,7 +415,13 @@ class AccountFeed(Feed):
 
     def _rest_up(self, weight_used: int | None) -> None:
         self._rest_live = True
+        self._weight_used = weight_used
         self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, weight_used))
+
+    def _rest_waits(self) -> None:
+        """Nothing has failed, and nothing is compared with the exchange either."""
+        if self._rest_live:
+            self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, self._weight_used, _WAITS))
 
     def _rest_down(self, why: str) -> None:
         if self._rest_live:
