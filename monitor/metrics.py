@@ -8,6 +8,7 @@ account truth with the freshest marks, as everywhere, and `marginwatch_pool_fres
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal, localcontext
 from itertools import accumulate
 from typing import Literal
@@ -112,6 +113,7 @@ KINDS = (
         "link",
         link_reconnects_total="Times that the link was opened anew.",
         link_mutes_total="Times that the link was open and kept something from us.",
+        link_dropped_frames_total="Frames that did not read; what they said was asked for over REST, or is lost.",
     ),
     *_kinds("gauge", "market", clock_offset_seconds="The exchange's clock minus ours."),
     *_kinds("counter", ticks_total="Mark prices taken."),
@@ -226,6 +228,11 @@ class Metrics:
         self._put("store_usable", (), daemon.is_store_usable)
         self._put("heartbeat_heard", (), daemon.is_heartbeat_heard)
         self._put("build_info", (version,), 1)
+
+    def take_dropped(self, frames: Mapping[LinkId, int]) -> None:
+        """How many frames of each link did not read."""
+        for link, count in frames.items():
+            self._put("link_dropped_frames_total", link, count)
 
     def take_process(self, rss_bytes: int | None, cpu_s: float, started_ms: int) -> None:
         """Memory, CPU time and start, under the names that every program has for them."""

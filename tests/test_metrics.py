@@ -260,3 +260,30 @@ async def test_many_scrapes_at_once_are_one(broker: Mosquitto, tmp_path: Path) -
         answered = await asyncio.gather(*(get(url) for _ in range(10)))
         assert {status for status, _ in answered} == {200}
         assert len({text for _, text in answered}) == 1
+
+
+@pytest.mark.parametrize("per_connection", [1, 20])
+async def test_frames_that_do_not_read_are_counted(per_connection: int, broker: Mosquitto, tmp_path: Path) -> None:
+    """A format that has changed at the exchange shows there, before anything is missing."""
+    port = free_port()
+    settings: dict[str, Any] = {"http": {"listen": f"127.0.0.1:{port}"}}
+    settings["links"] = {"accounts_per_connection": per_connection}
+    async with (
+        stories.exchange() as exchange,
+        watching(write_config(tmp_path / "d", exchange, broker.port, **settings)),
+    ):
+        links = (
+            ("_instance", "market-binance-usdm-custom"),
+            ("main" if per_connection == 1 else "_instance", "private"),
+        )
+
+        async def counted() -> bool:
+            for route in ("market", "private"):
+                exchange.send_garbage(route)
+            try:
+                series = read((await get(f"http://127.0.0.1:{port}/metrics"))[1])
+            except aiohttp.ClientError:
+                return False
+            return all(of(series, "link_dropped_frames_total", account=a, link=link) for a, link in links)
+
+        await eventually(counted, "they are counted")

@@ -275,7 +275,7 @@ class Daemon:
 
             self._hub = Hub()
             token = None if config.token is None else self._found[config.token]
-            endpoints = Endpoints(self._core, self._tally, self._life.state)
+            endpoints = Endpoints(self._core, self._tally, self._life.state, lambda: self._feeds.dropped)
             self._page = Page(self._hub, self._core, self._life.state, identity.boot_id)
             self._http = HttpServer(config, token, [*endpoints.routes(), *self._page.routes()])
 

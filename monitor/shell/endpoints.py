@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
 from monitor import __version__
 from monitor.core import Core
-from monitor.events import Now
+from monitor.events import LinkId, Now
 from monitor.liveness import DaemonState, health, readiness
 from monitor.metrics import Metrics
 from monitor.shell.clock import now
@@ -29,12 +29,20 @@ class Endpoints:
 
     Args:
         state: Asked each time.
+        dropped: Likewise; how many frames of each link did not read.
     """
 
-    def __init__(self, core: Core, tally: Tally, state: Callable[[Now], DaemonState]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        tally: Tally,
+        state: Callable[[Now], DaemonState],
+        dropped: Callable[[], Mapping[LinkId, int]],
+    ) -> None:
         self._core = core
         self._tally = tally
         self._state = state
+        self._dropped = dropped
         self._started_ms = now().wall_ms
         self._scraping = asyncio.Lock()
         self._scraped, self._scraped_at = "", float("-inf")
@@ -71,5 +79,6 @@ class Endpoints:
                 await asyncio.sleep(0)
         here = now()
         metrics.take_instance(self._core, self._state(here), self._tally, __version__, here)
+        metrics.take_dropped(self._dropped())
         metrics.take_process(rss_bytes(), time.process_time(), self._started_ms)
         return metrics.text()

@@ -11,6 +11,7 @@ from msgspec import Struct
 from monitor.config import AccountConfig, Config
 from monitor.config_values import Secret
 from monitor.effects import INSTANCE, Resync, Watch
+from monitor.events import LinkId
 from monitor.pace import Pace
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed
@@ -155,6 +156,14 @@ class Feeds:
     @property
     def all(self) -> tuple[Feed, ...]:
         return (*self.markets.values(), *self.accounts.values())
+
+    @property
+    def dropped(self) -> dict[LinkId, int]:
+        """How many frames of each link did not read; of shared connections, those that did not say whose they were."""
+        frames = {feed.link: feed.bad_frames for feed in self.all}
+        if self._shared:
+            frames[LinkId(INSTANCE, "private")] = sum(shared.bad_frames for shared in self._shared.values())
+        return frames
 
     def run(self, spawn: Spawn) -> None:
         """Begin them all, and from now on each that is added.
