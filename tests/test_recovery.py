@@ -387,6 +387,24 @@ async def test_a_liquidation_during_a_cut_is_told_as_one_though_rest_lags_behind
     assert ended["resolution"] == "liquidated"
 
 
+async def test_a_liquidation_of_which_the_frames_do_not_read_is_told_as_one(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """One field of another type, and the order is not understood, while the position that it takes is seen to go: that
+    must not be called closed, nor may the liquidation stay untold."""
+    async with stories.exchange() as exchange, watching(write_config(tmp_path / "d", exchange, broker.port)):
+        await agreement(exchange, listener, "main")
+        exchange.set_mark("SOLUSDT", "126")
+        await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+        exchange.fault(odd_orders=True)
+        exchange.liquidate("main", "SOLUSDT", "100", "120")
+        ended = await listener.event("liquidation_distance", "resolved", subject="isolated-solusdt")
+        reported = await listener.event("forced_order", "resolved")
+
+    assert (ended["resolution"], reported["resolution"]) == ("liquidated", "liquidated")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
 async def test_a_limited_address_asks_nothing_for_a_while_and_goes_on_watching(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

@@ -180,6 +180,11 @@ class AccountFeed(Feed):
         if session.carried and not any(other.carried for other in self._sessions):
             self.unseen = both(self.unseen, self._cut(session))
 
+    def missed(self, session: PrivateSession) -> None:
+        """A live session has told something that was not understood, which may have been a forced order."""
+        self.unseen = both(self.unseen, self._cut(session))
+        self._doubted_until = time.monotonic() + _LAG_S
+
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
         fresh = [event for event in events if event not in self._recent]
@@ -492,7 +497,7 @@ class PrivateSession(Session):
     async def _stream(self) -> AsyncIterator[OwnStream | SharedStream]:
         feed = self._feed
         if feed.shared is not None and self._form == SHARED_FORM:
-            async with feed.shared.stream(self.key, self.is_outlived, feed.resync) as stream:
+            async with feed.shared.stream(self.key, self.is_outlived, self.doubts) as stream:
                 yield stream
         else:
             url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
@@ -527,7 +532,7 @@ class PrivateSession(Session):
             raw = raw.replace(self.key.encode(), _SHOWN_KEY.encode())  # what misreads is logged
             events = feed.decoded(feed.venue.decode_private, raw, feed.link.account)
             if feed.bad_frames > bad_frames:
-                feed.resync()  # whatever it said, the exchange's answer will say it too
+                self.doubts()
             controls = [event for event in events if isinstance(event, StreamExpired | StreamControl)]
             told = [event for event in events if event not in controls]
             for event in told:
@@ -570,6 +575,12 @@ class PrivateSession(Session):
         if verdict is not None:
             self._feed.forms.mute(self._form)
             self.ends(LinkMute(verdict))
+
+    def doubts(self) -> None:
+        """Something has come that does not read: whatever it said, the exchange's answers will say it too."""
+        if self.carried:
+            self._feed.missed(self)
+        self._feed.resync()
 
     def is_outlived(self) -> None:
         if not self.outlived.done():

@@ -43,6 +43,7 @@ class Faults:
         account_update_first: ACCOUNT_UPDATE comes before the ORDER_TRADE_UPDATE of the same fill.
         swap_next: The next two private events of an account change places; then the switch is off again.
         duplicate_next: The next private event comes twice; then the switch is off again.
+        odd_orders: ORDER_TRADE_UPDATE has a field of a type that it should not have.
     """
 
     hosts: list[str] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Faults:
     account_update_first: bool = False
     swap_next: bool = False
     duplicate_next: bool = False
+    odd_orders: bool = False
 
     def update(self, switches: dict[str, Any]) -> None:
         """Throw switches by name, all or none.

@@ -203,6 +203,8 @@ class Streams:
         self._counters[f"event {frame['e']}"] += 1
         host = "dstream" if account.market == "coinm" else "fstream"
         mute_forms = self._faults.mute_forms if self._faults.on(host) else ()
+        if self._faults.odd_orders and frame["e"] == "ORDER_TRADE_UPDATE":
+            frame = {**frame, "o": {**frame["o"], "i": None}}
         text = encode(frame)
         for connection in self._heard("private", self._with_key(key)):
             if connection.host != host or connection.form in mute_forms:
