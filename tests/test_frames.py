@@ -29,10 +29,12 @@ from monitor.events import (
     ExchangeFigures,
     Fill,
     ForcedKind,
+    MarginCall,
     MarginTypesRead,
     MarkPrice,
     Marks,
     Position,
+    PositionKey,
     PositionsRead,
     Side,
     StreamControl,
@@ -242,11 +244,6 @@ def test_the_marks_of_an_array_are_one_event() -> None:
         {"p": 5},
         {"p": []},
         *({"E": at} for at in (-1, 253402300800000, "x", 1.5, None)),
-        {"T": -1},
-        {"T": 253402300800000},
-        {"r": "x"},
-        {"r": "NaN"},
-        {"r": 1},
         {"s": None},
         {"s": 7},
         {"st": 2},
@@ -264,6 +261,37 @@ def test_an_odd_row_of_an_array_of_marks_hides_no_other(odd: dict[str, object]) 
         compact = rows_of_marks(row).replace(b": ", b":").replace(b", ", b",")
         few = each_mark(USDM.decode_market(compact, "m", {"A", "S4", "S9"}))
         assert [(mark.symbol, mark.price, mark.at_ms) for mark in few] == [PLAIN[3], PLAIN[8]]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"T": at} for at in (-1, 253402300800000, "x", "", 1.5, None, True)),
+        *({"r": rate} for rate in ("x", "NaN", "1e999", " ", 1, 0.0001, None, True)),
+    ],
+    ids=str,
+)
+def test_a_mark_whose_funding_does_not_read_is_a_mark(odd: dict[str, object]) -> None:
+    """Its price is what the positions are held against: for want of a funding nobody may be left blind."""
+    row = json.dumps({"e": "markPriceUpdate", "E": 5, "s": "A", "p": "100.50", "r": "0.0001", "T": 9, "st": 1, **odd})
+    expected = MarkPrice("m", "A", D("100.5"), 5, None, None)
+    array = rows_of_marks(row)
+
+    for raw in (row.encode(), b'{"stream":"a@markPrice@1s","data":%s}' % row.encode()):
+        assert USDM.decode_market(raw, "m", None) == [expected]
+    for raw in (array, b'{"stream":"!markPrice@arr@1s","data":%s}' % array):
+        marks = each_mark(USDM.decode_market(raw, "m", None))
+        assert {mark.symbol: mark for mark in marks}["A"] == expected
+        assert len(marks) == len(PLAIN) + 1
+        assert each_mark(USDM.decode_market(raw.replace(b" ", b""), "m", {"A"})) == [expected]
+
+
+@pytest.mark.parametrize("odd", [{"lastFundingRate": None}, {"lastFundingRate": "NaN"}, {"nextFundingTime": None}])
+def test_a_mark_over_rest_whose_funding_does_not_read_is_a_mark(odd: dict[str, object]) -> None:
+    """What bridges a stream has no more to ask for."""
+    row = {"symbol": "A", "markPrice": "1.5", "time": 5, "lastFundingRate": "0.0001", "nextFundingTime": 9, **odd}
+
+    assert answer("premiumIndex", json.dumps(row)) == [MarkPrice("m", "A", D("1.5"), 5, None, None, bridged=True)]
 
 
 @pytest.mark.parametrize("p", ["7", "7.", "1e3", "1E-13", "10000000000000.5", "0.0000000000000000000000000000001e5"])
@@ -652,6 +680,81 @@ def test_an_odd_row_of_a_market_wide_list_hides_no_other() -> None:
     assert [e.symbol for e in USDM.decode_market(marks, "m", None) if isinstance(e, MarkPrice)] == ["A", "D"]
 
 
+HELD = {
+    "symbol": "A",
+    "positionSide": "BOTH",
+    "positionAmt": "30",
+    "entryPrice": "0.385",
+    "markPrice": "0.41047590",
+    "unRealizedProfit": "0.76427700",
+    "liquidationPrice": "0.1",
+    "isolatedMargin": "0",
+    "isolatedWallet": "0",
+    "maintMargin": "0.08004280",
+    "updateTime": 5,
+}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({key: ""} for key in ("entryPrice", "updateTime", "isolatedWallet", "symbol", "positionSide")),
+        *({key: None} for key in ("entryPrice", "updateTime", "isolatedWallet", "positionSide")),
+        {"positionSide": "NET"},
+        {"marginType": 7},
+    ],
+    ids=str,
+)
+def test_a_flat_row_that_does_not_read_hides_no_position(odd: dict[str, object]) -> None:
+    """COIN-M lists every symbol, traded or not: a strange one that nobody holds must not blind its account."""
+    flat = {**HELD, "symbol": "B", "positionAmt": "0.000", "isolatedMargin": "0", **odd}
+    [read] = answer("positionRisk", json.dumps([flat, HELD]))
+
+    assert isinstance(read, PositionsRead)
+    assert [p.symbol for p, _ in read.rows if p.quantity] == ["A"]
+    with pytest.raises(DecodeError):
+        answer("positionRisk", json.dumps([{**flat, "positionAmt": "1"}, HELD]))
+
+
+@pytest.mark.parametrize("amount", ["", None, "NaN", "x", []])
+def test_a_row_that_does_not_say_how_much_is_held_is_no_flat_one(amount: object) -> None:
+    """It could be a position, and who takes it for none would tell that it was closed."""
+    with pytest.raises(DecodeError):
+        answer("positionRisk", json.dumps([{**HELD, "positionAmt": amount}]))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{key: bad} for key in ("markPrice", "unRealizedProfit", "maintMargin") for bad in ("", None, "NaN")],
+    ids=str,
+)
+def test_a_position_whose_printed_figures_do_not_read_is_a_position(odd: dict[str, object]) -> None:
+    """They are only held against ours; the position is what it is without them."""
+    [whole] = answer("positionRisk", json.dumps([HELD]))
+    [read] = answer("positionRisk", json.dumps([{**HELD, **odd}]))
+
+    assert isinstance(whole, PositionsRead)
+    assert isinstance(read, PositionsRead)
+    assert read.rows == ((whole.rows[0][0], None),)
+
+
+def test_of_a_margin_call_what_reads_is_passed_on() -> None:
+    """One position of which a figure is missing must not keep the call for the others."""
+    rows = '{"s":"A","ps":"LONG","mm":null,"up":"1"},{"s":"B","ps":"LONG","mm":"1.6","up":"-1.1"}'
+    call = private(f'{{"e":"MARGIN_CALL","E":5,"p":[{rows}]}}')
+
+    assert call == MarginCall("main", ((PositionKey("B", Side.LONG), D("1.6"), D("-1.1")),), 5)
+
+
+@pytest.mark.parametrize("key", ["null", '""', "5", "[]"])
+def test_a_listen_key_that_is_none_is_refused(key: str) -> None:
+    """A stream of that name would open, answer pings, and tell nothing."""
+    with pytest.raises(DecodeError):
+        USDM.stream_key(b'{"listenKey":%s}' % key.encode())
+
+    assert USDM.stream_key(b'{"listenKey":"%s"}' % (b"k" * 128)) == "k" * 128
+
+
 @pytest.mark.parametrize("key", ["leverageBracket", "premiumIndex", "symbolConfig", "exchangeInfo", "account"])
 @pytest.mark.parametrize("body", ['{"code":-2015,"msg":"Invalid API-key"}', '[{"a":1},{"b":2}]', "5", '"<html>"'])
 def test_an_answer_of_which_nothing_reads_is_refused(key: str, body: str) -> None:
@@ -768,8 +871,10 @@ def test_a_time_that_no_calendar_has_is_refused(bad: str) -> None:
     """It would pass through the whole core and fail where it is printed."""
     with pytest.raises(DecodeError):
         USDM.decode_market(f'{{"e":"markPriceUpdate","E":{bad},"s":"A","p":"1"}}'.encode(), "m", None)
-    with pytest.raises(DecodeError):
-        USDM.decode_market(f'{{"e":"markPriceUpdate","E":1,"s":"A","p":"1","r":"0.1","T":{bad}}}'.encode(), "m", None)
+    [mark] = USDM.decode_market(
+        f'{{"e":"markPriceUpdate","E":1,"s":"A","p":"1","r":"1","T":{bad}}}'.encode(), "m", None
+    )
+    assert mark == MarkPrice("m", "A", D(1), 1, None, None)
     with pytest.raises(DecodeError):
         USDM.decode_private(f'{{"e":"ACCOUNT_UPDATE","T":{bad},"E":1,"a":{{"m":"ORDER"}}}}'.encode(), "main")
     with pytest.raises(DecodeError):

@@ -181,11 +181,11 @@ def account_config_update(frame: Frame, account: str) -> Iterable[Event]:
 
 def margin_call(frame: Frame, account: str) -> Iterable[Event]:
     """`MARGIN_CALL`: the positions that the exchange worries about."""
-    rows = tuple(
-        (PositionKey(text(row["s"]), side(row.get("ps", "BOTH"))), decimal(row["mm"]), decimal(row["up"]))
-        for row in frame["p"]
-    )
-    yield MarginCall(account, rows, moment(frame["E"]))
+
+    def read(row: Frame) -> tuple[PositionKey, Decimal, Decimal]:
+        return PositionKey(text(row["s"]), side(row.get("ps", "BOTH"))), decimal(row["mm"]), decimal(row["up"])
+
+    yield MarginCall(account, tuple(each_readable(read, frame["p"])), moment(frame["E"]))
 
 
 def strategy_update(frame: Frame, account: str) -> Iterable[Event]:
@@ -322,8 +322,19 @@ def margins_printed(body: Any, account: str) -> Iterable[Event]:
 
 
 def positions_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
-    """Rows of `positionRisk`, with what the exchange computed for each. A row may have orders but no position."""
-    yield PositionsRead(account, tuple(_position_row(row) for row in a_list(body)), sent_ms)
+    """Rows of `positionRisk`, with what the exchange computed for each. A row may have orders but no position, and of
+    most symbols there is none: what is odd about such a row hides no position that there is."""
+
+    def read(row: Frame) -> tuple[Position, ExchangeFigures | None] | None:
+        try:
+            return _position_row(row)
+        except MISREADS:
+            if decimal(row["positionAmt"]):
+                raise
+            return None
+
+    rows = map(read, a_list(body))
+    yield PositionsRead(account, tuple(row for row in rows if row is not None), sent_ms)
 
 
 def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
@@ -338,17 +349,18 @@ def _position_row(row: Frame) -> tuple[Position, ExchangeFigures | None]:
         at_ms=moment(row.get("updateTime", 0)),
         margin_asset=optional_text(row.get("marginAsset")),
     )
-    if "markPrice" not in row or not position.quantity:
-        return position, None
+    return position, _or_none(_figures, row) if quantity else None
+
+
+def _figures(row: Frame) -> ExchangeFigures:
     printed = _or_none(decimal, row.get("liquidationPrice", "0"))
-    figures = ExchangeFigures(
+    return ExchangeFigures(
         mark_price=decimal(row["markPrice"]),
         unrealized_pnl=decimal(row.get("unRealizedProfit", row.get("unrealizedProfit", "0"))),
         maintenance_margin=decimal(row["maintMargin"]) if "maintMargin" in row else None,
         liquidation_price=printed if printed is not None and printed > 0 else None,
         adl_quantile=_or_none(_quantile, row.get("adl")),
     )
-    return position, figures
 
 
 def _quantile(value: object) -> int:

@@ -27,7 +27,7 @@ from monitor.events import (
     Marks,
 )
 from monitor.venues.binance import MISREADS, Frame, bracket_rows, each_readable, unwrapped
-from monitor.venues.wire import YEAR_10000_MS, a_list, decimal, flag, integer, moment, number, parse, text
+from monitor.venues.wire import YEAR_10000_MS, a_list, decimal, flag, integer, moment, parse, text
 
 CONTRACT_STREAM = "!contractInfo"
 RATE_STREAM = "!assetIndex@arr"
@@ -37,15 +37,21 @@ _ADL_RISKS = ("low", "medium", "high")
 _LONGEST_INTERVAL_H = 24
 
 
-class _Mark(Struct, gc=False, tag_field="e", tag="markPriceUpdate"):
-    """The fields of `markPriceUpdate` that we need; since the all-market arrays are merged, `st` says whose it is."""
+class _Price(Struct, gc=False, tag_field="e", tag="markPriceUpdate"):
+    """The fields of `markPriceUpdate` that a mark needs; since the all-market arrays are merged, `st` says whose it
+    is."""
 
     E: Annotated[int, Meta(ge=0, lt=YEAR_10000_MS)]
     s: str
     p: str
+    st: int | None = None
+
+
+class _Mark(_Price, gc=False, tag_field="e", tag="markPriceUpdate"):
+    """With its funding, as far as that reads."""
+
     r: str = ""
     T: int = 0
-    st: int | None = None
 
 
 class _Envelope(Struct, gc=False):
@@ -56,15 +62,21 @@ class _EnvelopeOfMany(Struct, gc=False):
     data: list[_Mark]
 
 
+class _EnvelopeOfRow(Struct, gc=False):
+    data: msgspec.Raw
+
+
 class _EnvelopeOfRows(Struct, gc=False):
     data: list[msgspec.Raw]
 
 
 _MARK = msgspec.json.Decoder(_Mark, strict=False)
+_PRICE = msgspec.json.Decoder(_Price, strict=False)
 _ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
 _MARKS = msgspec.json.Decoder(list[_Mark], strict=False)
 _ENVELOPE_OF_MARKS = msgspec.json.Decoder(_EnvelopeOfMany, strict=False)
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_ENVELOPE_OF_ROW = msgspec.json.Decoder(_EnvelopeOfRow)
 _ENVELOPE_OF_ROWS = msgspec.json.Decoder(_EnvelopeOfRows)
 _HEAD = 200
 """Within so many bytes an envelope has begun, and an array in it."""
@@ -100,7 +112,7 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
     begin = raw.find(b"[", 0, _HEAD)
     is_wrapped = raw.find(b'"data"', 0, _HEAD) >= 0
     if begin < 0:
-        mark = _ENVELOPE.decode(raw).data if is_wrapped else _MARK.decode(raw)
+        mark = _one(raw, is_wrapped)
         is_held = (wanted is None or mark.s in wanted) and (mark.st is None or mark.st == ours)
         return (_mark(mark, market),) if is_held else ()
     if wanted is not None and len(wanted) <= _FEW and all(map(str.isascii, wanted)) and _is_compact_array(raw, begin):
@@ -114,13 +126,29 @@ def marks(raw: bytes, market: str, wanted: Collection[str] | None, ours: int) ->
     return each_readable(lambda mark: _mark(mark, market), held) if whole is None else (whole,)
 
 
+def _one(raw: bytes, is_wrapped: bool) -> _Mark:
+    try:
+        return _ENVELOPE.decode(raw).data if is_wrapped else _MARK.decode(raw)
+    except msgspec.ValidationError:
+        return _row(_ENVELOPE_OF_ROW.decode(raw).data if is_wrapped else raw)
+
+
+def _row(raw: bytes | msgspec.Raw) -> _Mark:
+    """One mark; where its funding is not of the shape that it should have, it is unknown, and the mark is not."""
+    try:
+        return _MARK.decode(raw)
+    except msgspec.ValidationError:
+        price = _PRICE.decode(raw)
+        return _Mark(price.E, price.s, price.p, price.st)
+
+
 def _all(raw: bytes, is_wrapped: bool) -> list[_Mark]:
     """Every mark of an array; where some are not of the shape that they should have, all others."""
     try:
         return _ENVELOPE_OF_MARKS.decode(raw).data if is_wrapped else _MARKS.decode(raw)
     except msgspec.ValidationError:
         rows = _ENVELOPE_OF_ROWS.decode(raw).data if is_wrapped else _ROWS.decode(raw)
-        return list(each_readable(_MARK.decode, rows))
+        return list(each_readable(_row, rows))
 
 
 def _is_compact_array(raw: bytes, begin: int) -> bool:
@@ -135,7 +163,7 @@ def _of_few(raw: bytes, wanted: Collection[str]) -> list[_Mark]:
     """
     places = sorted(at for s in wanted if (at := raw.rfind(b'"s":"%s"' % s.encode())) >= 0)
     rows = [raw[raw.rfind(b"{", 0, at) : raw.find(b"}", at) + 1] for at in places]
-    return list(each_readable(_MARK.decode, rows))
+    return list(each_readable(_row, rows))
 
 
 def _mark(mark: _Mark, market: str) -> MarkPrice:
@@ -154,11 +182,11 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
         return None
     try:
         floats = list(map(float, texts))
-        if min(floats) <= _SMALLEST:
-            return None
-        funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
     except ValueError:
         return None
+    if min(floats) <= _SMALLEST:
+        return None
+    funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
     return Marks(market, symbols, list(map(Decimal, texts)), floats, at_ms, funding)
 
 
@@ -169,15 +197,21 @@ def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 @lru_cache(maxsize=4096)
-def _funding(rate: str, next_ms: int) -> tuple[Decimal | None, int | None]:
-    """Rate and time of the next funding; delivery contracts say `""` and 0, and have none. Both stay for long."""
-    at_ms = moment(next_ms)
-    return (number(rate), at_ms) if rate and at_ms else (None, None)
+def _funding(rate: Any, next_ms: Any) -> tuple[Decimal | None, int | None]:
+    """Rate and time of the next funding; delivery contracts say `""` and 0, and have none. Both stay for long.
+
+    What does not read is unknown: without its mark the positions in a symbol would be unwatched, with it they are not.
+    """
+    try:
+        at_ms = moment(next_ms)
+        return (decimal(rate), at_ms) if rate and at_ms else (None, None)
+    except ValueError:
+        return None, None
 
 
 def marks_now(answer: Any, market: str) -> Iterable[Event]:
     def read(row: Any) -> MarkPrice:
-        funding = _funding(row.get("lastFundingRate", ""), moment(row.get("nextFundingTime", 0)))
+        funding = _funding(row.get("lastFundingRate"), row.get("nextFundingTime"))
         price = decimal(row["markPrice"])
         return MarkPrice(market, text(row["symbol"]), price, moment(row["time"]), *funding, bridged=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from monitor.events import Event, StreamControl
 from monitor.venues import binance, binance_market, binance_remedies
-from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests, integer, misread, parse
+from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests, integer, misread, parse, text
 
 Reader = Callable[[Any], Iterable[Event]]
 
@@ -70,7 +70,7 @@ class Binance(ABC):
         return f"{base}/stream"
 
     def stream_key(self, body: bytes) -> str:
-        return str(_read(lambda: [parse(body)["listenKey"]], body)[0])
+        return str(_read(lambda: [text(parse(body)["listenKey"], 512)], body)[0])
 
     def server_time(self, body: bytes) -> int:
         return int(_read(lambda: [integer(parse(body)["serverTime"])], body)[0])

@@ -154,13 +154,13 @@ def moment(value: object) -> int:
     return at_ms
 
 
-def text(value: object) -> str:
+def text(value: object, longest: int = 64) -> str:
     """A name.
 
     Raises:
         ValueError: It is not a string, or an empty or absurdly long one.
     """
-    if isinstance(value, str) and 0 < len(value) <= 64:
+    if isinstance(value, str) and 0 < len(value) <= longest:
         return value
     raise ValueError(f"not a name: {value!r:.40}")
 
