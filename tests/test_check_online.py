@@ -290,10 +290,11 @@ async def test_maintenance_is_a_warning(checked: Any, broker: Mosquitto, tmp_pat
     ("key", "secret", "said", "remedy"),
     [
         ("another-key", "main-secret", "code -2015", "the key does not exist (deleted, or of another environment)"),
+        ("another-key", "main-secret", "code -2015", "the account is in portfolio margin mode, which is not supported"),
         ("main!key", "main-secret", "code -2014", "this is no API key: copy it once more; key and secret may have"),
         ("main-key", "main-secre", "code -1022", "the secret does not belong to the key"),
     ],
-    ids=["unknown", "no key", "another's secret"],
+    ids=["unknown", "unknown or portfolio margin", "no key", "another's secret"],
 )
 async def test_a_key_that_is_refused_is_told_by_kind(
     checked: Any, broker: Mosquitto, tmp_path: Path, key: str, secret: str, said: str, remedy: str

@@ -11,8 +11,9 @@ _BY_CODE = {
     -1022: "the secret does not belong to the key: copy both once more; the secret is shown only when a key is made",
     -1109: "the account does not exist any more, or not yet: open the futures account",
     -2014: "this is no API key: copy it once more; key and secret may have changed places",
-    -2015: "one of three: the key does not exist (deleted, or of another environment), it is bound to other addresses"
-    " than this machine's, or it was made before the futures account was opened (then make a new one)",
+    -2015: "one of four: the key does not exist (deleted, or of another environment), it is bound to other addresses"
+    " than this machine's, it was made before the futures account was opened (then make a new one), or the account is"
+    " in portfolio margin mode, which is not supported",
     -4109: "the account is archived: transfer any amount to it",
 }
 _BY_STATUS = {
