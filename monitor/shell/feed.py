@@ -33,6 +33,9 @@ from monitor.shell.tap import Tap
 from monitor.shell.tasks import ended
 from monitor.venues import Request, Venue
 
+REQUEST_PAUSE_S = 0.35
+"""Between two requests over one connection. The exchange cuts whoever sends more than ten messages a second, as it
+says, and at the sixth within one, as others have found; a ping and a pong of ours count too."""
 _MAX_FRAME = 16 * 2**20
 _NO_PONG = 1011
 """What the other side is told then, as `websockets` does."""

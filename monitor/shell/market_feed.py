@@ -18,7 +18,7 @@ from monitor.effects import INSTANCE
 from monitor.errors import DecodeError, ExchangeError, LinkDown
 from monitor.events import AssetRates, ContractsRead, Event, LinkId, LinkState, MarkPrice, Marks
 from monitor.shell.backoff import Backoff
-from monitor.shell.feed import Feed, Session
+from monitor.shell.feed import REQUEST_PAUSE_S, Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Rest
 from monitor.shell.tap import Tap
@@ -324,7 +324,7 @@ class MarketSession(Session):
             self._request_id += 1
             part = streams[i : i + _STREAMS_PER_FRAME]
             await socket.send(self._feed.venue.subscription(add, part, self._request_id))
-            await asyncio.sleep(0.25)  # the exchange cuts whoever sends more than ten a second
+            await asyncio.sleep(REQUEST_PAUSE_S)
 
     async def _read(self, socket: ClientConnection) -> None:
         feed = self._feed

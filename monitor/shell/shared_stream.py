@@ -25,7 +25,7 @@ from monitor.errors import DecodeError, LinkCut, LinkDown, innermost
 from monitor.events import StreamControl
 from monitor.recording import Secrets
 from monitor.shell import logs
-from monitor.shell.feed import connection, why_ended
+from monitor.shell.feed import REQUEST_PAUSE_S, connection, why_ended
 from monitor.shell.tasks import ended
 from monitor.venues import PrivateForm, Venue
 
@@ -35,8 +35,6 @@ SHARED_FORM: PrivateForm = "subscribe"
 """The one way to open a private stream in which each frame says whose it is."""
 _LINK: Final = "private"
 _KEYS_PER_REQUEST = 50
-_PAUSE_S = 0.25
-"""Between requests: the exchange cuts whoever sends more than ten a second. What comes meanwhile is asked in one."""
 _RETIRES_AT = 0.9
 """The part of its life after which a connection takes no more streams, and hands over those that it has."""
 
@@ -238,7 +236,7 @@ class _SharedConnection:
                 else:
                     streams = _taken(self._alone, 1) or _taken(self._joining, _KEYS_PER_REQUEST)
                     await self._send(socket, True, [stream.key for stream in streams], streams)
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(REQUEST_PAUSE_S)  # what comes meanwhile is asked in one
 
     async def _send(
         self, socket: ClientConnection, add: bool, keys: list[str], streams: Iterable[SharedStream] = ()
