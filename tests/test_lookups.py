@@ -7,13 +7,16 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
+from monitor.config import LinksConfig
+from monitor.shell.feed import connection
 from monitor.shell.lookups import Loop
-from tests.rig import until
+from tests.rig import free_port, until
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443))]
 
@@ -140,3 +143,38 @@ def test_names_are_found_as_ever(name: str) -> None:
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(go()) == socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)
+
+
+@contextmanager
+def swallowing(port: int) -> Iterator[str]:
+    """An address whose connections are neither accepted nor refused, as behind a router that drops them."""
+    with ExitStack() as open_ones:
+        door = open_ones.enter_context(socket.socket())
+        door.bind(("127.0.0.2", port))
+        door.listen(0)
+        for _ in range(4):  # whoever has been let in fills it, and nobody is called further
+            waiting = open_ones.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", port))
+        yield "127.0.0.2"
+
+
+def test_an_address_that_swallows_everything_keeps_nobody_from_the_next() -> None:
+    """A name has several, of which one may lead nowhere, as where IPv6 is broken: it would be tried first each time,
+    until the time for all of them is over, and the stream would be away for good."""
+    port = free_port()
+
+    async def greet(socket: ServerConnection) -> None:
+        await socket.send("hello")
+
+    def look_up(*_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in (dead, "127.0.0.1")]
+
+    async def go() -> bytes:
+        async with serve(greet, "127.0.0.1", port):
+            links = LinksConfig(connect_timeout_s=10)
+            async with connection(f"ws://exchange.example:{port}/ws", links, False, "test") as stream:
+                return await stream.recv(decode=False)
+
+    with swallowing(port) as dead, asyncio.Runner(loop_factory=lambda: Loop(look_up=look_up)) as runner:
+        assert runner.run(go()) == b"hello"

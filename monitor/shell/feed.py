@@ -37,6 +37,9 @@ REQUEST_PAUSE_S = 0.35
 """Between two requests over one connection. The exchange cuts whoever sends more than ten messages a second, as it
 says, and at the sixth within one, as others have found; a ping and a pong of ours count too."""
 _MAX_FRAME = 16 * 2**20
+_NEXT_ADDRESS_S = 0.25
+"""When an address of a name has not answered for so long, the next is tried beside it, as REST does: one may lead
+nowhere, and be the first each time."""
 _NO_PONG = 1011
 """What the other side is told then, as `websockets` does."""
 
@@ -290,6 +293,7 @@ async def connection(url: str, links: LinksConfig, compress: bool, name: str) ->
     async with _Connect(
         url,
         proxy=proxy,
+        happy_eyeballs_delay=_NEXT_ADDRESS_S,
         open_timeout=links.connect_timeout_s,
         ping_interval=None,
         close_timeout=links.close_timeout_s,
