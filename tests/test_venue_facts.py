@@ -163,6 +163,19 @@ def test_a_changed_status_says_nothing_of_brackets() -> None:
     assert [pushed(frame.format(more)) for more in ("", ',"bks":null', ',"bks":[]')] == [expected] * 3
 
 
+@pytest.mark.parametrize("never", ["4133404800000", '"4133404800000"', "0", '"0"', "null", '""'])
+def test_a_contract_without_an_end_is_not_delivered(never: str) -> None:
+    """Perpetuals have the year 2100 for it. As 0 it would be of 1970, and whoever holds one be told of a delivery."""
+    [change] = pushed(f'{{"e":"contractInfo","E":5,"s":"BTCUSD_PERP","cs":"TRADING","dt":{never}}}')
+    row = f'{{"symbol":"A","baseAsset":"A","marginAsset":"USDT","status":"TRADING","deliveryDate":{never}}}'
+    [contracts] = read("/fapi/v1/exchangeInfo", f'{{"symbols":[{row}]}}')
+
+    assert isinstance(change, ContractChanged)
+    assert isinstance(contracts, ContractsRead)
+    assert change.delivery_ms is None
+    assert contracts.contracts["A"].delivery_ms is None
+
+
 def test_contracts_of_the_other_market_are_not_ours() -> None:
     """The stream carries both markets on both hosts."""
     coin = (

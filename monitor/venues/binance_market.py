@@ -253,9 +253,9 @@ def contract_changed(frame: Frame, market: str) -> ContractChanged:
 
 
 def _delivery(at_ms: object) -> int | None:
-    """Perpetuals have the year 2100 for it, and a contract of which it is not said is one."""
-    delivery = _PERPETUAL_DELIVERY_MS if at_ms is None else moment(at_ms)
-    return None if delivery == _PERPETUAL_DELIVERY_MS else delivery
+    """Perpetuals have the year 2100 for it, and a contract of which it is not said, or as 0, is one."""
+    delivery = moment(at_ms or 0)
+    return None if delivery in (0, _PERPETUAL_DELIVERY_MS) else delivery
 
 
 def adl_risks_read(answer: Any, market: str) -> Iterable[Event]:
