@@ -6,7 +6,7 @@ the stream was opened, after everything that the stream has told, and some secon
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from decimal import Decimal
 
 from msgspec import Struct
@@ -45,6 +45,8 @@ class MuteDetector:
     def __init__(self, after_s: float) -> None:
         self._after_s = after_s
         self._known: dict[_Thing, _Content] = {}
+        self._at_ms: dict[PositionKey, int] = {}
+        """When what is known of a position was last changed."""
         self._opened_ms: dict[type, int] = {}
         self._told_ms = 0
         self._owed: dict[_Thing, _Owed] = {}
@@ -71,6 +73,7 @@ class MuteDetector:
             self._is_told(balance.asset, (balance.wallet_balance, balance.cross_wallet_balance))
         for position in event.positions:
             self._is_told(position.key, (position.quantity,))
+            self._at_ms[position.key] = event.at_ms
         self._owed = {thing: owed for thing, owed in self._owed.items() if owed.at_ms > self._told_ms}
 
     def _is_told(self, thing: _Thing, content: _Content) -> None:
@@ -97,10 +100,11 @@ class MuteDetector:
         """
         rows = _rows(event)
         if isinstance(event, PositionsRead):
-            closed = [t for t, (q, *_) in self._known.items() if isinstance(t, PositionKey) and q and t not in rows]
-            rows |= {thing: ((ZERO,), event.sent_ms - SNAPSHOT_LAG_MS) for thing in closed}
+            rows |= {key: ((ZERO,), event.sent_ms) for key in self._closed(rows, event.sent_ms - SNAPSHOT_LAG_MS)}
         if type(event) not in self._opened_ms:
             self._opened_ms[type(event)] = event.sent_ms
+            if isinstance(event, PositionsRead):
+                self._at_ms = {position.key: position.at_ms for position, _ in event.rows} | self._at_ms
             self._known = {thing: content for thing, (content, _) in rows.items()} | self._known
             return
         told_ms = max(self._told_ms, self._opened_ms[type(event)] + _CLOCK_MS)
@@ -112,6 +116,16 @@ class MuteDetector:
                 owed.content, owed.seen = content, now
             elif at_ms > told_ms:
                 self._owed[thing] = _Owed(content, at_ms, now, now)
+
+    def _closed(self, rows: Container[_Thing], seen_ms: int) -> list[PositionKey]:
+        """Positions that a snapshot does not name any more, and would even if it came from a copy that lags. However
+        late the stream has told of something else, their end it has not told of.
+
+        Args:
+            seen_ms: What has changed since then such a copy may not have (exchange time).
+        """
+        open_by_now = [key for key, at_ms in self._at_ms.items() if self._known[key][0] and at_ms < seen_ms]
+        return [key for key in open_by_now if key not in rows]
 
     def verdict(self) -> str | None:
         """Why the stream is mute; None: nothing proves it."""

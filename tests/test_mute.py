@@ -155,6 +155,29 @@ def test_a_close_that_is_told_late_is_told() -> None:
     assert (detector.suspects, detector.verdict()) == (False, None)
 
 
+def test_a_close_right_after_something_else_was_told_is_owed_at_once() -> None:
+    """It has no time of its own. That it came before what was told last, and was told with that, it cannot have."""
+    detector = opened()
+    detector.pushed(told(SOON_MS, "90"))
+    detector.read(positions(SOON_MS + 300), 10)
+    assert detector.owes_position
+
+    detector.pushed(told(SOON_MS + 200, None, position("0", SOON_MS + 200)))  # it was on its way
+    assert (detector.owes_position, detector.suspects) == (False, False)
+
+
+def test_a_position_that_has_just_been_opened_is_not_closed_where_a_copy_lags() -> None:
+    """Such a copy does not have it yet."""
+    detector = MuteDetector(5)
+    detector.read(positions(OPENED_MS), 0)
+    detector.pushed(told(SOON_MS, None, position("1", SOON_MS)))
+    detector.read(positions(SOON_MS + 1_900), 11.9)
+    assert not detector.suspects
+
+    detector.read(positions(SOON_MS + 2_100), 12.1)
+    assert detector.owes_position
+
+
 def test_a_position_that_was_opened_unheard_proves_it() -> None:
     """At the start it was not there."""
     detector = MuteDetector(5)

@@ -340,6 +340,34 @@ async def test_a_liquidation_that_a_mute_stream_keeps_silent_is_told_as_one(
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 
+async def test_a_liquidation_kept_silent_right_after_something_else_was_told_is_no_close(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """A snapshot that lacks the position says nothing of when it went. Taken for as old as a copy may lag, that was
+    before what the stream had told last; nobody was asked, and when all was cut it was told as closed."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, links={"mute_after_s": 5})
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("SOLUSDT", "122")  # 1.1 %
+            await listener.event("liquidation_distance", "opened", subject="isolated-solusdt")
+            enough = exchange.counters["GET /fapi/v3/positionRisk"] + 12  # it is not the snapshots at the start
+            await until(lambda: exchange.counters["GET /fapi/v3/positionRisk"] >= enough, "it was compared for a while")
+            exchange.transfer("main", "USDT", "-10")
+            await listener.event("liquidation_price_moved", "noted")
+            exchange.fault(mute_private=True)
+            exchange.set_mark("SOLUSDT", "120")
+            await until(lambda: "solusdt" not in listener.under("main", "position"), "it is seen to be gone")
+            exchange.fault(refuse=True)
+            exchange.drop()
+            over = await listener.event("liquidation_distance", "resolved", subject="isolated-solusdt")
+            exchange.fault(refuse=False, mute_private=False)
+            reported = await listener.event("forced_order", "resolved")
+            await agreement(exchange, listener, "main")
+
+    assert (over["resolution"], reported["resolution"]) == ("liquidated", "liquidated")
+
+
 @pytest.mark.parametrize("in_vain", [1, 3])
 async def test_forced_orders_that_could_not_be_read_are_asked_for_until_they_are(
     in_vain: int, broker: Mosquitto, listener: Listener, tmp_path: Path
