@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from monitor import publication
 from monitor.accounts import WatchedAccount, on_market
 from monitor.attention import Attention, Slice
-from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Watch
+from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Resync, Save, Watch
 from monitor.events import (
     AccountChanged,
     AccountModeChanged,
@@ -600,12 +600,16 @@ class Core:
             account, _, order = name.partition("/")
             if account in self.accounts:
                 self.accounts[account].restore_forced(order, row, now)
+            else:
+                self.reporter.effects.append(Save("forced", name, None))
         self._daily.restore(kept.daily)
         self._groups.restore(kept.groups, now)
         for name, row in kept.baselines.items():
             account, _, pool_id = name.partition("/")
             if account in self.accounts:
                 self.accounts[account].moves.restore(pool_id, row)
+            else:
+                self.reporter.effects.append(Save("baseline", name, None))
 
     def unseen(self) -> dict[str, Restart]:
         """Account → what an earlier run has kept of it, while nothing has happened yet. First those in the most danger:
@@ -672,9 +676,11 @@ class Core:
         name, market = account.name, account.setup.market
         self._attention.forget(account)
         del self.accounts[name]
-        self.reporter.end_unwatched(account, [i.key for i in self.incidents.of(name)], now)
+        ages = self.reporter.ages(account, None, now)
+        self.reporter.end_unwatched([i.key for i in self.incidents.of(name)], ages, now)
         account.moves.forget()
         self._moved.keep(account)
+        self._forced_orders.forget(account)
         for pool_id in account.pools:
             self._forget_pool((name, pool_id))
         needed = account.needed
@@ -685,7 +691,7 @@ class Core:
         self._watch(market, needed, frozenset(), now)
         unused = [link.name for link in self._staleness.forget_links(account) if link.account == INSTANCE]
         of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
-        self.reporter.end_unwatched(account, of_market, now)
+        self.reporter.end_unwatched(of_market, ages, now)
         self._exchange.forget(name, unused)
         self._listings.forget(name)
         self.published.forget(name)

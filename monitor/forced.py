@@ -153,6 +153,11 @@ class ForcedOrders:
         self._done.update(dict.fromkeys(names, now.wall_ms))
         return [(name, msgspec.json.encode(now.wall_ms)) for name in names]
 
+    @property
+    def names(self) -> list[str]:
+        """Of all rows that are kept."""
+        return list(self._done)
+
     def outdated(self, now: Now) -> list[str]:
         """Orders of so long ago that the exchange will not list them again; they are forgotten here."""
         old = [name for name, at_ms in self._done.items() if now.wall_ms - at_ms > _LISTED_MS]

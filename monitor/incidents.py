@@ -64,6 +64,7 @@ class Incident(Struct, gc=False):
         acked_ms: When somebody said that they have seen it; until it worsens it is not repeated.
         called: Nobody had, and it was told again, louder.
         continues: The incident of another pool that this one goes on with: its positions were moved here.
+        venue: Of its account, when it was last told; so are `labels`. Empty: kept by a version that did not say.
         title: Of its last message; so is `text`.
     """
 
@@ -90,6 +91,8 @@ class Incident(Struct, gc=False):
     step: Step | None = None
     symbol: str | None = None
     side: str | None = None
+    venue: str = ""
+    labels: dict[str, str] = {}
     title: str = ""
     text: str = ""
 

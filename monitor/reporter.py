@@ -16,11 +16,12 @@ from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
 from monitor.links import Links
 from monitor.publication import Published
 from monitor.risk.report import Pool
-from monitor.rules import Severity
+from monitor.rules import DEFAULTS, Severity
 from monitor.silences import Silences
 from monitor.telling import unwatched_story
 
 _KEPT_AT_ONCE = 200
+_UNKNOWN = Ages("stale", None, None)
 
 
 class Reporter:
@@ -46,11 +47,14 @@ class Reporter:
     def restore(
         self, rows: Iterable[bytes], now: Now, last_named_ms: int, is_watched: Callable[[IncidentKey], bool]
     ) -> None:
-        """Take back what an earlier run kept; what nobody watches any more is emptied and forgotten."""
+        """Take back what an earlier run kept; what nobody watches any more ends, as where an account goes later."""
         self.incidents.restore(list(rows), now, last_named_ms)
-        for key in [key for key in self.incidents.open if not is_watched(key)]:
-            self.incidents.drop(key)
-            self._over(key)
+        for incident in [incident for incident in self.incidents if not is_watched(incident.key)]:
+            if incident.rule in DEFAULTS and incident.venue:
+                self.end_unwatched([incident.key], _UNKNOWN, now)
+            else:  # of another version, which has words for it
+                self.incidents.drop(incident.key)
+                self._over(incident.key)
         self._unconfirmed = set(self.incidents.open)
 
     def of(self, account: str, *rules: str) -> list[Incident]:
@@ -91,6 +95,7 @@ class Reporter:
         for one in (incident, open_one):
             if one is not None:
                 one.title, one.text, one.symbol, one.side = story.title, story.text, story.symbol, story.side
+                one.venue, one.labels = story.account.venue, story.account.labels
         self.effects.append(story)
         if change.kind == "resolved":
             self._over(key)
@@ -98,12 +103,12 @@ class Reporter:
             self._keep(incident, now)
         self._published.summary_due.add(incident.account)
 
-    def end_unwatched(self, account: WatchedAccount, keys: Iterable[IncidentKey], now: Now) -> None:
+    def end_unwatched(self, keys: Iterable[IncidentKey], ages: Ages, now: Now) -> None:
         """End incidents whose account or market is watched no more: how their condition ends, nobody will see."""
         for key in keys:
             change = self.incidents.resolve(key, "rule_changed", None, now)
             if change is not None:
-                self.emit(unwatched_story(account, change, self.ages(account, None, now), now), now)
+                self.emit(unwatched_story(change, ages, now), now)
 
     def acknowledge(self, event: Acknowledge, now: Now) -> Incident | None:
         """Somebody has seen an incident: its retained state says so. None: no such incident is open."""

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from monitor.accounts import WatchedAccount
 from monitor.digits import EIGHT
-from monitor.effects import INSTANCE, Advice, Ages, Blindness, Driver, Fact, Figures, Story
+from monitor.effects import INSTANCE, AccountSetup, Advice, Ages, Blindness, Driver, Fact, Figures, Story
 from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
 from monitor.incidents import FORCED, Change
@@ -239,11 +239,10 @@ def instance_story(account: WatchedAccount, change: Change, facts: dict[str, Fac
     return _with_words(Story(setup, change, now.wall_ms, ages=ages, facts=facts))
 
 
-def unwatched_story(account: WatchedAccount, change: Change, ages: Ages, now: Now) -> Story:
+def unwatched_story(change: Change, ages: Ages, now: Now) -> Story:
     """What is told of an incident that ends because nobody watches its account, or its market, any more."""
     incident = change.incident
-    of_all = incident.account == INSTANCE
-    setup = structs.replace(account.setup, name=INSTANCE, labels={}) if of_all else account.setup
+    setup = AccountSetup(incident.account, incident.venue, "", {} if incident.account == INSTANCE else incident.labels)
     words = f"{incident.account}: not watched any more"
     what = f"{incident.rule} of {incident.subject} has no end that we could tell of"
     link = LinkId(incident.account, incident.subject)

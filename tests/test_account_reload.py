@@ -9,8 +9,8 @@ from msgspec import structs
 
 from monitor.discovery import Discovery
 from monitor.discreet import discreet
-from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Watch
-from monitor.events import ClockOffset, LinkId, LinkReport, LinkState, Tick
+from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Save, Watch
+from monitor.events import ClockOffset, ForcedKind, LinkId, LinkReport, LinkState, Tick
 from monitor.message import Message
 from monitor.rules import DEFAULTS, RuleBook
 from tests.schemas import validate
@@ -61,6 +61,34 @@ def test_an_account_that_is_gone_leaves_nothing_behind() -> None:
     assert not [key for key in core.saved if key[1].startswith("other/")]
     assert "other" not in core.core.accounts
     assert not [link for link in core.core.links.all if link.account == "other"]
+
+
+def test_an_account_that_went_while_no_daemon_ran_ends_like_one_that_goes_now() -> None:
+    """Whoever was told that it opened waits for its end, also where the config was changed before a restart."""
+    core = two("48300")
+    forced = structs.replace(core.fill("ETHUSDT", "-1", "3000", forced=ForcedKind.LIQUIDATION), account="other")
+    core.step(forced, Tick())
+    core.hold(60, "48300")
+    kept = core.kept()
+    at_once = take(core, MAIN)
+
+    later = Watched("main", kept=kept, start=core.t)
+    effects = later.step(Tick(), after=0)
+
+    def ends(found: list[Effect]) -> list[tuple[object, ...]]:
+        changes = [s.change for s in told(found)]
+        return [(c.kind, c.incident.event_id, c.resolution, c.severity, c.lasted_s) for c in changes]
+
+    def rows_gone(found: list[Effect]) -> set[tuple[str, str]]:
+        return {(e.table, e.key) for e in found if isinstance(e, Save) and e.row is None}
+
+    assert len(ends(effects)) >= 2
+    assert sorted(ends(effects)) == sorted(ends(at_once))
+    assert {s.text for s in told(effects)} == {s.text for s in told(at_once)}
+    assert {(s.account.venue, s.account.name) for s in told(effects)} == {("binance-usdm", "other")}
+    assert {t for t in emptied(core.sent(at_once)) if "/incident/" in t} == emptied(core.sent(effects))
+    assert {table for table, _ in rows_gone(effects)} == {"incident", "baseline", "forced"}
+    assert rows_gone(effects) == rows_gone(at_once)
 
 
 def test_a_hold_that_ran_when_it_went_begins_anew_if_it_comes_back() -> None:

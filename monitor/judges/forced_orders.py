@@ -96,6 +96,11 @@ class ForcedOrdersJudge:
             elif self._reporter.is_unconfirmed(incident.key):
                 self._tell(account, self._reporter.retained(incident.key), running[incident.subject], now)
 
+    def forget(self, account: WatchedAccount) -> None:
+        """An account is watched no more."""
+        names = account.forced_orders.names
+        self._reporter.effects += (Save("forced", f"{account.name}/{name}", None) for name in names)
+
     def _keep(
         self, account: WatchedAccount, report: ForcedReport, hedge: tuple[Decimal, Decimal] | None, now: Now
     ) -> None:
