@@ -86,8 +86,9 @@ class Topics(Struct, frozen=True):
 
     @property
     def at_a_glance(self) -> tuple[str, ...]:
-        """Filters for how it stands, beside `status`."""
-        return self.info, self.summary("+"), f"{self.prefix}/+/incident/#"
+        """Filters for how it stands, beside `status`. Of too much at once a broker throws away the last; of this that
+        is what is said anew every half minute, or is asked for again."""
+        return self.info, f"{self.prefix}/+/incident/#", self.summary("+")
 
     @property
     def everything(self) -> tuple[str, ...]:

@@ -252,8 +252,21 @@ async def test_what_could_not_be_shown_in_time_is_unknown(tmp_path: Path) -> Non
     assert (code, "has no state" in said) == (3, False), said[:300]
 
 
-async def status_of_many(folder: Path, accounts: int, size: int, kept: int, patience: str) -> tuple[int, str]:
-    """Status and what is said, of accounts that are all well, whose states together are more than the broker queues."""
+async def test_what_is_open_is_named_however_many_accounts_there_are(tmp_path: Path) -> None:
+    """It stands there alone, and is said anew only when it changes; a summary tells that there is one."""
+    title = "account0: margin ratio 85 %"
+    code, said = await status_of_many(tmp_path, 300, 60_000, 50, "30", title)
+    assert (code, title in said) == (1, True), said[:300]
+
+
+async def status_of_many(
+    folder: Path, accounts: int, size: int, kept: int, patience: str, title: str | None = None
+) -> tuple[int, str]:
+    """Status and what is said, of accounts whose states together are more than the broker queues. All are well.
+
+    Args:
+        title: Of a warning that is open of the first; None: none is.
+    """
     needs_mosquitto()
     names = [f"account{n}" for n in range(accounts)]
     summary = {
@@ -278,7 +291,21 @@ async def status_of_many(folder: Path, accounts: int, size: int, kept: int, pati
             await client.publish("marginwatch/status", "online", qos=1, retain=True)
             await client.publish("marginwatch/info", json.dumps(info), qos=1, retain=True)
             for name in names:
-                await client.publish(f"marginwatch/{name}/summary", json.dumps(summary), qos=1, retain=True)
+                word = "warning" if title is not None and name == names[0] else "ok"
+                body = json.dumps({**summary, "severity": word})
+                await client.publish(f"marginwatch/{name}/summary", body, qos=1, retain=True)
+            if title is not None:
+                incident = {
+                    "schema": "marginwatch.incident/1",
+                    "severity": "warning",
+                    "account": names[0],
+                    "rule": "margin_ratio",
+                    "subject": "cross-usdt",
+                    "opened_at": summary["as_of"],
+                    "title": title,
+                }
+                topic = f"marginwatch/{names[0]}/incident/margin_ratio/cross-usdt"
+                await client.publish(topic, json.dumps(incident), qos=1, retain=True)
         return await status(config_of(folder, broker.port, account="account0"), "--timeout", patience)
     finally:
         broker.kill()
