@@ -548,6 +548,32 @@ async def test_a_broker_that_does_not_say_how_much_it_takes_gets_all_that_it_doe
     assert {line["topic"] for line in said[1:]} == {events[0].topic, events[-1].topic}
 
 
+@pytest.mark.parametrize(
+    "unanswered", [rb"online", rb"\x82.{1,9}marginwatch/status"], ids=["the first word", "the subscription"]
+)
+async def test_a_connection_that_is_lost_before_an_answer_is_made_anew_at_once(
+    broker: Mosquitto, unanswered: bytes
+) -> None:
+    """Whoever waited for the answer waited on, and an alert with them, as long as a broker may take that is there."""
+    cut: list[bytes] = []
+
+    async def cut_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if not cut and re.search(unanswered, data, re.DOTALL):
+                cut.append(data)
+                break
+            writer.write(data)
+        writer.close()
+
+    outbox = Outbox()
+    summary = Message("marginwatch/main/summary", b"{}", True, 1)
+    outbox.put([summary])
+    async with relay(broker.port, cut_once) as port:
+        async with sending(outbox, MqttConfig(port=port, timeout_s=600, reconnect_max_s=0.1)) as (_, sent):
+            await until(lambda: summary in sent, "it is there")
+    assert cut
+
+
 async def test_a_broker_that_ends_each_connection_is_not_taken_for_one_that_takes_little(
     broker: Mosquitto, log: io.StringIO
 ) -> None:

@@ -12,11 +12,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiomqtt
 from aiomqtt import MqttCodeError, MqttError, ProtocolVersion, Will
@@ -37,6 +37,7 @@ from monitor.shell.tasks import ended
 from monitor.shell.tls import tls_context
 from monitor.sizes import Sizes, size_of
 
+_T = TypeVar("_T")
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _UNSENT = 16_384
 """Bytes that the kernel takes before it has sent them. An alert can overtake what waits in the outbox, but not what the
@@ -137,6 +138,22 @@ class _Client(aiomqtt.Client):
                 self._unwritten.append(Answer(number, 0))
         if written:
             paho._packet_queue(PUBLISH, b"".join(written), 0, 1)
+
+    async def answered(self, asking: Awaitable[_T]) -> _T:
+        """What the broker answers, waited for as long as the connection lasts. The library would wait on, and we would
+        neither connect again nor learn that it was lost at once.
+
+        Raises:
+            MqttError: It was lost, or nothing came in time.
+        """
+        answer = asyncio.ensure_future(asking)
+        try:
+            await asyncio.wait((answer, self._disconnected), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise MqttError("disconnected before it was answered") from self._disconnected.exception()
+            return await answer
+        finally:
+            await ended(answer)
 
     def _read(self) -> MQTTErrorCode:
         """Read what has come, and let the library have what acknowledges nothing."""
@@ -479,7 +496,7 @@ class Broker:
             self._has_another.set()
 
     async def _announce(self, client: _Client, status: Message) -> None:
-        await client.publish(status.topic, status.payload, status.qos, status.retain)
+        await client.answered(client.publish(status.topic, status.payload, status.qos, status.retain))
         self._on_sent(status)
 
     def _properties(self, message: Message) -> bytes | None:
@@ -493,7 +510,7 @@ class Broker:
         filters = [self._online.topic]
         filters += [birth] if self._config.discovery else []
         filters += [f"{commands}+"] if self._on_command is not None else []
-        await subscribe(client, *filters, qos=1)
+        await client.answered(subscribe(client, *filters, qos=1))
         async for message in client.messages:
             topic = str(message.topic)
             if topic == self._online.topic:
