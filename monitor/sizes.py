@@ -38,7 +38,7 @@ class Sizes:
         was the only one, each time, and no larger one has ever arrived."""
         alone = flying[0] if self.is_in_doubt and len(flying) == 1 and size_of(flying[0]) > self._largest else None
         name = "" if alone is None else alone.event_id or alone.topic
-        is_doubtful = alone is not None or (is_short and bool(flying))
+        is_doubtful = alone is not None or is_short  # with QoS 0 it may be for what is not under way any more
         self._cuts = (self._cuts + 1 if name == self._suspect else 1) if is_doubtful else 0
         self._suspect = name
         self.is_in_doubt = alone is not None or self._cuts >= _CUTS

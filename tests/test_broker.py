@@ -569,9 +569,37 @@ async def test_a_connection_that_is_lost_before_an_answer_is_made_anew_at_once(
     summary = Message("marginwatch/main/summary", b"{}", True, 1)
     outbox.put([summary])
     async with relay(broker.port, cut_once) as port:
-        async with sending(outbox, MqttConfig(port=port, timeout_s=600, reconnect_max_s=0.1)) as (_, sent):
+        config = MqttConfig(port=port, timeout_s=600, reconnect_max_s=0.1)
+        async with sending(outbox, config) as (_, sent):
             await until(lambda: summary in sent, "it is there")
     assert cut
+
+
+async def test_a_figure_that_is_too_large_is_found_out_though_nobody_acknowledges_figures(
+    tmp_path: Path, log: io.StringIO
+) -> None:
+    """Each connection would end with it, for ever."""
+    needs_mosquitto()
+    broker = Mosquitto(tmp_path / "small", "max_packet_size 3000")
+    await broker.start()
+    outbox = Outbox()
+    figures = [Message(f"marginwatch/main/pool/{n}", b"{%s}" % (b" " * (2990 * (n == 3))), True, 0) for n in range(9)]
+    try:
+        config = MqttConfig(port=broker.port, protocol="3.1.1", reconnect_max_s=0.2)
+        async with sending(outbox, config) as (sender, _), Listener(broker.port, "marginwatch/main/#") as listener:
+            outbox.put(figures)
+            sender.wake()
+            await until(lambda: "refused by the broker" in log.getvalue(), "it is found out")
+            await until(lambda: len(listener.now) == 8, "the others are there")
+            listener.wrong.clear()
+    finally:
+        broker.kill()
+
+    said = [line for line in map(json.loads, log.getvalue().splitlines()) if line["level"] == "error"]
+    assert [(line["event"], line["topic"]) for line in said] == [
+        ("broker cuts us off for the size of a message", figures[3].topic),
+        ("message refused by the broker", figures[3].topic),
+    ]
 
 
 async def test_a_broker_that_ends_each_connection_is_not_taken_for_one_that_takes_little(

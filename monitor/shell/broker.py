@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 import aiomqtt
 from aiomqtt import MqttCodeError, MqttError, ProtocolVersion, Will
+from msgspec import structs
 from paho.mqtt.client import PUBLISH
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -476,6 +477,8 @@ class Broker:
         window = 1 if self._sizes.is_in_doubt else self._window
         room = min(_AT_ONCE, window - len(client.flying))
         taken = list(islice(iter(self._outbox.take, None), max(0, room)))
+        if self._sizes.is_in_doubt:  # of what nobody acknowledges it would never show
+            taken = [message if message.qos else structs.replace(message, qos=1) for message in taken]
         for _, together in groupby(taken, attrgetter("is_state")):  # an event waits for no state
             client.send([(message, self._properties(message)) for message in together])
         return len(taken) == room and len(client.flying) < window
