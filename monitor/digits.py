@@ -25,11 +25,6 @@ def plain(value: Decimal) -> str:
     return f"{value:f}" if "E" in text else text
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 pool`, `2 pools`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 @lru_cache(maxsize=256)  # all that one step says is of the same moment
 def rfc3339(at_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC with milliseconds."""

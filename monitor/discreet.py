@@ -11,24 +11,21 @@ from decimal import ROUND_CEILING, Decimal
 
 from monitor.digits import plain
 from monitor.effects import Fact, Story
+from monitor.humanize import away, duration, percent, time_of_day
 from monitor.moves import PoolMove
 from monitor.risk import ROOMY
 from monitor.wording import (
     advised,
-    away,
     cause_words,
     counts,
-    duration,
     level_head,
     level_tail,
     moved_too,
     orders_words,
     past_words,
-    percent,
     ratio_change,
     relative_move,
     stale_words,
-    time_words,
     unacknowledged,
     where_it_is,
     worded,
@@ -113,7 +110,7 @@ def _forecast(story: Story) -> Words:
     if story.change.kind == "resolved" or not isinstance(at_ms, int) or then is None or then.margin_ratio is None:
         return worded(story)  # that it is over
     where = f"{story.account.name} {story.change.incident.subject}"
-    title = f"{where}: funding at {time_words(at_ms)} would bring the margin ratio to {percent(then.margin_ratio)}"
+    title = f"{where}: funding at {time_of_day(at_ms)} would bring the margin ratio to {percent(then.margin_ratio)}"
     if then.distance is None:
         return title, f"{title}."
     return title, f"{title}. It would be {away(then.distance)} from liquidation."

@@ -11,8 +11,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from monitor.effects import INSTANCE
+from monitor.humanize import span
 from monitor.retained import Health, Incident, Pool, Position, Retained
-from monitor.standing import AccountStanding, Code, Problem, Standing, blind, sentence, span, standing, unknown
+from monitor.standing import AccountStanding, Code, Problem, Standing, blind, sentence, standing, unknown
 
 
 class Funding(Struct, frozen=True):

@@ -11,11 +11,10 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from monitor.digits import counted
 from monitor.effects import INSTANCE
+from monitor.humanize import away, counted, percent, span
 from monitor.retained import Retained, Summary, rank
 from monitor.rules import Severity
-from monitor.wording import away, percent
 
 CLOCK_SLACK_S = 10.0
 """By how much the daemon's clock may be ahead of ours before no age means anything."""
@@ -174,13 +173,3 @@ def blind(summary: Summary) -> str:
     known = {"marks": summary.mark_age_ms, "balances": summary.account_age_ms}
     ages = ", ".join(f"{name} {span(age_ms / 1000)} old" for name, age_ms in known.items() if age_ms is not None)
     return "blind: an input is old or unknown" + (f" ({ages})" if ages else "")
-
-
-def span(seconds: float) -> str:
-    """A duration in its largest unit or two."""
-    whole = max(0, round(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    return f"{whole // 3600} h" if whole < 172_800 else f"{whole // 86_400} days"

@@ -11,6 +11,7 @@ from monitor.digits import EIGHT
 from monitor.effects import INSTANCE, AccountSetup, Advice, Ages, Blindness, Driver, Fact, Figures, Story
 from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
+from monitor.humanize import amount, signed_amount
 from monitor.incidents import FORCED, Change
 from monitor.moves import PoolMove, Telling
 from monitor.risk import collateral, contracts, exactly
@@ -19,7 +20,7 @@ from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.report import Pool, PoolRisk
 from monitor.rules import Rule, Severity
-from monitor.wording import amount, signed_amount, unacknowledged, worded
+from monitor.wording import unacknowledged, worded
 
 LEVELS = ("margin_ratio", "liquidation_distance")
 """The rules about how near a pool is to liquidation, which margin or a smaller position puts right."""

@@ -19,10 +19,10 @@ from monitor.book import margin_asset
 from monitor.digits import EIGHT
 from monitor.errors import MarginwatchError
 from monitor.events import Balance, Position
+from monitor.humanize import percent
 from monitor.risk import EXACT, contracts
 from monitor.risk.margin import ZERO
 from monitor.venues import VENUES
-from monitor.wording import percent
 
 ONE, HUNDRED = Decimal(1), Decimal(100)
 

@@ -1,26 +1,18 @@
-"""Title and text of what is told: sentences for a phone, from the facts of a story.
-
-Percentages and rounded prices belong here and nowhere else; whoever needs exact figures reads the payload.
-"""
+"""Title and text of what is told: sentences for a phone, from the facts of a story."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, Decimal
 
-from monitor.digits import EIGHT, plain
+from monitor.digits import plain
 from monitor.effects import INSTANCE, Advice, Blindness, Story
 from monitor.forced import ForcedReport
+from monitor.humanize import amount, away, duration, exact_percent, percent, price, signed_amount, time_of_day
 from monitor.incidents import Resolution
 from monitor.moves import PoolMove
-from monitor.risk import ROOMY
 from monitor.risk.attribution import Cause
-from monitor.risk.margin import RATIO_CAP
 
-_HUNDRED = Decimal(100)
-_TENTH = Decimal("0.1")
-_CENT = Decimal("0.01")
 _HOUR_S = 3600
 
 _KINDS = {
@@ -68,40 +60,6 @@ def worded(story: Story) -> tuple[str, str]:
     return _level(story)
 
 
-def percent(fraction: Decimal, rounding: str = ROUND_HALF_UP) -> str:
-    """`81.2 %`; below one percent two decimals, or as many as it takes to say anything: `0.09 %`, `0.004 %`."""
-    value = fraction * _HUNDRED
-    step = _TENTH if abs(value) >= 1 or not value else Decimal(1).scaleb(min(-2, value.adjusted()))
-    rounded = value.quantize(step, rounding, ROOMY)
-    if fraction == RATIO_CAP:
-        return "over 1000 %"  # the margin balance is gone
-    if rounded >= _HUNDRED > value:
-        rounded = value.quantize(step, ROUND_FLOOR, ROOMY)  # "100.0 %" is said of a liquidation alone
-    return f"{plain(rounded)} %"
-
-
-def away(distance: Decimal) -> str:
-    """A distance in percent, rounded down: what is near must not read as farther."""
-    return percent(distance, ROUND_FLOOR)
-
-
-def price(value: Decimal) -> str:
-    """A price in at least six significant digits."""
-    places = max(0, 5 - value.adjusted()) if value else 0
-    return plain(value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, ROOMY).normalize())
-
-
-def amount(value: Decimal, rounding: str = ROUND_HALF_UP) -> str:
-    """Money, to the cent where that says anything; to eight decimals below one."""
-    step = _CENT if abs(value) >= 1 or not value else EIGHT
-    return plain(value.quantize(step, rounding, ROOMY))
-
-
-def signed_amount(value: Decimal) -> str:
-    """Money with its sign: `+22.60`, `−22.60`."""
-    return f"{'+' if value > 0 else '−' if value else ''}{amount(abs(value))}"
-
-
 def _level(story: Story) -> tuple[str, str]:
     """Margin ratio and liquidation distance of a pool."""
     change, now = story.change, story.after
@@ -139,7 +97,11 @@ def level_head(story: Story) -> tuple[str, str, str | None]:
 
 def level_tail(story: Story) -> list[str]:
     """How long it lasted, and what the figures are worth."""
-    said = [f"It lasted {_lasted(story)}; worst {_worst(story)}."] if story.change.kind == "resolved" else []
+    said = (
+        [f"It lasted {duration(story.change.lasted_s)}; worst {_worst(story)}."]
+        if story.change.kind == "resolved"
+        else []
+    )
     is_stale = story.ages is not None and story.ages.freshness == "stale"
     return [*said, "Estimated: the data is stale."] if is_stale else said
 
@@ -153,12 +115,7 @@ def _against(story: Story) -> str:
     if story.level is None or story.change.kind not in ("opened", "worsened", "repeated"):
         return ""
     sign = "≥" if story.change.incident.rule == "margin_ratio" else "≤"
-    return f" ({sign} {plain((story.level * _HUNDRED).normalize())} %)"
-
-
-def _lasted(story: Story) -> str:
-    seconds = story.change.lasted_s
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f" ({sign} {exact_percent(story.level)})"
 
 
 def _worst(story: Story) -> str:
@@ -183,9 +140,8 @@ def advised(advice: Sequence[Advice], parts: Sequence[str]) -> list[str]:
     """A sentence on what would bring a ratio back, of its parts in words; nothing where there are none."""
     if not parts:
         return []
-    to_ratio = plain((advice[0].to_ratio * _HUNDRED).normalize())
     said = " or ".join(parts)
-    return [f"{said[:1].upper()}{said[1:]} to return to {to_ratio} %."]
+    return [f"{said[:1].upper()}{said[1:]} to return to {exact_percent(advice[0].to_ratio)}."]
 
 
 def _moved(story: Story) -> tuple[str, str]:
@@ -317,17 +273,12 @@ def _forecast(story: Story) -> tuple[str, str]:
         return said, f"{said}: it is over, or less is expected of it."
     amount_paid = f"{signed_amount(paid)} {story.asset}"
     at_ms = story.facts.get("next_funding_at")
-    when = f" at {time_words(at_ms)}" if isinstance(at_ms, int) else ""
+    when = f" at {time_of_day(at_ms)}" if isinstance(at_ms, int) else ""
     title = f"{where}: funding {amount_paid}{when} would bring the margin ratio to {percent(then.margin_ratio)}"
     sentences = [f"{title}."]
     if then.liquidation_price is not None:
         sentences.append(f"{story.symbol} {story.side} would liquidate at {price(then.liquidation_price)}.")
     return title, " ".join(sentences)
-
-
-def time_words(at_ms: int) -> str:
-    """Time of day: `16:00 UTC`."""
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%H:%M} UTC"
 
 
 def _contract_status(story: Story) -> tuple[str, str]:
@@ -449,12 +400,6 @@ def _over(story: Story, where: str, well: str) -> tuple[str, str]:
     return said, f"{said}."
 
 
-def duration(seconds: Decimal) -> str:
-    """`45 min`, `23 h 10 min`; begun minutes do not count."""
-    minutes = int(seconds // 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
 def _group(story: Story) -> tuple[str, str]:
     """Many accounts at once."""
     f = story.facts
@@ -505,7 +450,7 @@ def stale_words(story: Story, blind: Blindness, why: str = "", mute: str = "") -
     pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
     if change.kind == "resolved":
         said = f"{name}: {_ended(story) or 'data is live again'}"
-        return said, f"{said}; it was told as stale for {_lasted(story)}."
+        return said, f"{said}; it was told as stale for {duration(story.change.lasted_s)}."
     if change.kind == "noted":
         said = f"{name}: the stream was mute"
         return said, f"{said}{mute}. It is being opened anew; what it kept back was read over REST."

@@ -84,7 +84,7 @@ LAYERS = (
     {"silences"},
     {"rotation", "unseen"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
-    {"rules", "stages"},
+    {"rules", "stages", "humanize"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
     {"risk.screen"},
     {"risk.columns"},

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from monitor.events import LinkId, LinkReport, LinkState, Tick
+from monitor.humanize import span
 from monitor.retained import Retained
-from monitor.standing import Code, Standing, sentence, span, standing, watched
+from monitor.standing import Code, Standing, sentence, standing, watched
 from monitor.topics import Place, Topics
 from tests.watched import MARKET, Watched, row
 

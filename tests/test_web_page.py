@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from monitor.humanize import away
 from monitor.message import Message
 from monitor.shell.hub import Hub
 from monitor.sim import Exchange, Scenario
-from monitor.wording import away
 from tests import browser as tools
 from tests import stories
 from tests.browser import Browser, browsing, needs

@@ -9,8 +9,9 @@ from msgspec import structs
 
 from monitor.effects import Advice
 from monitor.events import ForcedKind, LinkState, Tick
+from monitor.humanize import amount, away, duration, percent, price
 from monitor.rules import DEFAULTS, DataStaleRule, RuleBook, Severity
-from monitor.wording import amount, away, percent, price, worded
+from monitor.wording import worded
 from tests.watched import Watched, crisis, of_rule, row
 
 D = Decimal
@@ -49,6 +50,15 @@ def test_a_share_is_said_in_percent_with_as_many_digits_as_it_takes(fraction: st
 def test_a_distance_is_never_said_to_be_larger_than_it_is(distance: str, said: str) -> None:
     """ "10.0 % away" at 9.99 % would be danger that looks smaller; and no rounding makes 0 of what is left."""
     assert away(D(distance)) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (3599, "59 min"), (86_400, "24 h 0 min"), (200_000, "2 d 7 h")],
+)
+def test_a_duration_is_said_in_two_units_at_most(seconds: float, said: str) -> None:
+    """An incident of three days had lasted "4320 min"."""
+    assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(

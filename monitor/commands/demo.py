@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.commands.demo_scenarios import STORIES, Stage, Story
 from monitor.config import Config, parse
+from monitor.humanize import amount, percent, price
 from monitor.message import Message
 from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
-from monitor.wording import amount, percent, price
 
 if TYPE_CHECKING:
     from monitor.sim import Exchange

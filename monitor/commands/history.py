@@ -15,8 +15,9 @@ from typing import Any
 
 from monitor.commands import complain
 from monitor.config import STORE_NAME, Config
-from monitor.digits import counted, rfc3339
+from monitor.digits import rfc3339
 from monitor.errors import ConfigError, DecodeError, StoreError
+from monitor.humanize import counted
 from monitor.rules import Severity
 from monitor.shell import chronicle, settings
 from monitor.shell.chronicle import EventRow, IncidentRow

@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.digits import plain
+from monitor.humanize import amount, away, percent, price, span
 from monitor.panel import AccountView, Funding, IncidentView, LinkView, Panel, cushion
 from monitor.retained import Pool, Position, rank
 from monitor.rules import RuleBook, Severity
-from monitor.standing import Code, span
-from monitor.wording import amount, away, percent, price
+from monitor.standing import Code
 
 T = TypeVar("T")
 

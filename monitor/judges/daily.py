@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from monitor.accounts import WatchedAccount
-from monitor.digits import counted
 from monitor.effects import Ages, Fact, Save, Story
 from monitor.events import Now
+from monitor.humanize import away, counted, duration, percent, price
 from monitor.incidents import Change, Incident, IncidentKey, gravest
 from monitor.publication import concerning
 from monitor.reporter import Reporter
@@ -20,7 +20,6 @@ from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk
 from monitor.rules import Severity
 from monitor.telling import figures, side_word
-from monitor.wording import away, percent, price
 
 RULE = "summary"
 SUBJECT = "daily"
@@ -139,7 +138,7 @@ def _story(
         *_worst(risks, highest, nearest),
         *_open(incidents),
         *_fresh(ages, positions),
-        f"Up {_span(uptime_s)}, {counted(reconnects, 'reconnect')}.",
+        f"Up {duration(uptime_s)}, {counted(reconnects, 'reconnect')}.",
     ]
     return Story(
         account.setup,
@@ -221,22 +220,12 @@ def _fresh(ages: Ages, positions: int | None) -> list[str]:
         return []
     said = []
     if ages.mark_s is not None:
-        said.append(f"oldest mark {_span(int(ages.mark_s))} old")
+        said.append(f"oldest mark {duration(ages.mark_s)} old")
     if ages.account_s is not None:
-        said.append(f"account confirmed {_span(int(ages.account_s))} ago")
+        said.append(f"account confirmed {duration(ages.account_s)} ago")
     stale = "STALE: " if ages.freshness == "stale" else ""
     words = ", ".join(said) or "nothing has come yet"
     return [f"{stale}{words if stale else words[:1].upper() + words[1:]}."]
-
-
-def _span(seconds: int) -> str:
-    """`12 s`, `5 min`, `3 h 20 min`, `2 d 4 h`."""
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _ratio(risk: PoolRisk) -> Decimal:

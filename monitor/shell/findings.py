@@ -8,7 +8,7 @@ from typing import Literal, TextIO
 
 from msgspec import Struct
 
-from monitor.digits import counted
+from monitor.humanize import counted
 
 Level = Literal["ok", "note", "warning", "error"]
 """`note`: good to know, or unknown. `warning`: it works, and could be better. `error`: it must be mended."""
