@@ -13,9 +13,9 @@ import time
 from itertools import islice
 
 from benchmarks import ours, scene
+from monitor.encoder import Encoder
 from monitor.events import Tick
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.outbox import Outbox
 from monitor.rules import RuleBook
 from monitor.venues import VENUES
@@ -29,7 +29,7 @@ class Path:
     def __init__(self, given: scene.Scene, waiting: int) -> None:
         self._core = ours.watching(given)
         self._held = given.held
-        self._messages = Messages(Identity("marginwatch", "bench", "0", "0", scene.START_MS), RuleBook())
+        self._encoder = Encoder(Identity("marginwatch", "bench", "0", "0", scene.START_MS), RuleBook())
         self.outbox = Outbox()
         backlog = [_event(n) for n in range(waiting)]
         self.outbox.put(backlog)
@@ -40,7 +40,7 @@ class Path:
         begun = time.perf_counter()
         events = VENUES[ours.MARKET].decode_market(raw, ours.MARKET, self._held)
         effects = self._core.step([*events, Tick()], ours._at(at_ms))
-        messages = [message for effect in effects for message in self._messages.of(effect)]
+        messages = [message for effect in effects for message in self._encoder.of(effect)]
         self.outbox.put(messages)
         self.outbox.release(message for message in messages if message.event_id is not None)
         return time.perf_counter() - begun

@@ -25,6 +25,7 @@ from typing import Any
 from monitor.config import MqttConfig
 from monitor.core import Core, Setup
 from monitor.effects import INSTANCE, AccountSetup, Effect, Save
+from monitor.encoder import Encoder
 from monitor.events import (
     Balance,
     BalancesRead,
@@ -41,7 +42,6 @@ from monitor.events import (
     Tick,
 )
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.outbox import Outbox
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, RuleBook
 from monitor.shell import logs
@@ -68,7 +68,7 @@ class Storm:
         identity = Identity("storm", "bench", "0", "0", here.wall_ms)
         self.names = [f"a{n}" for n in range(accounts)]
         self.core = Core(Setup(tuple(AccountSetup(n, MARKET, MARKET) for n in self.names), _RULES), here)
-        self.messages = Messages(identity, _RULES)
+        self.encoder = Encoder(identity, _RULES)
         self.inbox = Inbox()
         self.outbox = Outbox()
         self.store = Store(folder / "storm.sqlite3", 1, self._kept, lambda reason: None, lambda found: None)
@@ -76,8 +76,8 @@ class Storm:
             MqttConfig(port=port, prefix="storm"),
             None,
             self.outbox,
-            online=self.messages.status(True),
-            offline=self.messages.status(False),
+            online=self.encoder.status(True),
+            offline=self.encoder.status(False),
             on_sent=self._sent,
         )
         self.decided: list[float] = []
@@ -99,7 +99,7 @@ class Storm:
                 settled.set()
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        messages = [message for effect in effects for message in self.messages.of(effect)]
+        messages = [message for effect in effects for message in self.encoder.of(effect)]
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         events = tuple(message for message in messages if message.event_id is not None)
         self.outbox.put(messages)

@@ -17,6 +17,7 @@ from monitor import __version__
 from monitor.book import is_torn
 from monitor.core import Core, Setup
 from monitor.effects import INSTANCE, AccountSetup, Watch
+from monitor.encoder import Encoder
 from monitor.errors import DecodeError
 from monitor.events import (
     ClockOffset,
@@ -30,7 +31,6 @@ from monitor.events import (
 )
 from monitor.market import SLOW_ANSWER_MS
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
 from monitor.unseen import Restart
 from monitor.venues import VENUES, Request, Venue
@@ -117,7 +117,7 @@ class Replay:
         self._wall_ms = opening.at_ms
         self._elapsed_ms = 0
         identity = Identity(prefix, opening.instance or "replay", __version__, boot_id, opening.at_ms)
-        self.messages = Messages(identity, setup.rules, notices=notices)
+        self._encoder = Encoder(identity, setup.rules, notices=notices)
         try:
             self.core = Core(setup, self._now, opening.kept)
         except Exception as exc:
@@ -147,7 +147,7 @@ class Replay:
 
     def begin(self) -> list[Sent]:
         """What is said as the daemon starts."""
-        started = [self.messages.status(True), self.messages.info((a.name, a.venue) for a in self._setup.accounts)]
+        started = [self._encoder.status(True), self._encoder.info((a.name, a.venue) for a in self._setup.accounts)]
         return [Sent(self._wall_ms, message) for message in started]
 
     def take(self, line: Line) -> Iterator[Sent]:
@@ -193,7 +193,7 @@ class Replay:
             for effect in effects:
                 if isinstance(effect, Watch):
                     self._wanted[effect.market] = effect.symbols
-                for message in self.messages.of(effect):
+                for message in self._encoder.of(effect):
                     yield Sent(self._wall_ms, message)
 
     def _market_events(self, line: Line) -> list[Event]:

@@ -18,9 +18,9 @@ from msgspec import structs
 
 from monitor.discovery import Discovery
 from monitor.effects import PositionState
+from monitor.encoder import Encoder
 from monitor.events import LinkId, LinkReport, LinkState, PositionsRead, Side, Tick
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.payloads.states import VALID_FOR_S
 from monitor.rules import DEFAULTS, RuleBook
 from monitor.topics import Topics
@@ -41,7 +41,7 @@ class Told:
         self.watched = Watched(*accounts, rules=rules)
         identity = Identity(prefix, "vps1", "0.1.0", "boot", 0)
         setups = [account.setup for account in self.watched.core.accounts.values()]
-        self.messages = Messages(identity, self.watched.rules, notices=not amounts)
+        self.messages = Encoder(identity, self.watched.rules, notices=not amounts)
         self.discovery = Discovery(identity, setups, self.watched.rules, amounts=amounts)
         self.configs: dict[str, dict[str, Any]] = {}
         self.count = 0

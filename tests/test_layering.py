@@ -55,7 +55,7 @@ LAYERS = (
     {"panel"},
     {"standing"},
     {"snapshot", "outbox", "sizes", "board", "metrics", "steering", "replaying", "retained", "discovery"},
-    {"messages", "liveness", "recording", "tally"},
+    {"encoder", "liveness", "recording", "tally"},
     {"payloads.states", "payloads.stories"},
     {"payloads.figures"},
     {"payloads"},

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from monitor.digits import ceiled, floored, half_up, plain, rfc3339, truncated
 from monitor.effects import IncidentOver, PoolGone, PoolState, PositionGone, PositionState, Story
+from monitor.encoder import Encoder
 from monitor.events import ExchangeFigures, LinkState, PositionKey, PositionsRead, Side, Tick
 from monitor.incidents import IncidentKey
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.payloads.figures import Rounding
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, Match, RuleBook, Severity, Step
 from tests.watched import FLAT, Watched, of_rule, row
 
 D = Decimal
-MESSAGES = Messages(Identity("home/risk", "vps1", "0.1.0", "boot", 0), RuleBook())
+MESSAGES = Encoder(Identity("home/risk", "vps1", "0.1.0", "boot", 0), RuleBook())
 ROUNDING = Rounding(RuleBook())
 
 

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from monitor.core import Core, Kept, Setup
 from monitor.effects import INSTANCE, AccountSetup, Save
+from monitor.encoder import Encoder
 from monitor.events import (
     AccountChanged,
     AccountModeRead,
@@ -39,7 +40,6 @@ from monitor.events import (
     Tick,
 )
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.payloads import SCHEMAS
 from monitor.rules import DEFAULTS, MarginRatioRule, RuleBook
 from tests.make import position
@@ -64,7 +64,7 @@ class Run:
         self.accounts = accounts
         setups = tuple(AccountSetup(name, MARKET, MARKET, labels or {}) for name in accounts)
         self.core = Core(Setup(setups), self.now, kept)
-        self.messages = Messages(
+        self.messages = Encoder(
             Identity("marginwatch", "vps1", "0.1.0", "f00d", START.wall_ms), RuleBook(), notices=True
         )
         self.sent: list[Message] = []

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from monitor.core import Core, Setup
 from monitor.effects import AccountSetup, Effect, PoolState, Story
+from monitor.encoder import Encoder
 from monitor.events import (
     Acknowledge,
     Bracket,
@@ -33,7 +34,6 @@ from monitor.events import (
     StoreState,
     Tick,
 )
-from monitor.messages import Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
 from monitor.risk.screen import Zones
@@ -64,7 +64,7 @@ class Pair:
         self.cores[1]._attention._screen = Columns()
         for core in self.cores:
             core._slice = 10**9  # where a step ends is not what is compared
-        self.messages = Messages(IDENTITY, setup.rules)
+        self.messages = Encoder(IDENTITY, setup.rules)
         self.stories: list[Story] = []
 
     @property

@@ -21,6 +21,7 @@ from msgspec import structs
 from monitor.accounts import WatchedAccount
 from monitor.core import Core, Kept, Setup
 from monitor.effects import AccountSetup, Effect, Save, Story
+from monitor.encoder import Encoder
 from monitor.events import (
     AccountChanged,
     AccountModeChanged,
@@ -52,7 +53,6 @@ from monitor.events import (
     Silence,
     Tick,
 )
-from monitor.messages import Messages
 from monitor.risk import EXACT
 from monitor.risk.columns import Columns
 from monitor.risk.report import Pool, PoolRisk, assess
@@ -110,7 +110,7 @@ class World:
         self.unacked_s = chance.choice((None, 6.0, 30.0))
         self.figures_per_s = chance.choice((1000, 1000, 3))
         self.cores = self.made(Kept())
-        self.messages = Messages(IDENTITY, self.rules)
+        self.messages = Encoder(IDENTITY, self.rules)
         self.log: list[str] = []
 
     # ---- cores ----

@@ -7,6 +7,7 @@ from typing import Any
 
 from monitor.core import Core, Kept, Setup
 from monitor.effects import AccountSetup, Effect, Save, Story
+from monitor.encoder import Encoder
 from monitor.events import (
     AccountChanged,
     Balance,
@@ -29,7 +30,6 @@ from monitor.events import (
     Tick,
 )
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.rules import RuleBook
 from tests.schemas import validate
 
@@ -93,8 +93,8 @@ class Watched:
         self.rules = rules or RuleBook()
         setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in self.names)
         self.core = Core(Setup(setups, self.rules, **setup), self.now, kept)
-        self.messages = Messages(IDENTITY, self.rules)
-        self._noticing = Messages(IDENTITY, self.rules, notices=True)
+        self.messages = Encoder(IDENTITY, self.rules)
+        self._noticing = Encoder(IDENTITY, self.rules, notices=True)
         self.effects: list[Effect] = []
         self.saved: dict[tuple[str, str], bytes] = {}
 

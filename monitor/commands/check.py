@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from monitor import __version__, trial
 from monitor.config import Config
 from monitor.config_values import Secret
+from monitor.encoder import Encoder
 from monitor.errors import ConfigError
 from monitor.message import Identity, Message
-from monitor.messages import Messages
 from monitor.rules import Severity
 from monitor.shell import logs, offline, settings
 from monitor.shell.clock import now
@@ -78,5 +78,5 @@ def _alert(config: Config, instance: str, severity: Severity) -> list[Message]:
     """A test alert of the first account, and its notice where there are notices."""
     at = now()
     identity = Identity(config.mqtt.prefix, instance, __version__, secrets.token_hex(8), at.wall_ms)
-    messages = Messages(identity, config.rules, notices=not config.privacy.amounts)
-    return messages.of(trial.story(config.setup.accounts[0], severity, at))
+    encoder = Encoder(identity, config.rules, notices=not config.privacy.amounts)
+    return encoder.of(trial.story(config.setup.accounts[0], severity, at))

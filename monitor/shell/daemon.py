@@ -26,10 +26,10 @@ from monitor.config_values import Secret
 from monitor.core import Core
 from monitor.discovery import Discovery
 from monitor.effects import Answered, Effect, Resync, Save, Story, Watch
+from monitor.encoder import Encoder
 from monitor.errors import CommandError, StoreError
 from monitor.events import Now, StoreState, Tick
 from monitor.message import Identity, Message, emptied
-from monitor.messages import Messages
 from monitor.outbox import Outbox
 from monitor.recording import Opening, Secrets
 from monitor.rules import RuleBook, Severity
@@ -129,7 +129,7 @@ class Daemon:
             discovery_prefix=self._config.mqtt.discovery_prefix,
         )
         self._topics = identity.topics
-        self._messages = Messages(identity, self._config.rules, notices=not self._config.privacy.amounts)
+        self._encoder = Encoder(identity, self._config.rules, notices=not self._config.privacy.amounts)
         if self._config.mqtt.discovery:
             setup = self._config.setup
             self._discovery = Discovery(identity, setup.accounts, setup.rules, amounts=self._config.privacy.amounts)
@@ -142,8 +142,8 @@ class Daemon:
             self._config.mqtt,
             password,
             self._outbox,
-            online=self._messages.status(True),
-            offline=self._messages.status(False),
+            online=self._encoder.status(True),
+            offline=self._encoder.status(False),
             on_sent=self._sent,
             on_command=self._command if self._config.cmd.enabled else None,
         )
@@ -197,7 +197,7 @@ class Daemon:
     def _take_rules(self, rules: RuleBook) -> None:
         self._config = structs.replace(self._config, rules=rules)
         self._core.take_rules(rules)
-        self._messages.take_rules(rules)
+        self._encoder.take_rules(rules)
         if self._discovery is not None:
             self._outbox.put(self._discovery.take_rules(rules))
             self._broker.wake()
@@ -346,7 +346,7 @@ class Daemon:
         The threads of one process run in turns: whatever we did first, the store's thread would wait for, and so would
         whoever is told. Where there is more to be done, we wait no longer, however long the disk takes.
         """
-        told = [self._messages.of(effect) if isinstance(effect, Story) else [] for effect in effects]
+        told = [self._encoder.of(effect) if isinstance(effect, Story) else [] for effect in effects]
         events = tuple(message for made in told for message in made if not message.is_state)
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         self._outbox.put(events)
@@ -367,7 +367,7 @@ class Daemon:
         Args:
             told: What has been made of each effect that is told.
         """
-        made = (made or self._messages.of(effect) for effect, made in zip(effects, told, strict=True))
+        made = (made or self._encoder.of(effect) for effect, made in zip(effects, told, strict=True))
         messages = [message for each in made for message in each]
         self._outbox.put(message for message in messages if message.is_state)
         if self._hub is not None:
@@ -389,7 +389,7 @@ class Daemon:
             self._broker.wake()
 
     def _info(self) -> Message:
-        return self._messages.info((account.name, account.venue) for account in self._config.accounts)
+        return self._encoder.info((account.name, account.venue) for account in self._config.accounts)
 
     def _publish(self, messages: Sequence[Message]) -> None:
         """On its way to the broker, and to whoever reads along here."""

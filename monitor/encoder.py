@@ -29,7 +29,7 @@ _FIRST = 9
 """Rank of the daemon's own status: before everything else."""
 
 
-class Messages:
+class Encoder:
     """Effects to messages, for one instance and its rules.
 
     Args:
@@ -119,16 +119,16 @@ class Messages:
         return [emptied(self._topics.position(effect.account, row_slug(effect.key)))]
 
 
-_MAKE: Mapping[type, Callable[[Messages, Any], list[Message]]] = {
-    Story: Messages._story,
-    IncidentOver: Messages._incident_over,
-    SummaryState: Messages._summary,
-    HealthState: Messages._health,
-    AccountGone: Messages._account_gone,
-    PoolState: Messages._pool,
-    PoolGone: Messages._pool_gone,
-    PositionState: Messages._position,
-    PositionGone: Messages._position_gone,
+_MAKE: Mapping[type, Callable[[Encoder, Any], list[Message]]] = {
+    Story: Encoder._story,
+    IncidentOver: Encoder._incident_over,
+    SummaryState: Encoder._summary,
+    HealthState: Encoder._health,
+    AccountGone: Encoder._account_gone,
+    PoolState: Encoder._pool,
+    PoolGone: Encoder._pool_gone,
+    PositionState: Encoder._position,
+    PositionGone: Encoder._position_gone,
 }
 
 
