@@ -121,7 +121,7 @@ def _rule_values(
     if isinstance(rule, FactRule):
         kinds = {name: kind for name, kind in kinds.items() if name not in _HOLDS}
     if rule.steps:
-        rising = rule.steps[0].clear < rule.steps[0].at
+        rising = rule.steps[0].rises
         largest, what = _LARGEST.get(type(rule), (Decimal(1), "fractions, 0.8 for 80 %"))
         kinds["steps"] = lambda value: _steps(value, rising, largest, what)
     return reader.table(file, where, table, {**beside, **kinds})
@@ -148,7 +148,7 @@ def _steps(value: Any, rising: bool, largest: Decimal | None, what: str) -> tupl
             raise ValueError(f"at and clear are both {step.at}; clear must lie on the safe side of at")
         steps.append(step)
     steps.sort(key=lambda step: step.severity)
-    if any((step.clear < step.at) != rising for step in steps):
+    if any(step.rises != rising for step in steps):
         where = "below at: this is worse the higher it is" if rising else "above at: this is worse the lower it is"
         raise ValueError(f"clear must lie {where}")
     if rising and any(not step.clear for step in steps):

@@ -226,28 +226,9 @@ class Incidents:
             return self._worsen(incident, rule, target, look, worse)
         if not trusted:
             incident.past_clear.clear()
-        else:
-            calmer = self._calmer(incident, rule, value, target, now)
-            if calmer is Severity.OK:
-                judged = _step_for(rule, incident.severity) is not None
-                # Nothing has recovered that would still be told of by the level that it was told by.
-                judged = judged and (incident.step is None or incident.step.is_past_clear(value))
-                return self.resolve(key, "recovered" if judged else "rule_changed", value, now)
-            if calmer < incident.severity:
-                for rank in range(calmer + 1, incident.severity + 1):
-                    incident.left[rank] = now.mono
-                incident.severity = calmer
-                return self._told(incident, "improved", look)
-        if self.is_owed(key, now):
-            is_ending = incident.severity in incident.past_clear
-            return None if is_ending else self._told(incident, "repeated", look)
-        # What a silence would keep back does not happen: it is due still when the silence ends.
-        if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
-            incident.called = True
-            return self._told(incident, "unacknowledged", look)
-        if self._is_due(incident, rule, look) and not self.is_hushed(key, "repeated", incident.severity, now):
-            return self._told(incident, "repeated", look)
-        return None
+        elif (change := self._calm(incident, rule, target, look)) is not None:
+            return change
+        return self._remind(incident, rule, look)
 
     def quiet(self, key: IncidentKey, rule: Rule) -> Quiet | None:
         """Where `observe` would do nothing at all. None: nowhere that is known.
@@ -420,7 +401,22 @@ class Incidents:
             return Change("retained", structs.replace(incident), look.value)
         return self._told(incident, "worsened", look)
 
-    def _calmer(self, incident: Incident, rule: Rule, value: Decimal | None, target: Severity, now: Now) -> Severity:
+    def _calm(self, incident: Incident, rule: Rule, target: Severity, look: _Look) -> Change | None:
+        """End or improve it, where it has been past its levels for long enough."""
+        calmer = self._calmer(incident, rule, target, look)
+        if calmer is Severity.OK:
+            judged = _step_for(rule, incident.severity) is not None
+            # Nothing has recovered that would still be told of by the level that it was told by.
+            judged = judged and (incident.step is None or incident.step.is_past_clear(look.value))
+            return self.resolve(incident.key, "recovered" if judged else "rule_changed", look.value, look.now)
+        if calmer == incident.severity:
+            return None
+        for rank in range(calmer + 1, incident.severity + 1):
+            incident.left[rank] = look.now.mono
+        incident.severity = calmer
+        return self._told(incident, "improved", look)
+
+    def _calmer(self, incident: Incident, rule: Rule, target: Severity, look: _Look) -> Severity:
         """The highest severity, up to the present one, that is still its due, or has not been past its clear level for
         long enough."""
         kept = Severity.OK
@@ -428,12 +424,26 @@ class Incidents:
             step = _step_for(rule, rank)
             if step is None:
                 continue
-            if rank <= target or not step.is_past_clear(value):
+            if rank <= target or not step.is_past_clear(look.value):
                 incident.past_clear.pop(rank, None)
                 kept = Severity(rank)
-            elif now.mono - incident.past_clear.setdefault(rank, now.mono) < rule.clear_for_s:
+            elif look.now.mono - incident.past_clear.setdefault(rank, look.now.mono) < rule.clear_for_s:
                 kept = Severity(rank)
         return kept
+
+    def _remind(self, incident: Incident, rule: Rule, look: _Look) -> Change | None:
+        """Tell once more of what has not changed, where that is due."""
+        key, now = incident.key, look.now
+        if self.is_owed(key, now):
+            is_ending = incident.severity in incident.past_clear
+            return None if is_ending else self._told(incident, "repeated", look)
+        # What a silence would keep back does not happen: it is due still when the silence ends.
+        if self._is_unheard(incident, now) and not self.is_hushed(key, "unacknowledged", incident.severity, now):
+            incident.called = True
+            return self._told(incident, "unacknowledged", look)
+        if self._is_due(incident, rule, look) and not self.is_hushed(key, "repeated", incident.severity, now):
+            return self._told(incident, "repeated", look)
+        return None
 
     def _is_unheard(self, incident: Incident, now: Now) -> bool:
         """Whether it is critical, and nobody has acknowledged it for too long."""
@@ -515,5 +525,5 @@ def _step_for(rule: Rule, rank: int) -> Step | None:
 
 
 def _is_worse(rule: Rule, value: Decimal, worst: Decimal) -> bool:
-    rising = not rule.steps or rule.steps[0].clear < rule.steps[0].at
-    return value > worst if rising else value < worst
+    rises = not rule.steps or rule.steps[0].rises
+    return value > worst if rises else value < worst
