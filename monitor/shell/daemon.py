@@ -120,41 +120,7 @@ class Daemon:
         found = await self._open_store(stop)
         if found is None:
             return
-        identity = Identity(
-            prefix=self._config.mqtt.prefix,
-            instance=self._config.instance or socket.gethostname(),
-            version=__version__,
-            boot_id=secrets.token_hex(8),
-            started_ms=started.wall_ms,
-            discovery_prefix=self._config.mqtt.discovery_prefix,
-        )
-        self._topics = identity.topics
-        self._encoder = Encoder(identity, self._config.rules, notices=not self._config.privacy.amounts)
-        if self._config.mqtt.discovery:
-            setup = self._config.setup
-            self._discovery = Discovery(identity, setup.accounts, setup.rules, amounts=self._config.privacy.amounts)
-            self._outbox.put(self._discovery.standing())
-        self._core = Core(self._config.setup, started, found.kept)
-        self._make_recorder(identity)
-        secret = self._config.mqtt.password
-        password = None if secret is None else self._found[secret]
-        self._broker = Broker(
-            self._config.mqtt,
-            password,
-            self._outbox,
-            online=self._encoder.status(True),
-            offline=self._encoder.status(False),
-            on_sent=self._sent,
-            on_command=self._command if self._config.cmd.enabled else None,
-        )
-        self._ghosts = Ghosts(self._config.mqtt, password, lambda: self._core.accounts)
-        self._make_proof_of_life(identity, started)
-        self._make_http(identity)
-        self._publish([self._info()])
-        self._take_over(found)
-        self._make_feeds()
-        self._begun = True
-        self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
+        self._begin(found, started)
         try:
             async with asyncio.TaskGroup() as tasks:
                 broker = tasks.create_task(self._broker.run(), name="broker")
@@ -248,6 +214,44 @@ class Daemon:
         await self._store.close()
         self._log.info("stopped before it began")
         return None
+
+    def _begin(self, found: Found, started: Now) -> None:
+        """Make all parts, and take up what an earlier run has left."""
+        identity = Identity(
+            prefix=self._config.mqtt.prefix,
+            instance=self._config.instance or socket.gethostname(),
+            version=__version__,
+            boot_id=secrets.token_hex(8),
+            started_ms=started.wall_ms,
+            discovery_prefix=self._config.mqtt.discovery_prefix,
+        )
+        self._topics = identity.topics
+        self._encoder = Encoder(identity, self._config.rules, notices=not self._config.privacy.amounts)
+        if self._config.mqtt.discovery:
+            setup = self._config.setup
+            self._discovery = Discovery(identity, setup.accounts, setup.rules, amounts=self._config.privacy.amounts)
+            self._outbox.put(self._discovery.standing())
+        self._core = Core(self._config.setup, started, found.kept)
+        self._make_recorder(identity)
+        secret = self._config.mqtt.password
+        password = None if secret is None else self._found[secret]
+        self._broker = Broker(
+            self._config.mqtt,
+            password,
+            self._outbox,
+            online=self._encoder.status(True),
+            offline=self._encoder.status(False),
+            on_sent=self._sent,
+            on_command=self._command if self._config.cmd.enabled else None,
+        )
+        self._ghosts = Ghosts(self._config.mqtt, password, lambda: self._core.accounts)
+        self._make_proof_of_life(identity, started)
+        self._make_http(identity)
+        self._publish([self._info()])
+        self._take_over(found)
+        self._make_feeds()
+        self._begun = True
+        self._log.info("started", version=__version__, accounts=[a.name for a in self._config.accounts])
 
     def _make_proof_of_life(self, identity: Identity, started: Now) -> None:
         config = self._config.heartbeat
