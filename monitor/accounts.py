@@ -159,9 +159,9 @@ class WatchedAccount:
         """Nothing can come of a pool until `wakes`, whatever its risk is meanwhile."""
         self._until_now.pop(pool_id, None)
 
-    def wakes(self, pool_id: str, before: Mapping[str, Decimal] | None = None) -> None:
-        """A pool that rested has to be looked at: until now it was what these marks, or those before this step, made of
-        it."""
+    def wakes(self, pool_id: str, before: Mapping[str, Decimal] | None) -> None:
+        """A pool that rested has to be looked at: until now it was what these marks made of it (None: those before this
+        step)."""
         if before is None:
             self._until_now[pool_id] = self._risks[pool_id] if self.in_step else self.market.before_step()
         else:

@@ -67,7 +67,7 @@ class Attention:
         links: Links,
         limits_of: Callable[[WatchedAccount, Pool, Now], Limits | None],
         *,
-        screened: bool = True,
+        screened: bool,
     ) -> None:
         self._accounts = accounts
         self._markets = markets

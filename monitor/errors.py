@@ -77,6 +77,10 @@ class CommandError(MarginwatchError):
     """A command over MQTT that is none, or misreads. Raised by `steering.py`; the daemon logs it and goes on."""
 
 
+class WhatIfError(MarginwatchError):
+    """A what-if option that cannot be meant. Raised by `whatif.py` with its remedy; the command exits with 2."""
+
+
 class BrokerAway(MarginwatchError):
     """The broker was not reached by somebody who only looks on. Raised by `shell/onlooker.py`; the command says so."""
 

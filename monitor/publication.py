@@ -46,7 +46,7 @@ class Published:
             for its turn; those with an open incident wait less than the others.
     """
 
-    def __init__(self, every_s: float, figures_per_s: float = 1000) -> None:
+    def __init__(self, every_s: float, figures_per_s: float) -> None:
         self.every_s = every_s
         self.turns = Rotation(figures_per_s)
         self.summary_due: set[str] = set()

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from monitor.accounts import WatchedAccount
 from monitor.book import margin_asset
 from monitor.digits import EIGHT
-from monitor.errors import MarginwatchError
+from monitor.errors import WhatIfError
 from monitor.events import Balance, Position
 from monitor.humanize import percent
 from monitor.risk import EXACT, contracts
@@ -33,10 +33,6 @@ _TRANSFER = re.compile(rf"(?:([^=:\s]+)=)?([+-]?{_NUMBER})", re.ASCII)
 _ADD_MARGIN = re.compile(rf"(?:([^=:\s]+)(?::(long|short))?=)?(\+?{_NUMBER})", re.ASCII)
 _REDUCE = re.compile(rf"([^=:\s]+)(?::(long|short))?=({_NUMBER})(%?)", re.ASCII)
 _CLOSE = re.compile(r"([^=:\s]+)(?::(long|short))?", re.ASCII)
-
-
-class WhatIfError(MarginwatchError):
-    """A what-if option that cannot be meant. Raised here with its remedy; the command exits with 2."""
 
 
 class Target(NamedTuple):

@@ -12,14 +12,14 @@ import msgspec
 
 from monitor import __version__
 from monitor.effects import PoolState, PositionState
-from monitor.errors import DecodeError
+from monitor.errors import DecodeError, WhatIfError
 from monitor.humanize import away, percent
 from monitor.message import Identity
 from monitor.payloads import states
 from monitor.payloads.figures import Rounding
 from monitor.rules import RuleBook
 from monitor.snapshot import Assessment, Ladder, assess_snapshot
-from monitor.whatif import WhatIfError, parse, shown, signed_percent
+from monitor.whatif import parse, shown, signed_percent
 
 _USAGE = 2
 _FARTHEST = Decimal(10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from monitor.effects import INSTANCE
 from monitor.errors import CommandError, ConfigError
 from monitor.shell import settings
 from monitor.shell.broker import REFUSED
+from monitor.shell.clock import now
 from monitor.shell.probe_broker import NOBODY_SUBSCRIBES, say
 
 
@@ -38,7 +38,7 @@ def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
     try:
         config = settings.load(settings.find(config_path))
         password = _password(config)
-        steering.parse(command, payload, round(time.time() * 1000))
+        steering.parse(command, payload, now().wall_ms)
     except ConfigError as exc:
         return complain(exc)
     except CommandError as exc:

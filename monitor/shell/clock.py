@@ -1,4 +1,4 @@
-"""The one place that reads a clock."""
+"""The time as the core takes it: both clocks, read together."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ from monitor.shell.owed import Found, Rows
 from monitor.venues import VENUES
 
 _FLUSH_S = 1.0
+_FOLLOW_S = 60.0
+"""So long after it is saved, a session is written again, so that what followed is in it."""
 _WINDOW_BYTES = 16 * 2**20
 _BASE_BYTES = 32 * 2**20
 _LINE_BYTES = 400
@@ -171,17 +173,13 @@ class FlightRecorder:
     Args:
         opening: Instance and setup.
         folder: Where the files go; made when the first is saved.
-        follow_s: So long after, the file is written again, so that what followed is in it (seconds).
     """
 
-    def __init__(
-        self, config: RecorderConfig, folder: Path, opening: Opening, secrets: Secrets, follow_s: float = 60
-    ) -> None:
+    def __init__(self, config: RecorderConfig, folder: Path, opening: Opening, secrets: Secrets) -> None:
         self.secrets = secrets
         self._config = config
         self._folder = folder
         self._opening = opening
-        self._follow_s = follow_s
         self._base = _Base()
         self._window: deque[tuple[int, Line | Save]] = deque()
         self._bytes = 0
@@ -258,7 +256,7 @@ class FlightRecorder:
             return  # a crash of everything at once: more files than are kept help nobody
         self._save(incident_id, account)
         loop = asyncio.get_running_loop()
-        self._again[incident_id] = (account, loop.call_later(self._follow_s, self._save_again, incident_id))
+        self._again[incident_id] = (account, loop.call_later(_FOLLOW_S, self._save_again, incident_id))
 
     def _save_again(self, incident_id: str) -> None:
         account, _ = self._again.pop(incident_id)

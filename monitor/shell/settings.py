@@ -91,12 +91,11 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is not TOML that anybody wrote: nested too deep"]) from None
 
 
-def store_path(config: Config, environ: Mapping[str, str] | None = None) -> Path:
+def store_path(config: Config) -> Path:
     """The path of the config; by default in systemd's state directory, else in the folder we were started from."""
-    environ = os.environ if environ is None else environ
-    folders = environ.get("STATE_DIRECTORY", "").split(":")
-    if config.store.path == STORE_NAME and folders[0]:
-        return Path(folders[0]) / STORE_NAME
+    folder = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if config.store.path == STORE_NAME and folder:
+        return Path(folder) / STORE_NAME
     return Path(config.store.path)
 
 

@@ -249,7 +249,7 @@ class _SharedConnection:
         self._requests[number] = _Request([*streams], unanswered)
         await socket.send(self._shared.venue.subscription(add, keys, number))
 
-    def _is_answered(self, number: int, refusal: str = "") -> None:
+    def _is_answered(self, number: int, refusal: str) -> None:
         """An acknowledgement proves that the exchange has heard of it, as a pong does, and no more. Of several streams
         that are refused each is asked for alone: what is wrong with one is not to harm the others."""
         request = self._requests.pop(number, None)

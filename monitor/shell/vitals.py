@@ -32,7 +32,7 @@ class Pulse:
         on_lag: Called with the lag of each such timer, ten a second (seconds).
     """
 
-    def __init__(self, on_lag: Callable[[float], None] = lambda lag_s: None) -> None:
+    def __init__(self, on_lag: Callable[[float], None]) -> None:
         self._on_lag = on_lag
         self._started = self._due = time.monotonic()
         self._busy_since: float | None = None
