@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, time, tzinfo
 from decimal import Decimal
+from itertools import chain
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -21,11 +22,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field, structs
 
 from monitor import __version__
 from monitor.core import Kept, Setup
-from monitor.effects import INSTANCE, AccountSetup
+from monitor.effects import INSTANCE
 from monitor.errors import DecodeError
 from monitor.events import LinkId, LinkReport, LinkState
 from monitor.judges.daily import Daily
-from monitor.judges.groups import Group
 from monitor.rules import DEFAULTS, Match, Rule, RuleBook
 from monitor.venues import VENUES, Request
 from monitor.venues.wire import YEAR_10000_MS
@@ -106,17 +106,6 @@ class _FirstWire(Struct, frozen=True, omit_defaults=True):
     instance: str | None = None
     setup: dict[str, Any] | None = None
     kept: Kept = field(default_factory=Kept)
-
-
-class _Settings(Struct, frozen=True):
-    """The parts of a setup that are plain values."""
-
-    accounts: tuple[AccountSetup, ...]
-    dispute_s: float = 60
-    summary_every_s: float = 30
-    unacked_s: float | None = None
-    group: Group = Group()
-    figures_per_s: float = 1000
 
 
 class _LinkState(Struct, frozen=True, omit_defaults=True):
@@ -310,14 +299,9 @@ def read_link_state(line: Line) -> LinkReport:
 
 def requests_by_name(venue: str) -> Mapping[str, Request]:
     """Every request of a venue, by what stands in a line."""
-    r = VENUES[venue].requests
-    # fmt: off
-    found = [
-        r.time, r.contracts, r.marks, *r.account, *r.reconcile, r.forced, r.open_stream, r.keep_stream,
-        *r.market_facts, *r.account_facts, *([] if r.status is None else [r.status]),
-    ]
-    # fmt: on
-    return {str(request): request for request in (*found, *([] if r.rates is None else [r.rates]))}
+    uses = structs.astuple(VENUES[venue].requests)
+    requests = chain.from_iterable(use if isinstance(use, tuple) else (use,) for use in uses)
+    return {str(request): request for request in requests if request is not None}
 
 
 def _told(setup: Setup) -> dict[str, Any]:
@@ -331,8 +315,8 @@ def _told(setup: Setup) -> dict[str, Any]:
 def _setup(told: dict[str, Any]) -> Setup:
     """The setup, with each rule as what it is. A rule that we do not know is left out; one not named is the default."""
     rules, daily = _table(told.get("rules", {})), told.get("daily")
-    rest = {key: value for key, value in told.items() if key not in ("rules", "daily")}
-    setup = msgspec.convert(rest, _Settings)
+    plain = {key: value for key, value in told.items() if key not in ("rules", "daily")}
+    setup = msgspec.convert(plain, Setup)
     for account in setup.accounts:
         msgspec.convert(account.name, _Name)
         if account.venue not in VENUES:
@@ -346,9 +330,7 @@ def _setup(told: dict[str, Any]) -> Setup:
         for name, rows in _table(rules.get("matches", {})).items()
         if name in DEFAULTS
     }
-    return Setup(
-        **structs.asdict(setup), rules=RuleBook(known, matches), daily=None if daily is None else _daily(daily)
-    )
+    return structs.replace(setup, rules=RuleBook(known, matches), daily=None if daily is None else _daily(daily))
 
 
 def _daily(told: Any) -> Daily:

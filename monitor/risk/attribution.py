@@ -93,7 +93,7 @@ def moves(
     before: Sequence[Baseline],
     stages: Sequence[Stage],
     terms: Terms,
-    now: PoolRisk | None = None,
+    present: PoolRisk | None = None,
     told: Mapping[PositionKey, Decimal | None] | None = None,
 ) -> dict[PositionKey, Move]:
     """For each position whose liquidation price is another now, how it came from the baseline's to the present one.
@@ -103,7 +103,7 @@ def moves(
         stages: The pool after each account event since the baseline, in order of event time; where the baselines are
             of other pools, the first stage is what has become of them.
         terms: Present marks, brackets and rates.
-        now: The risk of the pool on these terms, where it is known already.
+        present: The risk of the pool on these terms, where it is known already.
         told: The printed prices at a single baseline, where they are known already.
     """
     pool = before[-1].pool
@@ -133,7 +133,7 @@ def moves(
         then(Cause("bracket_change"), assess(pool, structs.replace(old(), tables=terms.tables)))
     if pool.assets:
         then(Cause("collateral_price"), assess(pool, structs.replace(terms, marks=old().marks)))
-    risk = now if now is not None and (now.pool is pool or now.pool == pool) else assess(pool, terms)
+    risk = present if present is not None and (present.pool is pool or present.pool == pool) else assess(pool, terms)
     then(Cause("marks"), risk)
     past = not risk.is_beyond(ZERO) and risk.distance == ZERO
 
