@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import time
 from itertools import chain, count
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Struct, structs
 
@@ -56,6 +56,9 @@ STORE_NAME = "marginwatch.sqlite3"
 """Name of the store where no path is given; `shell/settings.py` says in which folder."""
 
 
+Environment = Literal["live", "testnet", "demo", "custom"]
+
+
 class MqttConfig(Struct, frozen=True):
     host: Annotated[str, as_host] = "localhost"
     port: Annotated[int, as_whole(1, 65_535)] = 1883
@@ -87,7 +90,7 @@ class AccountConfig(Struct, frozen=True):
     venue: str
     api_key: Secret
     secret: Secret
-    environment: Literal["live", "testnet", "demo", "custom"] = "live"
+    environment: Environment = "live"
     hosts: Hosts = Hosts("", "", "", "")
     market: str = ""
     labels: dict[str, str] = {}
@@ -338,7 +341,7 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
 _ACCOUNT: Kinds = {
     "name": as_name,
     "venue": as_one_of(*VENUES),
-    "environment": as_one_of("live", "testnet", "demo", "custom"),
+    "environment": as_one_of(*get_args(Environment)),
     "api_key": as_secret,
     "secret": as_secret,
     "labels": as_texts,

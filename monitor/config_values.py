@@ -18,12 +18,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from msgspec import Struct
 
+from monitor.venues.wire import PrivateForm
+
 Table = Mapping[str, Any]
 
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _RESERVED = ("status", "info", "cmd")
 _LONGEST = 1000
 """Characters of a text: no file is called more, and MQTT has room for 65535 bytes of a topic or a name."""
+
+
+SecretKind = Literal["env", "file", "credential"]
 
 
 class Secret(Struct, frozen=True):
@@ -33,7 +38,7 @@ class Secret(Struct, frozen=True):
         kind: `env` (a variable), `file` (a path) or `credential` (a file in systemd's credentials directory).
     """
 
-    kind: Literal["env", "file", "credential"]
+    kind: SecretKind
     name: str
 
     def __str__(self) -> str:
@@ -174,16 +179,14 @@ def as_one_of(*words: str) -> Callable[[Any], str]:
 def as_forms(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError('must be a list such as ["query", "path"]')
-    read = as_one_of("query", "path", "subscribe", "multi")
+    read = as_one_of(*get_args(PrivateForm))
     return tuple(read(one) for one in value)
 
 
 def as_secret(value: Any) -> Secret:
-    kinds: tuple[Literal["env", "file", "credential"], ...] = ("env", "file", "credential")
     kind, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
-    for known in kinds:
-        if kind == known and name:
-            return Secret(known, name)
+    if kind in get_args(SecretKind) and name:
+        return Secret(cast(SecretKind, kind), name)
     # The value itself is not repeated: it may be the secret.
     raise ValueError("must be env:NAME, file:PATH or credential:NAME; a secret is never written into the config")
 
