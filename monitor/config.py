@@ -323,19 +323,24 @@ def examine(documents: Iterable[tuple[str, Table]]) -> tuple[Config, list[str], 
         credentials_dir=reader.table(main_name, "[credentials] ", top.get("credentials", {}), _CREDENTIALS).get("dir"),
         summary_every_s=top.get("summary_every_s", 30),
     )
-    check_case(reader, main_name, config.rules)
-    check_promptness(reader, main_name, config.rules)
+    _check_together(reader, main_name, top, config)
+    return config, reader.problems, [*secrets(config), *reader.secrets]
+
+
+def _check_together(reader: Reader, file: str, top: Table, config: Config) -> None:
+    """What is right by itself, and wrong with what stands beside it."""
+    check_case(reader, file, config.rules)
+    check_promptness(reader, file, config.rules)
     forms = config.links.private_forms
     if config.links.accounts_per_connection > 1 and forms and "subscribe" not in forms:
-        reader.wrong(main_name, "[links] accounts_per_connection", 'above 1 needs "subscribe" among private_forms')
+        reader.wrong(file, "[links] accounts_per_connection", 'above 1 needs "subscribe" among private_forms')
     if config.mqtt.password is not None and config.mqtt.username is None:
-        reader.wrong(main_name, "[mqtt] password", "is of no use without username")
+        reader.wrong(file, "[mqtt] password", "is of no use without username")
     if (config.mqtt.tls_cert_file is None) != (config.mqtt.tls_key_file is None):
-        reader.wrong(main_name, "[mqtt] tls_cert_file", "needs tls_key_file, and the other way round")
+        reader.wrong(file, "[mqtt] tls_cert_file", "needs tls_key_file, and the other way round")
     if config.http.listen is not None and not config.http.listen.is_loopback and "token" not in top.get("http", {}):
         remedy = f"is missing; {config.http.listen} can be reached from outside, and shows what you hold. Name a secret"
-        reader.wrong(main_name, "[http] token", f"{remedy}, such as credential:http_token, or listen on 127.0.0.1")
-    return config, reader.problems, [*secrets(config), *reader.secrets]
+        reader.wrong(file, "[http] token", f"{remedy}, such as credential:http_token, or listen on 127.0.0.1")
 
 
 _ACCOUNT: Kinds = {
