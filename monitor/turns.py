@@ -165,9 +165,9 @@ class Turns:
         while self._taken and now - self._taken[0][0] >= WINDOW_S:
             _, account, weight = self._taken.popleft()
             self._used -= weight
-            self._used_by[account] -= weight
-            if not self._used_by[account]:
-                del self._used_by[account]
+            left = self._used_by.pop(account, 0) - weight  # what weighs nothing may be all that is left
+            if left:
+                self._used_by[account] = left
 
 
 def _most_urgent(own: deque[Turn]) -> Turn:

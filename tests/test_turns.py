@@ -31,6 +31,17 @@ def full(per_minute: int, at_most: int = 2300) -> Turns:
     return turns
 
 
+def test_what_weighs_nothing_is_forgotten_after_what_does() -> None:
+    """So a market's funding terms are: asked last of it in a minute, they ended the daemon."""
+    turns = Turns(100, 100)
+    for weight in (1, 0, 0):
+        turns.join(turn("market", weight))
+    assert called(turns, 0) == ["market"] * 3
+
+    turns.join(turn("account", 100))
+    assert called(turns, WINDOW_S) == ["account"]
+
+
 def test_danger_goes_first_then_who_lost_sight_then_all_others() -> None:
     """What could be liquidated next minute does not queue behind what is merely curious."""
     turns = full(100, 100)
@@ -220,7 +231,7 @@ def test_floods_of_all_share_alike() -> None:
 
 QUESTIONS = st.lists(
     st.tuples(
-        st.floats(0, 20), st.sampled_from("abcdef"), st.integers(1, 40), st.sampled_from(list(Need)), st.booleans()
+        st.floats(0, 20), st.sampled_from("abcdef"), st.integers(0, 40), st.sampled_from(list(Need)), st.booleans()
     ),
     max_size=80,
 )
