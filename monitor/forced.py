@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
 
-from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, PositionKey
+from monitor.events import Fill, ForcedKind, Now, OrdersCancelled, Position, PositionKey
 from monitor.risk.margin import ZERO
 from monitor.rules import Severity
 
@@ -18,6 +18,11 @@ _CLEARED_BEFORE_S = 2.0
 """An account event and the order that caused it come in either order, at most so far apart."""
 _CANCELLED_BEFORE_S = 10.0
 """Own orders are cancelled right before the exchange sends its own; older cancellations belong to another story."""
+
+_BEHIND_MS = 1_000
+"""A row that was last changed so long before an order shows what was before it: it came from a copy that lags."""
+_BEHIND_S = 60.0
+"""So long an order waits for a row that shows what it has left, and no longer."""
 
 SEVERITIES = {
     ForcedKind.LIQUIDATION: Severity.LIQUIDATION,
@@ -218,14 +223,23 @@ class ForcedOrders:
             else:
                 self._cleared[asset] = (now.mono, change)
 
-    def over(self, settle_s: Callable[[PositionKey], float], heard_until: float) -> list[ForcedReport]:
+    def over(
+        self, settle_s: Callable[[PositionKey], float], heard_until: float, rows: Mapping[PositionKey, Position]
+    ) -> list[ForcedReport]:
         """Those of which nothing has been heard for a while in which it would have been; they are forgotten here.
 
         Args:
             settle_s: For how long, of a position (seconds).
             heard_until: Monotonic seconds; what has happened since then is not known.
+            rows: The book, which is behind where a list tells of an order before a snapshot shows what it has done.
         """
-        done = [key for key, last in self._last.items() if heard_until - last >= settle_s(key) and key in self.running]
+        quiet = {key: heard_until - last for key, last in self._last.items() if key in self.running}
+        done = [
+            key
+            for key, quiet_s in quiet.items()
+            if quiet_s >= settle_s(key)
+            and (quiet_s >= _BEHIND_S or not _is_behind(rows.get(key), self.running[key].at_ms))
+        ]
         reports = [self.running.pop(key) for key in done]
         for key in done:
             del self._last[key]
@@ -241,3 +255,8 @@ class ForcedOrders:
         if not self.running:
             self._trades.clear()
             self._orders.clear()
+
+
+def _is_behind(row: Position | None, acted_ms: int) -> bool:
+    """Whether a row shows a position as it was before an order acted (exchange time)."""
+    return row is not None and bool(row.quantity) and row.at_ms < acted_ms - _BEHIND_MS

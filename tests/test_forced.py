@@ -530,6 +530,25 @@ def test_a_hedge_that_broke_while_no_daemon_ran_is_told_with_what_was_held_befor
     all_valid(core)
 
 
+def test_it_is_not_over_while_the_book_shows_what_was_before_it() -> None:
+    """A list may tell of an order that the copy which answered for the positions has not seen. With the next answers
+    late, all that was closed was reported as left, and the hedge that it broke was told to nobody."""
+    core = Watched(kept=hedged().kept(), start=1000)
+    acted_ms = core.now.wall_ms - 1_500
+    told = core.tell(structs.replace(taken(core, "1"), trade_id=0, at_ms=acted_ms))
+    core.begin("5000", *LEGS.values())
+    told += core.hold(10, "90000")
+    assert (kinds(hedge(told)), [s.change.kind for s in forced(told)]) == ([], ["opened"])
+
+    core.step(*core.truth("5000", LEGS[Side.LONG]))
+    told = core.hold(5, "90000")
+    assert kinds(hedge(told)) == [("noted", "critical")]
+    [over] = forced(told)
+    assert over.forced is not None
+    assert (over.change.kind, over.forced.left) == ("resolved", D(0))
+    all_valid(core)
+
+
 @pytest.mark.parametrize(
     ("kind", "did"),
     [

@@ -77,14 +77,15 @@ class ForcedOrdersJudge:
 
         for name in account.forced_orders.outdated(now):
             self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
-        for report in account.forced_orders.over(settle_s, account.heard_until(self._reporter.links, now)):
-            row = account.book.rows.get(report.key)
+        rows = account.book.rows
+        for report in account.forced_orders.over(settle_s, account.heard_until(self._reporter.links, now), rows):
+            row = rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
             self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
             self._judge_hedge(account, report.key.symbol, report.hedge, now)
             self._keep(account, report, None, now)
-            rows = account.forced_orders.done(report, now)
-            self._reporter.effects += (Save("forced", f"{account.name}/{name}", row) for name, row in rows)
+            kept = account.forced_orders.done(report, now)
+            self._reporter.effects += (Save("forced", f"{account.name}/{name}", one) for name, one in kept)
         account.forced_orders.forget()
         for acted in account.forced_orders.take_left(settle_s, now):
             self._judge_hedge(account, acted.key.symbol, acted.hedge, now)
