@@ -40,7 +40,12 @@ JUMP_S = 600.0
 
 @dataclass
 class Stage:
-    """Everything that faults are done to."""
+    """Everything that faults are done to.
+
+    Attributes:
+        broker_kills: When it was killed.
+        bad_ends: Exit statuses of daemons that were told to stop, other than 0.
+    """
 
     exchange: Exchange
     to_exchange: Proxy
@@ -49,6 +54,7 @@ class Stage:
     daemon: DaemonProcess
     clock: WallClock
     broker_kills: list[float]
+    bad_ends: list[int]
 
 
 def making(stage: Stage, name: str) -> AbstractAsyncContextManager[None]:
@@ -187,7 +193,8 @@ async def _daemon_killed(stage: Stage) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _daemon_stopped(stage: Stage) -> AsyncIterator[None]:
-    await stage.daemon.stop()
+    if status := await stage.daemon.stop():
+        stage.bad_ends.append(status)
     yield
     await stage.daemon.start()
 

@@ -19,7 +19,8 @@ from tests.rig import ROOT, until
 
 @dataclass
 class Life:
-    """A time in which the daemon ran without a break. Monotonic seconds; ended: None while it runs."""
+    """A time in which the daemon ran without a break, from where it said that it has started; how long that takes is
+    the machine's business. Monotonic seconds; ended: None while it runs."""
 
     began: float
     ended: float | None = None
@@ -51,6 +52,8 @@ class DaemonProcess:
         self._log = config.parent / "daemon.log"
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._begun = 0.0
+        self._is_frozen = False
         self.lines: list[Line] = []
         self.lives: list[Life] = []
         self.died: list[str] = []
@@ -66,7 +69,7 @@ class DaemonProcess:
                 stderr=err,
                 limit=2**24,
             )
-        self.lives.append(Life(time.monotonic()))
+        self._begun = time.monotonic()
         self._reader = asyncio.create_task(self._read(self._process), name="daemon log")
 
     async def kill(self) -> None:
@@ -74,8 +77,10 @@ class DaemonProcess:
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> int:
-        """As systemd does. Returns its exit status."""
-        return await self._end(signal.SIGTERM)
+        """As systemd does. Returns its exit status; one that has not started yet ends of the signal, which is none."""
+        status = await self._end(signal.SIGTERM)
+        has_started = any(line.at > self._begun for line in self.logged("started"))
+        return status if has_started or status != -signal.SIGTERM else 0
 
     async def end(self) -> None:
         """Be gone, in whatever state it is."""
@@ -85,11 +90,13 @@ class DaemonProcess:
     def freeze(self) -> None:
         """As a host does that stops its guest for a while."""
         self._signal(signal.SIGSTOP)
-        self.lives[-1].ended = time.monotonic()
+        self._is_frozen = self._rests()
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
-        self.lives.append(Life(time.monotonic()))
+        if self._is_frozen:
+            self._is_frozen = False
+            self.lives.append(Life(time.monotonic()))
 
     @property
     def pid(self) -> int:
@@ -103,6 +110,13 @@ class DaemonProcess:
 
     def logged(self, event: str) -> list[Line]:
         return [line for line in self.lines if line.said["event"] == event]
+
+    def _rests(self) -> bool:
+        """Its life is over, for now; whether it had one."""
+        lives = bool(self.lives) and self.lives[-1].ended is None
+        if lives:
+            self.lives[-1].ended = time.monotonic()
+        return lives
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -126,12 +140,14 @@ class DaemonProcess:
                 log.write(line)
                 if line.endswith(b"\n"):
                     self.lines.append(Line(time.monotonic(), json.loads(line)))
+                    if self.lines[-1].said["event"] == "started":
+                        self.lives.append(Life(self.lines[-1].at))
         status = await process.wait()
-        if self.lives[-1].ended is None:
-            self.lives[-1].ended = time.monotonic()
+        self._rests()
         if self._process is process:
             self.died.append(f"exit status {status}")
 
     async def ready(self, within_s: float = 30.0) -> None:
-        began = self.lives[-1].began
-        await until(lambda: any(line.at > began for line in self.logged("ready")), "the daemon is ready", within_s)
+        await until(
+            lambda: any(line.at > self._begun for line in self.logged("ready")), "the daemon is ready", within_s
+        )
