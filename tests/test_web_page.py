@@ -175,6 +175,21 @@ async def test_a_page_that_is_behind_says_so_and_catches_up(broker: Mosquitto, t
             await tab.shows("#beat-word", "live", within_s=30)
 
 
+async def test_a_page_that_cannot_tell_how_late_it_is_says_so(tab: Browser) -> None:
+    """It is open while a daemon of another version takes the place of its own, whose beats it does not understand."""
+    hears = """
+        const {Stream} = await import(new URL("stream.js", location));
+        const stream = Object.create(Stream.prototype);
+        Object.assign(stream, {heardAt: performance.now(), heardMs: Date.now(), soonestMs: Infinity});
+        stream.time(arguments[0]);
+        return stream.isSilent;
+    """
+    async with showing(Hub()) as url:
+        await tab.open(url)
+        assert await tab.js(hears, {"at_ms": 1, "mono_ms": 1}) is False
+        assert await tab.js(hears, {"at_ms": 1}) is True
+
+
 async def test_a_connection_that_is_dead_unnoticed_is_left_for_a_new_one(
     broker: Mosquitto, tmp_path: Path, tab: Browser
 ) -> None:

@@ -29,10 +29,10 @@ export class Stream {
   }
 
   /** Whether what has come is so old that what is shown may be wrong. Of the two clocks one may be set, the other stands
-   * still while a machine sleeps. */
+   * still while a machine sleeps. How late it is cannot be told where a daemon of another version beats otherwise. */
   get isSilent() {
     if (this.heardAt === null) return true;
-    return Math.max(performance.now() - this.heardAt, Date.now() - this.heardMs) + this.lateMs > SILENT_AFTER_MS;
+    return !(Math.max(performance.now() - this.heardAt, Date.now() - this.heardMs) + this.lateMs <= SILENT_AFTER_MS);
   }
 
   connect() {
