@@ -49,6 +49,7 @@ class Receiver:
         asked: Method and path of each request, in order of arrival.
         taken: Bodies that were answered with 200.
         answer: Body → status; the request is never answered where it says 0.
+        takes_s: How long an answer takes (seconds).
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,7 @@ class Receiver:
         self.asked: list[str] = []
         self.taken: list[dict[str, Any]] = []
         self.answer: Callable[[dict[str, Any]], int] = lambda body: 200
+        self.takes_s = 0.0
         self._runner: web.AppRunner | None = None
 
     @property
@@ -88,6 +90,7 @@ class Receiver:
             await asyncio.Event().wait()
         if status == 200:
             self.taken.append(body)
+        await asyncio.sleep(self.takes_s)
         return web.Response(status=status)
 
 
@@ -326,13 +329,27 @@ async def test_what_fails_is_tried_again(receiver: Receiver, log: io.StringIO) -
     assert SECRET not in log.getvalue()
 
 
-async def test_an_event_that_is_refused_holds_up_no_other(receiver: Receiver) -> None:
-    """One that the other side cannot read, however severe, must not be the end of all."""
-    receiver.answer = lambda body: 400 if body.get("incident", "notice") in ("bad", "notice") else 200
+@pytest.mark.parametrize("status", [400, 500])
+async def test_an_event_that_is_refused_holds_up_no_other(receiver: Receiver, status: int) -> None:
+    """One that the other side cannot read, or stumbles over, however severe, must not be the end of all."""
+    receiver.answer = lambda body: status if body.get("incident", "notice") in ("bad", "notice") else 200
     hook = webhook(receiver, [event("bad", 1, Severity.LIQUIDATION), event("a"), event("b")])
     async with running(hook):
         hook.broker_away(31)
         await until(lambda: len(receiver.taken) == 2, "the others are posted")
+
+    assert incidents(receiver.taken) == ["a1", "b1"]
+
+
+async def test_whoever_takes_long_to_answer_gets_an_event_once(receiver: Receiver) -> None:
+    """He may wake somebody before he answers, and would do so every half minute."""
+    receiver.takes_s = 5.5  # longer than to connect may take
+    hook = webhook(receiver, [event("a")])
+    async with running(hook):
+        hook.broker_away(31)
+        await until(lambda: incidents(receiver.taken) == ["a1"], "it is posted", within_s=30)
+        hook.put([event("b")])
+        await until(lambda: incidents(receiver.taken)[-1] == "b1", "and what comes next", within_s=30)
 
     assert incidents(receiver.taken) == ["a1", "b1"]
 

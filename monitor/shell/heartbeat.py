@@ -18,6 +18,7 @@ from monitor.shell import logs
 from monitor.shell.outward import ask, session_of_ours
 
 _RETRY_MIN_S = 5.0
+_PATIENCE_S = 5.0
 
 
 class Heartbeat:
@@ -45,7 +46,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Ping until cancelled: when it turns bad at once, else when it is time, and only after another tick."""
         next_at, tried_bad, retry_s = 0.0, False, _RETRY_MIN_S
-        async with session_of_ours() as session:
+        async with session_of_ours(_PATIENCE_S) as session:
             while True:
                 await self._tick.wait()
                 self._tick.clear()

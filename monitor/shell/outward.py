@@ -11,7 +11,7 @@ from monitor.config_values import HiddenUrl, Secret
 from monitor.errors import ProxyError
 from monitor.shell.proxies import proxy_of
 
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_CONNECT_S = 5.0
 
 
 def address(url: Secret | HiddenUrl | None, found: dict[Secret, str]) -> HiddenUrl | None:
@@ -19,9 +19,14 @@ def address(url: Secret | HiddenUrl | None, found: dict[Secret, str]) -> HiddenU
     return HiddenUrl.of(found[url]) if isinstance(url, Secret) else url
 
 
-def session_of_ours() -> aiohttp.ClientSession:
+def session_of_ours(patience_s: float) -> aiohttp.ClientSession:
+    """
+    Args:
+        patience_s: For the whole of an answer (seconds).
+    """
     agent = {"User-Agent": f"marginwatch/{__version__}"}
-    return aiohttp.ClientSession(timeout=_TIMEOUT, headers=agent)
+    timeout = aiohttp.ClientTimeout(total=patience_s, sock_connect=_CONNECT_S)
+    return aiohttp.ClientSession(timeout=timeout, headers=agent)
 
 
 async def ask(

@@ -24,8 +24,10 @@ from monitor.shell.outward import ask, session_of_ours
 
 _WAITING_AT_MOST = 1000
 _REMEMBERED = 10_000
-_PASSING = frozenset({408, 425, 429})
-"""Refusals that are no fault of the event."""
+_PASSING = frozenset({408, 425, 429, 502, 503, 504})
+"""Refusals that are no fault of the event. Any other may be: a program that stumbles over one answers 500."""
+_PATIENCE_S = 20.0
+"""Whoever has more to do with an event before he answers gets it twice, and again and again."""
 
 
 class Webhook:
@@ -94,7 +96,7 @@ class Webhook:
     async def run(self) -> None:
         """Post what there is while the broker is away, until cancelled."""
         backoff = Backoff(0.5, 30)
-        async with session_of_ours() as session:
+        async with session_of_ours(_PATIENCE_S) as session:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
@@ -150,7 +152,7 @@ class Webhook:
 
     async def _post(self, session: aiohttp.ClientSession, event_id: str | None, payload: bytes) -> bool:
         status, error = await ask(session, "POST", self._url.address, payload)
-        refused = 400 <= status < 500 and status not in _PASSING
+        refused = status >= 400 and status not in _PASSING
         if refused and event_id is None:
             self._announced = True  # who wants no notice may want the events
         elif refused and event_id in self._waiting:
