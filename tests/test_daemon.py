@@ -428,6 +428,37 @@ async def test_what_an_earlier_run_left_on_the_broker_is_removed(
     assert listener.now["elsewhere/main/pool/cross-usdc"] == b"not ours"
 
 
+async def test_what_a_broker_has_back_after_a_crash_is_removed_again(tmp_path: Path) -> None:
+    """It writes down now and then what is retained, and may know nothing of what was emptied since: an alarm that ended
+    half an hour ago would stand for ever."""
+    needs_mosquitto()
+    folder = tmp_path / "broker"
+    forgetful = Mosquitto(folder, "persistence true", f"persistence_location {folder}/")
+    topic = "marginwatch/main/incident/margin_ratio/cross-usdc"
+    await forgetful.start()
+    try:
+        async with aiomqtt.Client("127.0.0.1", forgetful.port) as client:
+            await client.publish(topic, b'{"left":"over"}', qos=1, retain=True)
+        forgetful.stop()
+        written = (folder / "mosquitto.db").read_bytes()
+        await forgetful.start()
+        async with stories.exchange() as exchange, Listener(forgetful.port) as listener:
+            with Process(write_config(tmp_path / "d", exchange, forgetful.port)) as process:
+                await until(lambda: process.logged("ghost topics removed"), "it is removed")
+                await until(lambda: topic not in listener.now, "it is gone")
+                forgetful.kill()
+                (folder / "mosquitto.db").write_bytes(written)
+                await forgetful.start()
+                await until(lambda: topic in listener.now, "it is back")
+                await until(lambda: topic not in listener.now, "it is gone again")
+                await agreement(exchange, listener, "main")
+                process.send(signal.SIGTERM)
+                await process.ended()
+            listener.wrong.clear()
+    finally:
+        forgetful.kill()
+
+
 async def test_a_broker_that_allows_a_user_one_connection_keeps_that_of_the_alerts(tmp_path: Path) -> None:
     """To look for what an earlier run left takes a second one, and each would have ended the other again and again."""
     needs_mosquitto()

@@ -111,7 +111,6 @@ class Daemon:
         self._page: Page | None = None
         self._store_works = False
         self._begun = False
-        self._swept = False
         self._reloads: asyncio.Queue[tuple[Config, dict[Secret, str]]] = asyncio.Queue()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -436,6 +435,8 @@ class Daemon:
 
     def _sent(self, message: Message) -> None:
         self._life.broker_took()
+        if message.topic == self._topics.status:
+            self._ghosts.connected()
         if message.event_id is not None:
             here = now()
             self._tally.acknowledged(message.event_id, here.mono)
@@ -477,18 +478,17 @@ class Daemon:
             rule = account.stale_rule
             feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
         self._ticks += 1
-        if self._life.is_ready and not self._swept and self._ghosts.is_known:
+        if self._life.is_ready and self._ghosts.topics:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Empty the retained topics that an earlier run has left and nothing stands for any more."""
+        """Empty the retained topics at the broker that nothing stands for any more."""
         unknown = {a.name for a in self._core.accounts.values() if not a.known}
         alive = {self._topics.incident(incident.key) for incident in self._core.incidents}
         alive |= set(self._outbox.states)
         ghosts = [t for t in sorted(self._ghosts.topics - alive) if self._topics.account_of(t) not in unknown]
-        self._swept = not unknown
         self._outbox.put(emptied(topic) for topic in ghosts)  # who reads along here has never seen them
-        self._ghosts.topics.difference_update(ghosts)
+        self._ghosts.topics = {t for t in self._ghosts.topics if self._topics.account_of(t) in unknown}
         if ghosts:
             self._log.info("ghost topics removed", count=len(ghosts), topics=ghosts[:_NAMED])
             self._broker.wake()

@@ -1,4 +1,5 @@
-"""What an earlier run has left at the broker: retained topics for which perhaps nothing stands any more.
+"""Retained topics at the broker for which perhaps nothing stands any more: an earlier run has left them, or a broker
+that crashed has them back, for it need not have written down that we have emptied them.
 
 They are looked for over a connection of their own, and a few accounts at a time. A broker throws away what it has for
 us beyond what it may keep waiting (mosquitto: 1000 packets), acknowledgements too. Over the connection on which we
@@ -27,17 +28,19 @@ _SILENCE_S = 1.0
 _LOOKS = 3
 """So often we may be cut off in the midst of it. A broker that takes all who log in as the same user for one and the
 same client ends the connection on which we publish with each look, and that one this."""
+_SELDOM_S = 600.0
+"""On a line that breaks again and again they are looked for less and less often, down to this."""
 
 
 class Ghosts:
-    """Looks once, however long it takes until the broker lets us in.
+    """Looks after each connection, however long it takes until the broker lets us in.
 
     Args:
         accounts: Gives the names of those that are watched. What belongs to others is found by what each account has.
 
     Attributes:
-        topics: Retained topics of ours that stood there; empty until all have been looked for.
-        is_known: Whether they have been.
+        topics: Retained topics of ours that stood there, until somebody takes them away; empty until all have been
+            looked for.
     """
 
     def __init__(self, config: MqttConfig, password: str | None, accounts: Callable[[], Iterable[str]]) -> None:
@@ -47,22 +50,42 @@ class Ghosts:
         self._accounts = accounts
         self._log = logs.logger()
         self.topics: set[str] = set()
-        self.is_known = False
+        self._connected = asyncio.Event()
+
+    def connected(self) -> None:
+        """Whoever publishes has a new connection."""
+        self._connected.set()
 
     async def run(self) -> None:
+        loop, pause = asyncio.get_running_loop(), Backoff(1.0, _SELDOM_S)
+        while True:
+            idle_since = loop.time()
+            await self._connected.wait()
+            self._connected.clear()
+            if not await self._has_looked():
+                return
+            if loop.time() - idle_since > _SELDOM_S:
+                pause.reset()
+            await pause.wait()
+
+    async def _has_looked(self) -> bool:
+        """Look until all of it is known. False: the broker does not let us."""
         backoff = Backoff(1.0, self._config.reconnect_max_s)
         looks = 0
-        while not self.is_known:
+        while True:
+            found: set[str] | None = None
             try:
                 async with visitor(self._config, self._password, "ghosts") as client:
                     looks += 1
-                    self.topics = await self._look(client)
-                    self.is_known = True
+                    found = await self._look(client)
             except (MqttError, OSError, ValueError) as exc:  # whoever publishes says why nobody is let in
-                if looks == _LOOKS and not self.is_known:
+                if found is None and looks == _LOOKS:
                     self._log.warning("ghost topics not looked for", reason=str(exc))
-                    return
-                await backoff.wait()
+                    return False
+            if found is not None:
+                self.topics |= found
+                return True
+            await backoff.wait()
 
     async def _look(self, client: aiomqtt.Client) -> set[str]:
         found = await self._read(client, self._topics.one_of_each)
