@@ -136,7 +136,7 @@ async def test_a_replay_tells_of_no_order_of_before_the_session(
         await whole_second()
         exchange.fault(rest="503", rest_paths=["/fapi/v1/listenKey"])
         async with recorded(write_config(tmp_path / "d", exchange, broker.port, rules=SLOW), session):
-            await agreement(exchange, listener, "main")
+            await listener.state("marginwatch/main/position/btcusdt")  # which is live for 5 s alone
             exchange.liquidate("main", "BTCUSDT", "0.5", "48000")
             await listener.event("forced_order", "resolved", subject="btcusdt")
             await whole_second()
