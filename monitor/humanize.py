@@ -1,4 +1,4 @@
-"""Figures as people read them: rounded, with their units.
+"""Figures as people read them: rounded, with their units, and the few words for them.
 
 What is rounded here stands in sentences and tables alone; whoever needs exact figures reads the payload.
 """
@@ -59,6 +59,10 @@ def signed_amount(value: Decimal) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 pool`, `2 pools`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def side_word(is_long: bool) -> str:
+    return "long" if is_long else "short"
 
 
 def time_of_day(at_ms: int) -> str:

@@ -19,12 +19,12 @@ from monitor.accounts import WatchedAccount
 from monitor.core import Core
 from monitor.effects import INSTANCE
 from monitor.events import LinkId, Now
+from monitor.humanize import side_word
 from monitor.liveness import DaemonState, blindness
 from monitor.risk import EXACT
 from monitor.risk.report import PoolRisk, PositionRisk
 from monitor.rules import Severity
 from monitor.tally import BOUNDS_S, Durations, Tally
-from monitor.telling import side_word
 
 
 class Kind(Struct, frozen=True):

@@ -11,7 +11,7 @@ from monitor.digits import EIGHT
 from monitor.effects import INSTANCE, AccountSetup, Advice, Ages, Blindness, Driver, Fact, Figures, Story
 from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
-from monitor.humanize import amount, signed_amount
+from monitor.humanize import amount, side_word, signed_amount
 from monitor.incidents import FORCED, Change
 from monitor.moves import PoolMove, Telling
 from monitor.risk import collateral, contracts, exactly
@@ -273,10 +273,6 @@ def figures(risk: PoolRisk | None) -> Figures | None:
         liquidation_price=None if shown is None else shown.liquidation_price,
         distance=risk.distance,
     )
-
-
-def side_word(is_long: bool) -> str:
-    return "long" if is_long else "short"
 
 
 def _with_words(story: Story) -> Story:

@@ -19,7 +19,7 @@ from monitor.book import margin_asset
 from monitor.digits import EIGHT
 from monitor.errors import WhatIfError
 from monitor.events import Balance, Position
-from monitor.humanize import percent
+from monitor.humanize import percent, side_word
 from monitor.risk import EXACT, contracts
 from monitor.risk.margin import ZERO
 from monitor.venues import VENUES
@@ -381,7 +381,7 @@ def _named(row: Position) -> str:
 
 
 def _side(row: Position) -> str:
-    return "long" if row.quantity > 0 else "short"
+    return side_word(row.quantity > 0)
 
 
 def _sized(account: WatchedAccount, row: Position) -> Position:

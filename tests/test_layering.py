@@ -78,6 +78,7 @@ LAYERS = (
     },
     {"judges"},
     {"reporter"},
+    {"daily_story"},
     {"telling", "trial", "publication", "whatif", "discreet"},
     {"wording", "accounts"},
     {"effects"},

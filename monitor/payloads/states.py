@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from monitor.digits import ceiled, floored, fraction, half_up, margin_balance, plain, rfc3339, truncated
 from monitor.effects import HealthState, PoolState, PositionState, SummaryState
 from monitor.events import Vitals
+from monitor.humanize import side_word
 from monitor.message import Identity
 from monitor.payloads import SCHEMAS, Payload
 from monitor.payloads.figures import Rounding, ages
 from monitor.risk.drift import Drift
-from monitor.telling import side_word
 
 VALID_FOR_S = 90
 """After how long without a newer one a summary or health is no proof of anything: three missed publications."""

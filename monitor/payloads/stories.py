@@ -8,13 +8,13 @@ from monitor.digits import EIGHT, ceiled, fraction, half_up, margin_balance, pla
 from monitor.discreet import discreet
 from monitor.effects import Advice, Fact, Figures, Story
 from monitor.forced import ForcedReport
+from monitor.humanize import side_word
 from monitor.message import Identity
 from monitor.moves import PoolMove
 from monitor.payloads import Payload
 from monitor.payloads.figures import Rounding, ages
 from monitor.risk.attribution import Cause, share
 from monitor.rules import Severity
-from monitor.telling import side_word
 
 _OF_ONE_EVENT = ("seq", "event", "event_type", "before", "drivers", "test", "dedupe_key", "group_id")
 
