@@ -8,7 +8,7 @@ from decimal import Decimal
 from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Fact, Story
 from monitor.events import Now
-from monitor.humanize import away, counted, duration, percent, price, side_word
+from monitor.humanize import away, counted, duration, listed, percent, price, side_word
 from monitor.incidents import Change, Incident, gravest
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk
@@ -93,9 +93,7 @@ def _watched(risks: list[PoolRisk], positions: int | None) -> list[str]:
         return ["positions are unknown: the account has not been read."]
     if not positions:
         return ["watching; no positions are open."]
-    named = [r.pool.id for r in risks[:_NAMED]]
-    more = len(risks) - len(named)
-    names = ", ".join(named) + (f" and {more} more" if more else "")
+    names = listed([r.pool.id for r in risks], _NAMED)
     return [f"watching {counted(positions, 'position')} in {counted(len(risks), 'pool')} ({names})."]
 
 
@@ -122,9 +120,7 @@ def _open(incidents: list[Incident]) -> list[str]:
     if not incidents:
         return ["No incident is open."]
     worst_first = sorted(incidents, key=lambda i: -i.severity)
-    named = [f"{i.rule} {i.subject} ({i.severity.word})" for i in worst_first[:_NAMED]]
-    more = len(incidents) - len(named)
-    return [f"Open: {', '.join(named)}{f' and {more} more' if more else ''}."]
+    return [f"Open: {listed([f'{i.rule} {i.subject} ({i.severity.word})' for i in worst_first], _NAMED)}."]
 
 
 def _fresh(ages: Ages, positions: int | None) -> list[str]:

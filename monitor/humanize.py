@@ -5,6 +5,7 @@ What is rounded here stands in sentences and tables alone; whoever needs exact f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
@@ -59,6 +60,12 @@ def signed_amount(value: Decimal) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 pool`, `2 pools`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], at_most: int) -> str:
+    """`main, hedge and 3 more`."""
+    more = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
 
 
 def side_word(is_long: bool) -> str:

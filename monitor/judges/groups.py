@@ -17,6 +17,7 @@ from msgspec import Struct, field
 from monitor.accounts import WatchedAccount
 from monitor.effects import INSTANCE, Fact, Save, Story
 from monitor.events import Now
+from monitor.humanize import listed
 from monitor.incidents import IncidentKey, incident_id
 from monitor.market import MarketBook
 from monitor.reporter import Reporter
@@ -159,7 +160,7 @@ class GroupsJudge:
             "crossed": window.key.subject.replace("-", "_"),
             "accounts": len(named),
             "of": len(self._accounts),
-            "names": ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""),
+            "names": listed(named, _NAMED),
             "moved": None,
             "move": None,
         }
