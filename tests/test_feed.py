@@ -46,7 +46,7 @@ from monitor.shell.rest import Budget, Rest, _error
 from monitor.turns import Need
 from monitor.venues import VENUES, Hosts
 from tests.heard import Heard, running
-from tests.rig import until
+from tests.rig import free_port, until
 
 D = Decimal
 
@@ -656,6 +656,23 @@ async def test_a_wallet_that_wants_to_be_left_alone_keeps_nobody_from_the_market
         await rest.close()
 
     assert blocked_s == 0
+
+
+async def test_a_wallet_that_is_not_there_disturbs_nobody() -> None:
+    """A testnet has none; whoever began anew for it would end what others ask just then."""
+    host, permissions, clock = Host(), VENUES["binance-usdm"].requests.permissions, VENUES["binance-usdm"].requests.time
+    assert permissions is not None
+    async with host.open():
+        hosts = structs.replace(host.hosts(), wallet_url=f"http://127.0.0.1:{free_port()}")
+        rest = Rest(hosts, Budget(100_000), 2, "key", "secret")
+        await rest.ask(clock)
+        for _ in range(10):
+            with pytest.raises(ExchangeError):
+                await rest.ask(permissions)
+        await rest.ask(clock)
+        await rest.close()
+
+    assert len(host.callers) == 1
 
 
 @pytest.mark.parametrize("place", ["https://login.example/", "http://[bad", "ws://host:x9/", "ws://a..b/", "/login"])

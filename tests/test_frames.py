@@ -531,11 +531,13 @@ def test_coin_margined_symbols_of_a_merged_array_are_not_ours() -> None:
     )
 
     assert USDM.decode_market(raw, "m", None) == [MarkPrice("m", "BTCUSDT", D("100.5"), 5, D("0.0001"), 9)]
+    assert USDM.decode_market(raw, "m", {"ETHUSDT"}) == []
 
 
-def test_a_delivery_contract_has_no_funding() -> None:
-    """It says `""` and 0: neither is a rate of zero."""
-    raw = b'{"e":"markPriceUpdate","E":5,"s":"BTCUSDT_270326","p":"100.5","r":"","T":0}'
+@pytest.mark.parametrize("funding", [b'"r":"","T":0', b'"r":"","T":9', b'"r":"0.0001","T":0'])
+def test_a_delivery_contract_has_no_funding(funding: bytes) -> None:
+    """It says `""` and 0: neither is a rate of zero, and its price counts whatever they say."""
+    raw = b'{"e":"markPriceUpdate","E":5,"s":"BTCUSDT_270326","p":"100.5",%s}' % funding
 
     assert USDM.decode_market(raw, "m", None) == [MarkPrice("m", "BTCUSDT_270326", D("100.5"), 5, None, None)]
 

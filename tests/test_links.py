@@ -444,6 +444,36 @@ async def test_what_is_pushed_while_a_snapshot_is_under_way_is_told_after_it() -
     assert (read(heard)[-1], amounts(heard)) == (D(12_000), [D(12_001)])
 
 
+async def test_a_snapshot_in_which_a_position_is_newer_than_the_balances_has_those_asked_for_again() -> None:
+    """What the position has realized would be in neither, and the pool look poorer or richer than it is."""
+    asked = "GET /fapi/v3/positionRisk"
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (feed, heard):
+        known, count = len(heard.events), exchange.counters[asked]
+        exchange.fault(latency_s=0.3, rest_paths=["/fapi/v3/positionRisk"])
+        feed.resync()
+        await until(lambda: exchange.counters[asked] > count, "the balances have been read")
+        exchange.fill("main", "BTCUSDT", "SELL", "0.5", price="61000", commission_rate="0")
+        await heard.until(lambda: PositionsRead in map(type, heard.events[known:]))
+
+    told = [type(e) for e in heard.events[known:] if isinstance(e, BalancesRead | PositionsRead)]
+    before, after = read(heard)[-2:]
+    assert told == [BalancesRead, PositionsRead, BalancesRead]
+    assert after - before == 500
+
+
+async def test_a_stream_that_opens_and_does_not_answer_is_never_called_live() -> None:
+    """Each life would make it young again, and its blindness would never be told."""
+    async with stories.exchange() as exchange:
+        exchange.fault(half_open_private=True)
+        async with private(exchange, is_live=False, first_frame_s=0.2) as (_, heard):
+            await heard.until(lambda: heard.states("private").count(LinkState.DOWN) >= 2)
+            exchange.fault(half_open_private=False)
+            await heard.state("private", LinkState.LIVE)
+
+    states = heard.states("private")
+    assert LinkState.LIVE not in states[:-1]
+
+
 @pytest.mark.parametrize("skew_ms", [60_000, -60_000], ids=["behind", "ahead"])
 async def test_a_clock_that_is_wrong_costs_one_question(skew_ms: int, log: io.StringIO) -> None:
     """The exchange refuses whoever is seconds off; its time is asked anew then, not within the next ten minutes."""
@@ -523,14 +553,14 @@ async def test_a_key_that_others_have_replaced_unannounced_is_taken_anew(log: io
 
 @pytest.mark.parametrize("form", ["query", "multi"])
 async def test_a_frame_that_misreads_is_logged_without_its_key(form: str, log: io.StringIO) -> None:
-    """Whoever has the key hears all that the account does; with several accounts to a stream each frame names it."""
-    async with stories.exchange() as exchange, private(exchange, private_forms=(form,)) as (_, heard):
-        await heard.state("private", LinkState.LIVE)
-        key = exchange.listen_keys.of("main")
+    """Whoever has the key hears all that the account does; with several accounts to a stream each frame names it. What
+    it would have told is asked for, and not half a minute later."""
+    links: dict[str, Any] = {"private_forms": (form,), "reconcile_s": 20}
+    async with stories.exchange() as exchange, private(exchange, **links) as (_, heard):
+        key, count = exchange.listen_keys.of("main"), kinds(heard)[PositionsRead]
         assert key is not None
         exchange.send_raw("private", f'{{"stream":"{key}","data":{{"e":"ACCOUNT_UPDATE","E":"x"}}}}')
-        exchange.transfer("main", "USDT", "1")
-        await heard.until(lambda: amounts(heard))
+        await heard.until(lambda: kinds(heard)[PositionsRead] > count)
 
     assert "frame dropped" in warnings(log)
     assert key not in log.getvalue()

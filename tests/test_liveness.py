@@ -133,3 +133,15 @@ def test_why_a_link_was_lost_is_known_until_it_is_fine() -> None:
 
     links.report(LinkReport(link, LinkState.LIVE), 3)
     assert links.all[link].note == ""
+
+
+def test_a_link_that_is_tried_again_and_again_is_as_old_as_its_last_life() -> None:
+    """Each try and each failure is another report; whoever counts from the last of them never finds it stale."""
+    links, link = Links(), LinkId("main", "private")
+    links.report(LinkReport(link, LinkState.LIVE), 1)
+    links.report(LinkReport(link, LinkState.DOWN), 2)
+    for now in range(3, 30):
+        for state in (LinkState.CONNECTING, LinkState.PROVING, LinkState.DOWN, LinkState.MUTE):
+            links.report(LinkReport(link, state), now)
+
+    assert links.age(link, 30) == 28

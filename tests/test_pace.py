@@ -59,3 +59,16 @@ def test_a_danger_that_is_over_is_given_back() -> None:
         False,
     ]
     assert found.interval_s("a0") > 30
+
+
+def test_who_has_gone_leaves_his_part_to_the_others() -> None:
+    """And who says anew how much his turns are is counted once."""
+    found = pace(600, endangered=300)
+    for n in range(300, 600):
+        found.join(f"a{n}", 5)
+    for n in range(570):
+        found.leave(f"a{n}")
+
+    assert found.interval_s("a599") == 30
+    found.join("one that asks for much", 590 * 10 - 30 * 5)
+    assert found.interval_s("a599") == 590

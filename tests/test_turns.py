@@ -52,6 +52,29 @@ def test_danger_goes_first_then_who_lost_sight_then_all_others() -> None:
     assert called(turns, WINDOW_S) == ["danger", "blind", "ease"]
 
 
+def test_nobody_who_begins_goes_before_danger_for_asking_less() -> None:
+    """Of a thousand that do there is always one for whom there is room."""
+    turns = Turns(100, 150)
+    turns.answered(0, 145, 0)
+    turns.join(turn("danger", 10, Need.DANGER))
+    turns.join(turn("begins", 1, Need.START))
+
+    assert called(turns, 1) == []
+    assert called(turns, WINDOW_S) == ["danger", "begins"]
+
+
+def test_who_waits_for_what_we_have_used_ourselves_is_called_as_soon_as_that_is_over() -> None:
+    """However lately the exchange has said what all have used: of two that begin, the second would wait a minute more
+    after each answer."""
+    turns = full(100)
+    turns.answered(0, 90, 40)
+    turns.join(turn("begins", need=Need.START))
+
+    assert called(turns, 41) == []
+    assert turns.wait_s(41) == WINDOW_S - 41
+    assert called(turns, WINDOW_S) == ["begins"]
+
+
 def test_danger_does_not_wait_behind_what_the_same_account_is_curious_of() -> None:
     """Where others use up our address, curiosity has no turn at all; marks and balances must have theirs."""
     turns = full(100, 120)

@@ -249,6 +249,7 @@ def test_terms_that_misread_cost_no_contract(assets: str) -> None:
     [
         ('"notionalCoef":1.50,', {"ETHUSDT": D("1.5")}),
         ('"notionalCoef":"2",', {"ETHUSDT": D(2)}),
+        ('"notionalCoef":0.5,', {"ETHUSDT": D("0.5")}),
         ('"notionalCoef":null,', {}),
         ("", {}),
     ],
@@ -304,7 +305,13 @@ def test_a_position_row_has_its_place_in_the_queue(adl: str, quantile: int | Non
 
 @pytest.mark.parametrize(
     ("printed", "price"),
-    [('"2260.56757210"', D("2260.5675721")), ('"0"', None), ('"151234567890123.4"', None), ('"-"', None)],
+    [
+        ('"2260.56757210"', D("2260.5675721")),
+        ('"0.00000312"', D("0.00000312")),
+        ('"0"', None),
+        ('"151234567890123.4"', None),
+        ('"-"', None),
+    ],
 )
 def test_a_liquidation_price_of_whatever_size_costs_no_position(printed: str, price: Decimal | None) -> None:
     """A short of COIN-M that coins all but cover has one beyond all measure; nothing of ours follows from it."""
