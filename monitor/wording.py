@@ -383,7 +383,7 @@ def _exchange(story: Story) -> tuple[str, str]:
 def _store(story: Story) -> tuple[str, str]:
     """The store that cannot be used."""
     if story.change.kind == "resolved":
-        return "store: usable again", "store: usable again; what was owed to it is being written."
+        return _over(story, "store", "usable again; what was owed to it is being written")
     said = "store: cannot be used, alerts go out from memory"
     return said, f"{said}: {story.facts.get('reason')}. A restart now would repeat or forget alerts."
 

@@ -15,6 +15,7 @@ from monitor.__main__ import main
 from monitor.effects import Answered, IncidentOver, Save, Story
 from monitor.errors import CommandError
 from monitor.events import Acknowledge, Bracket, ForcedKind, LinkState, Silence, StoreState, Tick
+from monitor.rules import DEFAULTS, RuleBook, StoreUnusableRule
 from monitor.steering import parse
 from tests.schemas import validate
 from tests.watched import WALL_MS, Watched, kinds, of_rule, row, told
@@ -116,12 +117,13 @@ def test_an_acknowledgement_is_seen_on_the_retained_topic_and_outlives_a_restart
     """Two people with two phones; and a restart is no reason to ring them both again."""
     core = in_danger()
     core.step(Acknowledge(incident_id(core)))
+    at_once = core.kept()
     effects = core.step(core.mark("90372.10"), Tick())
     [message] = [m for m in core.sent(effects) if "/incident/margin_ratio/" in m.topic]
     validate(message.topic, message.payload)
     assert json.loads(message.payload)["acknowledged_at"] == "2026-11-21T08:00:02.000Z"
 
-    later = Watched(kept=core.kept(), start=core.t)
+    later = Watched(kept=at_once, start=core.t)
     later.begin("5182.40", row("BTCUSDT", "2.5", "92000"))
     assert ratio(later.hold(400, "90372.10")) == []
 
@@ -343,13 +345,28 @@ def test_a_broken_store_that_a_silence_kept_back_is_told_when_it_ends() -> None:
     assert (late.change.kind, late.facts["reason"]) == ("opened", "disk full")
 
 
-def test_an_acknowledged_forced_order_is_seen_on_its_retained_topic() -> None:
-    """It is the one that somebody most wants to know was seen."""
+def test_whether_a_broken_store_is_told_of_goes_by_the_rules_as_they_are_now() -> None:
+    """It stays broken while the config is read anew, and does not say so again."""
     core = in_danger()
-    [opened] = of_rule(core.tell(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION)), "forced_order")
+    core.step(StoreState("disk full"))
+    core.core.take_rules(RuleBook({**DEFAULTS, "store_unusable": StoreUnusableRule(enabled=False)}))
+    [ended] = of_rule(core.price("90372.10"), "store_unusable")
+    core.core.take_rules(RuleBook())
+    [again] = of_rule(core.price("90372.10"), "store_unusable")
+
+    assert (ended.change.resolution, "usable" in ended.text) == ("rule_changed", False)
+    assert (again.change.kind, again.facts["reason"]) == ("opened", "disk full")
+
+
+@pytest.mark.parametrize("rule", ["forced_order", "store_unusable"])
+def test_what_is_acknowledged_is_seen_so_on_its_retained_topic(rule: str) -> None:
+    """Also where no level is measured: a forced order is what somebody most wants to know was seen."""
+    core = in_danger()
+    happened = core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION), StoreState("disk full")
+    [opened] = of_rule(core.tell(*happened), rule)
     core.step(Acknowledge(opened.change.incident.incident_id))
     effects = core.step(core.mark("90372.10"), Tick())
 
-    [message] = [m for m in core.sent(effects) if "/incident/forced_order/" in m.topic]
+    [message] = [m for m in core.sent(effects) if f"/incident/{rule}/" in m.topic]
     validate(message.topic, message.payload)
     assert "acknowledged_at" in json.loads(message.payload)

@@ -11,7 +11,6 @@ from monitor.events import ClockOffset, Now, StoreState
 from monitor.incidents import Change, IncidentKey
 from monitor.names import slug
 from monitor.reporter import Reporter
-from monitor.rules import Severity
 from monitor.telling import instance_story
 
 _STORE = IncidentKey(INSTANCE, "store_unusable", "store")
@@ -35,21 +34,24 @@ class InstanceJudge:
 
     def store(self, event: StoreState, now: Now) -> None:
         """What cannot be kept would be told twice, or never, after a restart."""
-        account = next(iter(self._accounts.values()))
         self._broken = event.reason
-        change: Change | None = None
-        is_told = _STORE in self._incidents.open and not self._reporter.is_unconfirmed(_STORE)
         if event.reason is None:
-            change = self._incidents.resolve(_STORE, "recovered", None, now)
-        elif account.rules.of(_STORE.rule).enabled and not is_told:
-            change = self._incidents.begin(_STORE, Severity.WARNING, now)
-        self._tell(account, change, {"reason": event.reason}, now)
+            self._tell_store(self._incidents.resolve(_STORE, "recovered", None, now), now)
+        else:
+            self.judge(now)
 
     def judge(self, now: Now) -> None:
-        """Tell what a silence has kept back; asked once a tick, since the store does not repeat that it is broken."""
-        if self._broken is not None and self._incidents.is_owed(_STORE, now):
-            change = self._incidents.begin(_STORE, Severity.WARNING, now)
-            self._tell(next(iter(self._accounts.values())), change, {"reason": self._broken}, now)
+        """Tell what a silence has kept back, and end what nobody wants to hear of any more; asked once a tick, since
+        the store does not repeat that it is broken."""
+        if self._broken is None:
+            return
+        if next(iter(self._accounts.values())).rules.of(_STORE.rule).enabled:
+            self._tell_store(self._reporter.warned(_STORE, now), now)
+        else:
+            self._tell_store(self._incidents.resolve(_STORE, "rule_changed", None, now), now)
+
+    def _tell_store(self, change: Change | None, now: Now) -> None:
+        self._tell(next(iter(self._accounts.values())), change, {"reason": self._broken}, now)
 
     def _tell(self, account: WatchedAccount, change: Change | None, facts: dict[str, Fact], now: Now) -> None:
         if change is not None:
