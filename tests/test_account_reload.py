@@ -10,7 +10,7 @@ from msgspec import structs
 from monitor.discovery import Discovery
 from monitor.discreet import discreet
 from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Save, Watch
-from monitor.events import ClockOffset, ForcedKind, LinkId, LinkReport, LinkState, Tick
+from monitor.events import ClockOffset, ExchangeStatusRead, ForcedKind, LinkId, LinkReport, LinkState, Tick
 from monitor.message import Message
 from monitor.rules import DEFAULTS, RuleBook
 from tests.schemas import validate
@@ -219,14 +219,16 @@ def test_a_market_goes_with_its_last_account_and_so_do_its_incidents() -> None:
     core.begin("20000", row("BTCUSDT", "1", "50000"))
     core.price("50000")
     take(core, MAIN, ELSEWHERE)
-    core.step(ClockOffset("market-y", 3000), Tick())
-    opened = [i.key for i in core.core.incidents if i.account == "_instance"]
+    core.step(ClockOffset("market-y", 3000), ExchangeStatusRead("market-y", "system_maintenance"), Tick())
+    opened = {i.rule for i in core.core.incidents if i.account == "_instance"}
 
     effects = take(core, MAIN)
     core.step(ClockOffset("market-y", 3000), core.mark("50000"), Tick())
 
-    assert [key.rule for key in opened] == ["clock_offset"]
-    assert ("resolved", "critical") in kinds(of_rule(told(effects), "clock_offset"))
+    assert opened == {"clock_offset", "exchange_status"}
+    ended = [s for s in told(effects) if s.change.incident.rule in opened]
+    assert sorted(kinds(ended)) == [("resolved", "critical"), ("resolved", "warning")]
+    assert {s.account.name for s in ended} == {"_instance"}
     assert [i.key for i in core.core.incidents] == []
     assert set(core.core.links.all) == {MAIN.market_link, MAIN.private_link, MAIN.rest_link}
 

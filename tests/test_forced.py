@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from monitor.effects import Story
+from monitor.effects import Save, Story
 from monitor.events import (
     AccountChanged,
     Fill,
@@ -284,7 +284,7 @@ def test_the_report_counts_orders_cancellations_and_the_fund() -> None:
     for order, quantity in ((101, "-0.5"), (102, "-0.5"), (102, "-0.25"), (103, "0")):
         step = core.fill("BTCUSDT", quantity, "90250", forced=ForcedKind.LIQUIDATION)
         core.step(structs.replace(step, order_id=order, trade_id=core.now.wall_ms))
-    core.step(OrdersCancelled("main", "BTCUSDT", 10, core.now.wall_ms))
+    core.step(*(OrdersCancelled("main", symbol, 10, core.now.wall_ms) for symbol in ("BTCUSDT", "ETHUSDT")))
     closed(core, "807.40", "1.25")
     [resolved] = forced(core.hold(4, "90250"))
     report = json.loads(core.messages.of(resolved)[0].payload)["report"]
@@ -293,6 +293,22 @@ def test_the_report_counts_orders_cancellations_and_the_fund() -> None:
     assert "It took 3 orders." in resolved.text
     assert "3 of your orders cancelled." in resolved.text
     all_valid(core)
+
+
+def test_an_order_that_can_be_listed_no_more_is_forgotten() -> None:
+    """The exchange lists those of seven days; rows of all others would be written again with every second."""
+    core = holding()
+    core.step(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION))
+    closed(core, "807.40")
+    core.hold(4, "90250")
+    week, later = (core.step(Tick(), after=days * 86_400) for days in (7, 2))
+
+    kept, forgotten, again = (
+        [e for e in effects if isinstance(e, Save) and e.table == "forced"]
+        for effects in (week, later, core.step(Tick()))
+    )
+    assert (kept, {e.row for e in forgotten}, again) == ([], {None}, [])
+    assert not core.kept().forced
 
 
 def test_a_cancellation_of_long_ago_belongs_to_another_story() -> None:

@@ -13,7 +13,7 @@ from monitor.effects import Effect, Story
 from monitor.events import LinkState, Silence, Tick
 from monitor.judges.groups import Group
 from monitor.rules import Severity
-from tests.watched import Crowd, of_rule, told
+from tests.watched import Crowd, of_rule, row, told
 
 D = Decimal
 
@@ -68,13 +68,15 @@ def test_many_accounts_that_cross_together_are_one_group() -> None:
 
 
 def test_a_group_whose_window_a_daemon_did_not_outlive_is_told_by_the_next_run() -> None:
-    """A phone that hears of groups alone would never be told of that fall."""
-    core = Many(20)
+    """A phone that hears of groups alone would never be told of that fall; who was past it before is none of them."""
+    core = Many(21)
+    core.step(core.changed("WITHDRAW", "150", account="a20"))
+    core.hold(5, "50000")
     core.step(core.mark("48225"))
     [*_, crossed] = [body for body in core.bodies(told(core.effects)) if body["rule"] == "margin_ratio"]
     heard = []
     for _ in range(2):  # and the run after that has nothing to add
-        core = Many(20, kept=core.kept(), start=core.t + 60, price="48225")
+        core = Many(21, kept=core.kept(), start=core.t + 60, price="48225")
         core.hold(5, "48225")
         heard += of_rule(told(core.effects), "group")
     by_id = {body["incident_id"]: body for body in core.bodies(heard)}
@@ -127,15 +129,27 @@ def test_nor_the_last_that_is_left() -> None:
 
 def test_the_severity_of_a_group_is_one_that_enough_of_them_have_reached() -> None:
     """One that is liquidated does not make a liquidation of twenty warnings."""
-    core = Many(6, wallet="2000")
-    core.step(core.changed("WITHDRAW", "1960", account="a0"))
+    core = Many(7, wallet="2000")
+    core.step(core.changed("WITHDRAW", "1960", account="a0"), core.changed("DEPOSIT", "2115", account="a6"))
 
-    stories = [s for _ in range(4) for s in core.price("48235")]  # 0.82, a0: 0.99
+    stories = [s for _ in range(4) for s in core.price("48235")]  # 0.82, a0: 0.99, a6: 0.55
 
     [group] = [g for g in core.bodies(of_rule(stories, "group")) if g["facts"]["crossed"] == "margin_ratio"]
     worst = max(s.change.severity for s in of_rule(stories, "margin_ratio"))
     assert worst >= Severity.CRITICAL
-    assert group["facts"]["accounts"] == 6
+    assert (group["facts"]["accounts"], group["facts"]["of"]) == (6, 7)
+
+
+def test_what_is_closed_at_once_leaves_a_group_of_no_market() -> None:
+    """Whoever closes all of it in the crash has taken its mark along, and still hears how many they were."""
+    core = Many(5)
+    core.step(core.mark("48225"))
+    flat = row("BTCUSDT", "0", "50000", at_ms=core.now.wall_ms)
+    core.step(*(core.changed("ORDER", "225", flat, account=name) for name in core.names), after=0.1)
+
+    groups = core.bodies(of_rule([s for _ in range(3) for s in core.tell(Tick())], "group"))
+    [group] = [g for g in groups if g["facts"]["crossed"] == "margin_ratio"]
+    assert (group["facts"]["accounts"], group["facts"]["moved"]) == (5, None)
 
 
 def test_those_that_cross_later_are_another_group() -> None:

@@ -36,7 +36,7 @@ from monitor.shell.webhook import Webhook, with_topic
 from tests import stories
 from tests.rig import Listener, Mosquitto, free_port, private_file, until, watching, write_config
 from tests.schemas import validate
-from tests.watched import D, Watched, row
+from tests.watched import MARKET, D, Watched, row
 
 SECRET = "0a1b2c3d-secret"
 WHO = Identity("marginwatch", "vps1", "0.1.0", "boot", 0)
@@ -695,18 +695,19 @@ def test_the_watchdog_is_content_with_links_that_are_lost_one_after_another() ->
     assert len(blindness(core.core, core.now)) > 20
 
 
-def test_the_watchdog_starves_where_a_loss_is_not_told_of() -> None:
+@pytest.mark.parametrize(("account", "name"), [("main", "private"), ("_instance", MARKET)])
+def test_the_watchdog_starves_where_a_loss_is_not_told_of(account: str, name: str) -> None:
     """If the rule that should speak does not, something is broken, and a restart is the remedy."""
     late = DataStaleRule(steps=(Step(D(600), D(4), Severity.WARNING),))
     core = Watched(rules=RuleBook({**DEFAULTS, "data_stale": late}))
     core.begin("12000", row("BTCUSDT", "1", "60000"))
-    core.step(core.link("private", LinkState.DOWN), Tick())
-    core.hold(19, "60000")
+    core.step(core.link(name, LinkState.DOWN, account), core.mark("60000"), Tick())
+    core.step(Tick(), after=19)
     before = undeclared(core.core, core.now)
-    core.hold(2, "60000")
+    core.step(Tick(), after=2)
 
     assert before == []
-    assert [link.name for link in undeclared(core.core, core.now)] == ["private"]
+    assert [link.name for link in undeclared(core.core, core.now)] == [name]
 
 
 def test_a_rule_that_is_switched_off_starves_no_watchdog() -> None:

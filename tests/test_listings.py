@@ -471,6 +471,15 @@ def test_changed_brackets_are_told_with_what_they_do(
     all_valid(core)
 
 
+def test_of_a_pool_only_the_symbol_is_named_whose_brackets_were_changed() -> None:
+    """The margin of all is another, and whoever looks at the wrong position does the wrong thing."""
+    core = Watched()
+    core.begin("10000", row("BTCUSDT", "1", "60000"), row("ETHUSDT", "1", "3000"))
+    core.step(core.mark("60000"), core.mark("3000", "ETHUSDT"), Tick())
+
+    assert [story.symbol for story in bracketed(core, DEARER)] == ["BTCUSDT"]
+
+
 def test_brackets_of_what_is_not_held_are_no_news() -> None:
     """The exchange changes some of hundreds every week."""
     core = holding()
@@ -675,13 +684,15 @@ def _something(chance: random.Random, core: Watched) -> list[Event]:
 
 
 def test_a_rule_that_goes_by_the_notional_is_asked_at_every_mark() -> None:
-    """A position that the rule is off for is one that it is on for once its price has fallen."""
+    """A position that the rule is off for is one that it is on for once its price has fallen; by a little is not
+    enough, or a price at the edge would have it told again and again."""
     core = Watched(rules=_for_much())
     core.begin("10000", row("ETHUSDT", "1", "3000"))
     core.price("3000", "ETHUSDT")
     assert not core.tell(AdlQuantilesRead("main", {PositionKey("ETHUSDT", Side.LONG): 4}), Tick())
 
-    assert kinds(of_rule(core.price("2000", "ETHUSDT"), "adl_quantile")) == [("opened", "notice")]
+    assert not of_rule(core.price("2900", "ETHUSDT"), "adl_quantile")
+    assert kinds(of_rule(core.price("2840", "ETHUSDT"), "adl_quantile")) == [("opened", "notice")]
 
 
 def test_what_a_store_that_is_found_late_has_kept_ends_where_nothing_comes_of_it_now() -> None:

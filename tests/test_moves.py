@@ -479,6 +479,17 @@ def test_a_snapshot_that_overtakes_its_event_does_not_hide_the_cause() -> None:
     assert [c[:2] for c in causes(story)] == [("funding_fee", "-10.00")]
 
 
+def test_what_a_snapshot_has_shown_first_is_told_as_soon_as_its_cause_comes() -> None:
+    """What it waited for is there; a balance of an asset that is no collateral comes with it."""
+    core = long_btc()
+    core.step(*core.truth("5195", row("BTCUSDT", "2.5", "92000"), at_ms=core.now.wall_ms))
+    event = core.changed("WITHDRAW", "5195", at_ms=core.now.wall_ms)
+    bnb = Balance("BNB", D(1), D(1), core.now.wall_ms)
+    [story] = moved(core.tell(structs.replace(event, balances=(bnb, *event.balances))))
+
+    assert [kind for kind, *_ in causes(story)] == ["transfer"]
+
+
 def test_a_snapshot_that_agrees_tells_nothing() -> None:
     """It comes every half minute."""
     core = long_btc()
@@ -492,7 +503,7 @@ def test_changed_brackets_are_told_when_they_come() -> None:
 
     # 224795 ÷ (2.5 × 0.995) = 90369.84924623, and ÷ (2.5 × 0.996) = 90279.11646586
     assert causes(story) == [("bracket_change", None, "90.73278037")]
-    assert story.change.severity.word == "warning"
+    assert (story.change.severity.word, story.exchange_ms) == ("warning", None)
     assert moved(core.hold(5, "90400")) == []
 
 
