@@ -189,11 +189,8 @@ class Outbox:
         while self._heads:
             rank, _, line = heapq.heappop(self._heads)
             waiting = self._events.get(line)
-            if waiting is None or not waiting.messages:
-                continue
-            if -rank > waiting.ranks[0]:  # its worst has gone since: what is left takes its own place
-                self._queue(line)
-                continue
+            if waiting is None or not waiting.messages or -rank > waiting.ranks[0]:
+                continue  # its worst has gone since, and what is left has taken its own place
             first = waiting.messages[0]
             if first.event_id in self._released and first.event_id not in self._flying:
                 return first

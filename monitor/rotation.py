@@ -75,8 +75,7 @@ class Rotation:
         if is_first and self._lately(now_s) < self._pace.left_per_s:
             self._is_refused_no_more(pool)
             return True
-        if pool not in self._refused:
-            self._refused_since.add(pool)
+        self._refused_since.add(pool)
         return False
 
     def _is_refused_no_more(self, pool: Hashable) -> None:

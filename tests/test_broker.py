@@ -23,6 +23,7 @@ from monitor.message import Message
 from monitor.outbox import Outbox
 from monitor.shell.broker import Broker
 from monitor.shell.probe_broker import say
+from monitor.sizes import Sizes
 from tests.conftest import needs_mosquitto
 from tests.rig import ROOT, Listener, Mosquitto, private_file, until
 
@@ -615,6 +616,23 @@ async def test_a_broker_that_ends_each_connection_is_not_taken_for_one_that_take
         await until(lambda: log.getvalue().count("broker lost") > 7, "each has ended the other's connection")
 
     assert "for the size" not in log.getvalue()
+
+
+def test_a_message_for_which_each_connection_is_lost_is_found_however_long_they_last() -> None:
+    """Over a slow line it comes late; and connections that live for long end for other reasons."""
+    small, large = (Message("marginwatch/main/summary", b" " * size, True, 1) for size in (10, 5000))
+    sizes = Sizes()
+    for _ in range(10):
+        assert sizes.cut([small, large], is_short=False) is None
+        assert not sizes.is_in_doubt
+    for _ in range(3):
+        assert sizes.cut([small, large], is_short=True) is None
+    for _ in range(2):
+        assert sizes.is_in_doubt
+        assert sizes.cut([large], is_short=False) is None
+
+    assert sizes.cut([large], is_short=False) is large
+    assert (sizes.most, sizes.is_in_doubt) == (5000 + len(large.topic), False)
 
 
 async def test_a_broker_that_takes_few_at_a_time_has_room_for_the_status(tmp_path: Path) -> None:

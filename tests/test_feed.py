@@ -716,7 +716,8 @@ async def test_rest_takes_the_proxy_that_the_environment_names(monkeypatch: pyte
     assert host.asked == {"/fapi/v1/time": 1}
 
 
-async def test_whoever_is_cancelled_at_the_moment_of_his_turn_takes_nothing_from_the_others() -> None:
+@pytest.mark.parametrize("is_called", [False, True], ids=["before he is called", "after it"])
+async def test_whoever_is_cancelled_at_the_moment_of_his_turn_takes_nothing_from_the_others(is_called: bool) -> None:
     """Each would be counted for ever as asking: in the end nobody would have a turn again."""
     budget = Budget(100)
     for _ in range(50):
@@ -724,6 +725,8 @@ async def test_whoever_is_cancelled_at_the_moment_of_his_turn_takes_nothing_from
         waiting = asyncio.create_task(budget.take("one", 1, lambda: Need.EASE))
         await asyncio.sleep(0)
         time.sleep(0.002)  # noqa: ASYNC251 - his turn comes, and nobody has called him yet
+        if is_called:
+            budget.answered(0, None)
         waiting.cancel()
         budget.answered(0, None)
         await asyncio.wait({waiting})

@@ -411,6 +411,22 @@ async def test_rest_that_waits_for_its_turn_says_so() -> None:
         assert notes()[0].startswith("waits for its turn: ")
 
 
+async def test_a_position_that_is_gone_is_not_told_before_the_forced_orders_that_were_refused_once() -> None:
+    """It would be one that its owner has closed, and its incident over."""
+    asked = "GET /fapi/v1/forceOrders"
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20, backoff_min_s=0.5) as (_, heard):
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/forceOrders"])
+        exchange.drop("private")
+        exchange.set_mark("SOLUSDT", "120")
+        known = len(heard.events)
+        await until(lambda: exchange.counters[asked], "they are asked for in vain")
+        exchange.fault(rest="ok", rest_paths=[])
+        await heard.until(lambda: PositionsRead in map(type, heard.events[known:]))
+
+    told = [type(e) for e in heard.events[known:] if isinstance(e, Fill | PositionsRead)]
+    assert told[0] is Fill
+
+
 async def test_a_list_of_forced_orders_that_is_refused_is_no_loss_of_rest() -> None:
     """All that makes the truth is answered. Where many accounts are compared now and then, each would be told of as
     blind for as long as the exchange refuses the list."""

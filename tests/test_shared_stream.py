@@ -255,9 +255,12 @@ async def test_a_key_that_leaves_and_comes_again_is_asked_for_anew() -> None:
 
 
 async def test_the_end_of_the_connection_is_told_to_all_and_says_nothing_against_the_way() -> None:
+    """An answer to what nobody has asked is none."""
     host = Host()
     async with host.open() as shared, members(shared, "key-a", "key-b") as found:
         await proved(*found)
+        for answer in ('{"code":2,"msg":"x"}', '{"result":null,"id":999}'):
+            await host.sockets[0].send(answer)
         await host.sockets[0].send(frame("key-a", 1))
         await host.sockets[0].close(1001, "going away")
         await until(lambda: all(member.why for member in found), "both are told")

@@ -542,6 +542,22 @@ async def test_a_store_with_something_unsorted_that_is_damaged_is_left_as_it_is(
     assert dump(path, "unsorted") == [[(1, b"\xff")]]
 
 
+async def test_a_store_in_no_folder_is_told_and_is_not_tried_again_before_its_time(tmp_path: Path) -> None:
+    """Each batch would wait for another try, and a disk that is full be busy with nothing else."""
+    folder, path = tmp_path / "folder", tmp_path / "folder" / "s.sqlite3"
+    folder.write_text("")
+    async with opened(path, pauses_s=(1000, 1000)) as (store, heard, found):
+        reason = await heard.state()
+        folder.unlink()
+        for n in range(3):
+            store.keep(Batch((event(n),), ()))
+            assert await heard.answer() is not None
+        is_tried = folder.exists()
+
+    assert (found, is_tried) == (Found(), False)
+    assert "may this user write there?" in (reason or "")
+
+
 async def test_what_could_not_be_written_is_written_once_it_can(tmp_path: Path) -> None:
     """A backup holds the file: a restart must find the whole story all the same."""
     path = tmp_path / "s.sqlite3"
@@ -907,6 +923,15 @@ def test_of_events_that_only_history_wants_the_oldest_go() -> None:
     assert owed.lost == 5
     assert list(owed.events)[:2] == [event(0, of="unsent").event_id, event(5).event_id]
     assert len(owed.events) == len(owed.sent) + 1 == Owed.MOST_SENT + 1
+
+
+def test_what_was_sent_from_memory_is_not_owed_again_where_the_file_still_has_it() -> None:
+    """A disk that could only be read at the start has the event as unsent, once it can be written too."""
+    owed = Owed()
+    assert owed.adopt(Found(unsent=(EVENT,))).unsent == (EVENT,)
+    owed.take(Sent(EVENT.event_id or "", NOW_MS))
+
+    assert owed.adopt(Found(unsent=(EVENT, event(2)))).unsent == (event(2),)
 
 
 def test_a_row_that_the_disk_has_no_more_is_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -31,7 +32,7 @@ from monitor.events import (
     Side,
     StrategyEnded,
 )
-from monitor.venues import VENUES, Request, Venue
+from monitor.venues import VENUES, PrivateForm, Request, Venue
 
 D = Decimal
 USDM = VENUES["binance-usdm"]
@@ -325,6 +326,25 @@ def test_a_liquidation_price_of_whatever_size_costs_no_position(printed: str, pr
     [(position, figures)] = event.rows
     assert position.quantity == -100
     assert figures == ExchangeFigures(D(50000), D(0), None, price, None)
+
+
+@pytest.mark.parametrize(
+    ("form", "begin"),
+    [
+        ("query", "wss://fstream.binance.com/private/ws?listenKey=KEY&events=ACCOUNT_UPDATE/ORDER_TRADE_UPDATE/"),
+        ("path", "wss://fstream.binance.com/private/ws/KEY"),
+        ("multi", "wss://fstream.binance.com/private/stream?listenKey=KEY&events=ACCOUNT_UPDATE/ORDER_TRADE_UPDATE/"),
+        ("subscribe", "wss://fstream.binance.com/private/stream"),
+    ],
+)
+def test_a_private_stream_is_opened_where_it_is_documented(form: PrivateForm, begin: str) -> None:
+    """Elsewhere it opens too, and never tells anything."""
+    url, first = USDM.private_url(USDM.environments["live"].private_url, "KEY", form)
+
+    assert url.startswith(begin)
+    assert ("events=" in url) == ("events=" in begin)
+    assert (first is None) == (form != "subscribe")
+    assert first is None or json.loads(first) == {"method": "SUBSCRIBE", "params": ["KEY"], "id": 1}
 
 
 def test_the_risk_of_a_market_is_one_of_three_words() -> None:
