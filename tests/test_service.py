@@ -381,24 +381,30 @@ async def test_sighup_adds_changes_and_removes_accounts_and_the_others_notice_no
     assert not [told for told in before if told.startswith("main.") and "resolved" in told]
 
 
+@pytest.mark.parametrize(
+    ("key", "fails", "asked"),
+    [
+        ("rest_url", "link down", "GET /fapi/v1/exchangeInfo"),
+        ("wallet_url", "market data not read", "GET /sapi/v1/system/status"),
+    ],
+)
 async def test_an_account_that_asks_elsewhere_takes_its_market_with_it(
-    broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
+    key: str, fails: str, asked: str, broker: Mosquitto, listener: Listener, tmp_path: Path, manager: Manager
 ) -> None:
     """What contracts are, and marks that no stream brings, would be asked of an address that nobody uses any more."""
     async with stories.exchange() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port)
         right = config.read_text("utf-8")
-        config.write_text(right.replace(f'rest_url = "{exchange.url}"', f'rest_url = "http://127.0.0.1:{free_port()}"'))
+        config.write_text(right.replace(f'{key} = "{exchange.url}"', f'{key} = "http://127.0.0.1:{free_port()}"'))
         with Process(config, manager.environment) as process:
-            await until(lambda: process.logged("link down"), "nobody answers there")
+            await manager.ready()
+            await until(lambda: process.logged(fails), "nobody answers there")
             config.write_text(right, "utf-8")
             process.send(signal.SIGHUP)
             await agreement(exchange, listener, "main")
-            await until(lambda: exchange.counters["GET /fapi/v1/exchangeInfo"], "contracts are asked for")
+            await until(lambda: exchange.counters[asked], "the market is asked for there")
             process.send(signal.SIGTERM)
             assert await process.ended() == 0
-
-    assert not process.logged("market data not read")
 
 
 async def test_what_was_forced_while_a_key_was_refused_is_told_once_there_is_another(

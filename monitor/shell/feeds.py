@@ -150,7 +150,7 @@ class Feeds:
             used.setdefault(feed.market, []).append(feed.rest)
         await self._end([self.markets.pop(name) for name in list(self.markets) if name not in used])
         for name, market in self.markets.items():
-            if market.rest.hosts.rest_url not in {rest.hosts.rest_url for rest in used[name]}:
+            if market.rest.hosts not in [rest.hosts for rest in used[name]]:
                 market.rest.follow(used[name][0])
 
     @property
