@@ -20,15 +20,21 @@ from typing import Any
 
 import pytest
 
-from monitor.recording import Opening, Secrets
+from monitor.config import RecorderConfig
+from monitor.core import Setup
+from monitor.effects import AccountSetup
+from monitor.events import Tick
+from monitor.recording import Opening, Secrets, decode_opening
 from monitor.shell import settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
-from monitor.shell.recorder import SessionWriter, bundle_of
+from monitor.shell.owed import Found
+from monitor.shell.recorder import FlightRecorder, SessionWriter, bundle_of
 from monitor.shell.sessions import check
 from monitor.sim import Exchange
 from tests import stories
 from tests.rig import RULES, Listener, Mosquitto, Table, agreement, until, watching, write_config
+from tests.watched import MARKET, WALL_MS, Watched, row, told
 
 SLOW: dict[str, Table] = {**RULES, "forced_order": {"settle_s": 1}}
 
@@ -264,6 +270,27 @@ async def test_a_window_that_begins_later_starts_from_what_was_known(
     assert [m["topic"] for m in replayed if "data_stale" in m["topic"]] == []
     for name in ("pool/cross-usdt", "pool/isolated-solusdt", "position/btcusdt", "position/solusdt"):
         assert without_times(last[name]) == without_times(pools[name])
+
+
+async def test_what_is_saved_of_an_account_has_nothing_of_a_market_that_it_is_not_on(tmp_path: Path) -> None:
+    """Replayed, it would end there and then, as of an account that was taken out of the config."""
+    accounts = (AccountSetup("main", "binance-usdm", MARKET), AccountSetup("other", "binance-usdm", "market-y"))
+    opening = Opening(WALL_MS, setup=Setup(accounts))
+    keys = [f"_instance/{what}" for what in ("data_stale/market-y", f"data_stale/{MARKET}", "store_unusable/store")]
+    core = Watched("main")
+    core.begin("2000", row("BTCUSDT", "1", "50000"))
+    core.price("50000")
+    recorder = FlightRecorder(RecorderConfig(), tmp_path, opening, Secrets([]))
+    recorder.take_over(Found({"incident": {key: key.encode() for key in (*keys, "other/margin_ratio/cross-usdt")}}))
+
+    stories_told = told(core.step(core.mark("48225"), Tick()))
+    recorder.happened(stories_told)
+    await recorder.close()
+
+    saved = bundle_of(tmp_path, stories_told[0].change.incident.incident_id)
+    assert saved is not None
+    kept = decode_opening(saved.read_bytes().splitlines()[0]).kept
+    assert list(kept.incidents) == [key.encode() for key in keys[1:]]
 
 
 async def test_what_a_store_that_opens_late_has_is_known_to_what_is_saved_after(

@@ -27,6 +27,7 @@ from monitor.core import Kept
 from monitor.effects import INSTANCE, AccountSetup, Effect, Save, Story
 from monitor.errors import DecodeError
 from monitor.events import AccountChanged
+from monitor.names import slug
 from monitor.recording import Line, Opening, Secrets, encode, encode_opening, read_link_state, requests_by_name
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs
@@ -144,11 +145,15 @@ class _Base:
             self._answers[key] = line
             self._bytes = size
 
-    def kept(self, accounts: Collection[str]) -> Kept:
-        """Incidents, baselines and silences as they were."""
+    def kept(self, accounts: Collection[AccountSetup]) -> Kept:
+        """Incidents, baselines and silences as they were; of a market that none of these is on there is nothing to
+        end."""
         rows: Rows = {}
+        names, shared = _names(accounts), {"store", *(slug(account.market) for account in accounts)}
         for (table, key), row in self._rows.items():
-            if table == "silence" or key.partition("/")[0] in accounts:
+            account, _, what = key.partition("/")
+            is_elsewhere = table == "incident" and account == INSTANCE and what.rpartition("/")[2] not in shared
+            if table == "silence" or (account in names and not is_elsewhere):
                 rows.setdefault(table, {})[key] = row
         return Found(rows, last_named_ms=self._last_named_ms).kept
 
@@ -294,8 +299,8 @@ class FlightRecorder:
     def _write(self, path: Path, opening: Opening, base: _Base, window: Collection[tuple[int, Line | Save]]) -> None:
         """In the thread. It pauses now and then: the risk loop needs the interpreter more urgently."""
         assert opening.setup is not None
-        names = {INSTANCE, *(account.name for account in opening.setup.accounts)}
-        opening = structs.replace(opening, kept=base.kept(names))
+        names = _names(opening.setup.accounts)
+        opening = structs.replace(opening, kept=base.kept(opening.setup.accounts))
         heard = _about(names, (entry for _, entry in window if isinstance(entry, Line)))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(".tmp")
@@ -337,6 +342,10 @@ def _remove_old(folder: Path, keep: int) -> None:
 def _about(accounts: Collection[str], lines: Iterable[Line]) -> Iterator[Line]:
     """What is of these accounts, or of none."""
     return (line for line in lines if line.account is None or line.account in accounts)
+
+
+def _names(accounts: Iterable[AccountSetup]) -> set[str]:
+    return {INSTANCE, *(account.name for account in accounts)}
 
 
 def _only(account: str, accounts: Iterable[Any]) -> tuple[Any, ...]:
