@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from monitor.book import AccountBook
+from monitor.book import AccountBook, is_torn
 from monitor.events import (
     AccountChanged,
     Balance,
@@ -105,6 +105,25 @@ def test_an_event_that_is_dropped_does_not_prove_the_account_fresh() -> None:
 
 
 # ---- snapshots ----
+
+
+@pytest.mark.parametrize(
+    ("changed_ms", "asked_ms", "torn"),
+    [
+        pytest.param(200, [200], False, id="as they were asked for: the balances have it"),
+        pytest.param(201, [200], True, id="after that"),
+        pytest.param(201, [200, 300], True, id="between two kinds of balances"),
+        pytest.param(201, [], False, id="no balances"),
+    ],
+)
+def test_a_snapshot_is_torn_where_a_position_changed_after_its_balances_were_asked_for(
+    changed_ms: int, asked_ms: list[int], torn: bool
+) -> None:
+    """The PnL of what was closed meanwhile would be in neither, and the margin ratio wrong by it."""
+    balances = [BalancesRead("main", (), at_ms) for at_ms in asked_ms]
+    rows = read(row("BTCUSDT", "1", "50000", at_ms=5), row("ETHUSDT", "1", "3000", at_ms=changed_ms), sent_ms=900)
+
+    assert is_torn([*balances, rows]) is torn
 
 
 def test_a_snapshot_older_than_an_event_never_overwrites_it() -> None:

@@ -77,6 +77,14 @@ def test_a_price_that_only_one_of_us_has_is_as_far_as_can_be() -> None:
     assert core.core.accounts["main"].drifts["cross-usdt"].liquidation_price == 1
 
 
+def test_without_a_mark_of_the_exchange_there_is_nothing_to_compare() -> None:
+    """It prints 0 where it has none."""
+    core = holding()
+    core.step(printed(core, ExchangeFigures(D(0), D(0), D(0), None)))
+
+    assert core.core.accounts["main"].drifts == {}
+
+
 def test_one_snapshot_that_was_torn_is_no_news() -> None:
     """The parts of a snapshot may be a moment apart: only what the next one shows too is told."""
     core = holding()

@@ -94,6 +94,14 @@ def test_what_could_not_be_asked_for_is_still_owed_after_the_next_cut() -> None:
     assert not again.may_have_hidden(order(HELD_MS, "ETHUSDT"))
 
 
+@pytest.mark.parametrize(("held", "nothing"), [("1", True), ("2", False)])
+def test_a_stream_that_has_told_all_does_not_speak_for_the_time_before_it(held: str, nothing: bool) -> None:
+    """What went while nobody ran was gone when the stream was opened."""
+    now = shown(position("1"))
+
+    assert both(restart(held), after(now)).has_hidden_nothing(now) is nothing
+
+
 def test_what_came_while_the_machine_slept_is_news_though_the_end_was_noticed_hours_later() -> None:
     """A suspended machine, or a mute stream, has told nothing since; what it had told before is known by name."""
     cut = Cut(LATER_MS, told_ms=HELD_MS)
