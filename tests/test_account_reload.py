@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec import structs
 
 from monitor.discovery import Discovery
@@ -260,7 +261,8 @@ def test_home_assistant_is_told_of_those_that_come_and_go() -> None:
     assert {m.topic for m in back if m.payload} == before
 
 
-def test_an_account_may_go_while_a_tick_is_under_way() -> None:
+@pytest.mark.parametrize("slices", [1, 5, 9, 13, 17, 21])
+def test_an_account_may_go_while_a_tick_is_under_way(slices: int) -> None:
     """What time brings is done in slices where there are many accounts; between two of them a config may be taken."""
     names = [f"a{n}" for n in range(6)]
     core = Watched(*names)
@@ -271,6 +273,8 @@ def test_an_account_may_go_while_a_tick_is_under_way() -> None:
         core.step(after=0)
     core.core._slice = 1
     core.step(core.mark("50000"), Tick())
+    for _ in range(slices - 1):
+        core.step(after=0)
     assert core.core.is_ticking
     setups = tuple(AccountSetup(name, "binance-usdm", MARKET) for name in names[::2])
 

@@ -432,6 +432,15 @@ def test_a_debt_is_not_told_again_after_a_restart() -> None:
     all_valid(later)
 
 
+def test_where_every_debt_is_converted_only_a_debt_is_told() -> None:
+    """An asset with a threshold of zero is past it with the first cent, and not before."""
+    core = multi_assets("5000")
+    core.step(ContractsRead(MARKET, {"BTCUSDT": contract("BTCUSDT")}, {"USDT": AssetTerms(True, D(0))}), after=0)
+
+    assert owing(core, "5000", 3) == []
+    assert kinds(owing(core, "-0.01", 3)) == [("opened", "warning")]
+
+
 # ---- bracket_changed ----
 
 DEARER = (Bracket(1, D(0), D("0.005"), D(0)), Bracket(2, D(300_000), D("0.01"), D(1500)))

@@ -75,6 +75,8 @@ def test_funding_moves_the_price_as_documented() -> None:
     assert causes(story) == [("funding_fee", "-22.60", "9.07630522")]
     assert share(move.causes[0], move) == 1
     assert story.change.severity.word == "info"
+    assert story.after is not None
+    assert round(story.after.distance or 0, 8) == D("0.00123681")  # 111.80722892 ÷ 90400
     assert story.text == (
         "main: BTCUSDT long liquidation price 90279.1 → 90288.2 (+0.01 %) after funding of BTCUSDT −22.60 USDT."
         " It is 0.12 % from the mark."
@@ -145,6 +147,15 @@ def refresh(core: Watched, seconds: int) -> list[Story]:
     ]
 
 
+def test_one_telling_is_as_loud_as_its_worst_move() -> None:
+    """200 USDT less are 0.67 % of ETH's notional, and 0.4 % of BTC's; a notice begins at 0.5 %."""
+    core = two_longs()
+    [story] = moved(core.tell(core.changed("WITHDRAW", "19800")))
+
+    assert [(m.move.key.symbol, m.severity.word) for m in story.moves] == [("ETHUSDT", "notice"), ("BTCUSDT", "info")]
+    assert story.change.severity.word == "notice"
+
+
 def test_the_payments_of_one_funding_instant_are_one_telling() -> None:
     """Every symbol pays by an event of its own, seconds apart; nobody wants a message for each."""
     core = two_longs()
@@ -185,6 +196,21 @@ def test_the_fills_of_one_burst_are_one_telling() -> None:
     assert moved(early) == []
     [cause] = story.moves[0].move.causes
     assert (cause.kind, cause.quantity) == ("fill", D("0.05"))
+
+
+def test_a_fill_has_what_it_realized_itself_and_not_what_one_before_it_had() -> None:
+    """They are kept for events that come late; what has been told of one is not told again of another."""
+    core = long_btc("30000")
+    told = []
+    for order_id, (left, wallet, realized) in enumerate((("2", "29200", "-800"), ("1.5", "28400", "-800"))):
+        at_ms = core.now.wall_ms
+        fill = core.fill("BTCUSDT", "-0.5", "90400", realized=realized, at_ms=at_ms)
+        position = row("BTCUSDT", left, "92000", at_ms=at_ms)
+        core.step(structs.replace(fill, order_id=order_id), core.changed("ORDER", wallet, position, at_ms=at_ms))
+        told += moved(core.hold(65, "90400"))
+
+    amounts = [[c.amount for c in s.moves[0].move.causes if c.kind == "realized_pnl"] for s in told]
+    assert amounts == [[D(-800)], [D(-800)]]
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,17 @@ def test_margin_is_advised_in_the_asset_of_the_closest_position() -> None:
     assert D("0.6999999") < (core.pool().risk.margin_ratio or D(0)) <= D("0.7")
 
 
+def test_a_small_position_in_another_asset_changes_nothing_of_that() -> None:
+    """It stands first in the pool, and is not what is about to be liquidated."""
+    core = Shared()
+    rates = {"USDT": ("0.96", "1"), "USDC": ("1", "1"), "BTC": ("40800", "44000")}
+    small = row("BTCUSDC", "0.001", "24000", asset="USDC")
+    core.start({"USDT": "100", "USDC": "0.1", "BTC": "0.005"}, rates, small, LONG)
+    [story] = of_rule(core.effects_told(), "margin_ratio")
+
+    assert [(advice.asset, advice.symbol) for advice in story.advice] == [("USDT", None), (None, "BTCUSDT")]
+
+
 def test_a_debt_is_paid_off_at_the_ask_rate_before_margin_counts_at_the_bid_rate() -> None:
     """−100 USDT at 1.1 and 0.005 BTC at 80000: 290 of 300 needed with 264 of margin at 0.88 … in USDT."""
     core = Shared()
@@ -443,6 +454,18 @@ def test_a_switch_of_the_mode_carries_the_incident_into_the_new_pool() -> None:
     was = by_subject["multi-assets"].change.incident.incident_id
     assert by_subject["cross-usdt"].change.incident.continues == was
     core.validate()
+
+
+def test_a_change_of_one_asset_is_no_cause_in_another() -> None:
+    """What came is named once, in what it came in; nothing happened to the dollars beside it."""
+    core = Shared()
+    core.start(
+        {"BTC": "1", "USDT": "5000"}, {"BTC": ("57000", "63000"), "USDT": ("1", "1")}, row("BTCUSDT", "2", "60000")
+    )
+    core.seconds(2)
+    for asset, wallet in (("USDT", "4000"), ("BTC", "0.9")):
+        found = only_move([*core.second(core.money("WITHDRAW", **{asset: wallet})), *core.seconds(2)])
+        assert [(c.kind, c.asset) for c in found.causes if c.kind != "collateral_price"] == [("transfer", asset)]
 
 
 def test_an_answer_of_before_the_switch_does_not_undo_it() -> None:
