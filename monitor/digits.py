@@ -69,10 +69,9 @@ def alarming(value: Decimal, levels: Sequence[Decimal], rounding: str) -> Decima
     """To 8 decimals this way, but where that would reach a level or cross it, the other; `levels` rise."""
     rounded = value.quantize(EIGHT, rounding, ROOMY)
     low, high = (value, rounded) if value < rounded else (rounded, value)
-    if low < high:
-        above = bisect_left(levels, low)
-        if above < len(levels) and levels[above] <= high:
-            return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, ROOMY)
+    above = bisect_left(levels, low)
+    if above < len(levels) and levels[above] <= high:
+        return value.quantize(EIGHT, ROUND_FLOOR if rounding == ROUND_CEILING else ROUND_CEILING, ROOMY)
     return rounded
 
 

@@ -304,6 +304,15 @@ def test_a_row_without_a_margin_asset_keeps_the_one_that_is_known() -> None:
     assert (pool.id, pool.asset) == ("cross-usdc", "USDC")
 
 
+@pytest.mark.parametrize(("quantity", "place"), [("1", 1), ("-1", 4)])
+def test_in_one_way_mode_the_place_in_the_queue_is_that_of_its_direction(quantity: str, place: int) -> None:
+    """All three rows are there; a short that is first in line is no less in danger of being closed than a long."""
+    book = known_book(row("BTCUSDT", quantity, "50000"))
+    book.adl_quantiles = {PositionKey("BTCUSDT", side): n for side, n in zip(Side, (0, 1, 4), strict=True)}
+
+    assert book.adl_quantile(BTC) == place
+
+
 BTCUSDT = Contract("BTCUSDT", "BTC", "USDT", "TRADING", D("0.001"), None, None)
 
 
@@ -317,6 +326,16 @@ def test_a_symbol_whose_asset_nobody_knows_has_an_unknown_wallet() -> None:
     [told] = margin_pools("main", book, market, False)
     assert guessed.wallet_balance is None
     assert told.wallet_balance == 1000
+
+
+def test_shared_collateral_that_nobody_has_read_yet_is_unknown() -> None:
+    """Positions alone say nothing of it; taken for empty, it would be a liquidation that is none."""
+    book = AccountBook(60)
+    book.multi_assets = True
+    book.apply_positions(read(row("BTCUSDT", "1", "50000"), sent_ms=1), 0)
+
+    [pool] = margin_pools("main", book, MarketBook(), False)
+    assert (pool.id, pool.wallet_balance) == ("multi-assets", None)
 
 
 def test_an_asset_that_a_read_account_does_not_name_is_empty() -> None:

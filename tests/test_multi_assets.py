@@ -468,14 +468,20 @@ def test_a_change_of_one_asset_is_no_cause_in_another() -> None:
         assert [(c.kind, c.asset) for c in found.causes if c.kind != "collateral_price"] == [("transfer", asset)]
 
 
-def test_an_answer_of_before_the_switch_does_not_undo_it() -> None:
-    """It was asked for a moment earlier, and came late: 240 USDT of margin on 100 USDT alone would be told as a
-    liquidation, of an account that shares 385 USD."""
+@pytest.mark.parametrize(
+    "after_ms",
+    [
+        pytest.param(-500, id="asked for a moment earlier, and late"),
+        pytest.param(1_999, id="hardly later, of a copy that lags behind"),
+    ],
+)
+def test_an_answer_of_before_the_switch_does_not_undo_it(after_ms: int) -> None:
+    """240 USDT of margin on 100 USDT alone would be told as a liquidation, of an account that shares 385 USD."""
     core = watched(multi_assets=False)
-    asked_ms = core.now.wall_ms
-    core.second(AccountModeChanged("main", True, asked_ms + 500))
+    switched_ms = core.now.wall_ms + 500
+    core.second(AccountModeChanged("main", True, switched_ms))
     core.seconds(3)
-    stories = core.second(AccountModeRead("main", False, False, asked_ms), *core.snapshot())
+    stories = core.second(AccountModeRead("main", False, False, switched_ms + after_ms), *core.snapshot())
     assert core.core.accounts["main"].pools.keys() == {"multi-assets"}
     assert of_rule(stories, "margin_ratio") == []
 

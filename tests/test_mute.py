@@ -58,6 +58,16 @@ def test_what_is_told_in_time_is_not_owed() -> None:
     assert (detector.suspects, detector.verdict()) == (False, None)
 
 
+def test_a_frame_that_another_has_overtaken_leaves_nothing_owed() -> None:
+    """The later state has been told; a stream that is torn down for it would be an alert, and blind for a moment."""
+    detector = opened()
+    detector.pushed(told(SOON_MS, "90"))
+    detector.pushed(told(SOON_MS - 5, "95"))
+    detector.read(balances("90", SOON_MS, SOON_MS + 100), 10)
+
+    assert not detector.suspects
+
+
 def test_one_more_snapshot_is_needed_however_long_it_takes() -> None:
     """A single answer may come from a copy that is wrong."""
     detector = opened()

@@ -135,12 +135,11 @@ def moves(
         then(Cause("collateral_price"), assess(pool, structs.replace(terms, marks=old().marks)))
     risk = present if present is not None and (present.pool is pool or present.pool == pool) else assess(pool, terms)
     then(Cause("marks"), risk)
-    past = not risk.is_beyond(ZERO) and risk.distance == ZERO
 
     last = seen[-1].is_long
     paths = zip(*[one.priced(last) for one in seen], strict=True)
     return {
-        key: _move(key, path, causes, not held, past)
+        key: _move(key, path, causes, not held, risk.is_past)
         for key, path, held in zip(last, paths, seen[0].held(last), strict=True)
         if path[0] != path[-1]
     }
