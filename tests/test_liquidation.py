@@ -171,6 +171,11 @@ def test_an_edge_belongs_to_the_lower_bracket() -> None:
     assert not JUMPING.convex
 
 
+def test_nothing_needs_no_margin() -> None:
+    """It is below every edge, not past the last one, whose amount would count as margin that is there."""
+    assert RISING.maintenance_margin(D(0)) == 0
+
+
 def test_a_table_that_jumps_liquidates_at_the_jump() -> None:
     """A short with an excess of 300 before the edge and −100 after it is liquidated on crossing it."""
     risk = risk_of("400", ("-10", "1000"), mark="990", brackets=JUMPING)
@@ -221,6 +226,22 @@ def test_both_legs_of_a_pair_share_one_price() -> None:
     """They are liquidated together."""
     risk = risk_of("300", ("10", "1000"), ("-9", "1000"), hedge=True)
     assert risk.positions[0].liquidation == risk.positions[1].liquidation
+
+
+@pytest.mark.parametrize(
+    ("long", "short", "closest"),
+    [
+        pytest.param(("10", "1100"), ("-4", "1100"), Side.LONG, id="a long at a loss, and a short with a gain"),
+        pytest.param(("4", "900"), ("-10", "900"), Side.SHORT, id="a short at a loss, and a long with a gain"),
+    ],
+)
+def test_of_a_hedge_the_larger_leg_is_the_closest(long: tuple[str, str], short: tuple[str, str], closest: Side) -> None:
+    """Both have the same price; an alert names, and has reduced, the one that brings it nearer."""
+    risk = risk_of("1500", long, short, hedge=True)
+
+    assert len({p.liquidation_price for p in risk.positions}) == 1
+    assert risk.closest is not None
+    assert risk.closest.position.side is closest
 
 
 def test_the_nearer_of_two_prices_is_the_liquidation_price() -> None:
