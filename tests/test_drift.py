@@ -78,9 +78,13 @@ def test_a_price_that_only_one_of_us_has_is_as_far_as_can_be() -> None:
 
 
 def test_without_a_mark_of_the_exchange_there_is_nothing_to_compare() -> None:
-    """It prints 0 where it has none."""
-    core = holding()
-    core.step(printed(core, ExchangeFigures(D(0), D(0), D(0), None)))
+    """It prints 0 where it has none, be it of one position of several."""
+    core = Watched()
+    other = row("ETHUSDT", "1", "3000")
+    core.begin("5182.40", HELD, other)
+    core.step(core.mark("91500"), core.mark("3000", "ETHUSDT"))
+    without = ExchangeFigures(D(0), D(0), D(0), None)
+    core.step(PositionsRead("main", ((HELD, AGREED), (other, without)), core.now.wall_ms))
 
     assert core.core.accounts["main"].drifts == {}
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -14,7 +14,12 @@ from msgspec import structs
 
 from monitor.effects import PoolState, PositionState, Story
 from monitor.events import FundingTermsRead, MarkPrice, Tick
+from monitor.risk import EXACT
+from monitor.risk.funding import Funding, forecast
+from monitor.risk.report import assess
+from monitor.risk.terms import Terms
 from monitor.rules import DEFAULTS, RuleBook
+from tests.make import pool, position, table
 from tests.watched import MARKET, WALL_MS, Watched, all_valid, kinds, of_rule, row
 
 D = Decimal
@@ -49,6 +54,18 @@ def silence(core: Watched, seconds: int) -> list[Story]:
 def body(core: Watched, story: Story) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(core.messages.of(story)[0].payload)
     return found
+
+
+def test_only_what_is_charged_at_the_next_instant_counts() -> None:
+    """Symbols have intervals of their own: what another is charged hours later hides nothing, and adds nothing."""
+    held = position("BTCUSDT", "1", "60000"), position("ETHUSDT", "1", "3000")
+    marks, flat = {"BTCUSDT": D(60000), "ETHUSDT": D(3000)}, table(("0", "0.004", "0"))
+    with localcontext(EXACT):
+        risk = assess(pool("1000", *held), Terms(marks, dict.fromkeys(marks, flat)))
+        coming = forecast(risk, {"BTCUSDT": Funding(D("0.01"), 1), "ETHUSDT": Funding(D("0.01"), HOURS_MS)})
+
+    assert coming is not None
+    assert (coming.next_ms, coming.amount, coming.payments) == (1, D(-600), {held[0].key: D(-600)})
 
 
 # ---- when it is told ----
