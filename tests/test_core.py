@@ -1041,6 +1041,28 @@ def test_of_very_many_incidents_that_worsen_few_are_kept_at_a_time_and_all_in_tu
     assert [incident.worst for incident in later.core.incidents] == worst
 
 
+def test_a_summary_names_no_worst_pool_while_one_is_unknown() -> None:
+    """The one that nobody can see may be the worst."""
+    core = Watched()
+    unseen = row("ETHUSDT", "1", "3000", isolated=True, isolated_wallet="300")
+    core.begin("10000", row("BTCUSDT", "1", "60000"), unseen)
+    [summary] = [e for e in core.step(core.mark("60000"), Tick()) if isinstance(e, SummaryState)]
+
+    assert (summary.worst_ratio, summary.worst_distance) == (None, None)
+
+
+def test_a_pool_is_shown_as_well_as_soon_as_its_last_incident_is_over() -> None:
+    """That takes its time at a mark that stands still, of which no figure is news."""
+    core, _ = crisis()
+    core.hold(7, "110001")  # what is published each 30 s all the same is not due when it ends
+    for _ in range(90):
+        effects = core.step(core.mark("110000"), Tick())
+        if not list(core.core.incidents):
+            break
+
+    assert [e.severity for e in effects if isinstance(e, PoolState)] == [Severity.OK]
+
+
 def test_a_store_that_cannot_be_used_is_in_every_summary() -> None:
     """What stands open is never counted as none."""
     core = safe()

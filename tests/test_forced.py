@@ -311,18 +311,19 @@ def test_an_order_that_can_be_listed_no_more_is_forgotten() -> None:
     assert not core.kept().forced
 
 
-def test_a_cancellation_of_long_ago_belongs_to_another_story() -> None:
+@pytest.mark.parametrize(("ago_s", "count", "said"), [(9, 1, True), (11, 0, False)])
+def test_a_cancellation_of_long_ago_belongs_to_another_story(ago_s: int, count: int, said: bool) -> None:
     """And of a fund that nobody has told us, nothing is said."""
     core = holding()
     core.step(OrdersCancelled("main", "BTCUSDT", 7, core.now.wall_ms))
-    core.hold(11, "90400")
+    core.hold(ago_s - 1, "90400")
     core.step(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION))
     closed(core, "807.40")
     [resolved] = forced(core.hold(4, "90250"))
 
     assert resolved.forced is not None
-    assert (resolved.forced.orders_cancelled, resolved.forced.insurance_fund) == (0, None)
-    assert "cancelled" not in resolved.text
+    assert (resolved.forced.orders_cancelled, resolved.forced.insurance_fund) == (count, None)
+    assert ("cancelled" in resolved.text) is said
     all_valid(core)
 
 
