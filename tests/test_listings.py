@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from monitor.discreet import discreet
 from monitor.effects import PoolState, Save, Story
 from monitor.events import (
     AccountModeRead,
@@ -620,6 +621,7 @@ def test_a_multiplier_that_no_reading_explains_is_told_once() -> None:
 
     assert (opened.change.kind, opened.change.severity.word) == ("opened", "warning")
     assert "notionalCoef 1.5" in opened.text
+    assert discreet(opened)[1].endswith(": a fault. The log says which.")
     assert of_rule(snapshots, "bracket_changed") == []
     assert kinds(ended) == [("resolved", "warning")]
     all_valid(core)

@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from monitor.discreet import discreet
-from monitor.events import ForcedKind, LinkState, MarginCall
+from monitor.events import Bracket, BracketsRead, ForcedKind, LinkState, MarginCall, StoreState, Tick
 from monitor.shell import chronicle
 from monitor.shell.database import read_only
 from tests import stories
@@ -130,6 +130,30 @@ def test_a_link_that_went_quiet_is_told_without_a_librarys_words() -> None:
     assert discreet(story)[1] == (
         "main private: no data for 5 s. Blind: main/cross-usdt."
         " Until it is back, what is published is the last that was known."
+    )
+
+
+def test_changed_brackets_are_told_by_what_becomes_of_the_ratio() -> None:
+    """The margin before and after says how much is held."""
+    core, _ = crisis()
+    changed = BracketsRead("main", {"BTCUSDT": (Bracket(1, D(0), D("0.0041"), D(0)),)})
+    [steeper] = of_rule(core.tell(changed), "bracket_changed")
+
+    said = "main: brackets of BTCUSDT"
+    assert betrayed(steeper.title, steeper.text)
+    assert discreet(steeper) == (f"{said} changed", f"{said} changed. Margin ratio 81.2 % → 83.3 %.")
+
+
+def test_a_store_that_cannot_be_used_is_told_without_its_path() -> None:
+    """The log has it, and why."""
+    core, _ = crisis()
+    [story] = core.tell(StoreState("/home/trader/store.sqlite3: disk I/O error"), Tick())
+
+    assert "/home/trader" in story.text
+    assert discreet(story) == (
+        "store: cannot be used, alerts go out from memory",
+        "store: cannot be used, alerts go out from memory; the log says why. A restart now would repeat or forget"
+        " alerts.",
     )
 
 
