@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monitor.venues import binance, binance_market, binance_wallet
+from monitor.venues import binance_account, binance_market, binance_wallet
 from monitor.venues.binance_venue import Binance, Reader
 from monitor.venues.wire import Hosts, PrivateForm, Request, Requests
 
@@ -82,14 +82,14 @@ class BinanceCoinm(Binance):
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
         return {
             # The documentation spells the floor `qtylFloor`, real answers `qtyFloor`.
-            _BRACKETS: lambda rows: binance.brackets_read(rows, account, "qtyFloor", "qtylFloor"),
+            _BRACKETS: lambda rows: binance_account.brackets_read(rows, account, "qtyFloor", "qtylFloor"),
             _ACCOUNT: lambda answer: (
-                *binance.balances_read(answer, account, sent_ms),
-                *binance.margins_printed(answer, account),
+                *binance_account.balances_read(answer, account, sent_ms),
+                *binance_account.margins_printed(answer, account),
             ),
-            _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
-            _FORCED: lambda answer: binance.forced_read(answer, account),
-            _ADL_QUANTILES: lambda answer: binance.adl_quantiles_read(answer, account),
+            _POSITIONS: lambda answer: binance_account.positions_read(answer, account, sent_ms),
+            _FORCED: lambda answer: binance_account.forced_read(answer, account),
+            _ADL_QUANTILES: lambda answer: binance_account.adl_quantiles_read(answer, account),
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
             _FUNDING_TERMS: lambda answer: binance_market.funding_terms_read(answer, market),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from monitor.events import AccountModeRead, Event
-from monitor.venues import binance, binance_market, binance_wallet
+from monitor.venues import binance_account, binance_market, binance_wallet
 from monitor.venues.binance_venue import Binance, Reader
 from monitor.venues.wire import Hosts, PrivateForm, Request, Requests, flag
 
@@ -94,12 +94,12 @@ class BinanceUsdm(Binance):
     def readers(self, account: str, market: str, sent_ms: int) -> Mapping[Request, Reader]:
         return {
             _MODE: lambda answer: _mode(answer, account, sent_ms),
-            _MARGIN_TYPES: lambda rows: binance.margin_types_read(rows, account),
-            _BRACKETS: lambda rows: binance.brackets_read(rows, account, "notionalFloor"),
-            _ACCOUNT: lambda answer: binance.balances_read(answer, account, sent_ms),
-            _POSITIONS: lambda answer: binance.positions_read(answer, account, sent_ms),
-            _FORCED: lambda answer: binance.forced_read(answer, account),
-            _ADL_QUANTILES: lambda answer: binance.adl_quantiles_read(answer, account),
+            _MARGIN_TYPES: lambda rows: binance_account.margin_types_read(rows, account),
+            _BRACKETS: lambda rows: binance_account.brackets_read(rows, account, "notionalFloor"),
+            _ACCOUNT: lambda answer: binance_account.balances_read(answer, account, sent_ms),
+            _POSITIONS: lambda answer: binance_account.positions_read(answer, account, sent_ms),
+            _FORCED: lambda answer: binance_account.forced_read(answer, account),
+            _ADL_QUANTILES: lambda answer: binance_account.adl_quantiles_read(answer, account),
             _CONTRACTS: lambda answer: binance_market.contracts_read(answer, market),
             _MARKS_NOW: lambda answer: binance_market.marks_now(answer, market),
             _RATES: lambda answer: binance_market.rates_now(answer, market),

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from monitor.events import Event, StreamControl
-from monitor.venues import binance, binance_market, binance_remedies
+from monitor.venues import binance_account, binance_market, binance_private, binance_remedies
+from monitor.venues.binance import MISREADS
 from monitor.venues.wire import Hosts, PrivateForm, Reply, Request, Requests, integer, misread, parse, text
 
 Reader = Callable[[Any], Iterable[Event]]
@@ -57,7 +58,7 @@ class Binance(ABC):
         return json.dumps({"method": method, "params": list(streams), "id": request_id})
 
     def private_url(self, base: str, key: str, form: PrivateForm) -> tuple[str, str | None]:
-        events = "/".join(binance.PRIVATE_EVENTS)
+        events = "/".join(binance_private.PRIVATE_EVENTS)
         if form == "path":
             return f"{base}/ws/{key}", None
         if form == "multi":
@@ -86,14 +87,14 @@ class Binance(ABC):
         """
         try:
             return list(binance_market.market_events(raw, market, wanted, self.st))
-        except binance.MISREADS as exc:
+        except MISREADS as exc:
             raise misread(exc, raw) from exc
 
     def decode_private(self, raw: bytes, account: str) -> list[Event]:
-        return binance.decode_private(raw, account)
+        return binance_private.decode_private(raw, account)
 
     def addressee(self, raw: bytes) -> str | Reply | StreamControl:
-        return binance.addressee(raw)
+        return binance_private.addressee(raw)
 
     def decode_answer(self, request: Request, body: bytes, account: str, market: str, sent_ms: int) -> list[Event]:
         """Read one REST answer.
@@ -101,12 +102,12 @@ class Binance(ABC):
         Raises:
             DecodeError: Not JSON, or not of the shape that this request has.
         """
-        parts = binance.rows_of if request in self.by_rows else parse
+        parts = binance_account.rows_of if request in self.by_rows else parse
         return _read(lambda: self.readers(account, market, sent_ms)[request](parts(body)), body)
 
 
 def _read(read: Callable[[], Iterable[Any]], raw: bytes) -> list[Any]:
     try:
         return list(read())
-    except binance.MISREADS as exc:
+    except MISREADS as exc:
         raise misread(exc, raw) from exc
