@@ -365,6 +365,7 @@ def test_an_override_for_a_symbol_says_when_its_orders_are_over() -> None:
     core = Watched(rules=RuleBook(DEFAULTS, {"forced_order": (Match(patient, symbol="ETH*"),)}))
     core.begin("9000", row("BTCUSDT", "1", "90000"), row("ETHUSDT", "1", "3000"))
     core.step(*(core.fill(symbol, "0", "0", forced=ForcedKind.ADL) for symbol in ("ETHUSDT", "BTCUSDT")))
+    core.step(core.changed("ORDER", "9000", row("BTCUSDT", "0", "90000"), row("ETHUSDT", "0", "3000")))
 
     soon, late = forced(core.hold(10, "90000")), forced(core.hold(15, "90000"))
     assert [story.symbol for story in soon] == ["BTCUSDT"]
