@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 from msgspec import structs
 
 from monitor.effects import HealthState, Resync, Story
@@ -75,6 +76,16 @@ def test_a_price_that_only_one_of_us_has_is_as_far_as_can_be() -> None:
     core.step(printed(core, ExchangeFigures(D("90400"), D("-4000"), D("904"), None)))
 
     assert core.core.accounts["main"].drifts["cross-usdt"].liquidation_price == 1
+
+
+@pytest.mark.parametrize("off", [D(226), D(-226)])
+@pytest.mark.parametrize("figure", ["unrealized_pnl", "maintenance_margin"])
+def test_a_figure_counts_whether_it_is_too_high_or_too_low(figure: str, off: Decimal) -> None:
+    """As a part of the notional, 2.5 × 90400."""
+    core = holding()
+    core.step(printed(core, structs.replace(AGREED, **{figure: getattr(AGREED, figure) + off})))
+
+    assert core.core.accounts["main"].drifts["cross-usdt"].worst == D("0.001")
 
 
 def test_without_a_mark_of_the_exchange_there_is_nothing_to_compare() -> None:
