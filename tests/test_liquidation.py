@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.events import PositionKey, Side
+from monitor.events import AssetRate, PositionKey, Side
 from monitor.risk import EXACT
+from monitor.risk.collateral import valued
 from monitor.risk.liquidation import Crossings, Leg, crossings
 from monitor.risk.margin import BracketTable, margin_ratio
 from monitor.risk.report import PoolRisk, assess, bankruptcy_price
@@ -191,6 +192,19 @@ def test_a_table_that_jumps_may_save_below_the_edge_and_still_has_the_first_pric
     assert above is None
     assert below is not None
     assert below.quantize(D("0.000001")) == D("1005.263158")
+
+
+def test_a_debt_is_met_behind_the_edge_of_a_bracket() -> None:
+    """An asset that counts for 0.9, and costs 1.1 once the long has lost more than the 100 of it: 9000 beside it would
+    outlast any fall if the debt cost no more than the asset counts for."""
+    with localcontext(EXACT):
+        legs, still = valued([Leg(D(10), D(-10_000), RISING)], D(100), AssetRate(D("0.9"), D("1.1")))
+        found = crossings(legs, 9000 + still, D(1100))
+
+    # 9000 + 1.1 × (100 + 10 × (t − 1000) − 0.01 × 10 t) = 0
+    assert found.above is None
+    assert found.below is not None
+    assert found.below.quantize(D("0.00000001")) == D("173.55371901")
 
 
 def test_the_next_bracket_is_so_much_notional_away() -> None:
