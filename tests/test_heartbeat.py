@@ -341,6 +341,18 @@ async def test_an_event_that_is_refused_holds_up_no_other(receiver: Receiver, st
     assert incidents(receiver.taken) == ["a1", "b1"]
 
 
+async def test_a_notice_that_somebody_has_stumbled_over_comes_again_behind_the_events(receiver: Receiver) -> None:
+    """It may be all that says that the broker is away, and a 500 be the fault of a moment."""
+    receiver.answer = lambda body: 500 if len(receiver.asked) == 1 else 200
+    hook = webhook(receiver, [event("a")])
+    async with running(hook):
+        hook.broker_away(31)
+        await until(lambda: len(receiver.taken) == 2, "both are posted")
+
+    assert incidents(receiver.taken[:1]) == ["a1"]
+    assert receiver.taken[1]["event"] == "broker_away"
+
+
 async def test_whoever_takes_long_to_answer_gets_an_event_once(receiver: Receiver) -> None:
     """He may wake somebody before he answers, and would do so every half minute."""
     receiver.takes_s = 5.5  # longer than to connect may take

@@ -61,6 +61,7 @@ class Webhook:
         self._wake = asyncio.Event()
         self._is_away = False
         self._announced = False
+        self._notice_refused = 0
         self._away_since_ms = 0
         self._failing = False
         self._dropping = False
@@ -91,7 +92,7 @@ class Webhook:
                 self._away_since_ms = now().wall_ms - round(away_s * 1000)
             self._wake.set()
         else:
-            self._announced, self._away_since_ms = False, 0
+            self._announced, self._notice_refused, self._away_since_ms = False, 0, 0
 
     async def run(self) -> None:
         """Post what there is while the broker is away, until cancelled."""
@@ -115,17 +116,18 @@ class Webhook:
     def _next(self) -> tuple[str | None, bytes] | None:
         """What is posted next: that the broker is away, then of the line with the worst event the first.
 
-        What has been refused before goes behind all else: one event that the other side cannot read holds up no other.
+        What has been refused before goes behind all else: what the other side stumbles over holds up nothing else.
         """
-        if not self._announced:
-            return None, self._notice()
         lines: dict[str, list[Message]] = {}
         for event in self._waiting.values():
             lines.setdefault(event.line, []).append(event)
-        if not lines:
-            return None
-        worst = min(lines.values(), key=lambda line: (self._refused.get(_id(line[0]), 0), -max(e.rank for e in line)))
-        return worst[0].event_id, with_topic(worst[0])
+        refused = self._refused
+        worst = min(
+            lines.values(), key=lambda line: (refused.get(_id(line[0]), 0), -max(e.rank for e in line)), default=None
+        )
+        if not self._announced and (worst is None or self._notice_refused <= refused.get(_id(worst[0]), 0)):
+            return None, self._notice()
+        return None if worst is None else (worst[0].event_id, with_topic(worst[0]))
 
     def _notice(self) -> bytes:
         """Says that the broker is away, in the words and keys of an event."""
@@ -154,7 +156,8 @@ class Webhook:
         status, error = await ask(session, "POST", self._url.address, payload)
         refused = status >= 400 and status not in _PASSING
         if refused and event_id is None:
-            self._announced = True  # who wants no notice may want the events
+            self._notice_refused += 1
+            self._announced = status < 500  # who wants no notice may want the events; a program may have stumbled once
         elif refused and event_id in self._waiting:
             self._refused[event_id] = self._refused.get(event_id, 0) + 1
         if error is not None and not self._failing:
