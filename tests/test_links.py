@@ -582,6 +582,17 @@ async def test_a_frame_that_misreads_is_logged_without_its_key(form: str, log: i
     assert key not in log.getvalue()
 
 
+async def test_what_a_frame_that_misreads_has_changed_is_known_though_rest_lags_behind() -> None:
+    """The first answer may show what was before it, and the next comparison is far off."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=3600) as (_, heard):
+        exchange.fault(stale_s=1.5, mute_private=True)
+        exchange.transfer("main", "USDT", "1")
+        exchange.send_garbage("private")
+        await heard.until(lambda: D(12_001) in read(heard))
+
+    assert amounts(heard) == []
+
+
 async def test_the_end_of_a_key_that_comes_twice_costs_one_connection() -> None:
     """It has been seen exactly at the hour, and again a moment later."""
     async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (_, heard):

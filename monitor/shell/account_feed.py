@@ -154,16 +154,14 @@ class AccountFeed(Feed):
         self._sessions.add(session)
 
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
-        """A session has its snapshot: from here on it is the account's truth. After a time in which nobody listened it
-        is asked for once more: it may have come from a copy that had not seen the last of that time yet."""
+        """A session has its snapshot: from here on it is the account's truth, in doubt after a time in which nobody
+        listened: the copy that it came from need not have seen the last of that time yet."""
         self.inbox.put(truth)
         self._has_lived = True
         self.carries(session)
         self._begun.set()
         if self.unseen is not None:
-            self._doubted_until = time.monotonic() + _LAG_S
-            if self._pace.interval_s(self.link.account) <= self.config.reconcile_s:  # else its turn comes as ever
-                asyncio.get_running_loop().call_later(_LAG_S, self._snapshot_wanted.set)
+            self._doubt()
 
     def opened_in_vain(self, form: PrivateForm, why: BaseException) -> None:
         """A session has ended before it carried anything: others may come to life. That a shared connection was cut
@@ -183,7 +181,13 @@ class AccountFeed(Feed):
     def missed(self, session: PrivateSession) -> None:
         """A live session has told something that was not understood, which may have been a forced order."""
         self.unseen = both(self.unseen, self._cut(session))
+        self._doubt()
+
+    def _doubt(self) -> None:
+        """What is asked for by now may come from a copy that lags, so that it is asked for once more."""
         self._doubted_until = time.monotonic() + _LAG_S
+        if self._pace.interval_s(self.link.account) <= self.config.reconcile_s:  # else its turn comes as ever
+            asyncio.get_running_loop().call_later(_LAG_S, self._snapshot_wanted.set)
 
     def fresh(self, events: Collection[Event]) -> list[Event]:
         """Those among pushed events that no other connection has brought before."""
