@@ -677,7 +677,7 @@ class Core:
         self._attention.forget(account)
         del self.accounts[name]
         ages = self.reporter.ages(account, None, now)
-        self.reporter.end_unwatched([i.key for i in self.incidents.of(name)], ages, now)
+        self.reporter.end_unwatched(account.setup, [i.key for i in self.incidents.of(name)], ages, now)
         account.moves.forget()
         self._moved.keep(account)
         self._forced_orders.forget(account)
@@ -691,7 +691,7 @@ class Core:
         self._watch(market, needed, frozenset(), now)
         unused = [link.name for link in self._staleness.forget_links(account) if link.account == INSTANCE]
         of_market = [i.key for i in self.incidents.of(INSTANCE) if i.subject in {slug(n) for n in unused}]
-        self.reporter.end_unwatched(of_market, ages, now)
+        self.reporter.end_unwatched(account.setup, of_market, ages, now)
         self._exchange.forget(name, unused)
         self._listings.forget(name)
         self.published.forget(name)

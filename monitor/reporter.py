@@ -10,7 +10,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from monitor.accounts import WatchedAccount
-from monitor.effects import Ages, Answered, Effect, IncidentOver, Save, Story
+from monitor.effects import AccountSetup, Ages, Answered, Effect, IncidentOver, Save, Story
 from monitor.events import Acknowledge, Now, Silence
 from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
 from monitor.links import Links
@@ -51,7 +51,8 @@ class Reporter:
         self.incidents.restore(list(rows), now, last_named_ms)
         for incident in [incident for incident in self.incidents if not is_watched(incident.key)]:
             if incident.rule in DEFAULTS and incident.venue:
-                self.end_unwatched([incident.key], _UNKNOWN, now)
+                setup = AccountSetup(incident.account, incident.venue, "", incident.labels)
+                self.end_unwatched(setup, [incident.key], _UNKNOWN, now)
             else:  # of another version, which has words for it
                 self.incidents.drop(incident.key)
                 self._over(incident.key)
@@ -103,12 +104,12 @@ class Reporter:
             self._keep(incident, now)
         self._published.summary_due.add(incident.account)
 
-    def end_unwatched(self, keys: Iterable[IncidentKey], ages: Ages, now: Now) -> None:
+    def end_unwatched(self, setup: AccountSetup, keys: Iterable[IncidentKey], ages: Ages, now: Now) -> None:
         """End incidents whose account or market is watched no more: how their condition ends, nobody will see."""
         for key in keys:
             change = self.incidents.resolve(key, "rule_changed", None, now)
             if change is not None:
-                self.emit(unwatched_story(change, ages, now), now)
+                self.emit(unwatched_story(setup, change, ages, now), now)
 
     def acknowledge(self, event: Acknowledge, now: Now) -> Incident | None:
         """Somebody has seen an incident: its retained state says so. None: no such incident is open."""

@@ -240,10 +240,10 @@ def instance_story(account: WatchedAccount, change: Change, facts: dict[str, Fac
     return _with_words(Story(setup, change, now.wall_ms, ages=ages, facts=facts))
 
 
-def unwatched_story(change: Change, ages: Ages, now: Now) -> Story:
+def unwatched_story(setup: AccountSetup, change: Change, ages: Ages, now: Now) -> Story:
     """What is told of an incident that ends because nobody watches its account, or its market, any more."""
     incident = change.incident
-    setup = AccountSetup(incident.account, incident.venue, "", {} if incident.account == INSTANCE else incident.labels)
+    setup = structs.replace(setup, name=INSTANCE, labels={}) if incident.account == INSTANCE else setup
     words = f"{incident.account}: not watched any more"
     what = f"{incident.rule} of {incident.subject} has no end that we could tell of"
     link = LinkId(incident.account, incident.subject)

@@ -92,6 +92,29 @@ def test_an_account_that_went_while_no_daemon_ran_ends_like_one_that_goes_now() 
     assert rows_gone(effects) == rows_gone(at_once)
 
 
+def test_what_an_older_version_kept_of_an_account_ends_with_its_venue_and_labels() -> None:
+    """Its rows say neither. Of an account that cannot be read nothing has been told anew by the time that it goes, and
+    whoever reads events by their schema, or by labels, would not take its end."""
+    kept = two("48300").kept()
+    rows = [msgspec.json.decode(one) for one in kept.incidents]
+    for one in rows:
+        del one["incident"]["venue"], one["incident"]["labels"]
+    later = Watched("main", kept=structs.replace(kept, incidents=tuple(map(msgspec.json.encode, rows))), start=9)
+    assert not told(later.step(Tick()))
+
+    later = Watched(
+        "main", "other", kept=structs.replace(kept, incidents=tuple(map(msgspec.json.encode, rows))), start=9
+    )
+    take(later, MAIN, structs.replace(OTHER, labels={"desk": "x"}))
+    later.step(Tick())
+    ended = told(take(later, MAIN))
+
+    assert ended
+    for message in later.sent(list(ended)):
+        validate(message.topic, message.payload)
+    assert {(s.account.venue, s.account.labels["desk"]) for s in ended} == {("binance-usdm", "x")}
+
+
 def test_a_hold_that_ran_when_it_went_begins_anew_if_it_comes_back() -> None:
     """For a minute at the level: what was seen of it before the account went says nothing of the time between."""
     slow = structs.replace(DEFAULTS["margin_ratio"], for_s=60.0)
