@@ -7,6 +7,7 @@ that amounts to a warning waits for nothing.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -69,7 +70,7 @@ class Moves:
         self.baselines: dict[str, Baseline] = {}
         self._unkept: set[str] = set()
         self._entries: dict[str, list[Entry]] = {}
-        self._fills: list[Fill] = []
+        self._fills: deque[Fill] = deque(maxlen=1000)
         self._group: str | None = None
         self._deadline: float | None = None
         self._marks_told: dict[str, tuple[float, Severity]] = {}
@@ -89,7 +90,8 @@ class Moves:
 
     def filled(self, fill: Fill) -> None:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
-        self._fills = [*self._fills[-999:], fill]
+        self._fills.append(fill)
+        self._drop_fills()
 
     def starts_another(self, event: AccountChanged) -> bool:
         """Whether an account event is a story of its own, so that a pending one must be told first."""
@@ -197,6 +199,14 @@ class Moves:
         for pool_id in list(self.baselines):
             self._forget(pool_id)
 
+    def _drop_fills(self) -> None:
+        """Forget the executions whose account events have been told, or would have come by now."""
+        if self._fills:
+            pending = (next((e.at_ms for e in entries if e.at_ms), math.inf) for entries in self._entries.values())
+            since_ms = min((self._fills[-1].at_ms, *pending)) - _APART_MS
+            while self._fills[0].at_ms < since_ms:
+                self._fills.popleft()
+
     def _goes_on(self, kind: str) -> bool:
         """Whether this is still the story of the fills before it: the clearance fee of a forced order is."""
         return kind == "insurance_clear" and self._group == "fill"
@@ -241,6 +251,7 @@ class Moves:
                 self._rebase(entries[-1].pool, terms)
             else:  # nothing can be said of it yet, and nothing is forgotten
                 self._group, self._deadline = entries[-1].kind, now.mono
+        self._drop_fills()
         return _telling(self.account, found, at_ms or None)
 
     def check_marks(
@@ -371,6 +382,8 @@ class Moves:
 
 
 _A_MOMENT_S = 0.001
+_APART_MS = 60_000
+"""An execution and its account event are of the same moment, and none of so much later comes between them."""
 _OVERTAKEN_S = 5.0
 """A snapshot may overtake the event that explains it; for so long what it shows is not called unexplained."""
 

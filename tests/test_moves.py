@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from decimal import Decimal, localcontext
 
 import msgspec
@@ -439,6 +441,47 @@ def test_of_an_event_that_names_every_position_the_one_that_changed_is_the_cause
             ("realized_pnl", "BTCUSDT", D(-800), None),
             ("commission", "BTCUSDT", D("-18.08"), None),
         ]
+
+
+def test_what_a_fill_realized_is_known_for_as_long_as_it_waits_to_be_told() -> None:
+    """However long a burst is gathered, the first of its executions counts as the last does."""
+    core = long_btc("30000", rules(fills_window_s=600))
+    for left, wallet, realized in (("2", "29200", "-800"), ("1.5", "28450", "-750")):
+        at = core.now.wall_ms
+        core.step(
+            structs.replace(core.fill("BTCUSDT", "-0.5", "90400", realized=realized, at_ms=at), order_id=at),
+            core.changed("ORDER", wallet, row("BTCUSDT", left, "92000", at_ms=at), at_ms=at),
+        )
+        early = moved(core.hold(290, "90400"))
+        assert early == []
+    [story] = moved(core.hold(30, "90400"))
+
+    causes = [(c.kind, c.amount) for c in story.moves[0].move.causes]
+    assert causes == [("fill", D(0)), ("realized_pnl", D(-1550))]
+
+
+def test_executions_are_forgotten_once_nothing_is_to_be_told_of_them() -> None:
+    """A thousand of them took each account that trades most of a megabyte, and were asked for by nobody."""
+    core = long_btc("30000")
+    held: list[int] = []
+    tracemalloc.start()
+    try:
+        for n in range(1, 901):
+            core.t += 10
+            at = core.now.wall_ms
+            fill = core.fill("BTCUSDT", "0.001", f"{90400 + n}", commission=f"0.036{n:03}", at_ms=at)
+            position = row("BTCUSDT", str(D("2.5") + D(n) / 1000), "92000", at_ms=at)
+            account = core.changed("ORDER", f"{30000 - n / 1000:f}", position, at_ms=at)
+            core.core.step(
+                [structs.replace(fill, order_id=n, trade_id=n), account, core.mark("90400"), Tick()], core.now
+            )
+            if n in (100, 900):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+
+    assert held[1] - held[0] < 100_000
 
 
 def test_trades_of_one_millisecond_are_each_counted_once() -> None:
