@@ -14,6 +14,8 @@ from monitor.moves import PoolMove
 from monitor.risk.attribution import Cause
 
 _HOUR_S = 3600
+_COUNTED_S = 120
+"""A delivery is counted down in whole minutes, which say nothing in seconds."""
 
 _KINDS = {
     "funding_fee": "funding",
@@ -290,7 +292,7 @@ def _contract_status(story: Story) -> tuple[str, str]:
     if status not in ("TRADING", "") or left is None:
         said = f"{where} is not traded: {status}"
         return said, f"{said}."
-    said = f"{where} is delivered in {duration(left)}"
+    said = f"{where} is delivered in {duration(left) if left >= _COUNTED_S else 'less than 2 min'}"
     last = " In its last hour the insurance fund does not stand behind it." if left <= _HOUR_S else ""
     return said, f"{said}.{last}"
 

@@ -135,6 +135,17 @@ def test_the_last_hour_says_that_no_fund_stands_behind_it() -> None:
     assert (said["subject"], said["symbol"], said["side"]) == ("btcusdt", "BTCUSDT", "long")
 
 
+@pytest.mark.parametrize(("minutes", "words"), [(0.9, "less than 2 min"), (1.9, "less than 2 min"), (2.1, "2 min")])
+def test_what_is_left_until_a_delivery_is_no_less_than_what_is_said(minutes: float, words: str) -> None:
+    """It is counted in whole minutes: 54 s before it "0 s" would be over already."""
+    core = holding()
+    core.step(delivered_at(minutes / 60))
+
+    [told] = of_rule(core.price("60000"), "contract_status")
+
+    assert told.title == f"main: BTCUSDT is delivered in {words}"
+
+
 def test_a_countdown_is_not_written_to_the_disk_every_second() -> None:
     """It is worse than ever at every tick of a whole day; kept is what a person would read."""
     core = holding()
