@@ -79,6 +79,9 @@ from monitor.rules import RuleBook, Severity
 from monitor.stages import symbol_of
 from monitor.unseen import Restart
 
+_OfAccounts = dict[type, Callable[[WatchedAccount, Any, Now], None]]
+_Others = dict[type, Callable[[Any, Now], None]]
+
 _MARKS = MarkPrice, Marks
 _SLICE = 160
 """How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
@@ -168,7 +171,7 @@ class Core:
         self._ticking: Iterator[int] = iter(())
         self.is_ticking = False
         """Whether what the last tick has begun is not through yet."""
-        self._handlers = self._table()
+        self._of_accounts, self._of_markets, self._of_us = self._tables()
         self._in_step: list[WatchedAccount] = []
         """Accounts that the events of this step are about: what they were before it, they stay until judged."""
         self._resynced: dict[str, None] = {}
@@ -221,8 +224,8 @@ class Core:
         for event in events:
             if isinstance(event, _MARKS):
                 self._mark(event, now)
-            elif type(event) in self._handlers and self._is_about_us(event):
-                self._handlers[type(event)](event, now)
+            else:
+                self._happened(event, now)
         if self._resynced:
             self._settle_snapshots(now)
 
@@ -248,39 +251,58 @@ class Core:
 
     # ---- what happened ----
 
-    def _table(self) -> dict[type, Callable[[Any, Now], None]]:
-        """What each event does; marks, which are many, have their place in `_take`. Others concern the links alone."""
-        return {
+    def _tables(self) -> tuple[_OfAccounts, _Others, _Others]:
+        """What is done with each event of an account, of a market, and of our own. Marks, which are many, have their
+        place in `_take`; others concern the links alone."""
+        of_accounts: _OfAccounts = {
             AccountChanged: self._account_changed,
             AccountModeChanged: self._mode_changed,
             AccountModeRead: self._snapshot,
-            Acknowledge: self._acknowledge,
             AdlQuantilesRead: self._adl_quantiles,
-            AdlRiskRead: self._market_facts,
-            AssetRates: self._rates,
             BalancesRead: self._snapshot,
             BracketsRead: self._brackets,
-            ClockOffset: self._clock,
             ConfigTouched: self._config_touched,
-            ContractChanged: self._contract_changed,
-            ContractsRead: self._contracts,
-            ExchangeStatusRead: self._exchange.status,
             Fill: self._fill,
-            FundingTermsRead: self._market_facts,
-            InsuranceFundRead: self._market_facts,
             KeyPermissionsRead: self._exchange.permissions,
-            LinkReport: self._link,
-            MarginCall: self._margin_call,
+            MarginCall: self._notices.margin_call,
             MarginsPrinted: self._margins_printed,
             MarginTypesRead: self._margin_types,
             OrdersCancelled: self._orders_cancelled,
             PositionsRead: self._snapshot,
+            StrategyEnded: self._forced_orders.strategy_ended,
+        }
+        of_markets: _Others = {
+            AdlRiskRead: self._market_facts,
+            AssetRates: self._rates,
+            ClockOffset: self._clock,
+            ContractChanged: self._contract_changed,
+            ContractsRead: self._contracts,
+            ExchangeStatusRead: self._exchange.status,
+            FundingTermsRead: self._market_facts,
+            InsuranceFundRead: self._market_facts,
+        }
+        of_us: _Others = {
+            Acknowledge: self._acknowledge,
+            LinkReport: self._link,
             Silence: self.reporter.silence,
             StoreState: self._instance.store,
-            StrategyEnded: self._strategy_ended,
             Tick: self._time_passed,
             Vitals: self._vitals,
         }
+        return of_accounts, of_markets, of_us
+
+    def _happened(self, event: Any, now: Now) -> None:
+        """Take an event that is no mark. An account or a market that is watched no longer may echo."""
+        kind = type(event)
+        if kind in self._of_accounts:
+            account = self.accounts.get(event.account)
+            if account is not None:
+                self._of_accounts[kind](account, event, now)
+        elif kind in self._of_markets:
+            if LinkId(INSTANCE, event.market) in self.links.all:
+                self._of_markets[kind](event, now)
+        elif kind in self._of_us:
+            self._of_us[kind](event, now)
 
     def _accounts_of(self, events: Sequence[Event]) -> list[WatchedAccount]:
         """The accounts that these events may change, rather than the market alone."""
@@ -306,23 +328,11 @@ class Core:
             for mark in event.each:
                 self._mark(mark, now)
 
-    def _is_about_us(self, event: Event) -> bool:
-        """Whether it concerns an account, a link or a market that is watched; one that no longer is may echo."""
-        if isinstance(event, LinkReport):
-            return event.link in self.links.all
-        if isinstance(event, Silence):
-            return True  # of whatever somebody may name
-        account, market = getattr(event, "account", None), getattr(event, "market", None)
-        if account is not None:
-            return account in self.accounts
-        return market is None or LinkId(INSTANCE, market) in self.links.all
-
     def _rates(self, event: AssetRates, now: Now) -> None:
         changed = self.markets[event.market].apply_rates(event, now)
         self._attention.changed(event.market, map(rate_of, changed))
 
-    def _account_changed(self, event: AccountChanged, now: Now) -> None:
-        account = self.accounts[event.account]
+    def _account_changed(self, account: WatchedAccount, event: AccountChanged, now: Now) -> None:
         self._settle_snapshots(now)
         if account.moves.starts_another(event):
             self._moved.tell(account, now)
@@ -340,19 +350,16 @@ class Core:
         if any(p.quantity and account.is_new(p.symbol) for p in event.positions):  # flat ones may be of any symbol
             self.reporter.effects.append(Resync(account.name, "a symbol that is new to us"))
 
-    def _fill(self, event: Fill, now: Now) -> None:
-        account = self.accounts[event.account]
+    def _fill(self, account: WatchedAccount, event: Fill, now: Now) -> None:
         if event.quantity:
             account.moves.filled(event)
         if event.forced is not None and not account.forced_orders.is_done(event):
             account.forced(PositionKey(event.symbol, event.side), event.forced, now)
             self._forced_orders.happened(account, event, event.forced, now)
 
-    def _margin_call(self, event: MarginCall, now: Now) -> None:
-        self._notices.margin_call(self.accounts[event.account], event, now)
-
-    def _snapshot(self, event: BalancesRead | PositionsRead | AccountModeRead, now: Now) -> None:
-        account = self.accounts[event.account]
+    def _snapshot(
+        self, account: WatchedAccount, event: BalancesRead | PositionsRead | AccountModeRead, now: Now
+    ) -> None:
         self._resynced[account.name] = None
         if isinstance(event, BalancesRead):
             account.book.apply_balances(event, now.mono)
@@ -362,15 +369,14 @@ class Core:
         elif not account.book.is_mode_outdated(event):
             self._switch(account, event.multi_assets, now)
 
-    def _margin_types(self, event: MarginTypesRead, now: Now) -> None:
-        self.accounts[event.account].book.isolated.update(event.isolated)
+    def _margin_types(self, account: WatchedAccount, event: MarginTypesRead, now: Now) -> None:
+        account.book.isolated.update(event.isolated)
 
-    def _margins_printed(self, event: MarginsPrinted, now: Now) -> None:
-        self.accounts[event.account].book.brackets.compare(event)
-        self._resynced[event.account] = None
+    def _margins_printed(self, account: WatchedAccount, event: MarginsPrinted, now: Now) -> None:
+        account.book.brackets.compare(event)
+        self._resynced[account.name] = None
 
-    def _brackets(self, event: BracketsRead, now: Now) -> None:
-        account = self.accounts[event.account]
+    def _brackets(self, account: WatchedAccount, event: BracketsRead, now: Now) -> None:
         before = dict(account.book.tables)
         account.book.brackets.apply(event)
         self._listings.brackets_changed(account, before, now)
@@ -381,20 +387,19 @@ class Core:
         for account in on_market(self.accounts, event.market):
             self._resynced[account.name] = None
 
-    def _mode_changed(self, event: AccountModeChanged, now: Now) -> None:
-        account = self.accounts[event.account]
+    def _mode_changed(self, account: WatchedAccount, event: AccountModeChanged, now: Now) -> None:
         self._switch(account, event.multi_assets, now)
         account.book.switched_ms = min(event.at_ms, account.market.exchange_ms(now))
         self._resynced[account.name] = None
-        self.reporter.effects.append(Resync(event.account, "multi-assets mode switched"))
+        self.reporter.effects.append(Resync(account.name, "multi-assets mode switched"))
 
     def _switch(self, account: WatchedAccount, multi_assets: bool, now: Now) -> None:
         if account.book.multi_assets is not multi_assets:
             self._moved.tell(account, now)  # of the pools as they were
             account.book.multi_assets = multi_assets
 
-    def _config_touched(self, event: ConfigTouched, now: Now) -> None:
-        self.reporter.effects.append(Resync(event.account, f"a setting of {event.symbol} changed"))
+    def _config_touched(self, account: WatchedAccount, event: ConfigTouched, now: Now) -> None:
+        self.reporter.effects.append(Resync(account.name, f"a setting of {event.symbol} changed"))
 
     def _contract_changed(self, event: ContractChanged, now: Now) -> None:
         self.markets[event.market].apply_contract(event, now)
@@ -411,14 +416,11 @@ class Core:
         else:
             market.funding_hours = event.interval_hours
 
-    def _adl_quantiles(self, event: AdlQuantilesRead, now: Now) -> None:
-        self.accounts[event.account].book.adl_quantiles = event.quantiles
+    def _adl_quantiles(self, account: WatchedAccount, event: AdlQuantilesRead, now: Now) -> None:
+        account.book.adl_quantiles = event.quantiles
 
-    def _orders_cancelled(self, event: OrdersCancelled, now: Now) -> None:
-        self.accounts[event.account].forced_orders.cancelled(event, now)
-
-    def _strategy_ended(self, event: StrategyEnded, now: Now) -> None:
-        self._forced_orders.strategy_ended(self.accounts[event.account], event, now)
+    def _orders_cancelled(self, account: WatchedAccount, event: OrdersCancelled, now: Now) -> None:
+        account.forced_orders.cancelled(event, now)
 
     def _acknowledge(self, event: Acknowledge, now: Now) -> None:
         incident = self.reporter.acknowledge(event, now)
@@ -426,7 +428,7 @@ class Core:
             self._attention.wake(self.accounts[incident.account])
 
     def _link(self, event: LinkReport, now: Now) -> None:
-        if self.links.report(event, now.mono):
+        if event.link in self.links.all and self.links.report(event, now.mono):
             self.published.health_due.add(event.link.account)
             if event.state is LinkState.MUTE:
                 self._staleness.mute(event, now)

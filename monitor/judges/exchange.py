@@ -26,10 +26,10 @@ class ExchangeJudge:
         self._permissions: dict[str, KeyPermissionsRead] = {}
         self._troubles: dict[str, str] = {}
 
-    def permissions(self, event: KeyPermissionsRead, now: Now) -> None:
+    def permissions(self, account: WatchedAccount, event: KeyPermissionsRead, now: Now) -> None:
         """A key that may do more than read is a danger of its own: whoever finds it can use it."""
-        self._permissions[event.account] = event
-        self._judge_key(event, now)
+        self._permissions[account.name] = event
+        self._judge_key(account, event, now)
 
     def forget(self, account: str, markets: Iterable[str]) -> None:
         """An account is watched no more, and with it these markets."""
@@ -49,14 +49,13 @@ class ExchangeJudge:
 
     def judge(self, now: Now) -> None:
         """Repeat what is due, and tell what a silence has kept back; asked once a tick, since both are read seldom."""
-        for event in self._permissions.values():
-            if event.trades or event.moves_money or _permissions_key(event.account) in self._incidents.open:
-                self._judge_key(event, now)
+        for name, event in self._permissions.items():
+            if event.trades or event.moves_money or _permissions_key(name) in self._incidents.open:
+                self._judge_key(self._accounts[name], event, now)
         for market in self._troubles:
             self._judge_status(market, now)
 
-    def _judge_key(self, event: KeyPermissionsRead, now: Now) -> None:
-        account = self._accounts[event.account]
+    def _judge_key(self, account: WatchedAccount, event: KeyPermissionsRead, now: Now) -> None:
         level = _MOVES_MONEY if event.moves_money else _TRADES if event.trades else _READS
         if account.setup.accept_trading_key:
             level = _READS
