@@ -7,13 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
 
-from msgspec import Struct
-
 from monitor.book import AccountBook
 from monitor.effects import AccountSetup, Ages
-from monitor.events import ForcedKind, LinkId, Now, PositionKey, Side
+from monitor.events import LinkId, Now, PositionKey, Side
 from monitor.forced import ForcedOrders
-from monitor.incidents import Resolution
+from monitor.gone import Gone
 from monitor.links import Links
 from monitor.market import MarketBook, rate_of
 from monitor.moves import Moves
@@ -28,29 +26,9 @@ from monitor.risk.terms import Terms
 from monitor.rules import DataStaleRule, Rule, RuleBook
 from monitor.venues import VENUES
 
-FORCED_MEMORY_S = 120.0
-"""How long a forced order explains what became of a pool."""
-ENDINGS: dict[ForcedKind, Resolution] = {
-    ForcedKind.LIQUIDATION: "liquidated",
-    ForcedKind.ADL: "adl",
-    ForcedKind.SETTLEMENT: "settled",
-}
-"""How a forced order ends what it closes altogether."""
 _FUNDING_TAKES_MS = 120_000
 _READ_AGAIN_S = 10.0
 """What the exchange has not said of a position is asked for again after this, and after twice as long each time."""
-CLOSING_GRACE_S = 2.0
-"""How long a vanished pool is kept in doubt: the order that says it was forced may come after the account event."""
-
-
-class _Forced(Struct, frozen=True):
-    kind: ForcedKind
-    at: float
-
-
-class _Gone(Struct, frozen=True):
-    keys: frozenset[PositionKey]
-    at: float
 
 
 class WatchedAccount:
@@ -80,17 +58,13 @@ class WatchedAccount:
         self.unpublished: set[str] = set()
         self.published: dict[str, frozenset[PositionKey]] = {}
         self.published_at: dict[str, int] = {}
-        self._forced: dict[PositionKey, _Forced] = {}
-        self._gone: dict[str, _Gone] = {}
-        self._left: dict[tuple[str, PositionKey], float] = {}
+        self.gone = Gone()
         self._unread_since: float | None = None
         self._read_again_s = _READ_AGAIN_S
         self._ruled: dict[tuple[str, str], Rule] = {}
         self.forced_orders = ForcedOrders()
         self.drifts: dict[str, Drift] = {}
-        self._shrunk: dict[PositionKey, tuple[Decimal, float]] = {}
         self._forecasts: dict[PositionKey, tuple[int, Decimal]] = {}
-        self._parted: dict[PositionKey, tuple[PositionRisk, Decimal | None]] = {}
 
     def take(self, setup: AccountSetup, rules: RuleBook) -> None:
         """From now on it is configured like this, and judged by these rules."""
@@ -121,20 +95,11 @@ class WatchedAccount:
     def rebuild(self, now: Now) -> None:
         """Derive the pools anew from the book."""
         pools = self.derived() if self.known else self.pools
-        for held in (p for pool in self.pools.values() for p in pool.positions):
-            if abs(self.book.quantity(held.key)) < abs(held.quantity):
-                self._shrunk[held.key] = (held.quantity, now.mono)
-        self._part(pools)
+        self.gone.note(self.pools, pools, self.book, self.risks, now)
         for pool_id in self.pools.keys() - pools.keys():
-            self._gone[pool_id] = _Gone(frozenset(p.key for p in self.pools[pool_id].positions), now.mono)
             self._risks.pop(pool_id, None)
             self._until_now.pop(pool_id, None)
             self.unpublished.discard(pool_id)
-        for pool_id, pool in pools.items():
-            self._gone.pop(pool_id, None)
-            before = self.pools.get(pool_id, pool).positions
-            for key in {p.key for p in before} - {p.key for p in pool.positions}:
-                self._left[pool_id, key] = now.mono
         self.take_pools(pools)
         self._shapes.clear()
 
@@ -369,33 +334,18 @@ class WatchedAccount:
             return True
         return risk.distance is not None and risk.distance < rule.endangered_distance
 
-    # ---- forced orders ----
-
-    def forced(self, key: PositionKey, kind: ForcedKind, now: Now) -> None:
-        """Remember that the exchange itself acted on a position."""
-        self._forced[key] = _Forced(kind, now.mono)
-
-    def forced_kind(
-        self, keys: frozenset[PositionKey], now: Now, within_s: float = FORCED_MEMORY_S
-    ) -> ForcedKind | None:
-        """The forced order that has lately acted on one of these positions; a liquidation before others."""
-        kinds = [f.kind for key, f in self._forced.items() if key in keys and now.mono - f.at < within_s]
-        return min(kinds, key=list(ForcedKind).index, default=None)
+    # ---- what is there, or was until lately ----
 
     def restore_forced(self, name: str, row: bytes, now: Now) -> None:
         """Take back a row of an earlier run's forced orders."""
         acted = self.forced_orders.restore(name, row, now)
         if acted is not None:
-            at = now.mono - max(0.0, (now.wall_ms - acted.at_ms) / 1000)
-            self._forced[acted.key] = _Forced(acted.kind, at)
-            if acted.pool is not None:
-                self._left[acted.pool, acted.key] = at
+            self.gone.restore(acted, now)
 
     def pool_lately(self, key: PositionKey) -> str | None:
         """The pool that a position is in, or has left last."""
-        holding = [i for i, pool in self.pools.items() if any(p.key == key for p in pool.positions)]
-        left = sorted((at, pool_id) for (pool_id, one), at in self._left.items() if one == key)
-        return next(iter(holding), left[-1][1] if left else None)
+        holding = (i for i, pool in self.pools.items() if any(p.key == key for p in pool.positions))
+        return next(holding, None) or self.gone.last_pool(key)
 
     def hedge_lately(self, symbol: str, acted_ms: int, now: Now) -> tuple[Decimal, Decimal] | None:
         """Quantities of both legs of a hedge, as they were before an order began to close one of them; None: no hedge.
@@ -413,9 +363,8 @@ class WatchedAccount:
             if not self.known:  # it was while nobody listened: as an earlier run held it
                 held = self.moves.held.get(key)
                 return ZERO if held is None else held.quantity
-            shrunk = self._shrunk.get(key)
-            is_since = shrunk is not None and acted - shrunk[1] < CLOSING_GRACE_S
-            return shrunk[0] if shrunk is not None and is_since else self.book.quantity(key)
+            before = self.gone.quantity_before(key, acted)
+            return self.book.quantity(key) if before is None else before
 
         long, short = whole(Side.LONG), whole(Side.SHORT)
         return (long, short) if long and short else None
@@ -426,41 +375,7 @@ class WatchedAccount:
             for p in risk.positions:
                 if p.position.key == key:
                     return p, bankruptcy_price(risk, key)
-        return self._parted.get(key, (None, None))
-
-    def _part(self, pools: dict[str, Pool]) -> None:
-        """Remember positions that these pools do not have any more: a forced order may yet say what became of them."""
-        still = {p.key for pool in pools.values() for p in pool.positions}
-        for risk in self.risks.values():
-            for p in risk.positions:
-                if p.position.key not in still:
-                    self._parted[p.position.key] = p, bankruptcy_price(risk, p.position.key)
-
-    def held_lately(self, pool: Pool, now: Now, within_s: float) -> frozenset[PositionKey]:
-        """The positions that a pool holds, and those that have left it lately."""
-        left = {key for (pool_id, key), at in self._left.items() if pool_id == pool.id and now.mono - at < within_s}
-        return frozenset(left.union(p.key for p in pool.positions))
-
-    def became(self, pool_id: str, keys: frozenset[PositionKey]) -> bool:
-        """Whether a pool that is not there any more held one of these positions."""
-        gone = self._gone.get(pool_id)
-        return gone is not None and pool_id not in self.pools and not gone.keys.isdisjoint(keys)
-
-    def ending(self, pool_id: str, fallback: frozenset[PositionKey], now: Now) -> Resolution | None:
-        """How a pool that is not there any more ended; None: wait, the exchange may still say.
-
-        Args:
-            fallback: Positions to go by where the pool vanished in an earlier run.
-        """
-        gone = self._gone.setdefault(pool_id, _Gone(fallback, now.mono))
-        kind = self.forced_kind(gone.keys, now)
-        if kind is not None:
-            return ENDINGS[kind]
-        successors = [i for i, pool in self.pools.items() if any(p.key in gone.keys for p in pool.positions)]
-        if successors:  # the new pool must have been judged first: its incident goes on with this one
-            judged = [i for i in successors if i in self._risks and self._risks[i].margin_ratio is not None]
-            return "pool_replaced" if judged else None
-        return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
+        return self.gone.last_seen(key)
 
 
 def on_market(accounts: Mapping[str, WatchedAccount], market: str) -> Iterator[WatchedAccount]:

@@ -354,7 +354,7 @@ class Core:
         if event.quantity:
             account.moves.filled(event)
         if event.forced is not None and not account.forced_orders.is_done(event):
-            account.forced(PositionKey(event.symbol, event.side), event.forced, now)
+            account.gone.forced(PositionKey(event.symbol, event.side), event.forced, now)
             self._forced_orders.happened(account, event, event.forced, now)
 
     def _snapshot(

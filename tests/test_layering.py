@@ -83,7 +83,7 @@ LAYERS = (
     {"wording", "accounts"},
     {"effects"},
     {"silences"},
-    {"rotation", "unseen"},
+    {"rotation", "unseen", "gone"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
     {"rules", "stages", "humanize"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},

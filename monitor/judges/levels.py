@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from monitor.accounts import ENDINGS, FORCED_MEMORY_S, WatchedAccount
+from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Resync
 from monitor.events import ForcedKind, Now, PositionKey, Side
+from monitor.gone import CLOSING_GRACE_S, FORCED_MEMORY_S
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
@@ -20,7 +21,14 @@ from monitor.telling import LEVELS, Seen, pool_story
 
 RULES = (*LEVELS, "drift", "funding_forecast")
 """Every rule of which the subject is a pool; a vanished one ends them all."""
-_REDUCED: dict[ForcedKind, Resolution] = {**ENDINGS, ForcedKind.LIQUIDATION: "partly_liquidated"}
+_ENDINGS: dict[ForcedKind, Resolution] = {
+    ForcedKind.LIQUIDATION: "liquidated",
+    ForcedKind.ADL: "adl",
+    ForcedKind.SETTLEMENT: "settled",
+}
+"""How a forced order ends what it closes altogether."""
+_REDUCED: dict[ForcedKind, Resolution] = {**_ENDINGS, ForcedKind.LIQUIDATION: "partly_liquidated"}
+"""What it does to a pool of which something is left."""
 
 
 class LevelsJudge:
@@ -134,7 +142,7 @@ class LevelsJudge:
         old = self._reporter.of(account.name, rule)
         if old:
             keys = frozenset(p.key for p in risk.pool.positions)
-            old = [i for i in old if account.became(i.subject, keys)]
+            old = [i for i in old if _became(account, i.subject, keys)]
         return max(old, key=lambda i: i.severity).incident_id if old else None
 
     def judge_drift(self, account: WatchedAccount, now: Now) -> None:
@@ -165,7 +173,7 @@ class LevelsJudge:
                 continue
             sides = [Side.BOTH, *(side for side in Side if side.value == incident.side)]
             keys = frozenset(PositionKey(incident.symbol, side) for side in sides if incident.symbol)
-            how = account.ending(incident.subject, keys, now)
+            how = _ending(account, incident.subject, keys, now)
             change = None if how is None else self._incidents.resolve(incident.key, how, None, now)
             if change is not None:
                 rule = account.rule_of(incident.rule)
@@ -176,7 +184,7 @@ class LevelsJudge:
         if change.resolution != "recovered":
             return change
         within_s = FORCED_MEMORY_S + rule.clear_for_s
-        kind = account.forced_kind(account.held_lately(risk.pool, now, within_s), now, within_s)
+        kind = account.gone.forced_kind(account.gone.held_lately(risk.pool, now, within_s), now, within_s)
         return change if kind is None else structs.replace(change, resolution=_REDUCED[kind])
 
     def _tell(self, change: Change, rule: Rule, seen: Seen, now: Now, ages: Ages | None = None) -> None:
@@ -185,3 +193,26 @@ class LevelsJudge:
             account.unpublished.add(pool.id)  # its severity is part of what is published
         ages = ages or self._reporter.ages(account, pool, now)
         self._reporter.emit(pool_story(change, rule, seen, ages, now), now)
+
+
+def _became(account: WatchedAccount, pool_id: str, keys: frozenset[PositionKey]) -> bool:
+    """Whether a pool that is not there any more held one of these positions."""
+    gone = account.gone.pool(pool_id)
+    return gone is not None and pool_id not in account.pools and not gone.keys.isdisjoint(keys)
+
+
+def _ending(account: WatchedAccount, pool_id: str, fallback: frozenset[PositionKey], now: Now) -> Resolution | None:
+    """How a pool that is not there any more ended; None: wait, the exchange may still say.
+
+    Args:
+        fallback: Positions to go by where the pool vanished in an earlier run.
+    """
+    gone = account.gone.pool_or(pool_id, fallback, now)
+    kind = account.gone.forced_kind(gone.keys, now)
+    if kind is not None:
+        return _ENDINGS[kind]
+    successors = [i for i, pool in account.pools.items() if any(p.key in gone.keys for p in pool.positions)]
+    if successors:  # the new pool must have been judged first: its incident goes on with this one
+        risks = account.last_risks
+        return "pool_replaced" if any(i in risks and risks[i].margin_ratio is not None for i in successors) else None
+    return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None

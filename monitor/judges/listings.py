@@ -113,7 +113,7 @@ class ListingsJudge:
             # An asset of which nothing is left or owed is no collateral any more: the debt was paid, or converted.
             return "recovered" if any(pool.assets for pool in account.pools.values()) else "pool_replaced"
         keys = frozenset(PositionKey(incident.symbol or "", side) for side in Side)
-        return "settled" if account.forced_kind(keys, now) is ForcedKind.SETTLEMENT else "position_closed"
+        return "settled" if account.gone.forced_kind(keys, now) is ForcedKind.SETTLEMENT else "position_closed"
 
     def brackets_changed(self, account: WatchedAccount, before: Mapping[str, BracketTable], now: Now) -> None:
         """Tell what new brackets do to our positions: before and after, at the same marks.
