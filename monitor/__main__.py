@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from monitor.command_line import parser
+from monitor.command_line import PARSER
 
 _CANNOT_TELL = 3
 """Exit status of status and watch for what they cannot tell."""
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without a minus sign still gets its figures
     cannot = _CANNOT_TELL if words[:1] in (["status"], ["watch"]) else 1
     try:
-        args = parser().parse_args(words)
+        args = PARSER.parse_args(words)
         status = int(args.run(args))
         print(end="", flush=True)  # what does not go out at the interpreter's end is nobody's to catch
         return status

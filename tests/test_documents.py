@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.command_line import parser
+from monitor.command_line import PARSER
 from monitor.config import parse
 from monitor.sim.__main__ import arguments
 from tests.rig import ROOT
@@ -83,7 +83,7 @@ def test_every_command_is_understood(page: Path, capsys: pytest.CaptureFixture[s
     for name, *words in commands(page):
         try:
             if name == "marginwatch":
-                parser().parse_args(words)
+                PARSER.parse_args(words)
             else:
                 arguments(words)
         except SystemExit:
@@ -115,7 +115,7 @@ def test_every_command_has_its_place_on_the_page() -> None:
     page = (ROOT / "docs" / "commands.md").read_text("utf-8")
     overview = "".join(re.findall(r"^\| \[.+$", page, re.MULTILINE))
 
-    (known,) = [action.choices for action in parser()._actions if action.dest == "command"]
+    (known,) = [action.choices for action in PARSER._actions if action.dest == "command"]
     assert known is not None
     assert [name for name in known if f"`{name}`" not in overview] == []
 
