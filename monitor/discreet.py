@@ -25,7 +25,7 @@ from monitor.wording import (
     past_words,
     ratio_change,
     relative_move,
-    stale_words,
+    stale,
     unacknowledged,
     where_it_is,
     worded,
@@ -174,7 +174,7 @@ def _summary(story: Story) -> Words:
 
 
 def _stale(story: Story) -> Words:
-    return worded(story) if story.blindness is None else stale_words(story, story.blindness)
+    return stale(story, with_note=False)
 
 
 def _store(story: Story) -> Words:

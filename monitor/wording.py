@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, Decimal
 
 from monitor.digits import plain
-from monitor.effects import INSTANCE, Advice, Blindness, Story
+from monitor.effects import INSTANCE, Advice, Story
 from monitor.forced import ForcedReport
 from monitor.humanize import amount, away, duration, exact_percent, percent, price, signed_amount, time_of_day
 from monitor.incidents import Resolution
@@ -48,18 +48,7 @@ _RESOLVED: dict[Resolution, str] = {
 
 def worded(story: Story) -> tuple[str, str]:
     """Title (short enough for a lock screen) and text (one paragraph) of a story."""
-    if story.moves:
-        return _moved(story)
-    if story.blindness is not None:
-        return _stale(story)
-    if story.change.incident.rule == "forced_order":
-        return _forced(story)
-    words = _FACTS.get(story.change.incident.rule)
-    if words is not None:
-        return words(story)
-    if story.change.incident.rule == "drift" and story.change.resolution in (None, "recovered"):
-        return _drifted(story)
-    return _level(story)
+    return _WORDS.get(story.change.incident.rule, _level)(story)
 
 
 def _level(story: Story) -> tuple[str, str]:
@@ -255,6 +244,8 @@ def orders_words(report: ForcedReport) -> list[str]:
 def _drifted(story: Story) -> tuple[str, str]:
     """Our figures and the exchange's part, or agree again."""
     change, incident = story.change, story.change.incident
+    if change.resolution not in (None, "recovered"):
+        return _level(story)  # how its pool ended
     where = f"{incident.account} {incident.subject}"
     if change.kind == "resolved":
         return f"{where}: our figures agree with the exchange's again", f"{where}: our figures agree with its again."
@@ -413,7 +404,40 @@ def _group(story: Story) -> tuple[str, str]:
     return f"{said}{moved}", f"{said} or worse{moved}{since}. They are {f['names']}."
 
 
-_FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
+def unacknowledged(title: str, text: str) -> tuple[str, str]:
+    """The same once more, because nobody has said that they have seen it."""
+    return f"{title} (not acknowledged)", f"{text} Nobody has acknowledged this yet."
+
+
+def stale(story: Story, *, with_note: bool = True) -> tuple[str, str]:
+    """A link that went quiet, or came back.
+
+    Args:
+        with_note: Whether it is said in the link's own words why it did, or how it was found to be mute.
+    """
+    blind = story.blindness
+    assert blind is not None
+    note = blind.note if with_note else ""
+    change, (account, name) = story.change, blind.link
+    name = name if account == INSTANCE else f"{account} {name}"
+    pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
+    if change.kind == "resolved":
+        said = f"{name}: {_ended(story) or 'data is live again'}"
+        return said, f"{said}; it was told as stale for {duration(change.lasted_s)}."
+    if change.kind == "noted":
+        said = f"{name}: the stream was mute"
+        found = f": {note}" if with_note else ""
+        return said, f"{said}{found}. It is being opened anew; what it kept back was read over REST."
+    title = f"{name}: no data for {blind.age_s:.0f} s"
+    why = f" ({note})" if note else ""
+    return title, f"{title}{why}.{pools} Until it is back, what is published is the last that was known."
+
+
+_WORDS: dict[str, Callable[[Story], tuple[str, str]]] = {
+    "liquidation_price_moved": _moved,
+    "data_stale": stale,
+    "forced_order": _forced,
+    "drift": _drifted,
     "funding_forecast": _forecast,
     "contract_status": _contract_status,
     "adl_quantile": _adl,
@@ -426,35 +450,3 @@ _FACTS: dict[str, Callable[[Story], tuple[str, str]]] = {
     "store_unusable": _store,
     "group": _group,
 }
-
-
-def unacknowledged(title: str, text: str) -> tuple[str, str]:
-    """The same once more, because nobody has said that they have seen it."""
-    return f"{title} (not acknowledged)", f"{text} Nobody has acknowledged this yet."
-
-
-def _stale(story: Story) -> tuple[str, str]:
-    blind = story.blindness
-    assert blind is not None
-    why = f" ({blind.note})" if blind.note else ""
-    return stale_words(story, blind, why, f": {blind.note}")
-
-
-def stale_words(story: Story, blind: Blindness, why: str = "", mute: str = "") -> tuple[str, str]:
-    """A link that went quiet, or came back.
-
-    Args:
-        why, mute: Why it did, and how it was found to be mute, as far as that is to be said.
-    """
-    change = story.change
-    account, name = blind.link
-    name = name if account == INSTANCE else f"{account} {name}"
-    pools = f" Blind: {', '.join(blind.pools)}." if blind.pools else ""
-    if change.kind == "resolved":
-        said = f"{name}: {_ended(story) or 'data is live again'}"
-        return said, f"{said}; it was told as stale for {duration(story.change.lasted_s)}."
-    if change.kind == "noted":
-        said = f"{name}: the stream was mute"
-        return said, f"{said}{mute}. It is being opened anew; what it kept back was read over REST."
-    title = f"{name}: no data for {blind.age_s:.0f} s"
-    return title, f"{title}{why}.{pools} Until it is back, what is published is the last that was known."
