@@ -138,7 +138,7 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | Decimal) and Decimal(value).is_finite()
 
 
-def as_seconds(low: float = 0.001, high: float = 10_000_000) -> Callable[[Any], float]:
+def as_seconds(low: float, high: float = 10_000_000) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if not is_number(value) or not low <= float(value) <= high:
             raise ValueError(f"must be a number of seconds from {low:g} to {high:,.0f}")

@@ -271,7 +271,7 @@ class HealthState(Effect, frozen=True):
     drifts: dict[str, Drift]
     freshness: Freshness
     as_of_ms: int
-    vitals: Vitals | None = None
+    vitals: Vitals | None
 
 
 class Answered(Effect, frozen=True):

@@ -387,7 +387,7 @@ class StreamExpired(Event, frozen=True):
     """
 
     account: str
-    key: str | None = None
+    key: str | None
 
     def __repr__(self) -> str:
         return f"StreamExpired(account={self.account!r})"

@@ -51,7 +51,7 @@ class Telling(Struct, frozen=True):
 
     account: str
     moves: tuple[PoolMove, ...]
-    at_ms: int | None = None
+    at_ms: int | None
 
     @property
     def severity(self) -> Severity:

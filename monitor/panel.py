@@ -87,7 +87,7 @@ class Panel(Struct, frozen=True):
     links: Sequence[LinkView]
 
 
-def panel(retained: Retained, names: Collection[str], at_ms: int, away: Away | None = None) -> Panel:
+def panel(retained: Retained, names: Collection[str], at_ms: int, away: Away | None) -> Panel:
     """What is to be shown of these accounts at a time (by our own clock)."""
     stands = standing(retained, names, at_ms)
     if away is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 
 import msgspec
 from msgspec import Struct
@@ -31,8 +31,8 @@ _DATES_KEPT = 8
 class Daily(Struct, frozen=True):
     """When the summary of a day is told: the time of day, and the zone it is meant in."""
 
-    at: time = time(8)
-    zone: tzinfo = UTC
+    at: time
+    zone: tzinfo
 
     def due(self, wall_ms: int) -> date | None:
         """The local date whose summary is due at this moment: its time has come, less than an hour ago.

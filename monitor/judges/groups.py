@@ -164,13 +164,13 @@ class GroupsJudge:
             "moved": None,
             "move": None,
         }
-        facts |= self._moved(window, now)
+        facts |= self._moved(window)
         change = self._reporter.incidents.note(window.key, severity, now, opened_ms=window.opened_ms)
         account = self._accounts.get(named[0]) or next(iter(self._accounts.values()))
         ages = self._reporter.ages(account, None, now)
         self._reporter.emit(instance_story(account, change, facts, ages, now), now)
 
-    def _moved(self, window: _Window, now: Now) -> dict[str, Fact]:
+    def _moved(self, window: _Window) -> dict[str, Fact]:
         """The symbol that most of them named, and how far its mark is from where it was up to a minute ago."""
         for (market, symbol), _ in window.symbols.most_common(1):
             mark = self._markets[market].prices.get(symbol)

@@ -64,7 +64,7 @@ class LevelsJudge:
                 trusted=trusted,
                 at_least=at_least,
                 distance=distance,
-                continues=None if key in self._incidents.open else self._replaced(account, name, risk, now),
+                continues=None if key in self._incidents.open else self._replaced(account, name, risk),
             )
             if change is not None:
                 seen = seen or Seen(account, before(), risk, self._stands(account, risk.pool))
@@ -137,7 +137,7 @@ class LevelsJudge:
             return None  # a rule that goes by the notional may be another one at any mark
         return self._incidents.quiet(key, account.rule(name, pool))
 
-    def _replaced(self, account: WatchedAccount, rule: str, risk: PoolRisk, now: Now) -> str | None:
+    def _replaced(self, account: WatchedAccount, rule: str, risk: PoolRisk) -> str | None:
         """The incident of a pool that has become this one, because the account's mode or a margin type was switched."""
         old = self._reporter.of(account.name, rule)
         if old:
