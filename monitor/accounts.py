@@ -56,8 +56,7 @@ class WatchedAccount:
         """Pool id → what it was until now: its risk, or of one that has rested the marks that it follows from."""
         self._shapes: dict[str, Shape | None] = {}
         self.unpublished: set[str] = set()
-        self.published: dict[str, frozenset[PositionKey]] = {}
-        self.published_at: dict[str, int] = {}
+        """Pools of which a figure is another than when they were last published."""
         self.gone = Gone()
         self._unread_since: float | None = None
         self._read_again_s = _READ_AGAIN_S

@@ -5,6 +5,7 @@ States are published when time ticks, so at most once a second however fast the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
@@ -23,7 +24,7 @@ from monitor.effects import (
     RuleState,
     SummaryState,
 )
-from monitor.events import Now, Position, Vitals
+from monitor.events import Now, Position, PositionKey, Vitals
 from monitor.incidents import Incident, Incidents, gravest
 from monitor.links import Links
 from monitor.risk import contracts
@@ -54,8 +55,10 @@ class Published:
         self._summary_at: dict[str, float] = {}
         self._health_at: dict[str, float] = {}
         self._freshness: dict[PoolKey, bool] = {}
-        self.facts: dict[PoolKey, list[object]] = {}
-        """What was last published of a pool's positions beside their risk."""
+        self.last: dict[PoolKey, tuple[int, list[object]]] = {}
+        """The market's revision when a pool was last published, and what was of its positions beside their risk."""
+        self.shown: dict[str, dict[str, frozenset[PositionKey]]] = defaultdict(dict)
+        """Account → pool id → the positions in it, of all that has a topic."""
         self._vitals: Vitals | None = None
         self._lag_ms: dict[str, float] = {}
 
@@ -76,7 +79,7 @@ class Published:
     def forget_pool(self, pool: PoolKey) -> None:
         """A pool is not there any more."""
         self.turns.leave(pool)
-        self.facts.pop(pool, None)
+        self.last.pop(pool, None)
         self._freshness.pop(pool, None)
 
     def forget(self, account: str) -> None:
@@ -86,6 +89,7 @@ class Published:
         for by_account in (self._summary_at, self._health_at, self._lag_ms):
             by_account.pop(account, None)
         self._freshness.pop((account, ""), None)
+        self.shown.pop(account, None)
 
     def take_vitals(self, vitals: Vitals) -> None:
         """How the daemon fares now."""
@@ -150,16 +154,17 @@ def instance_due(
 def gone(account: WatchedAccount, published: Published) -> Iterator[Effect]:
     """Topics of pools and positions that are not there any more."""
     still = {p.key for pool in account.pools.values() for p in pool.positions}
-    for pool_id, keys in list(account.published.items()):
+    shown = published.shown[account.name]
+    for pool_id, keys in list(shown.items()):
         if pool_id not in account.pools:
             published.summary_due.add(account.name)
             yield PoolGone(account.name, pool_id)
         for key in sorted(keys - still):
             yield PositionGone(account.name, key)
         if pool_id not in account.pools:
-            del account.published[pool_id]
+            del shown[pool_id]
         else:
-            account.published[pool_id] = keys & still
+            shown[pool_id] = keys & still
 
 
 def _pools(
@@ -173,20 +178,19 @@ def _pools(
         size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
         if not published.turns.has(key, size, severity > Severity.OK, now.mono):
             continue
-        since = account.published_at.get(pool_id, 0)
+        since, known = published.last.get(key, (0, None))
         moved = any(account.market.has_moved(p.symbol, since) for p in pool.positions)
         facts = _facts(account, pool)
-        is_new = moved or pool_id in account.unpublished or facts != published.facts.get(key)
+        is_new = moved or pool_id in account.unpublished or facts != known
         if not published.takes_pool(key, is_new, now):
             continue
         if is_new:
             published.summary_due.add(account.name)
-        account.published_at[pool_id] = account.market.revision
-        published.facts[key] = facts
+        published.last[key] = account.market.revision, facts
         ages = account.ages(pool, links, now)
         risk = account.risk(pool_id)
         yield from states(account, risk, severity, ages, now)
-        account.published[pool_id] = frozenset(p.key for p in risk.pool.positions)
+        published.shown[account.name][pool_id] = frozenset(p.key for p in risk.pool.positions)
         account.unpublished.discard(pool_id)  # being asked may have computed it anew
 
 
