@@ -77,7 +77,7 @@ from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.rules import RuleBook, Severity
 from monitor.stages import symbol_of
-from monitor.unseen import Restart
+from monitor.unseen import Unseen, restart
 
 _OfAccounts = dict[type, Callable[[WatchedAccount, Any, Now], None]]
 _Others = dict[type, Callable[[Any, Now], None]]
@@ -613,7 +613,7 @@ class Core:
             else:
                 self.reporter.effects.append(Save("baseline", name, None))
 
-    def unseen(self) -> dict[str, Restart]:
+    def unseen(self) -> dict[str, Unseen]:
         """Account → what an earlier run has kept of it, while nothing has happened yet. First those in the most danger:
         of very many accounts the last is read many minutes after the first."""
         found = {}
@@ -621,9 +621,9 @@ class Core:
             left = self.incidents.of(name)
             if left or account.moves.held:
                 opened_ms = min(*(i.opened_ms for i in left), self._now.wall_ms) if left else None  # clocks may be set
-                found[name] = gravest(left), Restart(opened_ms, account.moves.held)
+                found[name] = gravest(left), restart(opened_ms, account.moves.held.values())
         worst_first = sorted(found.items(), key=lambda of_account: of_account[1][0], reverse=True)
-        return {name: restart for name, (_, restart) in worst_first}
+        return {name: unseen for name, (_, unseen) in worst_first}
 
     def take_over(self, kept: Kept, now: Now) -> None:
         """Take what an earlier run left, found only now; of what this run has saved itself nothing may be in it."""

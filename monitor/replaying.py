@@ -32,7 +32,7 @@ from monitor.events import (
 from monitor.market import SLOW_ANSWER_MS
 from monitor.message import Identity, Message
 from monitor.recording import Line, Opening, decode, decode_opening, read_link_state, requests_by_name
-from monitor.unseen import Restart
+from monitor.unseen import Unseen
 from monitor.venues import VENUES, Request, Venue
 
 _LONGEST_GAP_MS = 86_400_000
@@ -225,7 +225,7 @@ class _AccountReader:
         unseen: What of the time before may be news.
     """
 
-    def __init__(self, account: AccountSetup, began_ms: int, unseen: Restart | None) -> None:
+    def __init__(self, account: AccountSetup, began_ms: int, unseen: Unseen | None) -> None:
         self._account = account
         self._venue: Venue = VENUES[account.venue]
         self._requests = requests_by_name(account.venue)

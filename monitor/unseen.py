@@ -4,7 +4,7 @@ are of that time. Without them a liquidation would look like a close, or like no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
 from msgspec import Struct, structs
@@ -17,7 +17,48 @@ _NOTICED_WITHIN_MS = 15_000
 """A dead stream is noticed within this; what it may have missed began no earlier. Nor did what opened an incident."""
 
 
-class Cut(Struct, frozen=True):
+class Unseen(Struct, frozen=True):
+    """What is known of such a time.
+
+    Args:
+        since_ms: All orders from then on may be of it (exchange time). None: those of `held` alone.
+        held: Positions as an earlier run kept them: of each, orders may be that came after its last change.
+        stream: What a stream had told before, which a snapshot may show to be all that there was. None: nothing can.
+        ended_ms: When it was noticed that the stream has ended (exchange time).
+    """
+
+    since_ms: int | None
+    held: tuple[Position, ...] = ()
+    stream: MuteDetector | None = None
+    ended_ms: int = 0
+
+    def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
+        """Whether a snapshot shows what was known, so that there was no order."""
+        shown = {p.key: p.quantity for event in snapshot if isinstance(event, PositionsRead) for p, _ in event.rows}
+        if not all(_is_whole(shown, position) for position in self.held):
+            return False
+        told_until_ms = self.ended_ms - _NOTICED_WITHIN_MS
+        return self.since_ms is None or (self.stream is not None and self.stream.has_told_all(snapshot, told_until_ms))
+
+    def may_have_hidden(self, order: Fill) -> bool:
+        """What has been told of is told no second time: those orders are kept by their names."""
+        if self.since_ms is not None and order.at_ms >= self.since_ms:
+            return True
+        key = PositionKey(order.symbol, order.side)
+        return any(position.key == key and order.at_ms >= position.at_ms for position in self.held)
+
+
+def restart(opened_ms: int | None, held: Iterable[Position]) -> Unseen:
+    """An earlier run has ended, and this one has begun.
+
+    Args:
+        opened_ms: When the oldest incident opened that it left open: how that ends may be unseen. None: it left none.
+        held: Positions as it kept them.
+    """
+    return Unseen(None if opened_ms is None else opened_ms - _NOTICED_WITHIN_MS, tuple(held))
+
+
+def cut(ended_ms: int, stream: MuteDetector | None = None, told_ms: int | None = None) -> Unseen:
     """A stream has ended, while we went on.
 
     Args:
@@ -25,33 +66,12 @@ class Cut(Struct, frozen=True):
         stream: What it had told. None: that is not known.
         told_ms: When it last told something, or was opened; a machine that was suspended notices the end hours later.
             None: that is not known.
-        before: What may have hidden orders before, and of which the exchange could not be asked yet.
     """
-
-    ended_ms: int
-    stream: MuteDetector | None = None
-    told_ms: int | None = None
-    before: Restart | None = None
-
-    def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
-        """Whether a snapshot shows what was known, so that there was no order."""
-        if self.before is not None and not self.before.has_hidden_nothing(snapshot):
-            return False
-        return self.stream is not None and self.stream.has_told_all(snapshot, self._since_ms)
-
-    def may_have_hidden(self, order: Fill) -> bool:
-        """What it has told of is told no second time: those orders are kept by their names."""
-        if self.before is not None and self.before.may_have_hidden(order):
-            return True
-        told_ms = self.ended_ms if self.told_ms is None else self.told_ms
-        return order.at_ms >= min(self._since_ms, told_ms - _NOTICED_WITHIN_MS)
-
-    @property
-    def _since_ms(self) -> int:
-        return self.ended_ms - _NOTICED_WITHIN_MS
+    since_ms = min(ended_ms, ended_ms if told_ms is None else told_ms) - _NOTICED_WITHIN_MS
+    return Unseen(since_ms, stream=stream, ended_ms=ended_ms)
 
 
-def after(snapshot: Collection[Event]) -> Cut:
+def after(snapshot: Collection[Event]) -> Unseen:
     """What may be unseen once all is known that a snapshot shows."""
     shown = MuteDetector(0.0)
     asked_ms = 0
@@ -59,40 +79,17 @@ def after(snapshot: Collection[Event]) -> Cut:
         if isinstance(event, BalancesRead | PositionsRead):
             shown.read(event, 0.0)
             asked_ms = max(asked_ms, event.sent_ms)
-    return Cut(asked_ms, shown)
+    return cut(asked_ms, shown)
 
 
-class Restart(Struct, frozen=True):
-    """An earlier run has ended, and this one has begun.
-
-    Args:
-        opened_ms: When the oldest incident opened that it left open; None: it left none.
-        held: Positions as it kept them.
-    """
-
-    opened_ms: int | None
-    held: Mapping[PositionKey, Position]
-
-    def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
-        """Whether a snapshot shows what was known. With an incident open it may be how that ends."""
-        if self.opened_ms is not None:
-            return False
-        shown = {p.key: p.quantity for event in snapshot if isinstance(event, PositionsRead) for p, _ in event.rows}
-        return all(_is_whole(shown, position) for position in self.held.values())
-
-    def may_have_hidden(self, order: Fill) -> bool:
-        """What it has told of it tells no second time: its orders are kept by their names."""
-        if self.opened_ms is not None and order.at_ms >= self.opened_ms - _NOTICED_WITHIN_MS:
-            return True
-        held = self.held.get(PositionKey(order.symbol, order.side))
-        return held is not None and order.at_ms >= held.at_ms
-
-
-def both(earlier: Cut | Restart | None, cut: Cut) -> Cut:
-    """A cut, after a time of which the exchange could not be asked yet."""
-    if isinstance(earlier, Cut):  # from then on: where a snapshot shows what was known then, there was no order since
-        return structs.replace(earlier)  # another one: what is being asked now does not cover the later cut
-    return structs.replace(cut, before=earlier)
+def both(earlier: Unseen | None, later: Unseen) -> Unseen:
+    """Another such time, after one of which the exchange could not be asked yet; what is being asked now does not cover
+    it. Where a snapshot shows what was known when the first began, there was no order since."""
+    if earlier is None:
+        return later
+    times = [one.since_ms for one in (earlier, later) if one.since_ms is not None]
+    proof = later if earlier.since_ms is None else earlier
+    return structs.replace(proof, since_ms=min(times, default=None), held=(*earlier.held, *later.held))
 
 
 def _is_whole(shown: Mapping[PositionKey, Decimal], position: Position) -> bool:

@@ -58,6 +58,7 @@ from monitor.rules import (
     Severity,
     Step,
 )
+from monitor.unseen import restart
 from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, crisis, kinds, now_at, of_rule, row, told
 
 D = Decimal
@@ -1079,4 +1080,4 @@ def test_an_incident_that_opened_while_the_clock_was_ahead_hides_no_order_of_now
     core.price("48225")
     later = Watched(kept=core.kept(), start=100)
 
-    assert later.core.unseen()["main"].opened_ms == later.now.wall_ms
+    assert later.core.unseen()["main"] == restart(later.now.wall_ms, [row("BTCUSDT", "1", "50000", isolated=False)])

@@ -12,7 +12,7 @@ from aiohttp import web
 from monitor.shell import settings
 from monitor.shell.feeds import Feeds
 from monitor.shell.inbox import Inbox
-from monitor.unseen import Restart
+from monitor.unseen import restart
 from tests import stories
 from tests.rig import Listener, Mosquitto, agreement, private_file, watching, write_config
 
@@ -74,6 +74,6 @@ async def test_a_restart_reads_those_first_who_were_in_the_most_danger(tmp_path:
     names = ("calm", "new", "worst")
     async with stories.exchange(*map(stories.account, names)) as exchange:
         config = settings.load(write_config(tmp_path / "d", exchange, 1, names))
-        feeds = Feeds(config, settings.fetch(config), Inbox(), None, {"worst": Restart(1, {}), "calm": Restart(1, {})})
+        feeds = Feeds(config, settings.fetch(config), Inbox(), None, {"worst": restart(1, ()), "calm": restart(1, ())})
 
     assert list(feeds.accounts) == ["worst", "calm", "new"]

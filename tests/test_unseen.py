@@ -6,14 +6,13 @@ from decimal import Decimal
 
 import pytest
 
-from monitor.events import BalancesRead, Fill, ForcedKind, Position, PositionKey, PositionsRead, Side
-from monitor.unseen import Cut, Restart, after, both
+from monitor.events import BalancesRead, Fill, ForcedKind, Position, PositionsRead, Side
+from monitor.unseen import Unseen, after, both, cut, restart
 
 D = Decimal
 HELD_MS = 1_000_000
 """When the position that the earlier run held was last changed."""
 LATER_MS = HELD_MS + 3_600_000
-BTC = PositionKey("BTCUSDT", Side.BOTH)
 
 
 def position(quantity: str, symbol: str = "BTCUSDT", at_ms: int = HELD_MS) -> Position:
@@ -28,8 +27,8 @@ def order(at_ms: int, symbol: str = "BTCUSDT") -> Fill:
     return Fill("main", symbol, Side.BOTH, D(-1), D(50000), D(0), D(0), "USDT", ForcedKind.LIQUIDATION, 1, 0, at_ms)
 
 
-def restart(quantity: str, opened_ms: int | None = None) -> Restart:
-    return Restart(opened_ms, {BTC: position(quantity)})
+def begun(quantity: str, opened_ms: int | None = None) -> Unseen:
+    return restart(opened_ms, [position(quantity)])
 
 
 @pytest.mark.parametrize(
@@ -48,17 +47,17 @@ def test_only_a_position_that_is_less_than_it_was_may_have_been_forced(
     held: str, now: list[str], nothing: bool
 ) -> None:
     """The exchange's list costs as much as all else of a start; where nothing has gone nobody asks for it."""
-    assert restart(held).has_hidden_nothing(shown(*map(position, now))) is nothing
+    assert begun(held).has_hidden_nothing(shown(*map(position, now))) is nothing
 
 
 def test_with_an_incident_open_the_list_is_asked_for_in_any_case() -> None:
     """It may say how the incident has ended."""
-    assert not restart("2", opened_ms=LATER_MS).has_hidden_nothing(shown(position("2")))
+    assert not begun("2", opened_ms=LATER_MS).has_hidden_nothing(shown(position("2")))
 
 
 def test_an_order_of_before_the_position_was_last_changed_is_no_news() -> None:
     """Nor is one of a position that the earlier run did not hold: it may be of before anybody watched."""
-    earlier = restart("2")
+    earlier = begun("2")
 
     assert earlier.may_have_hidden(order(HELD_MS))
     assert not earlier.may_have_hidden(order(HELD_MS - 1))
@@ -67,7 +66,7 @@ def test_an_order_of_before_the_position_was_last_changed_is_no_news() -> None:
 
 def test_an_order_may_have_come_a_moment_before_the_incident_that_it_opened() -> None:
     """An incident is named after our clock as it is told, an order after the exchange's as it was sent."""
-    earlier = Restart(LATER_MS, {})
+    earlier = restart(LATER_MS, ())
 
     assert earlier.may_have_hidden(order(LATER_MS - 15_000))
     assert not earlier.may_have_hidden(order(LATER_MS - 15_001))
@@ -75,19 +74,19 @@ def test_an_order_may_have_come_a_moment_before_the_incident_that_it_opened() ->
 
 def test_a_stream_that_was_cut_may_have_hidden_what_came_while_it_was_dying() -> None:
     """It is noticed within seconds."""
-    cut = Cut(LATER_MS)
+    dying = cut(LATER_MS)
 
-    assert not cut.has_hidden_nothing(shown(position("2")))
-    assert cut.may_have_hidden(order(LATER_MS - 15_000))
-    assert not cut.may_have_hidden(order(LATER_MS - 15_001))
+    assert not dying.has_hidden_nothing(shown(position("2")))
+    assert dying.may_have_hidden(order(LATER_MS - 15_000))
+    assert not dying.may_have_hidden(order(LATER_MS - 15_001))
 
 
 def test_what_could_not_be_asked_for_is_still_owed_after_the_next_cut() -> None:
     """Neither hides the other: an order of before this run, nor one of the time between two cuts."""
-    cut = both(restart("2"), Cut(LATER_MS))
-    again = both(cut, Cut(LATER_MS + 60_000))
+    once = both(begun("2"), cut(LATER_MS))
+    again = both(once, cut(LATER_MS + 60_000))
 
-    assert both(None, Cut(LATER_MS)) == Cut(LATER_MS)
+    assert both(None, cut(LATER_MS)) == cut(LATER_MS)
     assert not again.has_hidden_nothing(shown(position("2")))
     assert again.may_have_hidden(order(HELD_MS))
     assert again.may_have_hidden(order(LATER_MS, "ETHUSDT"))
@@ -99,15 +98,15 @@ def test_a_stream_that_has_told_all_does_not_speak_for_the_time_before_it(held: 
     """What went while nobody ran was gone when the stream was opened."""
     now = shown(position("1"))
 
-    assert both(restart(held), after(now)).has_hidden_nothing(now) is nothing
+    assert both(begun(held), after(now)).has_hidden_nothing(now) is nothing
 
 
 def test_what_came_while_the_machine_slept_is_news_though_the_end_was_noticed_hours_later() -> None:
     """A suspended machine, or a mute stream, has told nothing since; what it had told before is known by name."""
-    cut = Cut(LATER_MS, told_ms=HELD_MS)
+    asleep = cut(LATER_MS, told_ms=HELD_MS)
 
-    assert cut.may_have_hidden(order(HELD_MS + 60_000))
-    assert not cut.may_have_hidden(order(HELD_MS - 15_001))
+    assert asleep.may_have_hidden(order(HELD_MS + 60_000))
+    assert not asleep.may_have_hidden(order(HELD_MS - 15_001))
 
 
 def test_after_a_snapshot_only_what_it_does_not_show_is_unseen() -> None:
@@ -125,7 +124,7 @@ def test_a_cut_soon_after_another_hides_nothing_either_where_all_is_as_it_was() 
     and a question of weight 50 for each of them would keep the last one blind for half an hour."""
     held, gone = shown(position("2")), shown()
     base = after(held)
-    again = both(base, Cut(LATER_MS + 60_000))
+    again = both(base, cut(LATER_MS + 60_000))
 
     assert again is not base  # what is being asked meanwhile does not cover it
     assert again.has_hidden_nothing(held)

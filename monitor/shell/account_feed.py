@@ -41,7 +41,7 @@ from monitor.shell.rest import Answer, Rest
 from monitor.shell.shared_stream import SHARED_FORM, SharedStream, SharedStreams
 from monitor.shell.tap import Tap
 from monitor.turns import Need
-from monitor.unseen import Cut, Restart, after, both
+from monitor.unseen import Unseen, after, both, cut, restart
 from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
@@ -75,7 +75,7 @@ class AccountFeed(Feed):
         rest: Rest,
         inbox: Inbox,
         links: LinksConfig,
-        unseen: Cut | Restart | None = None,
+        unseen: Unseen | None = None,
         tap: Tap | None = None,
         pace: Pace | None = None,
         gate: asyncio.Semaphore | None = None,
@@ -130,9 +130,9 @@ class AccountFeed(Feed):
         self._everything = True
         self._snapshot_wanted.set()
 
-    def recall(self, earlier: Restart) -> None:
+    def recall(self, earlier: Unseen) -> None:
         """What an earlier run has left was found only now: of what it may have missed nobody has been asked."""
-        self.unseen = both(earlier, self.unseen) if isinstance(self.unseen, Cut) else earlier
+        self.unseen = earlier if self.unseen is None else both(earlier, self.unseen)
         self._snapshot_wanted.set()
 
     async def run(self) -> None:
@@ -172,7 +172,7 @@ class AccountFeed(Feed):
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
         if not self._begun.is_set():  # without a stream there are still answers
-            self.unseen = self.unseen or Restart(None, {})  # and what they do not show, nobody tells
+            self.unseen = self.unseen or restart(None, ())  # and what they do not show, nobody tells
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
@@ -276,9 +276,9 @@ class AccountFeed(Feed):
         if session.detector.owes_position and self.unseen is None:
             self.unseen = self._cut(session)
 
-    def _cut(self, session: PrivateSession) -> Cut:
+    def _cut(self, session: PrivateSession) -> Unseen:
         """A session has ended, or tells nothing any more."""
-        return Cut(now().wall_ms + self.rest.offset_ms, session.detector, session.detector.silent_since_ms)
+        return cut(now().wall_ms + self.rest.offset_ms, session.detector, session.detector.silent_since_ms)
 
     async def _keep_facts(self) -> None:
         """What is good to know of the account, once in a while. No figure depends on it: where it fails, the REST link

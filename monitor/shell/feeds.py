@@ -21,7 +21,7 @@ from monitor.shell.rest import Budget, Rest
 from monitor.shell.shared_stream import SharedStreams
 from monitor.shell.tap import Tap
 from monitor.shell.tasks import ended
-from monitor.unseen import Cut, Restart
+from monitor.unseen import Unseen
 from monitor.venues import VENUES
 
 _STARTS_AT_ONCE = 8
@@ -65,7 +65,7 @@ class Feeds:
         found: Mapping[Secret, str],
         inbox: Inbox,
         tap: Tap | None,
-        unseen: Mapping[str, Restart] | None = None,
+        unseen: Mapping[str, Unseen] | None = None,
     ) -> None:
         self.markets: dict[str, MarketFeed] = {}
         self.accounts: dict[str, AccountFeed] = {}
@@ -84,7 +84,7 @@ class Feeds:
         for account in sorted(config.accounts, key=lambda account: places.get(account.name, len(places))):
             self.add(account, found, earlier.get(account.name))
 
-    def add(self, account: AccountConfig, found: Mapping[Secret, str], unseen: Cut | Restart | None = None) -> None:
+    def add(self, account: AccountConfig, found: Mapping[Secret, str], unseen: Unseen | None = None) -> None:
         """Watch one more account."""
         # The exchange counts what one address asks of both its futures markets together.
         host = account.hosts.rest_url if account.environment == "custom" else account.environment
@@ -130,12 +130,12 @@ class Feeds:
         elif wish.account in self.accounts:
             self.accounts[wish.account].resync()
 
-    def recall(self, unseen: Mapping[str, Restart]) -> None:
+    def recall(self, unseen: Mapping[str, Unseen]) -> None:
         """What an earlier run has left of these accounts was found only now."""
         for name in unseen.keys() & self.accounts.keys():
             self.accounts[name].recall(unseen[name])
 
-    async def remove(self, names: Collection[str]) -> dict[str, Cut | Restart | None]:
+    async def remove(self, names: Collection[str]) -> dict[str, Unseen | None]:
         """Watch these accounts no more. Returns since when forced orders of each may have gone unseen."""
         for name in names:
             del self._asks[name]
