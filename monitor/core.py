@@ -48,6 +48,7 @@ from monitor.events import (
     Marks,
     Now,
     OrdersCancelled,
+    OrdersUnread,
     PositionKey,
     PositionsRead,
     Silence,
@@ -77,7 +78,7 @@ from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.rules import RuleBook, Severity
 from monitor.stages import symbol_of
-from monitor.unseen import Unseen, restart
+from monitor.unseen import Unseen, both, restart, restored
 
 _OfAccounts = dict[type, Callable[[WatchedAccount, Any, Now], None]]
 _Others = dict[type, Callable[[Any, Now], None]]
@@ -119,7 +120,7 @@ class Kept(Struct, frozen=True):
         incidents: Rows of open incidents.
         baselines: `<account>/<pool>` → row.
         silences: Id → row.
-        forced: `<account>/<symbol>/<order id>`, or a side instead of that → row.
+        forced: `<account>/<symbol>/<order id>`, or a side instead of that, or `<account>/unread` → row.
         daily: Account → row of the dates whose summary has been told.
         last_named_ms: The latest time that an incident has been named after.
         groups: `_instance/group/<rule>` → row of a group that has not been told yet.
@@ -268,6 +269,7 @@ class Core:
             MarginsPrinted: self._margins_printed,
             MarginTypesRead: self._margin_types,
             OrdersCancelled: self._orders_cancelled,
+            OrdersUnread: self._forced_orders.unread,
             PositionsRead: self._snapshot,
             StrategyEnded: self._forced_orders.strategy_ended,
         }
@@ -619,9 +621,10 @@ class Core:
         found = {}
         for name, account in self.accounts.items():
             left = self.incidents.of(name)
-            if left or account.moves.held:
+            unread = restored(account.forced_orders.unread)
+            if left or account.moves.held or unread is not None:
                 opened_ms = min(*(i.opened_ms for i in left), self._now.wall_ms) if left else None  # clocks may be set
-                found[name] = gravest(left), restart(opened_ms, account.moves.held.values())
+                found[name] = gravest(left), both(unread, restart(opened_ms, account.moves.held.values()))
         worst_first = sorted(found.items(), key=lambda of_account: of_account[1][0], reverse=True)
         return {name: unseen for name, (_, unseen) in worst_first}
 

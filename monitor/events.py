@@ -351,6 +351,17 @@ class OrdersCancelled(Event, frozen=True):
     at_ms: int
 
 
+class OrdersUnread(Event, frozen=True):
+    """Forced orders of a time in which nobody listened could not be read, and all else is told without them.
+
+    Args:
+        row: What the next run has to know to ask for them, should this one end before. None: they have been read.
+    """
+
+    account: str
+    row: bytes | None
+
+
 class StrategyEnded(Event, frozen=True):
     """A trading strategy (a grid) has ended without its owner.
 

@@ -34,6 +34,9 @@ SEVERITIES = {
 _LISTED_MS = 8 * 86_400_000
 """The exchange lists forced orders of the last seven days."""
 
+UNREAD = "unread"
+"""Among the rows that are kept, those of orders being named after them: what could not be asked for."""
+
 
 def order_name(symbol: str, order_id: int) -> str:
     return f"{symbol}/{order_id}"
@@ -103,6 +106,8 @@ class ForcedOrders:
         self.running: dict[PositionKey, ForcedReport] = {}
         self.left: dict[PositionKey, Acted] = {}
         """Of an earlier run, with a hedge that nobody has judged."""
+        self.unread: bytes | None = None
+        """Which orders the exchange could not be asked for yet, as the next run has to know it."""
         self._last: dict[PositionKey, float] = {}
         self._trades: set[tuple[str, int, int]] = set()
         self._orders: set[tuple[str, int]] = set()
@@ -124,6 +129,9 @@ class ForcedOrders:
 
     def restore(self, name: str, row: bytes, now: Now) -> Acted | None:
         """Take back an order that an earlier run has told of, or what that has done to a position."""
+        if name == UNREAD:
+            self.unread = row
+            return None
         with suppress(msgspec.MsgspecError):
             kept: int | Acted = msgspec.json.decode(row, type=int | Acted)
             if isinstance(kept, int):
@@ -161,7 +169,7 @@ class ForcedOrders:
     @property
     def names(self) -> list[str]:
         """Of all rows that are kept."""
-        return list(self._done)
+        return [*self._done, *([] if self.unread is None else [UNREAD])]
 
     def outdated(self, now: Now) -> list[str]:
         """Orders of so long ago that the exchange will not list them again; they are forgotten here."""

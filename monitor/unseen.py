@@ -5,8 +5,10 @@ are of that time. Without them a liquidation would look like a close, or like no
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct, structs
 
 from monitor.events import BalancesRead, Event, Fill, Position, PositionKey, PositionsRead
@@ -32,6 +34,11 @@ class Unseen(Struct, frozen=True):
     stream: MuteDetector | None = None
     ended_ms: int = 0
 
+    @property
+    def row(self) -> bytes:
+        """What the next run has to know of it: what a stream had told proves nothing after a restart."""
+        return msgspec.json.encode((self.since_ms, self.held))
+
     def has_hidden_nothing(self, snapshot: Collection[Event]) -> bool:
         """Whether a snapshot shows what was known, so that there was no order."""
         shown = {p.key: p.quantity for event in snapshot if isinstance(event, PositionsRead) for p, _ in event.rows}
@@ -56,6 +63,13 @@ def restart(opened_ms: int | None, held: Iterable[Position]) -> Unseen:
         held: Positions as it kept them.
     """
     return Unseen(None if opened_ms is None else opened_ms - _NOTICED_WITHIN_MS, tuple(held))
+
+
+def restored(row: bytes | None) -> Unseen | None:
+    """What an earlier run could not ask for. None: nothing, or what another version has kept."""
+    with suppress(msgspec.MsgspecError):
+        return None if row is None else Unseen(*msgspec.json.decode(row, type=tuple[int | None, tuple[Position, ...]]))
+    return None
 
 
 def cut(ended_ms: int, stream: MuteDetector | None = None, told_ms: int | None = None) -> Unseen:
@@ -89,7 +103,8 @@ def both(earlier: Unseen | None, later: Unseen) -> Unseen:
         return later
     times = [one.since_ms for one in (earlier, later) if one.since_ms is not None]
     proof = later if earlier.since_ms is None else earlier
-    return structs.replace(proof, since_ms=min(times, default=None), held=(*earlier.held, *later.held))
+    held = dict.fromkeys((*earlier.held, *later.held))  # of many runs mostly the same
+    return structs.replace(proof, since_ms=min(times, default=None), held=tuple(held))
 
 
 def _is_whole(shown: Mapping[PositionKey, Decimal], position: Position) -> bool:

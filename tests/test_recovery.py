@@ -396,6 +396,45 @@ async def test_forced_orders_that_could_not_be_read_are_asked_for_until_they_are
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 
+@pytest.mark.parametrize("while_down", [True, False], ids=["while no daemon ran", "during a cut"])
+async def test_forced_orders_that_one_run_could_not_read_are_asked_for_by_the_next(
+    while_down: bool, broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """By then the book shows what they did, and nothing is open: where the daemon ended just then, a liquidation stayed
+    told as a close for good."""
+    asked = "GET /fapi/v1/forceOrders"
+    async with stories.exchange() as exchange, AsyncExitStack() as runs:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        await runs.enter_async_context(watching(config))
+        await agreement(exchange, listener, "main")
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/forceOrders"])
+        if while_down:
+            await runs.aclose()
+            exchange.set_mark("SOLUSDT", "120")
+            await runs.enter_async_context(watching(config))
+        else:
+            exchange.fault(refuse=True)
+            exchange.drop("private")
+            exchange.set_mark("SOLUSDT", "120")
+            exchange.fault(refuse=False)
+        await until(lambda: exchange.counters[asked] >= 3, "they are asked for in vain")
+        await agreement(exchange, listener, "main")
+        await until(lambda: not any("/incident/" in topic for topic in listener.under()), "nothing is open")
+        await runs.aclose()
+        exchange.fault(rest="ok", rest_paths=[])
+        await runs.enter_async_context(watching(config))
+        reported = await listener.event("forced_order", "resolved")
+        before = exchange.counters[asked]
+        await runs.aclose()
+        await runs.enter_async_context(watching(config))
+        await agreement(exchange, listener, "main")
+        after = exchange.counters[asked]
+
+    assert (reported["resolution"], reported["report"]["quantity"]) == ("liquidated", "100")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+    assert before == after  # what has been read is owed no more
+
+
 async def test_a_liquidation_during_a_cut_is_told_as_one_though_rest_lags_behind(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from monitor.events import BalancesRead, Fill, ForcedKind, Position, PositionsRead, Side
-from monitor.unseen import Unseen, after, both, cut, restart
+from monitor.unseen import Unseen, after, both, cut, restart, restored
 
 D = Decimal
 HELD_MS = 1_000_000
@@ -130,3 +130,14 @@ def test_a_cut_soon_after_another_hides_nothing_either_where_all_is_as_it_was() 
     assert again.has_hidden_nothing(held)
     assert not again.has_hidden_nothing(gone)
     assert again.may_have_hidden(order(LATER_MS))
+
+
+def test_the_next_run_is_told_since_when_and_of_which_positions_orders_are_unread() -> None:
+    """What a stream had told says nothing any more; of what another version has kept nothing is known."""
+    unread = both(begun("2"), cut(LATER_MS))
+    later = restored(unread.row)
+
+    assert later == Unseen(LATER_MS - 15_000, (position("2"),))
+    assert not later.has_hidden_nothing(shown(position("2")))
+    assert restored(begun("2").row) == begun("2")
+    assert (restored(None), restored(b'{"of":"another"}')) == (None, None)

@@ -10,8 +10,8 @@ from monitor.accounts import WatchedAccount
 from monitor.book import margin_asset
 from monitor.digits import plain
 from monitor.effects import Fact, Save
-from monitor.events import Fill, ForcedKind, Now, PositionKey, Side, StrategyEnded
-from monitor.forced import SEVERITIES, Acted, ForcedReport
+from monitor.events import Fill, ForcedKind, Now, OrdersUnread, PositionKey, Side, StrategyEnded
+from monitor.forced import SEVERITIES, UNREAD, Acted, ForcedReport
 from monitor.incidents import Change, IncidentKey, Resolution
 from monitor.names import slug
 from monitor.reporter import Reporter
@@ -66,6 +66,12 @@ class ForcedOrdersJudge:
             ages = self._reporter.ages(account, None, now)
             story = fact_story(account, change, None, event.symbol, facts, ages, now)
             self._reporter.emit(story, now)
+
+    def unread(self, account: WatchedAccount, event: OrdersUnread, now: Now) -> None:
+        """Keep what could not be asked for: once the book shows what it did, nothing else says that it is missing."""
+        if account.forced_orders.unread != event.row:
+            account.forced_orders.unread = event.row
+            self._reporter.effects.append(Save("forced", f"{account.name}/{UNREAD}", event.row))
 
     def end(self, account: WatchedAccount, now: Now) -> None:
         """Report the forced orders that are over; one of an earlier run is over once the account is known again."""

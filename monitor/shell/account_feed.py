@@ -25,6 +25,7 @@ from monitor.events import (
     LinkId,
     LinkReport,
     LinkState,
+    OrdersUnread,
     PositionsRead,
     StreamControl,
     StreamExpired,
@@ -331,11 +332,12 @@ class AccountFeed(Feed):
                     raise
                 if self._orders_unread == _ORDERS_IN_VAIN:
                     self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
-                return []
+                return [OrdersUnread(self.link.account, unseen.row)]
         self._orders_unread = 0
         if self.unseen is unseen:
             self.unseen = None if certain else after(snapshot)
-        return [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
+        missed = [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
+        return [OrdersUnread(self.link.account, None), *missed]
 
     async def snapshot(self, requests: Collection[Request]) -> list[Event]:
         """The answers to these requests, as events. One that fails fails all: half a snapshot is none.
