@@ -19,7 +19,7 @@ from monitor.digits import LAST_DIGITS
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
 from monitor.risk.attribution import Baseline, Move, adverse, moves
 from monitor.risk.margin import ONE, ZERO
-from monitor.risk.report import Pool, PoolRisk, assess, printed
+from monitor.risk.report import Pool, PoolRisk, assess, printed, unknowns
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.stages import Entry, kind_of, stages, symbol_of
@@ -429,11 +429,7 @@ def _telling(account: str, found: list[PoolMove], at_ms: int | None = None) -> T
 
 def _is_complete(pool: Pool, terms: Terms) -> bool:
     """Whether everything is known that its prices follow from."""
-    return (
-        pool.wallet_balance is not None
-        and all(p.symbol in terms.marks and p.symbol in terms.tables for p in pool.positions)
-        and all(wallet.asset in terms.rates for wallet in pool.assets)
-    )
+    return not unknowns(pool, terms)
 
 
 def _expected(pool: Pool, forecasts: Mapping[PositionKey, Decimal]) -> Decimal | None:

@@ -22,6 +22,7 @@ from monitor.effects import (
     PoolGone,
     PoolState,
     PositionGone,
+    PositionState,
     Resync,
     Save,
     Story,
@@ -59,7 +60,7 @@ from monitor.rules import (
     Step,
 )
 from monitor.unseen import restart
-from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, crisis, kinds, now_at, of_rule, row, told
+from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, all_valid, crisis, kinds, now_at, of_rule, row, told
 
 D = Decimal
 
@@ -492,6 +493,22 @@ def test_without_brackets_nothing_is_claimed() -> None:
     assert told(effects) == []
     [pool] = [e for e in effects if isinstance(e, PoolState)]
     assert (pool.risk.margin_ratio, pool.ages.freshness) == (None, "stale")
+
+
+def test_an_entry_price_of_zero_is_none() -> None:
+    """Taken for a price, a long had gained all that it is worth: its ratio fell, an incident ended as recovered, and
+    the price of liquidation was told as gone."""
+    core, _ = crisis()
+    at = core.now.wall_ms
+    moved = core.tell(core.changed("ORDER", "5182.40", row("BTCUSDT", "2.6", "0", at_ms=at), at_ms=at))
+    effects = core.step(core.mark("90372.10"), Tick())
+
+    assert moved + of_rule(core.hold(30, "90372.10"), "margin_ratio") == []
+    [pool] = [e for e in effects if isinstance(e, PoolState)]
+    assert (pool.risk.margin_ratio, pool.risk.missing) == (None, ("entry BTCUSDT",))
+    [position] = [e for e in effects if isinstance(e, PositionState)]
+    assert (position.risk.notional, position.risk.unrealized_pnl) == (D("234967.46"), None)
+    all_valid(core)
 
 
 def test_an_account_with_a_pool_that_is_unknown_is_not_called_live() -> None:

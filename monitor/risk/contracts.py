@@ -67,16 +67,17 @@ def quantity_unit(position: Position, contract: Contract | None) -> str:
 def unknowns(position: Position, marks: Mapping[str, Decimal], tables: Mapping[str, BracketTable]) -> Sequence[str]:
     """What must be known of a position and is not, such as `mark BTCUSDT`."""
     symbol, size = position.symbol, position.contract_size
-    if size is None and symbol in marks and symbol in tables:
+    if size is None and position.entry_price > 0 and symbol in marks and symbol in tables:
         return ()  # as most are
     found = []
     if symbol not in marks:
         found.append(f"mark {symbol}")
     if symbol not in tables:
         found.append(f"brackets {symbol}")
-    if size is not None:
-        found += [f"contract {symbol}"] if size == 0 else []
-        found += [f"entry {symbol}"] if position.entry_price <= 0 else []
+    if size == 0:
+        found.append(f"contract {symbol}")
+    if position.entry_price <= 0:
+        found.append(f"entry {symbol}")
     return found
 
 

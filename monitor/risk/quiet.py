@@ -151,7 +151,7 @@ def shape(pool: Pool, tables: Mapping[str, BracketTable]) -> Shape | None:
     for p in pool.positions:
         table = tables.get(p.symbol)
         tiers = _tiers(table.brackets) if table is not None and table.convex else None
-        if tiers is None or p.contract_size is not None or not p.quantity:
+        if tiers is None or p.contract_size is not None or not p.quantity or p.entry_price <= 0:
             return None
         holdings.append(Holding(p.symbol, float(p.quantity), float(p.entry_price), tiers))
     return Shape(float(pool.wallet_balance), tuple(holdings))

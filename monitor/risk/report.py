@@ -392,14 +392,15 @@ class PoolRisk(Struct, frozen=True, dict=True):
     def _incomplete(self, i: int) -> PositionRisk:
         """A position of a pool with an unknown input: its known figures, and nothing that would need the rest."""
         p, mark, table = self.pool.positions[i], self.marks[i], self.tables[i]
-        solid = p.contract_size is None or (p.contract_size and p.entry_price)
-        notional = None if mark is None or not solid else contracts.notional(p, mark)
+        notional = None if mark is None or p.contract_size == 0 else contracts.notional(p, mark)
         maintenance = None if notional is None or table is None else table.maintenance_margin(abs(notional))
         return PositionRisk(
             position=p,
             mark_price=mark,
             notional=notional,
-            unrealized_pnl=None if mark is None or notional is None else contracts.unrealized_pnl(p, mark),
+            unrealized_pnl=None
+            if notional is None or p.entry_price <= 0
+            else contracts.unrealized_pnl(p, _known(mark)),
             maintenance_margin=maintenance,
             bracket=None if notional is None or table is None else table.brackets[table.index(abs(notional))],
             room_to_next=None,
