@@ -71,6 +71,8 @@ class AccountBook:
         self.unlike: set[str | PositionKey] = set()
         """Of which assets and positions the last snapshot says something else than we hold: its figures are those of
         another moment."""
+        self._held: frozenset[PositionKey] = frozenset()
+        """The positions that the answer with the balances has last named as open."""
         self._dispute_s = dispute_s
         self._disputes: dict[str | PositionKey, _Dispute] = {}
         self._unnamed_ms: dict[str | PositionKey, int] = {}
@@ -137,16 +139,17 @@ class AccountBook:
                 self.balances[balance.asset] = balance
                 self._note(balance.asset, named, event)
             self._hold_against(balance, self.balances[balance.asset])
+        self._held = event.held
         self.balances_read = True
         self.truth_at = now
 
     def apply_positions(self, event: PositionsRead, now: float) -> None:
         named = {position.key for position, _ in event.rows}
         silent_ms = event.sent_ms - SNAPSHOT_LAG_MS
-        closed = [
-            structs.replace(row, quantity=ZERO, at_ms=silent_ms) for row in self.positions() if row.key not in named
-        ]
+        gone = [row for row in self.positions() if row.key not in named]
+        closed = [structs.replace(row, quantity=ZERO, at_ms=silent_ms) for row in gone if row.key not in self._held]
         self.unlike.difference_update(self.rows)  # also of what is closed, and is named no more
+        self.unlike.update(row.key for row in gone if row.key in self._held)  # one of two answers is wrong, or later
         for position, figures in [*event.rows, *((row, None) for row in closed)]:
             held = self.rows.get(position.key)
             if held is None or self._is_named_again(position, held, event) or self._believes(held, position, now):

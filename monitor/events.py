@@ -414,9 +414,16 @@ class StreamControl(Event, frozen=True):
 
 
 class BalancesRead(Event, frozen=True):
+    """All assets of an account at once: what is not named is empty.
+
+    Args:
+        held: The positions that this answer names as open, which another answer says all of.
+    """
+
     account: str
     balances: tuple[Balance, ...]
     sent_ms: int
+    held: frozenset[PositionKey] = frozenset()
 
 
 class PositionsRead(Event, frozen=True):

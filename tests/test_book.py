@@ -175,6 +175,20 @@ def test_a_position_that_one_answer_did_not_name_is_back_with_the_next_that_does
     assert book.rows[BTC].quantity == 1
 
 
+def test_a_position_that_the_answer_with_the_balances_has_is_not_closed_by_one_that_lacks_it() -> None:
+    """Every position was told as closed, and all that was open of it as over, for one answer that was empty by mistake.
+    What is held then is compared with nothing; and what both do not name any more is gone."""
+    book = known_book(row("BTCUSDT", "1", "50000", at_ms=100), row("ETHUSDT", "2", "3000", at_ms=100))
+    book.apply_balances(BalancesRead("main", (balance("1000", 1),), 9_900, frozenset({BTC})), 10)
+    book.apply_positions(read(sent_ms=10_000), 10)
+    held, unlike = [position.symbol for position in book.positions()], set(book.unlike)
+    book.apply_balances(BalancesRead("main", (balance("1000", 1),), 14_900), 15)
+    book.apply_positions(read(sent_ms=15_000), 15)
+
+    assert (held, unlike) == (["BTCUSDT"], {BTC})
+    assert (list(book.positions()), book.unlike) == ([], set())
+
+
 def test_a_position_that_the_stream_has_closed_is_not_back_for_an_older_answer() -> None:
     """Of that there is more than a name that is missing."""
     book = known_book(row("BTCUSDT", "1", "50000", at_ms=100))

@@ -630,6 +630,23 @@ def test_a_position_with_no_margin_of_its_own_is_cross_whatever_was_set_before(
     assert [position.isolated for position, _ in read.rows] == [isolated]
 
 
+@pytest.mark.parametrize(
+    "positions",
+    [
+        '[{"symbol":"A","positionSide":"SHORT","positionAmt":"-2"},{"symbol":"B","positionSide":"BOTH","positionAmt":"0"},'
+        '{"symbol":"C","positionAmt":"1"},{"symbol":"D","positionSide":"LONG","positionAmt":"x"},7]',
+        '{"A":1}',
+    ],
+    ids=["a list", "anything else"],
+)
+def test_the_answer_with_the_balances_names_what_is_open(positions: str) -> None:
+    """A second opinion on positions, and no more: what is odd there hides no balance."""
+    [read] = answer("account", f'{{"assets":[],"positions":{positions}}}')
+
+    assert isinstance(read, BalancesRead)
+    assert read.held == ({PositionKey("A", Side.SHORT), PositionKey("C", Side.BOTH)} if positions[0] == "[" else set())
+
+
 def test_the_other_answers_read_as_documented() -> None:
     """Balances, margin types in capitals, contracts with their steps, and the first mark of everything."""
     assert answer("account", '{"assets":[{"asset":"USDT","walletBalance":"23.7","crossWalletBalance":"20"}]}') == [

@@ -46,7 +46,14 @@ _symbol = lru_cache(_ROWS_REMEMBERED)(text)
 
 
 def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
-    """`assets` of the account answer."""
+    """`assets` of the account answer, and whose `positions` are open."""
+
+    def held(row: Frame) -> PositionKey | None:
+        key = PositionKey(text(row["symbol"]), side(row.get("positionSide", "BOTH")))
+        return key if decimal(row["positionAmt"]) else None
+
+    given = body.get("positions")
+    keys = [_or_none(held, row) for row in given] if isinstance(given, list) else []
     yield BalancesRead(
         account,
         tuple(
@@ -59,6 +66,7 @@ def balances_read(body: Any, account: str, sent_ms: int) -> Iterable[Event]:
             for row in a_list(body["assets"])
         ),
         sent_ms,
+        frozenset(key for key in keys if key is not None),
     )
 
 
