@@ -54,7 +54,7 @@ class ForcedReport(Struct):
         clearance_fee: Taken by INSURANCE_CLEAR, positive (asset); negative: a negative balance was made good.
         liquidation_price: Of the position when it was last seen whole; None: it had none, or it was never seen.
         bankruptcy_price: Likewise.
-        left: What the position still has, signed; None while the order runs.
+        left: What the position still has, signed; None while the order runs, or where another has followed at once.
         steps: How many orders the exchange has sent: a large position is reduced step by step.
         orders_cancelled: How many of our own orders it has cancelled for that.
         insurance_fund: What the fund behind this symbol has (asset); None: unknown.
@@ -191,6 +191,16 @@ class ForcedOrders:
         report.clearance_fee -= change if now.mono - at <= _CLEARED_BEFORE_S else ZERO
         self.running[report.key] = report
         return True
+
+    def gives_way(self, fill: Fill) -> ForcedReport | None:
+        """The order that ran of a position, where one of another kind has begun: it is over, and forgotten here. None:
+        there was none, or this is the same, or of its kind."""
+        key = PositionKey(fill.symbol, fill.side)
+        running = self.running.get(key)
+        if running is None or running.kind is fill.forced or (fill.symbol, fill.order_id) in self._orders:
+            return None
+        del self._last[key]
+        return self.running.pop(key)
 
     def filled(self, key: PositionKey, fill: Fill, now: Now) -> None:
         """Add an execution; the same trade told twice counts once."""

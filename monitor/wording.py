@@ -231,7 +231,8 @@ def _forced(story: Story) -> tuple[str, str]:
         covered = f", the insurance fund covered {amount(-fee)}{asset}" if fee < 0 else ""
         cost = f"Realized PnL {signed_amount(report.realized_pnl)}{asset}{paid}{covered}."
         sentences.append("What it cost is in the exchange's history." if report.is_listed else cost)
-    sentences.append("Nothing is left." if not report.left else f"{plain(report.left)} is left.")
+    if report.left is not None:
+        sentences.append(f"{plain(report.left)} is left." if report.left else "Nothing is left.")
     return f"{account}: {what} {word}", " ".join(sentences)
 
 

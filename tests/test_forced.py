@@ -588,6 +588,51 @@ def test_an_order_of_a_time_without_a_daemon_is_not_said_to_be_of_now(kind: Forc
 # ---- whatever comes, and in whatever order ----
 
 
+def test_an_order_of_another_kind_is_a_story_of_its_own() -> None:
+    """The exchange auto-deleverages a position, and liquidates the rest of it a moment later: in one report it was an
+    ADL, and no louder than one. What is late of the first is no third story."""
+    core = holding()
+    adl = core.fill("BTCUSDT", "-1", "90200", realized="-1800", forced=ForcedKind.ADL)
+    stories = core.tell(adl)
+    rest = core.fill("BTCUSDT", "-1", "90100", realized="-1900", forced=ForcedKind.LIQUIDATION)
+    stories += core.tell(structs.replace(rest, order_id=2, trade_id=2))
+    stories += core.tell(structs.replace(adl, quantity=D("-0.5"), trade_id=3))
+    closed(core, "807.40")
+    stories += core.hold(5, "90100")
+
+    assert kinds(forced(stories)) == [
+        ("opened", "critical"),
+        ("resolved", "critical"),
+        ("opened", "liquidation"),
+        ("resolved", "liquidation"),
+    ]
+    _, first, _, second = forced(stories)
+    assert first.forced is not None
+    assert second.forced is not None
+    assert (first.change.resolution, first.forced.quantity, first.forced.left) == ("adl", D(1), None)
+    assert (second.change.resolution, second.forced.quantity, second.forced.left) == ("liquidated", D("1.5"), D(0))
+    assert first.text.endswith("1 closed at 90200 (bankruptcy price 89927). Realized PnL −1800.00 USDT.")
+    all_valid(core)
+
+
+def test_a_liquidation_after_which_another_order_follows_has_left_something() -> None:
+    """Whatever the book shows by then, there was something for the other to act on; and a hedge is judged once, by what
+    was held before both."""
+    core = hedged()
+    stories = core.tell(taken(core, "0.4", ForcedKind.LIQUIDATION), left(core, Side.SHORT, "0"))
+    stories += core.tell(structs.replace(taken(core, "0.6"), order_id=2, trade_id=2))
+    stories += core.hold(5, "90000")
+
+    assert [s.change.resolution or s.change.kind for s in forced(stories)] == [
+        "opened",
+        "partly_liquidated",
+        "opened",
+        "adl",
+    ]
+    assert kinds(hedge(stories)) == [("noted", "critical")]
+    all_valid(core)
+
+
 def test_an_order_that_goes_on_after_its_report_is_told_again() -> None:
     """A pause of some seconds ends the story of an order, not the order: what follows is news, and a loss."""
     core = holding()

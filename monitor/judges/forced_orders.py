@@ -34,6 +34,9 @@ class ForcedOrdersJudge:
         if not (rule.enabled or hedge_rule.enabled):
             return
         key = PositionKey(event.symbol, event.side)
+        before = account.forced_orders.gives_way(event)
+        if before is not None:
+            self._over(account, before, now)
         seen, bankruptcy = account.last_seen(key)
         fund = account.market.insurance_fund.get(event.symbol, {})
         asset = margin_asset(account.book, account.market, event.symbol)
@@ -45,7 +48,7 @@ class ForcedOrdersJudge:
             liquidation_price=None if seen is None else seen.liquidation_price,
             bankruptcy_price=bankruptcy,
             insurance_fund=None if asset is None else fund.get(asset),
-            hedge=_hedge(account, key, event.at_ms, now),
+            hedge=_hedge(account, key, event.at_ms, now) if before is None else before.hedge,
         )
         first = account.forced_orders.begin(report, now)
         account.forced_orders.filled(key, event, now)
@@ -87,11 +90,9 @@ class ForcedOrdersJudge:
         for report in account.forced_orders.over(settle_s, account.heard_until(self._reporter.links, now), rows):
             row = rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
-            self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
+            self._over(account, report, now)
             self._judge_hedge(account, report.key.symbol, report.hedge, now)
             self._keep(account, report, None, now)
-            kept = account.forced_orders.done(report, now)
-            self._reporter.effects += (Save("forced", f"{account.name}/{name}", one) for name, one in kept)
         account.forced_orders.forget()
         for acted in account.forced_orders.take_left(settle_s, now):
             self._judge_hedge(account, acted.key.symbol, acted.hedge, now)
@@ -102,6 +103,12 @@ class ForcedOrdersJudge:
                 self._resolve(account, incident.key, None, now)
             elif self._reporter.is_unconfirmed(incident.key):
                 self._tell(account, self._reporter.retained(incident.key), running[incident.subject], now)
+
+    def _over(self, account: WatchedAccount, report: ForcedReport, now: Now) -> None:
+        """Tell what an order has done, and remember that this has been told."""
+        self._resolve(account, IncidentKey(account.name, RULE, row_slug(report.key)), report, now)
+        kept = account.forced_orders.done(report, now)
+        self._reporter.effects += (Save("forced", f"{account.name}/{name}", one) for name, one in kept)
 
     def forget(self, account: WatchedAccount) -> None:
         """An account is watched no more."""
@@ -143,10 +150,11 @@ class ForcedOrdersJudge:
             self._reporter.emit(fact_story(account, change, None, symbol, facts, ages, now), now)
 
     def _resolve(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
-        still = {row_slug(p.key): p for p in account.book.positions()}
-        how: Resolution = "partly_liquidated" if key.subject in still else "liquidated"
         if key not in self._incidents.open:
             return  # the rule was switched off when it began; it was followed for the hedge alone
+        is_followed = report is not None and report.left is None  # by another order, for which there was something left
+        is_held = any(row_slug(position.key) == key.subject for position in account.book.positions())
+        how: Resolution = "partly_liquidated" if is_held or is_followed else "liquidated"
         severity = self._incidents.open[key].severity  # each kind has its own, which outlives a restart
         if severity is not SEVERITIES[ForcedKind.LIQUIDATION]:
             how = "adl" if severity is SEVERITIES[ForcedKind.ADL] else "settled"
