@@ -35,7 +35,10 @@ class Sizes:
 
     def cut(self, flying: Sequence[Message], *, is_short: bool) -> Message | None:
         """A connection was lost with these under way. Returns the one that it was for, once that is beyond doubt: it
-        was the only one, each time, and no larger one has ever arrived."""
+        was the only one, each time, and no larger one has ever arrived. After one that has lived the broker may be
+        another, or another limit in force, or it was never the size: what is too large is found out anew."""
+        if not is_short:
+            self.most = math.inf
         alone = flying[0] if self.is_in_doubt and len(flying) == 1 and size_of(flying[0]) > self._largest else None
         name = "" if alone is None else alone.event_id or alone.topic
         is_doubtful = alone is not None or is_short  # with QoS 0 it may be for what is not under way any more

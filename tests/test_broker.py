@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import json
+import math
 import re
 import socket
 import ssl
@@ -633,6 +634,20 @@ def test_a_message_for_which_each_connection_is_lost_is_found_however_long_they_
 
     assert sizes.cut([large], is_short=False) is large
     assert (sizes.most, sizes.is_in_doubt) == (5000 + len(large.topic), False)
+
+
+def test_what_a_broker_takes_is_found_out_anew_once_a_connection_has_lived() -> None:
+    """Its limit may have been raised, or something else have cut us; every alert as large was refused until the daemon
+    was restarted."""
+    large = Message("marginwatch/main/summary", b" " * 5000, True, 1)
+    sizes = Sizes()
+    while sizes.cut([large], is_short=True) is None:
+        pass
+    sizes.cut([], is_short=True)
+    found = sizes.most
+    sizes.cut([], is_short=False)
+
+    assert (found, sizes.most) == (5000 + len(large.topic), math.inf)
 
 
 async def test_a_broker_that_takes_few_at_a_time_has_room_for_the_status(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ class Broker:
                 "broker cuts us off for the size of a message",
                 topic=too_large.topic,
                 bytes=size_of(too_large),
-                remedy="raise the largest packet that the broker takes, then restart",
+                remedy="raise the largest packet that the broker takes, then restart it",
             )
 
     async def _serve(self, client: _Client, backoff: Backoff) -> None:
