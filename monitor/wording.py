@@ -221,7 +221,9 @@ def _forced(story: Story) -> tuple[str, str]:
         return said, f"{said}, now."
     word = _RESOLVED[change.resolution or "liquidated"]
     sentences = [f"{account}: {what} {word}."]
-    if report.average_price is not None:
+    if report.average_price is None:
+        sentences.append("No execution was told.")
+    else:
         beside = "" if report.bankruptcy_price is None else f" (bankruptcy price {price(report.bankruptcy_price)})"
         sentences.append(f"{plain(report.quantity)} closed at {price(report.average_price)}{beside}.")
         asset = f" {report.asset}" if report.asset else ""

@@ -588,6 +588,15 @@ def test_an_order_of_a_time_without_a_daemon_is_not_said_to_be_of_now(kind: Forc
 # ---- whatever comes, and in whatever order ----
 
 
+def test_of_an_order_that_was_announced_and_no_more_it_is_said_that_nothing_was_told() -> None:
+    """It may have found nobody, or its executions were lost; that something was closed must not be all that is said."""
+    core = holding()
+    core.step(core.fill("BTCUSDT", "0", "0", forced=ForcedKind.LIQUIDATION))
+    [over] = forced(core.hold(70, "90400"))
+
+    assert over.text == "main: BTCUSDT long PARTLY LIQUIDATED. No execution was told. 2.5 is left."
+
+
 def test_an_order_of_another_kind_is_a_story_of_its_own() -> None:
     """The exchange auto-deleverages a position, and liquidates the rest of it a moment later: in one report it was an
     ADL, and no louder than one. What is late of the first is no third story."""
