@@ -99,8 +99,9 @@ def _forced(story: Story) -> Words:
     if report is None or story.change.kind != "resolved":
         return title, text
     sentences = [f"{title}.", *orders_words(report)]
-    left = abs(report.left or Decimal(0))
-    sentences.append(f"{percent(left / (left + report.quantity))} of it is left." if left else "Nothing is left.")
+    if report.left is not None:
+        left = abs(report.left)
+        sentences.append(f"{percent(left / (left + report.quantity))} of it is left." if left else "Nothing is left.")
     return title, " ".join(sentences)
 
 

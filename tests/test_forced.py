@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
+from monitor.discreet import discreet
 from monitor.effects import Save, Story
 from monitor.events import (
     AccountChanged,
@@ -621,6 +622,7 @@ def test_an_order_of_another_kind_is_a_story_of_its_own() -> None:
     assert (first.change.resolution, first.forced.quantity, first.forced.left) == ("adl", D(1), None)
     assert (second.change.resolution, second.forced.quantity, second.forced.left) == ("liquidated", D("1.5"), D(0))
     assert first.text.endswith("1 closed at 90200 (bankruptcy price 89927). Realized PnL −1800.00 USDT.")
+    assert discreet(first)[1] == "main: BTCUSDT long CLOSED BY AUTO-DELEVERAGING."
     all_valid(core)
 
 
