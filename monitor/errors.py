@@ -66,7 +66,16 @@ class LinkDown(MarginwatchError):
 
 
 class LinkCut(LinkDown):
-    """A websocket of several accounts that ended under all of them; it says nothing against how one's was opened."""
+    """A websocket that ended under several accounts, or is refused to all alike; it says nothing against how one's was
+    opened.
+
+    Args:
+        retry_after_s: For so long the exchange wants none of us.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class LinkMute(LinkDown):

@@ -12,7 +12,7 @@ from typing import TypeVar
 from monitor.events import Event, LinkReport, LinkState, MarkPrice, Marks
 from monitor.shell.feed import Feed
 from monitor.shell.inbox import Inbox
-from monitor.shell.rest import Rest
+from monitor.shell.rest import Budget, Rest
 
 T = TypeVar("T")
 WAIT_S = 10.0
@@ -31,10 +31,12 @@ class Heard:
 
     Attributes:
         seen: How often each mark has come, by symbol and price.
+        budget: Of their address.
     """
 
     def __init__(self) -> None:
         self.inbox = Inbox()
+        self.budget = Budget(100_000)
         self.events: list[Event] = []
         self.seen: Counter[tuple[str, Decimal]] = Counter()
 

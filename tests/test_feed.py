@@ -40,6 +40,7 @@ from monitor.events import (
 )
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed, Session, connection, why_ended
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest, _error
@@ -198,6 +199,8 @@ class Host:
         limited: Paths at which it says that we are banned for 7 s.
         used: What it says that our address has used of its weight; None: nothing.
         refuses_streams: Whether it lets nobody connect.
+        refusal: With which status and headers.
+        handshakes: How often somebody wanted to.
     """
 
     def __init__(self) -> None:
@@ -210,6 +213,8 @@ class Host:
         self.limited: set[str] = set()
         self.used: int | None = None
         self.refuses_streams = False
+        self.refusal: tuple[int, dict[str, str]] = 503, {}
+        self.handshakes = 0
         self.port = 0
 
     @asynccontextmanager
@@ -241,8 +246,10 @@ class Host:
         return web.json_response(self.answers[request.path], headers=headers)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
+        self.handshakes += 1
         if self.refuses_streams:
-            return web.Response(status=503)
+            status, headers = self.refusal
+            return web.Response(status=status, headers=headers)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self.sockets.append(socket)
@@ -280,7 +287,7 @@ async def market(
     """A market feed on this host, told to watch these."""
     heard = Heard()
     async with host.open():
-        rest = Rest(host.hosts(), Budget(100_000), 2)
+        rest = Rest(host.hosts(), heard.budget, 2)
         feed = MarketFeed("market", account(host, venue), rest, heard.inbox, links)
         feed.watch(symbols, rates)
         async with running(feed, rest):
@@ -591,6 +598,35 @@ async def test_an_account_whose_stream_cannot_be_opened_is_read_all_the_same() -
     assert LinkState.LIVE not in heard.states("private")
 
 
+@pytest.mark.parametrize("status", [429, 418])
+async def test_a_host_that_wants_no_stream_for_a_while_is_asked_for_none_by_anybody(status: int) -> None:
+    """Who goes on has his address banned. REST is asked all the same: of a ban it would say so itself."""
+    host = Host()
+    host.refuses_streams, host.refusal = True, (status, {"retry-after": "3600"})
+    async with market(host, {"BTCUSDT"}) as heard:
+        told = await heard.state("market", LinkState.DOWN)
+        other, rest = Heard(), Rest(host.hosts(), heard.budget, 2, "key", "secret")
+        async with running(AccountFeed(account(host, "binance-usdm"), rest, other.inbox, LINKS), rest):
+            other_told = await other.state("private", LinkState.DOWN)
+            await other.first(PositionsRead)
+        await heard.until(lambda: host.asked["/fapi/v1/premiumIndex"] >= 3)
+
+    assert told.note == f"HTTP {status} instead of a stream, and none is wanted for 3600 s"
+    assert other_told.note in [f"the exchange wants no stream of us for {n} s" for n in range(3590, 3601)]
+    assert host.handshakes == 1
+
+
+async def test_a_stream_is_opened_once_its_host_wants_one_again() -> None:
+    host = Host()
+    host.refuses_streams, host.refusal = True, (429, {"Retry-After": "1"})
+    async with market(host, {"BTCUSDT"}) as heard:
+        await heard.state("market", LinkState.DOWN)
+        host.refuses_streams = False
+        await heard.state("market", LinkState.LIVE)
+
+    assert host.handshakes == 2
+
+
 @pytest.mark.parametrize("answer", [{"listenkey": "SECRETKEY0123456789"}, {"listenKey": ""}])
 async def test_an_answer_without_a_readable_key_is_not_repeated(answer: Any) -> None:
     """Why a link is down is published, and what is broken about the answer may be anything but the key in it."""
@@ -695,7 +731,9 @@ async def test_who_sends_us_elsewhere_is_not_followed(place: str) -> None:
     with pytest.raises(ExchangeError, match="HTTP 302"):
         await rest.ask(VENUES["binance-usdm"].requests.account[0])
     with pytest.raises(InvalidStatus) as of_stream:
-        async with connection(f"ws://127.0.0.1:{port}/private", LinksConfig(), compress=False, name="private"):
+        async with connection(
+            f"ws://127.0.0.1:{port}/private", LinksConfig(), compress=False, name="private", handshakes=Handshakes()
+        ):
             pass
     await rest.close()
     await runner.cleanup()
@@ -746,6 +784,7 @@ def test_how_long_to_stay_away_goes_by_the_exchanges_own_clock() -> None:
     assert _error(429, b"{}", headers).retry_after_s == 11  # a second into the next minute
     assert _error(418, banned, headers).retry_after_s == 90
     assert _error(418, banned, {**headers, "Retry-After": "7"}).retry_after_s == 7
-    assert _error(429, banned, {**headers, "Retry-After": "0"}).retry_after_s == 1
+    assert _error(418, banned, {**headers, "Retry-After": "0"}).retry_after_s == 90
+    assert _error(429, b"{}", {**headers, "Retry-After": "0"}).retry_after_s == 11  # to ask on at once brings the ban
     assert _error(418, b"{}", {"Retry-After": "99999999999"}).retry_after_s == 3 * 86_400  # the longest ban there is
     assert _error(429, b"{}", {"Date": "nonsense"}).retry_after_s is not None

@@ -46,6 +46,7 @@ LAYERS = (
     {"shell.offline"},
     {"shell.rest", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
     {"shell.causes", "shell.clock", "shell.lookups", "shell.migrations", "shell.owed", "shell.hub", "shell.proxies"},
+    {"shell.handshakes"},
     {"shell.findings", "shell.logs", "shell.settings", "shell.systemd", "shell.tap", "shell.chronicle"},
     {"shell.sink", "shell.rows", "shell.packets", "shell.tasks", "shell.tls"},
     {"shell"},

@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from monitor.config import LinksConfig
 from monitor.shell.feed import connection
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.lookups import Loop
 from tests.rig import free_port, until
 
@@ -173,7 +174,7 @@ def test_an_address_that_swallows_everything_keeps_nobody_from_the_next() -> Non
     async def go() -> bytes:
         async with serve(greet, "127.0.0.1", port):
             links = LinksConfig(connect_timeout_s=10)
-            async with connection(f"ws://exchange.example:{port}/ws", links, False, "test") as stream:
+            async with connection(f"ws://exchange.example:{port}/ws", links, False, "test", Handshakes()) as stream:
                 return await stream.recv(decode=False)
 
     with swallowing(port) as dead, asyncio.Runner(loop_factory=lambda: Loop(look_up=look_up)) as runner:

@@ -12,6 +12,7 @@ from monitor.config import LinksConfig
 from monitor.config_values import HiddenUrl
 from monitor.errors import ExchangeError, LinkDown, ProxyError
 from monitor.shell.feed import connection, why_ended
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.heartbeat import Heartbeat
 from monitor.shell.proxies import proxy_of
 from monitor.shell.rest import Budget, Rest
@@ -99,7 +100,9 @@ async def test_what_cannot_be_taken_is_refused_alike_and_without_the_password(
     with pytest.raises(ProxyError) as of_all:
         proxy_of("https://fapi.example")
     with pytest.raises(LinkDown) as of_stream:
-        async with connection(EXCHANGE.market_url, LinksConfig(), compress=False, name="market"):
+        async with connection(
+            EXCHANGE.market_url, LinksConfig(), compress=False, name="market", handshakes=Handshakes()
+        ):
             pass
     with pytest.raises(ExchangeError) as of_rest:
         await rest.ask(VENUES["binance-usdm"].requests.time)
@@ -121,7 +124,9 @@ async def test_a_proxy_that_lets_nobody_through_is_named(environment: pytest.Mon
             await rest.ask(VENUES["binance-usdm"].requests.time)
         await rest.close()
         with pytest.raises(Exception, match="407") as of_stream:
-            async with connection(EXCHANGE.market_url, LinksConfig(), compress=False, name="market"):
+            async with connection(
+                EXCHANGE.market_url, LinksConfig(), compress=False, name="market", handshakes=Handshakes()
+            ):
                 pass
 
     assert str(of_rest.value) == "GET /fapi/v1/time: the proxy answers HTTP 407"

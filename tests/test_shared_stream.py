@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
 from monitor.errors import DecodeError, LinkCut, LinkDown
 from monitor.events import AccountChanged, LinkReport, LinkState, StreamControl
 from monitor.shell.account_feed import AccountFeed
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.rest import Budget, Rest
 from monitor.shell.shared_stream import SharedStream, SharedStreams
 from monitor.sim import Exchange
@@ -60,7 +63,7 @@ class Host:
     async def open(self, **links: Any) -> AsyncIterator[SharedStreams]:
         async with serve(self._serve, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            yield SharedStreams(VENUE, f"ws://127.0.0.1:{port}/private", structs.replace(SHARED, **links))
+            yield SharedStreams(VENUE, f"ws://127.0.0.1:{port}/private", structs.replace(SHARED, **links), Handshakes())
 
     async def _serve(self, socket: ServerConnection) -> None:
         self.sockets.append(socket)
@@ -275,11 +278,32 @@ async def test_the_end_of_the_connection_is_told_to_all_and_says_nothing_against
 
 async def test_a_network_that_is_down_is_told_as_that() -> None:
     """It says nothing against this way to open a stream."""
-    shared = SharedStreams(VENUE, "ws://127.0.0.1:9/private", SHARED)
+    shared = SharedStreams(VENUE, "ws://127.0.0.1:9/private", SHARED, Handshakes())
     async with members(shared, "key-a", "key-b") as found:
         await until(lambda: all(member.why for member in found), "it has ended")
 
     assert {type(member.why) for member in found} == {ConnectionRefusedError}
+
+
+async def test_all_are_told_for_how_long_no_connection_is_wanted() -> None:
+    """Whoever asks on has his address banned; and it says nothing against this way to open a stream."""
+    handshakes: list[Request] = []
+
+    def refuse(socket: ServerConnection, request: Request) -> Response:
+        handshakes.append(request)
+        return Response(418, "I'm a teapot", Headers({"Retry-After": "3600"}), b"banned")
+
+    async with serve(Host()._serve, "127.0.0.1", 0, process_request=refuse) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        shared = SharedStreams(VENUE, f"ws://127.0.0.1:{port}/private", SHARED, Handshakes())
+        async with members(shared, "key-a", "key-b") as found:
+            await until(lambda: all(member.why for member in found), "both are told")
+        async with members(shared, "key-c") as later:
+            await until(lambda: later[0].why, "so is who comes later")
+
+    told = [member.why for member in (*found, *later)]
+    assert all(isinstance(why, LinkCut) and 3590 < why.retry_after_s <= 3600 for why in told), told
+    assert len(handshakes) == 1
 
 
 async def test_an_announced_shutdown_is_the_end_of_all() -> None:
@@ -442,7 +466,7 @@ def told(heard: Heard) -> list[AccountChanged]:
 async def sharing(*names: str, tap: Recorded | None = None, **links: Any) -> AsyncIterator[tuple[Exchange, Accounts]]:
     """An exchange with all accounts, of which these are live."""
     async with stories.exchange(*map(stories.account, NAMES), tick_s=None) as exchange:
-        shared = SharedStreams(VENUE, f"{exchange.ws_url}/private", structs.replace(SHARED, **links))
+        shared = SharedStreams(VENUE, f"{exchange.ws_url}/private", structs.replace(SHARED, **links), Handshakes())
         accounts = Accounts(exchange, shared, tap)
         try:
             for name in names:

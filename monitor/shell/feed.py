@@ -20,15 +20,16 @@ from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidS
 
 from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, ProxyError, innermost
+from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, ProxyError, innermost
 from monitor.events import Event, LinkId, LinkReport, LinkState
 from monitor.recording import Line, Source, link_state
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.inbox import Inbox
 from monitor.shell.proxies import proxy_of
-from monitor.shell.rest import Answer, Rest
+from monitor.shell.rest import Answer, Rest, stay_away_s
 from monitor.shell.tap import Tap
 from monitor.shell.tasks import ended
 from monitor.venues import Request, Venue
@@ -52,6 +53,7 @@ class Session(ABC):
         replaced: Whether a fresh one has taken its place; how it ends is then of no interest.
         proved: Done once it may take the place of the session before it.
         outlived: Done once another should take its own place: its time is up, or something about it is doubtful.
+        retry_after_s: For so long the exchange wanted no other where this one has ended.
         task: What runs it.
     """
 
@@ -60,6 +62,7 @@ class Session(ABC):
     def __init__(self) -> None:
         self.carried = False
         self.replaced = False
+        self.retry_after_s = 0.0
         loop = asyncio.get_running_loop()
         self.proved: asyncio.Future[None] = loop.create_future()
         self.outlived: asyncio.Future[None] = loop.create_future()
@@ -134,7 +137,7 @@ class Feed(ABC):
                     session.task.result()  # what has ended it has been reported; a bug ends everything
                     if session.carried:
                         backoff.reset()
-                    await backoff.wait()
+                    await asyncio.sleep(session.retry_after_s + backoff.next_s())
                     session = self._start()
                     open_ones = {session}
                 else:
@@ -143,7 +146,7 @@ class Feed(ABC):
                     session = await self._changed(session, fresh)
                     open_ones = {session}
                     if session is not fresh:
-                        await backoff.wait()
+                        await asyncio.sleep(fresh.retry_after_s + backoff.next_s())
         finally:
             await ended(*(session.task for session in open_ones))
 
@@ -174,7 +177,9 @@ class Feed(ABC):
             await session.run()
         except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError) as group:
             self._carrying.discard(session)
-            await self._lost(session, innermost(group))
+            why = innermost(group)
+            session.retry_after_s = why.retry_after_s if isinstance(why, LinkCut) else 0.0
+            await self._lost(session, why)
         finally:
             timer.cancel()
             self._carrying.discard(session)
@@ -253,7 +258,8 @@ class Feed(ABC):
 
     def connection(self, url: str) -> AbstractAsyncContextManager[ClientConnection]:
         """An open websocket of this link."""
-        return connection(url, self.config, self.compress, f"{self.link.account} {self.link.name}")
+        name = f"{self.link.account} {self.link.name}"
+        return connection(url, self.config, self.compress, name, self.rest.handshakes)
 
     def decoded(self, decode: Callable[..., list[Event]], *args: Any) -> list[Event]:
         """Events of a frame; one that misreads is dropped."""
@@ -284,13 +290,22 @@ class _Connect(connect):
 
 
 @asynccontextmanager
-async def connection(url: str, links: LinksConfig, compress: bool, name: str) -> AsyncIterator[ClientConnection]:
-    """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key."""
+async def connection(
+    url: str, links: LinksConfig, compress: bool, name: str, handshakes: Handshakes
+) -> AsyncIterator[ClientConnection]:
+    """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key.
+
+    Raises:
+        LinkCut: We are to stay away for a while.
+        LinkDown: There is no way out.
+    """
+    if wait_s := handshakes.refused_for_s(url):
+        raise LinkCut(f"the exchange wants no stream of us for {wait_s:.0f} s", wait_s)
     try:
         proxy = proxy_of(url)
     except ProxyError as exc:
         raise LinkDown(str(exc)) from None
-    async with _Connect(
+    opening = _Connect(
         url,
         proxy=proxy,
         happy_eyeballs_delay=_NEXT_ADDRESS_S,
@@ -300,7 +315,17 @@ async def connection(url: str, links: LinksConfig, compress: bool, name: str) ->
         compression="deflate" if compress else None,
         max_size=_MAX_FRAME,
         logger=None,
-    ) as socket:
+    )
+    try:
+        socket = await opening
+    except InvalidStatus as exc:
+        headers = {name.title(): value for name, value in exc.response.headers.raw_items()}
+        told_s = stay_away_s(exc.response.status_code, bytes(exc.response.body or b""), headers)
+        if told_s is None:
+            raise
+        handshakes.refused(url, told_s)
+        raise LinkCut(f"{why_ended(exc)}, and none is wanted for {told_s:.0f} s", told_s) from None
+    async with socket:
         beating = asyncio.create_task(_beat(socket, links), name=f"ping[{name}]")
         try:
             yield socket

@@ -15,6 +15,7 @@ from monitor.events import LinkId
 from monitor.pace import Pace
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
@@ -98,19 +99,20 @@ class Feeds:
         key, secret = found[account.api_key], found[account.secret]
         rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret, account.name)
         gate = self._gates.setdefault(host, asyncio.Semaphore(_STARTS_AT_ONCE))
-        shared = self._shared_with(account)
+        shared = self._shared_with(account, budget.handshakes)
         feed = AccountFeed(account, rest, self._inbox, self._links, unseen, self._tap, pace, gate, shared)
         self.accounts[account.name] = feed
         self._asks[account.name] = _asks(account, found)
         self._begin(feed)
 
-    def _shared_with(self, account: AccountConfig) -> SharedStreams | None:
+    def _shared_with(self, account: AccountConfig, handshakes: Handshakes) -> SharedStreams | None:
         """The connections that it shares with the other accounts of its host."""
         if self._links.accounts_per_connection == 1:
             return None
         place = account.venue, account.hosts.private_url
         if place not in self._shared:
-            self._shared[place] = SharedStreams(VENUES[account.venue], account.hosts.private_url, self._links)
+            venue, url = VENUES[account.venue], account.hosts.private_url
+            self._shared[place] = SharedStreams(venue, url, self._links, handshakes)
         return self._shared[place]
 
     def changes(self, accounts: Collection[AccountConfig], found: Mapping[Secret, str]) -> Changes:

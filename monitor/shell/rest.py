@@ -22,6 +22,7 @@ from msgspec import Struct, structs
 from monitor.errors import ExchangeError, ProxyError
 from monitor.shell.causes import fault_of
 from monitor.shell.clock import now
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.proxies import proxy_of
 from monitor.turns import Need, Turn, Turns
 from monitor.venues import Hosts, Request
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 _MINUTE = 60.0
 _EXCHANGE_LIMIT = 2300
 """Of the 2400 a minute that the exchange allows one address, for both futures markets together."""
-_BANNED_UNTIL = re.compile(r"until (\d{13})")
+_TOO_MANY = (418, 429)
+_BANNED_UNTIL = re.compile(rb"until (\d{13})")
 _LONGEST_BAN_S = 3 * 86_400.0
 """Documented; whoever says more, something in between perhaps, is asked again after that."""
 _FAILURES_BEFORE_NEW_SESSION = 5
@@ -64,6 +66,8 @@ class Budget:
         self._turns = Turns(per_minute, _EXCHANGE_LIMIT)
         self._called: dict[Turn, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.handshakes = Handshakes()
+        """Of those who share it: streams, which cost nothing of it."""
 
     async def take(self, account: str, weight: int, need: Callable[[], Need]) -> None:
         """Wait until a request of this weight may be made; `answered` must follow."""
@@ -195,6 +199,11 @@ class Rest:
         """Seconds for which the exchange has asked us, whichever account it was, to stay away."""
         return self._budget.blocked_s
 
+    @property
+    def handshakes(self) -> Handshakes:
+        """How the streams of this address are to be opened."""
+        return self._budget.handshakes
+
     def follow(self, other: Rest) -> None:
         """Ask where this one does from now on, and of its budget."""
         self.hosts, self._budget = other.hosts, other._budget
@@ -247,22 +256,25 @@ def _error(status: int, body: bytes, headers: Mapping[str, str]) -> ExchangeErro
         message = f"HTTP {status}, code {code}: {str(said.get('msg', ''))[:200]}"
     except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
         pass
-    wait = min(_stay_away(message, headers), _LONGEST_BAN_S) if status in (418, 429) else None
+    wait = stay_away_s(status, body, headers)
+    if wait is None and status in _TOO_MANY:
+        wait = _MINUTE - _exchange_time(headers) % _MINUTE + 1  # in which the exchange counts
     return ExchangeError(message, status=status, code=code if isinstance(code, int) else None, retry_after_s=wait)
 
 
-def _stay_away(message: str, headers: Mapping[str, str]) -> float:
-    """Seconds to ask nothing: what the header or the text says, else until the exchange's next minute begins.
-
-    By the exchange's own clock, which is in the answer: ours may be wrong by minutes.
-    """
+def stay_away_s(status: int, body: bytes, headers: Mapping[str, str]) -> float | None:
+    """For how many seconds an answer tells us to stay away, by its header or its text; None: it does not say."""
+    if status not in _TOO_MANY:
+        return None
     retry_after = headers.get("Retry-After", "")
-    if retry_after.isdecimal():
-        return max(1.0, float(retry_after))  # whoever is asked again at once after that bans
-    here = time.time()
+    if retry_after.isdecimal() and (seconds := float(retry_after)):  # who is asked again at once after that bans
+        return min(seconds, _LONGEST_BAN_S)
+    banned = _BANNED_UNTIL.search(body)
+    return None if banned is None else min(max(1.0, int(banned[1]) / 1000 - _exchange_time(headers)), _LONGEST_BAN_S)
+
+
+def _exchange_time(headers: Mapping[str, str]) -> float:
+    """Seconds since 1970 by the exchange's clock, where the answer says so: ours may be wrong by minutes."""
     with suppress(ValueError, TypeError):
-        here = parsedate_to_datetime(headers.get("Date", "")).timestamp()
-    banned = _BANNED_UNTIL.search(message)
-    if banned is not None:
-        return max(1.0, int(banned[1]) / 1000 - here)
-    return _MINUTE - here % _MINUTE + 1
+        return parsedate_to_datetime(headers.get("Date", "")).timestamp()
+    return time.time()

@@ -26,6 +26,7 @@ from monitor.events import StreamControl
 from monitor.recording import Secrets
 from monitor.shell import logs
 from monitor.shell.feed import REQUEST_PAUSE_S, connection, why_ended
+from monitor.shell.handshakes import Handshakes
 from monitor.shell.tasks import ended
 from monitor.venues import PrivateForm, Venue
 
@@ -104,10 +105,11 @@ class SharedStreams:
         base: Where its private streams are.
     """
 
-    def __init__(self, venue: Venue, base: str, links: LinksConfig) -> None:
+    def __init__(self, venue: Venue, base: str, links: LinksConfig, handshakes: Handshakes) -> None:
         self.venue = venue
         self.url = venue.shared_url(base)
         self.links = links
+        self.handshakes = handshakes
         self.log = logs.logger()
         self.bad_frames = 0
         self.strays = 0
@@ -210,7 +212,9 @@ class _SharedConnection:
         links = self._shared.links
         try:
             async with (
-                connection(self._shared.url, links, links.compression, f"shared {_LINK}") as socket,
+                connection(
+                    self._shared.url, links, links.compression, f"shared {_LINK}", self._shared.handshakes
+                ) as socket,
                 asyncio.TaskGroup() as tasks,
             ):
                 self.opened.set()
@@ -316,7 +320,8 @@ class _SharedConnection:
 
 def _end(why: BaseException) -> BaseException:
     """What a stream ends with when its connection does; what is no fault of either side, or a bug, stays what it is."""
-    return LinkCut(why_ended(why)) if isinstance(why, LinkDown | WebSocketException) else why
+    is_of_link = isinstance(why, LinkDown | WebSocketException) and not isinstance(why, LinkCut)
+    return LinkCut(why_ended(why)) if is_of_link else why
 
 
 def _taken(waiting: list[T], most: int) -> list[T]:
