@@ -341,6 +341,15 @@ async def test_an_event_that_is_refused_holds_up_no_other(receiver: Receiver, st
     assert incidents(receiver.taken) == ["a1", "b1"]
 
 
+async def test_an_event_at_which_somebody_hangs_holds_up_no_other(receiver: Receiver) -> None:
+    """It would be the next each time, for as long as the broker is away: nothing else would ever be told."""
+    receiver.answer = lambda body: 0 if body.get("incident") == "a" else 200
+    hook = webhook(receiver, [event("a", severity=Severity.CRITICAL), event("b"), event("c")])
+    async with running(hook):
+        hook.broker_away(31)
+        await until(lambda: incidents(receiver.taken) == ["b1", "c1"], "the others are posted", within_s=60)
+
+
 async def test_a_notice_that_somebody_has_stumbled_over_comes_again_behind_the_events(receiver: Receiver) -> None:
     """It may be all that says that the broker is away, and a 500 be the fault of a moment."""
     receiver.answer = lambda body: 500 if len(receiver.asked) == 1 else 200

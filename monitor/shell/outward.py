@@ -12,6 +12,8 @@ from monitor.errors import ProxyError
 from monitor.shell.proxies import proxy_of
 
 _CONNECT_S = 5.0
+_NOBODY = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError, ProxyError)
+"""What goes wrong before there is anybody to answer."""
 
 
 def address(url: Secret | HiddenUrl | None, found: dict[Secret, str]) -> HiddenUrl | None:
@@ -31,8 +33,8 @@ def session_of_ours(patience_s: float) -> aiohttp.ClientSession:
 
 async def ask(
     session: aiohttp.ClientSession, method: str, address: str, body: bytes | None = None
-) -> tuple[int, str | None]:
-    """The status of the answer (0: there is none), and what went wrong; None: nothing has.
+) -> tuple[int | None, str | None]:
+    """The status of the answer (0: none has come; None: nobody was reached), and what went wrong; None: nothing has.
 
     Args:
         body: JSON to send along.
@@ -45,7 +47,7 @@ async def ask(
         ) as answer:
             return answer.status, None if 200 <= answer.status < 300 else f"answered {answer.status}"
     except Exception as exc:  # whatever it is: the risk loop must not end with it
-        return 0, _why(exc)
+        return None if isinstance(exc, _NOBODY) else 0, _why(exc)
 
 
 def _why(exc: Exception) -> str:

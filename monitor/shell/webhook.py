@@ -25,7 +25,7 @@ from monitor.shell.outward import ask, session_of_ours
 _WAITING_AT_MOST = 1000
 _REMEMBERED = 10_000
 _PASSING = frozenset({408, 425, 429, 502, 503, 504})
-"""Refusals that are no fault of the event. Any other may be: a program that stumbles over one answers 500."""
+"""Refusals that are no fault of the event. Any other may be: a program that stumbles over one answers 500, or hangs."""
 _PATIENCE_S = 20.0
 """Whoever has more to do with an event before he answers gets it twice, and again and again."""
 
@@ -154,10 +154,11 @@ class Webhook:
 
     async def _post(self, session: aiohttp.ClientSession, event_id: str | None, payload: bytes) -> bool:
         status, error = await ask(session, "POST", self._url.address, payload)
-        refused = status >= 400 and status not in _PASSING
+        refused = status is not None and status not in _PASSING and (not status or status >= 400)
         if refused and event_id is None:
             self._notice_refused += 1
-            self._announced = status < 500  # who wants no notice may want the events; a program may have stumbled once
+            # Who wants no notice may want the events; a program may have stumbled once.
+            self._announced = status in range(400, 500)
         elif refused and event_id in self._waiting:
             self._refused[event_id] = self._refused.get(event_id, 0) + 1
         if error is not None and not self._failing:
