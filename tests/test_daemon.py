@@ -15,11 +15,15 @@ from typing import Any
 import aiomqtt
 import pytest
 
+from monitor.config import MqttConfig
 from monitor.shell import settings
 from monitor.shell.daemon import Daemon
 from monitor.shell.database import Database
+from monitor.shell.ghosts import Ghosts
+from monitor.shell.tasks import ended
 from monitor.sim import Exchange, Scenario
 from tests import stories
+from tests.chaos.proxy import Proxy
 from tests.conftest import needs_mosquitto
 from tests.rig import (
     Listener,
@@ -478,6 +482,28 @@ async def test_a_broker_that_allows_a_user_one_connection_keeps_that_of_the_aler
                 assert len(process.logged("broker connected")) <= 4
     finally:
         strict.kill()
+
+
+async def test_ghosts_are_looked_for_again_where_each_look_was_cut(broker: Mosquitto) -> None:
+    """A broker that crashes again and again has them back, and ends each look: they would stand to the next restart."""
+    topic = "marginwatch/main/incident/margin_ratio/cross-usdc"
+    cuts: list[asyncio.Task[None]] = []
+
+    def cut_who_looks(sent: bytes) -> None:
+        if b"marginwatch/+" in sent and len(cuts) < 3:
+            cuts.append(asyncio.create_task(net.cut()))
+
+    async with Proxy(lambda: broker.port, cut_who_looks) as net, aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.publish(topic, b'{"left":"over"}', qos=1, retain=True)
+        config = MqttConfig(port=net.port, reconnect_max_s=0.1, timeout_s=0.5)
+        ghosts = Ghosts(config, None, lambda: ["main"], in_vain_s=0.1)
+        looking = asyncio.create_task(ghosts.run())
+        ghosts.connected()
+        await until(lambda: ghosts.topics, "it is found")
+        await ended(looking)
+
+    assert ghosts.topics == {topic}
+    assert len(cuts) == 3
 
 
 async def test_however_much_is_retained_at_the_broker_alerts_get_through_to_it(tmp_path: Path) -> None:

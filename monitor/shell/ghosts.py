@@ -30,6 +30,9 @@ _LOOKS = 3
 same client ends the connection on which we publish with each look, and that one this."""
 _SELDOM_S = 600.0
 """On a line that breaks again and again they are looked for less and less often, down to this."""
+_IN_VAIN_S = 3600.0
+"""Then they are left alone for about so long, and for longer each time, up to the next."""
+_LONGEST_S = 86_400.0
 
 
 class Ghosts:
@@ -37,17 +40,25 @@ class Ghosts:
 
     Args:
         accounts: Gives the names of those that are watched. What belongs to others is found by what each account has.
+        in_vain_s: After so long it is looked again where the broker does not let us.
 
     Attributes:
         topics: Retained topics of ours that stood there, until somebody takes them away; empty until all have been
             looked for.
     """
 
-    def __init__(self, config: MqttConfig, password: str | None, accounts: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        config: MqttConfig,
+        password: str | None,
+        accounts: Callable[[], Iterable[str]],
+        in_vain_s: float = _IN_VAIN_S,
+    ) -> None:
         self._config = config
         self._password = password
         self._topics = config.topics
         self._accounts = accounts
+        self._in_vain = Backoff(in_vain_s, _LONGEST_S)
         self._log = logs.logger()
         self.topics: set[str] = set()
         self._connected = asyncio.Event()
@@ -57,29 +68,31 @@ class Ghosts:
         self._connected.set()
 
     async def run(self) -> None:
-        loop, pause = asyncio.get_running_loop(), Backoff(1.0, _SELDOM_S)
+        loop, pause, looks = asyncio.get_running_loop(), Backoff(1.0, _SELDOM_S), _LOOKS
         while True:
             idle_since = loop.time()
             await self._connected.wait()
             self._connected.clear()
-            if not await self._has_looked():
-                return
+            while not await self._has_looked(looks):
+                looks = 1
+                await self._in_vain.wait()
+            looks = _LOOKS
+            self._in_vain.reset()
             if loop.time() - idle_since > _SELDOM_S:
                 pause.reset()
             await pause.wait()
 
-    async def _has_looked(self) -> bool:
-        """Look until all of it is known. False: the broker does not let us."""
+    async def _has_looked(self, looks: int) -> bool:
+        """Look until all of it is known. False: so many looks were cut off."""
         backoff = Backoff(1.0, self._config.reconnect_max_s)
-        looks = 0
         while True:
             found: set[str] | None = None
             try:
                 async with visitor(self._config, self._password, "ghosts") as client:
-                    looks += 1
+                    looks -= 1
                     found = await self._look(client)
             except (MqttError, OSError, ValueError) as exc:  # whoever publishes says why nobody is let in
-                if found is None and looks == _LOOKS:
+                if found is None and not looks:
                     self._log.warning("ghost topics not looked for", reason=str(exc))
                     return False
             if found is not None:
