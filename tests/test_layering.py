@@ -44,7 +44,7 @@ LAYERS = (
     {"shell.outward"},
     {"shell.recorder", "shell.sessions"},
     {"shell.offline"},
-    {"shell.rest", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
+    {"shell.rest", "shell.mqtt_client", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
     {"shell.causes", "shell.clock", "shell.lookups", "shell.migrations", "shell.owed", "shell.hub", "shell.proxies"},
     {"shell.handshakes"},
     {"shell.findings", "shell.logs", "shell.settings", "shell.systemd", "shell.tap", "shell.chronicle"},

@@ -13,7 +13,7 @@ from monitor.commands import complain
 from monitor.config import MqttConfig
 from monitor.errors import ConfigError
 from monitor.shell import logs, settings
-from monitor.shell.broker import subscribe, visitor
+from monitor.shell.mqtt_client import subscribe, visitor
 from monitor.topics import Topics
 
 _SILENCE_S = 1.0

@@ -16,8 +16,8 @@ from monitor.config import Config
 from monitor.effects import INSTANCE
 from monitor.errors import CommandError, ConfigError
 from monitor.shell import settings
-from monitor.shell.broker import REFUSED
 from monitor.shell.clock import now
+from monitor.shell.mqtt_client import REFUSED
 from monitor.shell.probe_broker import NOBODY_SUBSCRIBES, say
 
 

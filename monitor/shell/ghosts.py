@@ -19,7 +19,7 @@ from monitor.config import MqttConfig
 from monitor.effects import INSTANCE
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
-from monitor.shell.broker import subscribe, visitor
+from monitor.shell.mqtt_client import subscribe, visitor
 
 _ACCOUNTS = 8
 """So many accounts are asked about at a time."""

@@ -16,7 +16,7 @@ from monitor.config import MqttConfig
 from monitor.errors import BrokerAway
 from monitor.retained import Retained
 from monitor.shell.backoff import Backoff
-from monitor.shell.broker import subscribe, visitor
+from monitor.shell.mqtt_client import subscribe, visitor
 from monitor.standing import watched
 
 _SETTLE_S = 0.15

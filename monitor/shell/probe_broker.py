@@ -25,9 +25,10 @@ from paho.mqtt.properties import Properties
 from monitor.config import MqttConfig
 from monitor.effects import INSTANCE
 from monitor.message import Message
-from monitor.shell.broker import REFUSED, properties_of, subscribe, visitor
+from monitor.shell.broker import properties_of
 from monitor.shell.causes import fault_of, in_words, network_remedy
 from monitor.shell.findings import Finding, Level
+from monitor.shell.mqtt_client import REFUSED, subscribe, visitor
 from monitor.shell.tls import tls_context
 
 _BAD_LOGIN = (4, 5, 134, 135)
