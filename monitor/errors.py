@@ -66,14 +66,17 @@ class LinkDown(MarginwatchError):
 
 
 class LinkCut(LinkDown):
-    """A websocket that ended under several accounts, or is refused to all alike; it says nothing against how one's was
-    opened.
+    """A websocket of several accounts that ended under all of them; it says nothing against how one's was opened."""
+
+
+class LinkUnwanted(LinkCut):
+    """A websocket that is not to be opened for a while, by nobody; the feed tries no sooner.
 
     Args:
-        retry_after_s: For so long the exchange wants none of us.
+        retry_after_s: For how long the exchange asks us to stay away.
     """
 
-    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -16,6 +16,7 @@ from monitor.commands import check
 from monitor.shell.findings import Finding, Findings
 from monitor.sim import Exchange
 from tests import stories
+from tests.chaos.proxy import Proxy
 from tests.conftest import needs_mosquitto
 from tests.rig import Listener, Mosquitto, agreement, free_port, private_file, until, watching, write_config
 
@@ -429,6 +430,28 @@ async def test_an_address_that_is_no_stream_is_told_with_its_status(
     text, advice = found.the("error")
     assert text.endswith("HTTP 404 instead of a stream")
     assert "there is no such path" in advice
+
+
+async def test_a_host_that_wants_no_stream_for_a_while_is_asked_once(
+    checked: Any, broker: Mosquitto, tmp_path: Path
+) -> None:
+    """Who goes on has his address banned, and the daemon's with it."""
+    refusal = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    handshakes = []
+
+    def refuse(asked: bytes) -> bytes:
+        handshakes.append(asked)
+        return refusal
+
+    async with exchange() as live, Proxy(lambda: live.port) as net:
+        net.answer = refuse
+        away = (f'private_url = "{live.ws_url}/private"', f'private_url = "ws://127.0.0.1:{net.port}/private"')
+        found = await checked(config(tmp_path, live, broker.port, away))
+
+    text, advice = found.the("error")
+    assert text.endswith("HTTP 429 instead of a stream, and none is wanted for 60 s")
+    assert "too many requests came from this address" in advice
+    assert len(handshakes) == 1
 
 
 # ---- the broker ----

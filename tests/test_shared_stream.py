@@ -19,7 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from monitor.errors import DecodeError, LinkCut, LinkDown
+from monitor.errors import DecodeError, LinkCut, LinkDown, LinkUnwanted
 from monitor.events import AccountChanged, LinkReport, LinkState, StreamControl
 from monitor.shell.account_feed import AccountFeed
 from monitor.shell.handshakes import Handshakes
@@ -302,7 +302,7 @@ async def test_all_are_told_for_how_long_no_connection_is_wanted() -> None:
             await until(lambda: later[0].why, "so is who comes later")
 
     told = [member.why for member in (*found, *later)]
-    assert all(isinstance(why, LinkCut) and 3590 < why.retry_after_s <= 3600 for why in told), told
+    assert all(isinstance(why, LinkUnwanted) and 3590 < why.retry_after_s <= 3600 for why in told), told
     assert len(handshakes) == 1
 
 

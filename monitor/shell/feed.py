@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidS
 
 from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, ProxyError, innermost
+from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, LinkUnwanted, ProxyError, innermost
 from monitor.events import Event, LinkId, LinkReport, LinkState
 from monitor.recording import Line, Source, link_state
 from monitor.shell import logs
@@ -178,7 +178,7 @@ class Feed(ABC):
         except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError) as group:
             self._carrying.discard(session)
             why = innermost(group)
-            session.retry_after_s = why.retry_after_s if isinstance(why, LinkCut) else 0.0
+            session.retry_after_s = why.retry_after_s if isinstance(why, LinkUnwanted) else 0.0
             await self._lost(session, why)
         finally:
             timer.cancel()
@@ -296,11 +296,11 @@ async def connection(
     """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key.
 
     Raises:
-        LinkCut: We are to stay away for a while.
+        LinkUnwanted: We are to stay away for a while.
         LinkDown: There is no way out.
     """
     if wait_s := handshakes.refused_for_s(url):
-        raise LinkCut(f"the exchange wants no stream of us for {wait_s:.0f} s", wait_s)
+        raise LinkUnwanted(f"the exchange wants no stream of us for {wait_s:.0f} s", wait_s)
     try:
         proxy = proxy_of(url)
     except ProxyError as exc:
@@ -324,7 +324,7 @@ async def connection(
         if told_s is None:
             raise
         handshakes.refused(url, told_s)
-        raise LinkCut(f"{why_ended(exc)}, and none is wanted for {told_s:.0f} s", told_s) from None
+        raise LinkUnwanted(f"{why_ended(exc)}, and none is wanted for {told_s:.0f} s", told_s) from None
     async with socket:
         beating = asyncio.create_task(_beat(socket, links), name=f"ping[{name}]")
         try:

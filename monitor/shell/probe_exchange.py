@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from monitor.config import AccountConfig, Config
 from monitor.config_values import Secret
-from monitor.errors import DecodeError, ExchangeError, LinkDown, innermost
+from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkUnwanted, innermost
 from monitor.events import (
     AccountModeRead,
     BalancesRead,
@@ -41,6 +41,7 @@ from monitor.venues import Venue
 _AT_ONCE = 8
 _PATIENCE_S = 150.0
 """For one account or market, whose questions may have to wait until the exchange's next minute."""
+_TOO_MANY = 429
 _REFUSED = -2015
 _ACCEPT = "or take it as it is: accept_trading_key = true"
 _MANAGE = "in the exchange's API management"
@@ -214,7 +215,7 @@ class _Probe:
             is_rest = isinstance(exc, ExchangeError)
             address = feed.rest_url if is_rest else feed.private_url
             finding = _failed(f"{name}: private stream", exc, _host(address), feed.venue)
-            if is_rest or isinstance(exc, OSError):
+            if is_rest or isinstance(exc, OSError | LinkUnwanted):
                 break  # another way would meet the same
         return finding
 
@@ -230,7 +231,7 @@ class _Probe:
         feed.watch({symbol})
         began = time.monotonic()
         exc = await _outcome(feed, feed.begin())
-        if isinstance(exc, LinkDown):  # one that stays silent is asked once more, without compression
+        if isinstance(exc, LinkDown) and not isinstance(exc, LinkUnwanted):  # one that is silent: without compression
             began = time.monotonic()
             exc = await _outcome(feed, feed.begin())
         if exc is not None:
@@ -321,6 +322,8 @@ def _failed(what: str, exc: BaseException, host: str, venue: Venue) -> Finding:
     if isinstance(exc, InvalidStatus):
         status = exc.response.status_code
         return Finding("error", f"{what}: {host}: HTTP {status} instead of a stream", venue.remedy(status, None))
+    if isinstance(exc, LinkUnwanted):
+        return Finding("error", f"{what}: {host}: {exc}", venue.remedy(_TOO_MANY, None))
     if isinstance(exc, DecodeError):
         remedy = "is this the exchange's address, or does a proxy or a login page answer for it?"
         return Finding("error", f"{what}: {host}: an answer that does not read", remedy)

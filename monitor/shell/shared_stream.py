@@ -21,7 +21,7 @@ from websockets.exceptions import WebSocketException
 
 from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import DecodeError, LinkCut, LinkDown, innermost
+from monitor.errors import DecodeError, LinkCut, LinkDown, LinkUnwanted, innermost
 from monitor.events import StreamControl
 from monitor.recording import Secrets
 from monitor.shell import logs
@@ -320,8 +320,8 @@ class _SharedConnection:
 
 def _end(why: BaseException) -> BaseException:
     """What a stream ends with when its connection does; what is no fault of either side, or a bug, stays what it is."""
-    is_of_link = isinstance(why, LinkDown | WebSocketException) and not isinstance(why, LinkCut)
-    return LinkCut(why_ended(why)) if is_of_link else why
+    is_cut = isinstance(why, LinkDown | WebSocketException) and not isinstance(why, LinkUnwanted)
+    return LinkCut(why_ended(why)) if is_cut else why
 
 
 def _taken(waiting: list[T], most: int) -> list[T]:
