@@ -46,9 +46,6 @@ class Turn(Struct, eq=False):
     weight: int
     need: Callable[[], Need]
 
-    def asks_for(self) -> Need:
-        return self.need()
-
 
 class Turns:
     """Those who wait, and what has been asked in the last minute.
@@ -115,7 +112,7 @@ class Turns:
         """Seconds after which it is worth asking `next` again, where nothing else happens."""
         if now < self._blocked_until:
             return self._blocked_until - now
-        ends = [at + WINDOW_S for at in (self._told_at, *(taken[0] for taken in list(self._taken)[:1]))]
+        ends = [at + WINDOW_S for at in (self._told_at, *(taken[0] for taken in islice(self._taken, 1)))]
         return max(0.001, min((end for end in ends if end > now), default=now + 1) - now)
 
     def answered(self, weight: int, used: int | None, now: float) -> None:
@@ -172,4 +169,4 @@ class Turns:
 
 def _most_urgent(own: deque[Turn]) -> Turn:
     """Of those of one account: the first of those that need it most."""
-    return min(islice(own, _AT_A_TIME), key=Turn.asks_for)
+    return min(islice(own, _AT_A_TIME), key=lambda turn: turn.need())
