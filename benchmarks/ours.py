@@ -171,5 +171,5 @@ def market_feed(url: str, inbox: Inbox) -> MarketFeed:
     """The daemon's own link to the market, with patience for whoever has the turn before us."""
     hosts = Hosts("", url, "", "")
     links = LinksConfig(compression=False, first_frame_s=3600, ping_interval_s=3600)
-    account = AccountConfig("", MARKET, Secret("env", ""), Secret("env", ""), "custom", hosts)
-    return MarketFeed(MARKET, account, Rest(hosts, Budget(0), 1), inbox, links)
+    account = AccountConfig("", MARKET, Secret("env", ""), Secret("env", ""), "custom", hosts, MARKET)
+    return MarketFeed(account, Rest(hosts, Budget(0), 1), inbox, links)

@@ -39,11 +39,12 @@ from monitor.events import (
     Side,
 )
 from monitor.shell.account_feed import AccountFeed
-from monitor.shell.feed import Feed, Session, connection, why_ended
+from monitor.shell.feed import Feed, Session
 from monitor.shell.handshakes import Handshakes
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest, _error
+from monitor.shell.websocket import connection, why_ended
 from monitor.turns import Need
 from monitor.venues import VENUES, Hosts
 from tests.heard import Heard, running
@@ -288,7 +289,7 @@ async def market(
     heard = Heard()
     async with host.open():
         rest = Rest(host.hosts(), heard.budget, 2)
-        feed = MarketFeed("market", account(host, venue), rest, heard.inbox, links)
+        feed = MarketFeed(account(host, venue), rest, heard.inbox, links)
         feed.watch(symbols, rates)
         async with running(feed, rest):
             yield heard
@@ -487,7 +488,7 @@ async def test_contracts_are_read_again_once_something_is_held_that_was_listed_s
     host, heard = Host(), Heard()
     async with host.open():
         rest = Rest(host.hosts(), Budget(100_000), 2)
-        feed = MarketFeed("market", account(host, "binance-usdm"), rest, heard.inbox, LINKS)
+        feed = MarketFeed(account(host, "binance-usdm"), rest, heard.inbox, LINKS)
         feed.watch({"BTCUSDT"})
         async with running(feed, rest):
             assert "NEWUSDT" not in (await heard.first(ContractsRead)).contracts

@@ -88,7 +88,7 @@ async def market(exchange: Exchange, tap: Recorded | None = None, **links: Any) 
     """The market link of this exchange, live with both symbols."""
     heard, setup = Heard(), account(exchange)
     rest = Rest(setup.hosts, Budget(100_000), 2)
-    feed = MarketFeed("market", setup, rest, heard.inbox, structs.replace(LINKS, **links), tap)
+    feed = MarketFeed(setup, rest, heard.inbox, structs.replace(LINKS, **links), tap)
     feed.watch(SYMBOLS)
     async with running(feed, rest):
         await until(lambda: len(carrying(exchange)) == feed.config.market_connections, "all is subscribed")

@@ -14,9 +14,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from monitor.config import LinksConfig
-from monitor.shell.feed import connection
 from monitor.shell.handshakes import Handshakes
 from monitor.shell.lookups import Loop
+from monitor.shell.websocket import connection
 from tests.rig import free_port, until
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443))]

@@ -11,11 +11,11 @@ import pytest
 from monitor.config import LinksConfig
 from monitor.config_values import HiddenUrl
 from monitor.errors import ExchangeError, LinkDown, ProxyError
-from monitor.shell.feed import connection, why_ended
 from monitor.shell.handshakes import Handshakes
 from monitor.shell.heartbeat import Heartbeat
 from monitor.shell.proxies import proxy_of
 from monitor.shell.rest import Budget, Rest
+from monitor.shell.websocket import connection, why_ended
 from monitor.venues import VENUES, Hosts
 
 PASSWORD = "0a1b-s3cr3t"

@@ -11,38 +11,27 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus, WebSocketException
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import WebSocketException
 
 from monitor.config import LinksConfig
 from monitor.effects import INSTANCE
-from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, LinkUnwanted, ProxyError, innermost
+from monitor.errors import DecodeError, ExchangeError, LinkDown, LinkMute, LinkUnwanted, innermost
 from monitor.events import Event, LinkId, LinkReport, LinkState
 from monitor.recording import Line, Source, link_state
 from monitor.shell import logs
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
-from monitor.shell.handshakes import Handshakes
 from monitor.shell.inbox import Inbox
-from monitor.shell.proxies import proxy_of
-from monitor.shell.rest import Answer, Rest, stay_away_s
+from monitor.shell.rest import Answer, Rest
 from monitor.shell.tap import Tap
 from monitor.shell.tasks import ended
+from monitor.shell.websocket import connection, why_ended
 from monitor.venues import Request, Venue
-
-REQUEST_PAUSE_S = 0.35
-"""Between two requests over one connection. The exchange cuts whoever sends more than ten messages a second, as it
-says, and at the sixth within one, as others have found; a ping and a pong of ours count too."""
-_MAX_FRAME = 16 * 2**20
-_NEXT_ADDRESS_S = 0.25
-"""When an address of a name has not answered for so long, the next is tried beside it, as REST does: one may lead
-nowhere, and be the first each time."""
-_NO_PONG = 1011
-"""What the other side is told then, as `websockets` does."""
 
 
 class Session(ABC):
@@ -279,86 +268,3 @@ class Feed(ABC):
             count=self.bad_frames,
             error=str(exc),
         )
-
-
-class _Connect(connect):
-    """To where we want, and nowhere else: an exchange sends nobody on, and who does may name an address that does not
-    read, which the library has no word for."""
-
-    def process_redirect(self, exc: Exception) -> Exception:
-        return exc
-
-
-@asynccontextmanager
-async def connection(
-    url: str, links: LinksConfig, compress: bool, name: str, handshakes: Handshakes
-) -> AsyncIterator[ClientConnection]:
-    """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key.
-
-    Raises:
-        LinkUnwanted: We are to stay away for a while.
-        LinkDown: There is no way out.
-    """
-    if wait_s := handshakes.refused_for_s(url):
-        raise LinkUnwanted(f"the exchange wants no stream of us for {wait_s:.0f} s", wait_s)
-    try:
-        proxy = proxy_of(url)
-    except ProxyError as exc:
-        raise LinkDown(str(exc)) from None
-    opening = _Connect(
-        url,
-        proxy=proxy,
-        happy_eyeballs_delay=_NEXT_ADDRESS_S,
-        open_timeout=links.connect_timeout_s,
-        ping_interval=None,
-        close_timeout=links.close_timeout_s,
-        compression="deflate" if compress else None,
-        max_size=_MAX_FRAME,
-        logger=None,
-    )
-    try:
-        socket = await opening
-    except InvalidStatus as exc:
-        headers = {name.title(): value for name, value in exc.response.headers.raw_items()}
-        told_s = stay_away_s(exc.response.status_code, bytes(exc.response.body or b""), headers)
-        if told_s is None:
-            raise
-        handshakes.refused(url, told_s)
-        raise LinkUnwanted(f"{why_ended(exc)}, and none is wanted for {told_s:.0f} s", told_s) from None
-    async with socket:
-        beating = asyncio.create_task(_beat(socket, links), name=f"ping[{name}]")
-        try:
-            yield socket
-        finally:
-            await ended(beating)
-
-
-async def _beat(socket: ClientConnection, links: LinksConfig) -> None:
-    """Close a connection whose peer does not answer a ping in time. Where it is we who are late, on a busy machine
-    or with very many accounts, an answer that has arrived counts. With the library's own pings it does not: they
-    would end every connection at once, and each account would have to be read anew."""
-    with suppress(ConnectionClosed):
-        while True:
-            await asyncio.sleep(links.ping_interval_s)
-            pong = asyncio.ensure_future(await socket.ping())
-            await asyncio.wait({pong}, timeout=links.ping_timeout_s)
-            if not pong.done():
-                await socket.close(_NO_PONG, "keepalive ping timeout")
-                return
-            await pong
-
-
-def why_ended(exc: BaseException) -> str:
-    """Why a session ended, in one line that holds no address."""
-    if isinstance(exc, LinkDown | ExchangeError | DecodeError):
-        return str(exc)
-    if isinstance(exc, InvalidProxyStatus):
-        return f"the proxy answers HTTP {exc.response.status_code}"
-    if isinstance(exc, InvalidStatus):
-        return f"HTTP {exc.response.status_code} instead of a stream"
-    if isinstance(exc, ConnectionClosed):
-        frame = exc.rcvd or exc.sent
-        return "connection lost" if frame is None else f"connection closed: {frame.code} {frame.reason}".strip()
-    if isinstance(exc, OSError) and exc.strerror:
-        return f"{type(exc).__name__}: {exc.strerror}"
-    return type(exc).__name__

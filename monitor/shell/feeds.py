@@ -93,7 +93,7 @@ class Feeds:
         pace = self._paces.setdefault(host, Pace(self._links.reconcile_s, self._links.weight_per_minute / 2))
         if account.market not in self.markets:
             rest = Rest(account.hosts, budget, self._links.rest_timeout_s, name=account.market)
-            market = MarketFeed(account.market, account, rest, self._inbox, self._links, self._tap)
+            market = MarketFeed(account, rest, self._inbox, self._links, self._tap)
             self.markets[account.market] = market
             self._begin(market)
         key, secret = found[account.api_key], found[account.secret]

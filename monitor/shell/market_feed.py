@@ -18,10 +18,11 @@ from monitor.effects import INSTANCE
 from monitor.errors import DecodeError, ExchangeError, LinkDown
 from monitor.events import AssetRates, ContractsRead, Event, LinkId, LinkState, MarkPrice, Marks
 from monitor.shell.backoff import Backoff
-from monitor.shell.feed import REQUEST_PAUSE_S, Feed, Session
+from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Rest
 from monitor.shell.tap import Tap
+from monitor.shell.websocket import REQUEST_PAUSE_S
 from monitor.turns import Need
 from monitor.venues import VENUES, Request
 
@@ -34,18 +35,17 @@ _MARK_EVERY_S = 1.0
 
 class MarketFeed(Feed):
     """The marks of one market, shared by every account on it, and with them what changes in its contracts and, where
-    wanted, the rates of collateral. Of marks only those of held symbols are subscribed."""
+    wanted, the rates of collateral. Of marks only those of held symbols are subscribed.
+
+    Args:
+        account: One of those.
+    """
 
     def __init__(
-        self,
-        name: str,
-        account: AccountConfig,
-        rest: Rest,
-        inbox: Inbox,
-        links: LinksConfig,
-        tap: Tap | None = None,
+        self, account: AccountConfig, rest: Rest, inbox: Inbox, links: LinksConfig, tap: Tap | None = None
     ) -> None:
-        super().__init__(LinkId(INSTANCE, name), VENUES[account.venue], name, rest, inbox, links, tap)
+        venue, market = VENUES[account.venue], account.market
+        super().__init__(LinkId(INSTANCE, market), venue, market, rest, inbox, links, tap)
         self.url = self.venue.market_url(account.hosts.market_url)
         self.symbols: frozenset[str] = frozenset()
         self.rates = False

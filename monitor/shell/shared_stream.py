@@ -25,9 +25,9 @@ from monitor.errors import DecodeError, LinkCut, LinkDown, LinkUnwanted, innermo
 from monitor.events import StreamControl
 from monitor.recording import Secrets
 from monitor.shell import logs
-from monitor.shell.feed import REQUEST_PAUSE_S, connection, why_ended
 from monitor.shell.handshakes import Handshakes
 from monitor.shell.tasks import ended
+from monitor.shell.websocket import REQUEST_PAUSE_S, connection, why_ended
 from monitor.venues import PrivateForm, Venue
 
 T = TypeVar("T")
