@@ -199,6 +199,7 @@ class Host:
         callers: Where REST requests came from: one address and port for each TCP connection.
         limited: Paths at which it says that we are banned for 7 s.
         used: What it says that our address has used of its weight; None: nothing.
+        answering: Cleared while it answers nobody.
         refuses_streams: Whether it lets nobody connect.
         refusal: With which status and headers.
         handshakes: How often somebody wanted to.
@@ -213,6 +214,8 @@ class Host:
         self.callers: set[Any] = set()
         self.limited: set[str] = set()
         self.used: int | None = None
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.refuses_streams = False
         self.refusal: tuple[int, dict[str, str]] = 503, {}
         self.handshakes = 0
@@ -236,6 +239,7 @@ class Host:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._stream(request)
         self.asked[request.path] += 1
+        await self.answering.wait()
         self.callers.add(request.transport and request.transport.get_extra_info("peername"))
         if request.path in self.limited:
             return web.Response(status=418, text="banned", headers={"Retry-After": "7"})
@@ -710,6 +714,24 @@ async def test_a_wallet_that_is_not_there_disturbs_nobody() -> None:
         await rest.close()
 
     assert len(host.callers) == 1
+
+
+async def test_what_is_asked_while_rest_is_made_anew_is_answered_all_the_same() -> None:
+    """Each third failure of a stream does that, and marks may be under way that no stream brings just then."""
+    host, requests = Host(), VENUES["binance-usdm"].requests
+    async with host.open():
+        rest = Rest(host.hosts(), Budget(100_000), 2)
+        host.answering.clear()
+        asking = asyncio.create_task(rest.ask(requests.marks))
+        await until(lambda: host.asked[requests.marks.path], "it is asked")
+        await rest.renew()
+        host.answering.set()
+        answer = await asking
+        await rest.ask(requests.time)
+        await rest.close()
+
+    assert json.loads(answer.body) == ANSWERS[requests.marks.path]
+    assert len(host.callers) == 2
 
 
 @pytest.mark.parametrize("place", ["https://login.example/", "http://[bad", "ws://host:x9/", "ws://a..b/", "/login"])

@@ -132,6 +132,8 @@ class Rest:
         self._key = key
         self._secret = secret
         self._client: AsyncClient | None = None
+        self._old: list[AsyncClient] = []
+        self._under_way = 0
         self._failures = 0
         self.offset_ms = 0
         """Exchange time minus our wall clock, as last measured; signed requests carry exchange time."""
@@ -162,7 +164,14 @@ class Rest:
             budget.answered(request.weight, used)
 
     async def _send(self, request: Request, *, of_wallet: bool) -> Answer:
-        client = self._client or self._connect()
+        self._under_way += 1
+        try:
+            return await self._send_over(self._client or self._connect(), request, of_wallet=of_wallet)
+        finally:
+            self._under_way -= 1
+            await self._close_old()
+
+    async def _send_over(self, client: AsyncClient, request: Request, *, of_wallet: bool) -> Answer:
         client.timestamp_offset = self.offset_ms
         base = self.hosts.wallet_url if of_wallet else self.hosts.rest_url
         try:
@@ -209,13 +218,21 @@ class Rest:
         self.hosts, self._budget = other.hosts, other._budget
 
     async def renew(self) -> None:
-        """Make everything anew with the next request: look addresses up, open sockets."""
-        await self.close()
+        """Make everything anew with the next request: look addresses up, open sockets. What is under way goes on."""
+        if self._client is not None:
+            self._old.append(self._client)
+            self._client = None
+        await self._close_old()
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close_connection()
+        await self.renew()
+        while self._old:
+            await self._old.pop().close_connection()
+
+    async def _close_old(self) -> None:
+        """Close what is used no more: it is not known which of several are."""
+        while self._old and not self._under_way:
+            await self._old.pop().close_connection()
 
     def _connect(self) -> AsyncClient:
         stay = {"allow_redirects": False}  # whoever we were sent to would get the key
