@@ -88,8 +88,11 @@ def _match(reader: Reader, file: str, where: str, row: Any, rule: Rule, name: st
         reader.wrong(file, where.strip(), "must be a table")
         return Match(rule)
     labels = {key: value for key, value in row.items() if key.startswith("label.")}
-    if isinstance(row.get("label"), Mapping):
-        labels |= {f"label.{key}": value for key, value in row["label"].items()}
+    named = row.get("label", {})
+    if isinstance(named, Mapping):
+        labels |= {f"label.{key}": value for key, value in named.items()}
+    else:
+        reader.wrong(file, f"{where}label", 'must be written label.<name> = "..."')
     for key, value in labels.items():
         if not isinstance(value, str):
             reader.wrong(file, f"{where}{key}", "must be a text in quotes")

@@ -154,9 +154,19 @@ def test_every_mistake_is_reported_at_once() -> None:
         ("[rules.margin_ratio]\ncritical_within = 11\n" + ACCOUNT, "critical_within: must be a fraction"),
         ("[rules.margin_ratio]\ncritical_within = nan\n" + ACCOUNT, "critical_within: must be a fraction"),
         ("[rules.margin_ratio]\nrepeat_s = {warn = 3}\n" + ACCOUNT, "repeat_s: must be a table of seconds by severity"),
+        ("[rules.margin_ratio]\nrepeat_s = 3\n" + ACCOUNT, "repeat_s: must be a table of seconds by severity"),
+        (
+            "[rules.margin_ratio]\nrepeat_s = {warning = 9, crit = 3}\n" + ACCOUNT,
+            "repeat_s: must be a table of seconds by severity",
+        ),
         ("[rules.margin_ratio]\nmatch = 3\n" + ACCOUNT, "match: must be written [[rules.margin_ratio.match]]"),
+        ("[rules.margin_ratio]\nmatch = [3]\n" + ACCOUNT, "[[rules.margin_ratio.match]] number 1: must be a table"),
         ("[[rules.margin_ratio.match]]\nfor_s = 3\n" + ACCOUNT, "number 1: names nothing to match; give account"),
         ("[[rules.margin_ratio.match]]\nlabel.desk = 3\n" + ACCOUNT, "label.desk: must be a text in quotes"),
+        (
+            '[[rules.margin_ratio.match]]\nsymbol = "X*"\nlabel = "desk"\n' + ACCOUNT,
+            "number 1 label: must be written label.<name>",
+        ),
         ('[[rules.margin_ratio.match]]\nsymbl = "X*"\n' + ACCOUNT, 'symbl: unknown key; did you mean "symbol"?'),
     ],
 )
@@ -211,6 +221,7 @@ def test_steps_are_read_exactly_and_sorted_by_severity() -> None:
     [
         ("[]", "must be a list such as"),
         ("3", "must be a list such as"),
+        ("[0.8]", "each step needs at, clear and severity, and nothing else"),
         ('[{at = 0.8, severity = "warning"}]', "each step needs at, clear and severity, and nothing else"),
         ('[{at = 0.8, clear = 0.7, severity = "warning", x = 1}]', "each step needs at, clear and severity"),
         ('[{at = 0.8, clear = 0.7, severity = "bad"}]', "must be one of info, notice, warning, critical, liquidation"),
@@ -221,7 +232,15 @@ def test_steps_are_read_exactly_and_sorted_by_severity() -> None:
         ('[{at = nan, clear = 0.8, severity = "warning"}]', "must be a number of at least 0"),
         ('[{at = "0.8", clear = 0.7, severity = "warning"}]', "must be a number of at least 0"),
         ('[{at = 0.7, clear = 0.8, severity = "warning"}]', "clear must lie below at: this is worse the higher it is"),
+        (
+            '[{at = 0.7, clear = 0.8, severity = "notice"}, {at = 0.9, clear = 0.8, severity = "warning"}]',
+            "clear must lie below at: this is worse the higher it is",
+        ),
         ('[{at = 0.7, clear = 0, severity = "warning"}]', "clear is 0, and no value is below that"),
+        (
+            '[{at = 0.7, clear = 0, severity = "notice"}, {at = 0.9, clear = 0.8, severity = "warning"}]',
+            "clear is 0, and no value is below that",
+        ),
         (
             '[{at = 0.9, clear = 0.7, severity = "warning"}, {at = 0.8, clear = 0.7, severity = "critical"}]',
             "a higher severity needs a more alarming at",
@@ -537,6 +556,8 @@ def test_each_rule_has_its_own_measure(rule: str, row: str, expected: Step) -> N
     ("rule", "row", "said"),
     [
         ("adl_quantile", "at = 5, clear = 4", "levels are places in the queue, 0 to 4: 5 would never be reached"),
+        ("margin_ratio", "at = 1.1, clear = 1", "levels are fractions, 0.8 for 80 %: 1.1 would never be reached"),
+        ("key_permissions", "at = 3, clear = 2", "2 (it may move money away): 3 would never be reached"),
         ("auto_exchange", "at = 80, clear = 70", "levels are fractions, 0.8 for 80 %: 80 would never be reached"),
         ("contract_status", "at = 3600, clear = 3500", "clear must lie above at"),
         ("adl_quantile", "at = 3, clear = 4", "clear must lie below at"),
