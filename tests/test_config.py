@@ -14,8 +14,11 @@ import pytest
 
 from monitor.config import Config, HeartbeatConfig, after, parse, secrets
 from monitor.config_values import HiddenUrl, Secret
+from monitor.core import Setup
+from monitor.effects import AccountSetup
 from monitor.errors import ConfigError
 from monitor.judges.daily import Daily
+from monitor.judges.groups import Group
 from monitor.rules import (
     DEFAULTS,
     DataStaleRule,
@@ -24,6 +27,7 @@ from monitor.rules import (
     LiquidationPriceMovedRule,
     MarginRatioRule,
     Rule,
+    RuleBook,
     Severity,
     Step,
 )
@@ -473,12 +477,13 @@ def test_a_market_that_is_watched_keeps_its_name_when_a_config_is_taken_anew() -
 
 
 def test_sections_reach_the_config() -> None:
-    """Every deadline is a key, so that a test can run fast by configuration."""
+    """Every deadline is a key, so that a test can run fast by configuration; the core knows what it has to."""
     config = read(
         'instance = "vps1"\nsummary_every_s = 5\n'
         '[mqtt]\nusername = "u"\npassword = "credential:mqtt"\nprotocol = "3.1.1"\nprefix = "home/risk"\n'
-        '[links]\ntick_s = 0.05\nprivate_forms = ["path"]\n[store]\npath = "x.db"\n'
-        '[log]\nformat = "json"\n[credentials]\ndir = "/etc/keys"\n' + ACCOUNT
+        'figures_per_s = 7\n[links]\ntick_s = 0.05\nprivate_forms = ["path"]\ndispute_s = 9\n[store]\npath = "x.db"\n'
+        '[log]\nformat = "json"\n[credentials]\ndir = "/etc/keys"\n[cmd]\nenabled = true\nunacked_s = 120\n'
+        "[group]\nmin_accounts = 3\n" + ACCOUNT + 'labels = {desk = "a"}\naccept_trading_key = true'
     )
 
     assert (config.instance, config.summary_every_s) == ("vps1", 5)
@@ -486,7 +491,18 @@ def test_sections_reach_the_config() -> None:
     assert config.mqtt.password == Secret("credential", "mqtt")
     assert (config.links.tick_s, config.links.private_forms) == (0.05, ("path",))
     assert (config.store.path, config.log.format, config.credentials_dir) == ("x.db", "json", "/etc/keys")
-    assert config.setup.summary_every_s == 5
+    account = AccountSetup("main", "binance-usdm", "market-binance-usdm", {"desk": "a"}, True)
+    assert config.setup == Setup(
+        (account,),
+        RuleBook(),
+        dispute_s=9,
+        summary_every_s=5,
+        unacked_s=120,
+        daily=Daily(time(8), UTC),
+        group=Group(min_accounts=3),
+        figures_per_s=7,
+    )
+    assert read(f"[cmd]\nunacked_s = 120\n{ACCOUNT}").setup.unacked_s is None  # nobody could acknowledge anything
 
 
 def test_a_level_in_percent_is_an_error() -> None:
@@ -517,7 +533,7 @@ def test_a_symbol_in_lower_case_is_an_error() -> None:
         ("bracket_changed", "min_notional = 5", "min_notional: fits nothing"),
         ("clock_offset", 'account = "main"', "it is one for all: write [rules.clock_offset]"),
         ("exchange_status", 'label.desk = "a"', "label.desk: fits nothing"),
-        ("margin_ratio", 'account = "Main"', 'account: names are lower-case; write "main"'),
+        ("margin_ratio", 'account = "Main"', 'number 1 account: names are lower-case; write "main"'),
     ],
 )
 def test_a_match_that_fits_nothing_is_an_error(rule: str, key: str, expected: str) -> None:
