@@ -217,11 +217,7 @@ def _move_marks(account: WatchedAccount, shocks: dict[str, Decimal]) -> list[str
     if "*" in shocks and len(shocks) > 1:
         done = [f"all other marks{line.removeprefix('all marks')}" if "all marks" in line else line for line in done]
     for symbol in market.prices:
-        factor = ONE + shocks.get(symbol, shocks.get("*", ZERO))
-        market.prices[symbol] *= factor
-        if symbol in market.marks:
-            mark = market.marks[symbol]
-            market.marks[symbol] = structs.replace(mark, price=mark.price * factor)
+        market.prices[symbol] *= ONE + shocks.get(symbol, shocks.get("*", ZERO))
     return done
 
 

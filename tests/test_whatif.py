@@ -55,6 +55,18 @@ TWO_ASSETS = snapshot(
     assets(USDT="5000", USDC="700", BNB="0"),
 )
 
+NO_CONTRACTS = json.dumps({key: value for key, value in json.loads(COIN).items() if key != "exchangeInfo"})
+ONE_POOL = json.dumps(
+    json.loads(TWO_ASSETS)
+    | {
+        "accountConfig": {"dualSidePosition": False, "multiAssetsMargin": True},
+        "assetIndex": [
+            {"symbol": f"{asset}USD", "time": 1_795_248_000_000, "bidRate": "0.99", "askRate": "1.01"}
+            for asset in ("USDT", "USDC", "BNB")
+        ],
+    }
+)
+
 
 def pool(run: Assessed, pool_id: str = "cross-usdt") -> tuple[str, str, float]:
     """Wallet balance, margin balance and margin ratio."""
@@ -381,11 +393,42 @@ def test_numbers_for_people_are_short_and_say_enough(value: str, text: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [("-0.05", "−5 %"), ("0.1", "+10 %"), ("-0.015", "−1.5 %"), ("1", "+100 %")]
+    ("value", "text"), [("-0.05", "−5 %"), ("0.1", "+10 %"), ("-0.015", "−1.5 %"), ("0.005", "+0.5 %"), ("1", "+100 %")]
 )
 def test_moves_have_their_sign(value: str, text: str) -> None:
     """A rise and a fall must not look alike."""
     assert signed_percent(D(value)) == text
+
+
+WITHOUT_ACCOUNT = snapshot([risk_row("BTCUSDT", "2", "60000", "60000", isolatedWallet="3000"), ETH], TIERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "shocks", "changes", "said"),
+    [
+        (CROSS, ["*=-1%"], {}, ["all marks −1 %"]),
+        (CROSS, ["*=-1%", "ETHUSDT=+1%"], {}, ["all other marks −1 %", "ETHUSDT mark +1 %"]),
+        (CROSS, [], {"transfer": ["-500"]}, ["500 USDT withdrawn from the cross wallet, now 4500"]),
+        (CROSS, [], {"transfer": ["500"]}, ["500 USDT deposited into the cross wallet, now 5500"]),
+        (ISOLATED, [], {"close": ["BTCUSDT"]}, ["the 3000 left of the isolated wallet go to the cross wallet"]),
+        (WITHOUT_ACCOUNT, [], {"close": ["BTCUSDT"]}, ["the 3000 left of the isolated wallet go to the cross wallet"]),
+        (WITHOUT_ACCOUNT, [], {"close": ["ETHUSDT"]}, ["the cross wallet is unknown"]),
+        (
+            WITHOUT_ACCOUNT,
+            [],
+            {"add": ["BTCUSDT=9"]},
+            ["9 USDT added to the isolated wallet of BTCUSDT long, now 3009"],
+        ),
+    ],
+)
+def test_each_change_is_said_with_where_the_money_is(
+    text: str, shocks: Sequence[str], changes: Mapping[str, Sequence[str]], said: list[str]
+) -> None:
+    """A deposit must not read like a withdrawal; and where a wallet is not in the file, no figure is made up."""
+    steps = [line for line in assessed(text, *shocks, **changes).err.splitlines() if line.startswith("what if: ")]  # type: ignore[arg-type]
+
+    assert len(steps) == len(said)
+    assert [text for text, line in zip(said, steps, strict=True) if not line.endswith(text)] == []
 
 
 # ---- what cannot be meant ----
@@ -429,6 +472,9 @@ def test_moves_have_their_sign(value: str, text: str) -> None:
             ["mark BTCUSDT"],
             id="no mark",
         ),
+        pytest.param(NO_CONTRACTS, {"close": ["BTCUSD_PERP"]}, ["contract BTCUSD_PERP"], id="no contract size"),
+        pytest.param(NO_CONTRACTS, {"add": ["BTCUSD_PERP=1"]}, ["margin asset", "exchangeInfo"], id="no margin asset"),
+        pytest.param(ONE_POOL, {"add": ["5"]}, ["several margin assets", "BTCUSDC=5, BTCUSDT=5"], id="which of two"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(text: str, changes: Mapping[str, Sequence[str]], says: list[str]) -> None:

@@ -358,6 +358,35 @@ def test_a_pool_leaves_only_with_a_mark_of_its_own(made: Callable[[], Screen]) -
     assert not screen.left(4.0, lambda key: True)
     screen.mark("market", ("A", "B"), [50_000.0, 1.0])
     assert screen.left(6.0, lambda key: True) == [("main", "pool")]
+    assert screen.renew([("main", "pool")], 6.0, lambda key: True) == [("main", "pool")]
+    assert screen.rest(("main", "pool"), "market", found, {"A": 50_000.0}, Limits())
+    other = structs.replace(found, holdings=(structs.replace(found.holdings[0], symbol="B"),))
+    assert screen.rest(("main", "pool"), "market", other, {"B": 50_000.0}, Limits())
+    assert screen.rests(("main", "pool"), 6.0)
+    screen.mark("market", ("A",), [1.0])
+    assert not screen.left(6.0, lambda key: True)
+
+
+@pytest.mark.parametrize("made", [Screened, Columns])
+def test_a_pool_that_rests_for_live_data_alone_leaves_with_them(made: Callable[[], Screen]) -> None:
+    """What is stale is told to be; and no other zone is found for it before they are back."""
+    table, key = bracket_table(ROWS), ("main", "pool")
+    position = Position("A", Side.BOTH, D(1), D(50_000), False, D(0), 1, "USDT")
+    found = shape(Pool("main", "cross-usdt", "USDT", False, D(20_000), (position,)), {"A": table})
+    assert found is not None
+    for while_live in (True, False):
+        screen = made()
+        assert screen.rest(key, "market", found, {"A": 50_000.0}, Limits(while_live=while_live))
+        assert screen.rests(key, 0.0)
+        assert screen.is_while_live(key) == while_live
+        screen.mark("market", ("A",), [50_000.0])
+        assert not screen.left(0.0, lambda key: True)
+        screen.mark("market", ("A",), [50_000.0])
+        assert screen.left(0.0, lambda key: False) == [key] * while_live
+        screen.mark("market", ("A",), [45_000.0])  # out of its box
+        assert screen.left(0.0, lambda key: True) == [key] * (not while_live)
+        assert screen.renew([key], 0.0, lambda key: False) == [key] * while_live
+        assert screen.rests(key, 0.0) != while_live
 
 
 @pytest.mark.parametrize("made", [Screened, Columns])
