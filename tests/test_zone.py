@@ -308,7 +308,8 @@ def test_wherever_the_marks_go_a_pool_that_rests_is_within_its_limits(made: Call
 
 
 def test_columns_say_of_each_frame_what_each_zone_says() -> None:
-    """Marks that all move a little, of which one creeps to the end of a box, and now and then one that leaps."""
+    """Marks that all move a little, of which one creeps to the end of a box, and now and then one that leaps; and pools
+    that come to hold what others held."""
     chance = random.Random(3)
     cases = {(f"a{seed}", "pool"): Case(seed) for seed in range(30_000, 31_000)}
     many, one_by_one = Columns(), Screened()
@@ -338,6 +339,16 @@ def test_columns_say_of_each_frame_what_each_zone_says() -> None:
         assert gone == one_by_one.renew(left, 0.0, lambda key: True)
         times += len(left)
         at_once.append(len(left))
+        for name in chance.sample(list(marks), 8):
+            key, case = (name, "pool"), chance.choice(list(cases.values()))
+            of_case = {symbol: float(mark) for symbol, mark in case.marks.items()}
+            rests = one_by_one.rest(key, name, case.shape, of_case, case.limits)
+            many.rest(key, name, case.shape, of_case, case.limits)
+            assert many.rests(key, 0.0) == rests
+            if rests:
+                marks[name] = of_case
+            else:
+                assert many.wake(key)
     assert 0 < len(many) < resting
     assert times > 500, (times, at_once)
 
@@ -352,10 +363,12 @@ def test_a_pool_leaves_only_with_a_mark_of_its_own(made: Callable[[], Screen]) -
     screen = made()
     assert screen.rest(("main", "pool"), "market", found, {"A": 50_000.0}, Limits(until=5.0))
     assert screen.rests(("main", "pool"), 4.0)
+    assert not screen.rests(("main", "pool"), 5.0)
     screen.mark("market", ("B",), [1.0])
     assert not screen.left(6.0, lambda key: True)
     screen.mark("market", ("A", "B"), [50_000.0, 1.0])
     assert not screen.left(4.0, lambda key: True)
+    assert not screen.left(6.0, lambda key: True)
     screen.mark("market", ("A", "B"), [50_000.0, 1.0])
     assert screen.left(6.0, lambda key: True) == [("main", "pool")]
     assert screen.renew([("main", "pool")], 6.0, lambda key: True) == [("main", "pool")]
@@ -387,6 +400,43 @@ def test_a_pool_that_rests_for_live_data_alone_leaves_with_them(made: Callable[[
         assert screen.left(0.0, lambda key: True) == [key] * (not while_live)
         assert screen.renew([key], 0.0, lambda key: False) == [key] * while_live
         assert screen.rests(key, 0.0) != while_live
+
+
+@pytest.mark.parametrize("made", [Screened, Columns])
+@pytest.mark.parametrize("ratio_below", [0.0101, 0.0102, 0.0103])
+def test_a_mark_that_leaps_takes_a_pool_out_at_its_limit(made: Callable[[], Screen], ratio_below: float) -> None:
+    """Right behind it, wherever in the box that is; what is known of how far it was before is not enough."""
+    table, key, limits = bracket_table(ROWS), ("main", "pool"), Limits(ratio_below=ratio_below)
+    position = Position("A", Side.BOTH, D(-1), D(50_000), False, D(0), 1, "USDT")
+    found = shape(Pool("main", "cross-usdt", "USDT", False, D(20_000), (position,)), {"A": table})
+    assert found is not None
+    proof = zone(found, {"A": 50_000.0}, limits)
+    assert proof is not None
+    far = proof.fall / -proof.slopes[0]
+    assert 0 < far < proof.box * 50_000
+    screen = made()
+    assert screen.rest(key, "market", found, {"A": 50_000.0}, limits)
+    assert screen.rests(key, 0.0)
+    screen.mark("market", ("A",), [50_000 + far * 0.999])
+    assert not screen.left(0.0, lambda key: True)
+    assert screen.rest(key, "market", found, {"A": 50_000.0}, limits)
+    assert screen.rests(key, 0.0)
+    screen.mark("market", ("A",), [50_000 + far * 1.001])
+    assert screen.left(0.0, lambda key: True) == [key]
+
+
+def test_a_pool_whose_zone_has_not_been_looked_for_leaves_with_its_next_mark() -> None:
+    """It has none, as it turns out; the one that it had before holds no more."""
+    table, key, screen = bracket_table(ROWS), ("main", "pool"), Columns()
+    position = Position("A", Side.BOTH, D(1), D(50_000), False, D(0), 1, "USDT")
+    found = shape(Pool("main", "cross-usdt", "USDT", False, D(20_000), (position,)), {"A": table})
+    assert found is not None
+    screen.rest(key, "market", found, {"A": 50_000.0}, Limits())
+    assert screen.rests(key, 0.0)
+    screen.rest(key, "market", found, {"A": 50_000.0}, Limits(ratio_below=0.001))
+    screen.mark("market", ("A",), [50_000.0])
+    assert screen.left(0.0, lambda key: True) == [key]
+    assert screen.renew([key], 0.0, lambda key: True) == [key]
 
 
 @pytest.mark.parametrize("made", [Screened, Columns])
