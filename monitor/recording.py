@@ -344,8 +344,7 @@ def _daily(told: Any) -> Daily:
 
 
 def _match(name: str, row: Mapping[str, Any]) -> Match:
-    rest = {key: value for key, value in row.items() if key != "rule"}
-    return structs.replace(msgspec.convert({**rest, "rule": {}}, Match), rule=_rule(name, row.get("rule", {})))
+    return structs.replace(msgspec.convert({**row, "rule": {}}, Match), rule=_rule(name, row.get("rule", {})))
 
 
 def _rule(name: str, row: Any) -> Rule:

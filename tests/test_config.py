@@ -744,3 +744,13 @@ def test_a_file_that_nests_without_end_is_a_mistake_of_the_config(tmp_path: Path
 
     with pytest.raises(ConfigError, match="nested too deep"):
         settings.load(path)
+
+
+@pytest.mark.parametrize("include", ["3", '"accounts.d/*.toml"', "[3]"])
+def test_an_include_that_is_no_list_of_patterns_is_a_mistake(tmp_path: Path, include: str) -> None:
+    """A single pattern is written as a list too."""
+    path = tmp_path / "config.toml"
+    path.write_text(f"include = {include}\n{ACCOUNT}", "utf-8")
+
+    with pytest.raises(ConfigError, match=r'include: must be a list such as \["accounts\.d/\*\.toml"\]'):
+        settings.load(path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
+from datetime import time
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from monitor.core import Kept, Setup
 from monitor.effects import AccountSetup
 from monitor.errors import DecodeError
+from monitor.judges.daily import Daily
 from monitor.recording import (
     LONGEST_LINE,
     Line,
@@ -105,9 +108,12 @@ def test_the_first_line_holds_rules_and_what_was_kept() -> None:
         {"liquidation_distance": (Match(narrow, symbol="PEPE*", labels={"desk": "a*"}, min_notional=D(5)),)},
     )
     accounts = (AccountSetup("main", "binance-usdm", "market-binance-usdm", {"desk": "alpha"}),)
-    opening = Opening(5, "0.1.0", "vps1", Setup(accounts, rules, 7), Kept((b"\xff row",), {"main/cross-usdt": b"{}"}))
+    setup = Setup(accounts, rules, 7, daily=Daily(time(21, 30), ZoneInfo("Europe/Berlin")))
+    opening = Opening(5, "0.1.0", "vps1", setup, Kept((b"\xff row",), {"main/cross-usdt": b"{}"}))
+    of_another_version = encode_opening(opening).replace(b'"drift":', b'"of_later":')
 
     assert decode_opening(encode_opening(opening)) == opening
+    assert decode_opening(of_another_version) == opening  # what is not known is left out, what is missing the default
 
 
 # ---- secrets ----
