@@ -754,3 +754,84 @@ def test_an_include_that_is_no_list_of_patterns_is_a_mistake(tmp_path: Path, inc
 
     with pytest.raises(ConfigError, match=r'include: must be a list such as \["accounts\.d/\*\.toml"\]'):
         settings.load(path)
+
+
+# ---- secrets and places ----
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "said"),
+    [
+        (0o600, b"hunter2\n", None),
+        (0o440, b"hunter2", None),
+        (0o604, b"hunter2", "can be read by others; chmod 600"),
+        (0o620, b"hunter2", "can be read by others; chmod 600"),
+        (0o600, b" \n", "is empty"),
+        (0o600, b"hunter 2", "has spaces, line breaks or characters that no key has"),
+        (0o600, b"hunter\x012", "has spaces, line breaks or characters that no key has"),
+        (0o600, b"hunter\xff", "is not a text"),
+        (0o700, None, "is not a file"),
+    ],
+)
+def test_a_secret_is_a_file_that_no_others_read(
+    tmp_path: Path, mode: int, content: bytes | None, said: str | None
+) -> None:
+    """systemd's own may be readable by their group; what was found is not repeated."""
+    path = tmp_path / "secret"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    path.chmod(mode)
+    config = read(f'[mqtt]\nusername = "u"\npassword = "file:{path}"\n{ACCOUNT}')
+
+    if said is None:
+        assert settings.mqtt_password(config) == "hunter2"
+        return
+    with pytest.raises(ConfigError) as caught:
+        settings.mqtt_password(config)
+    assert said in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_a_secret_of_the_environment_has_to_be_there() -> None:
+    """Every one that is missing is named at once."""
+    with pytest.raises(ConfigError) as caught:
+        settings.fetch(read(ACCOUNT), {})
+    assert list(caught.value.problems) == [
+        '[[account]] "main" api_key (env:KEY): the environment has no variable KEY; export it',
+        '[[account]] "main" secret (env:SECRET): the environment has no variable SECRET; export it',
+    ]
+    assert set(settings.fetch(read(ACCOUNT), {"KEY": "k", "SECRET": "s"}).values()) == {"k", "s"}
+
+
+def test_credentials_are_those_of_systemd_or_else_of_the_folder_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same config works as a service and from a shell."""
+    mqtt = '[mqtt]\nusername = "u"\npassword = "credential:mqtt"\n'
+    for name in ("theirs", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mqtt").write_text(name)
+        (tmp_path / name / "mqtt").chmod(0o600)
+    config = read(f'{mqtt}[credentials]\ndir = "{tmp_path}/mine"\n{ACCOUNT}')
+
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert settings.mqtt_password(config) == "mine"
+    with pytest.raises(ConfigError, match="credentials exist under systemd only"):
+        settings.mqtt_password(read(mqtt + ACCOUNT))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", f"{tmp_path}/theirs")
+    assert settings.mqtt_password(config) == "theirs"
+    assert settings.mqtt_password(read(ACCOUNT)) is None
+
+
+def test_the_store_is_where_systemd_keeps_state_unless_it_has_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And saved sessions are beside it, unless they have a folder of their own."""
+    here, own = read(ACCOUNT), read(f'[store]\npath = "/own/x.db"\n[recorder]\ndir = "/other"\n{ACCOUNT}')
+
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert settings.store_path(here) == Path("marginwatch.sqlite3")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/marginwatch:/var/lib/more")
+    assert settings.store_path(here) == Path("/var/lib/marginwatch/marginwatch.sqlite3")
+    assert settings.sessions_folder(here) == Path("/var/lib/marginwatch/sessions")
+    assert (settings.store_path(own), settings.sessions_folder(own)) == (Path("/own/x.db"), Path("/other"))
