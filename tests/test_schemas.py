@@ -364,6 +364,14 @@ def test_a_schema_is_a_schema(name: str) -> None:
     assert schema(name)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reference_of_a_schema_leads_to_a_definition_of_its_own(name: str) -> None:
+    """Many validators refuse a schema with one that leads nowhere, whatever they would be given to judge."""
+    wanted = {part["$ref"] for _, part in _parts(schema(name), name) if "$ref" in part}
+
+    assert wanted <= {f"#/$defs/{key}" for key in schema(name).get("$defs", {})}
+
+
 def test_there_is_one_schema_for_each_payload_and_no_other() -> None:
     """`info` lists them; a payload without one could hold anything."""
     assert set(NAMES) == set(SCHEMAS) == {path.stem for path in DIRECTORY.glob("*.json")}
