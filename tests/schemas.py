@@ -64,7 +64,21 @@ def schema(name: str) -> dict[str, Any]:
 
 @cache
 def validator(name: str) -> Draft202012Validator:
-    return Draft202012Validator(schema(name))
+    return Draft202012Validator(_inlined(schema(name), schema(name)["$defs"]))
+
+
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    """With each definition in the place that refers to it: to look it up for every value takes longer than to judge it.
+
+    Where more than a description stands beside a reference, that stays as it is.
+    """
+    if isinstance(part, list):
+        return [_inlined(each, definitions) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part and part.keys() <= {"$ref", "description"}:
+        return _inlined(definitions[part["$ref"].removeprefix("#/$defs/")], definitions)
+    return {key: _inlined(value, definitions) for key, value in part.items()}
 
 
 def _recognised(topic: str, prefix: str) -> tuple[str, dict[str, str]]:
