@@ -82,11 +82,11 @@ def test_what_is_not_newer_costs_a_reader_nothing() -> None:
     """Sixteen pages ask ten times a second each, in the loop that watches."""
     board = Board()
     board.put(state(f"m/a/pool/{i}") for i in range(20_000))
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(1000):
         assert len(board.since(board.revision - 2).states) == 2
 
-    assert time.perf_counter() - began < 1  # all of them looked at would be ten seconds and more
+    assert time.process_time() - began < 1  # all of them looked at would be ten seconds and more
 
 
 async def test_every_reader_is_woken_and_a_slow_one_gets_the_newest() -> None:

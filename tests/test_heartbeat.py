@@ -672,11 +672,11 @@ def test_an_exchange_that_is_away_costs_a_thousand_accounts_no_second() -> None:
     core.connect(LinkState.DOWN)
     for _ in range(3):
         core.step(Tick(), after=10)
-    began = time.perf_counter()
+    began = time.process_time()
 
     assert len(blindness(core.core, core.now)) >= 1000
     undeclared(core.core, core.now)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("name", ["private", "rest", "market"])

@@ -138,11 +138,11 @@ def test_one_pool_more_than_there_is_room_for_holds_nothing_up() -> None:
     for number in range(277):
         history.put("main", f"p{number}", 0, 0.1)
         history.put("main", f"p{number}", 14_390, 0.2)
-    began = time.perf_counter()
+    began = time.process_time()
     history.put("main", "one-more", 14_390, 0.3)
     history.put("main", "p0", 14_390, 0.4)
 
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
     found = {series.pool: series for series in history.series(at(14_390), 300)}
     assert history.step_s == 20
     assert len(found) == 278
