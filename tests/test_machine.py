@@ -131,6 +131,7 @@ async def test_a_dead_exchange_is_no_failed_start_and_a_hang_is_ended_by_the_wat
             await eventually(lambda: _is_ready(machine), "it is ready again", 30)
             exchange.set_mark("BTCUSDT", "49000")
             worsened = await listener.event("liquidation_distance", "worsened")
+            await systemctl(machine, "stop", UNIT)  # before the exchange, to which it would connect as that closes
     finally:
         drop_in.unlink()
         machine.run("systemctl", "daemon-reload")
@@ -174,6 +175,9 @@ async def test_an_instance_runs_beside_the_service_from_a_folder_of_its_own(
             "/opt/marginwatch/bin/marginwatch", "history", "--config", "/etc/marginwatch/second/config.toml"
         )
         stores = machine.run("sh", "-c", "ls /var/lib/private/*/marginwatch.sqlite3").stdout.split()
+        await systemctl(
+            machine, "stop", UNIT, SECOND
+        )  # before the exchange, to which they would connect as that closes
 
     assert "liquidation_distance" in history.stdout, history.stderr
     assert stores == [
