@@ -331,7 +331,7 @@ class WatchedAccount:
         risk = self.risk(pool_id)
         if risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio:
             return True
-        return risk.distance is not None and risk.distance < rule.endangered_distance
+        return risk.is_nearer(rule.endangered_distance)
 
     # ---- what is there, or was until lately ----
 
