@@ -10,6 +10,7 @@ import math
 import secrets
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -38,8 +39,6 @@ _MOST_AT_A_TIME = 65_535
 """What an MQTT 5 broker takes where it does not say."""
 _MOST_READ = 65_536
 """Bytes that are read at a time."""
-_LOOKS = 5
-"""How often within the time after which a silent connection counts as lost we look how long it has been silent."""
 REFUSED = 0x80
 """From this reason code on the broker has refused something."""
 TOO_LARGE = 0x95
@@ -191,10 +190,12 @@ class Client(aiomqtt.Client):
             self._loop.call_soon_threadsafe(self._write, sock)
 
     async def _misc_loop(self) -> None:
-        """Keep the connection alive. The library looks once a second whether it is time, however long that is."""
+        """Keep the connection alive. The library looks once a second whether it is time, though one knows when."""
+        paho: Any = self._client
         await asyncio.wait({self._connected})  # the broker may want to hear of us more often than we have proposed
-        while self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 - time alone makes it so
-            await asyncio.sleep(max(1.0, self._client.keepalive / _LOOKS))
+        while paho.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            silent_since = min(paho._last_msg_out, paho._last_bytes_received)
+            await asyncio.sleep(max(1.0, silent_since + paho.keepalive - time.monotonic()))
 
     def _write(self, sock: Any) -> None:
         """Write what waits, and the rest of it once the socket takes more."""
