@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from monitor.shell import chronicle
+from monitor.shell.database import read_only
 from monitor.sim import Exchange
 from tests import stories
 from tests.chaos.process import DaemonProcess
@@ -298,3 +300,41 @@ async def test_a_wall_clock_that_jumps_hides_nothing_and_invents_nothing(
     assert (opened["after"]["mark_price"], told["severity"]) == ("53000.00000000", "critical")
     market = [e for e in listener.events("data_stale") if e["subject"] == MARKET[1]]
     assert market == []
+
+
+async def test_a_clock_that_is_ahead_at_a_start_costs_no_history(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """By such a clock all is too old, and what is deleted does not come back when it is put right."""
+    clock = WallClock(tmp_path)
+    if not clock.env:
+        pytest.skip("no C compiler: wall clocks cannot be moved here")
+    two_days_s = 2 * 86_400
+    async with scene(broker, tmp_path / "d") as (here, config):
+        config.write_text(config.read_text("utf-8").replace("[store]\n", "[store]\nkeep_days = 1\n"), "utf-8")
+        daemon = DaemonProcess(config, clock.env)
+        await daemon.start()
+        try:
+            await agreement(here.exchange, listener, "main")
+            here.exchange.set_mark("BTCUSDT", "53000")
+            opened = await listener.event("liquidation_distance", "opened")
+            here.exchange.set_mark("BTCUSDT", "60000")
+            await listener.event("liquidation_distance", "resolved")
+            await daemon.stop()
+
+            def is_kept() -> bool:
+                with closing(read_only(tmp_path / "d" / "store.sqlite3")) as connection:
+                    return chronicle.find(connection, opened["incident_id"]) is not None
+
+            clock.jump(two_days_s)
+            await daemon.start()
+            await listener.event("clock_offset", "opened")
+            await daemon.stop()
+            was_kept = is_kept()
+            here.exchange.fault(clock_skew_ms=two_days_s * 1000)  # and now it is two days later for all
+            await daemon.start()
+            await until(lambda: not is_kept(), "what is too old has gone", 60)
+        finally:
+            await daemon.end()
+
+    assert was_kept

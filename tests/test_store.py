@@ -89,9 +89,12 @@ def store_of(path: Path, heard: Heard, pauses_s: tuple[float, float] = (0.05, 0.
 
 
 @asynccontextmanager
-async def opened(path: Path, **more: Any) -> AsyncIterator[tuple[Store, Heard, Found]]:
+async def opened(
+    path: Path, exchange_ahead_ms: int | None = 0, **more: Any
+) -> AsyncIterator[tuple[Store, Heard, Found]]:
     heard = Heard()
     store = store_of(path, heard, **more)
+    store.exchange_ahead_ms = exchange_ahead_ms
     found = await store.open()
     try:
         yield store, heard, found
@@ -313,6 +316,25 @@ async def test_what_is_too_old_goes_and_what_the_broker_does_not_have_stays(tmp_
     with closing(read_only(path)) as connection:
         assert [row.subject for row in chronicle.since(connection, 0)] == ["unsent", "fresh"]
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("ahead_ms", [None, -10 * DAY_MS], ids=["not-measured", "ahead-of-the-exchange"])
+async def test_on_the_word_of_a_clock_that_may_be_wrong_nothing_goes(tmp_path: Path, ahead_ms: int | None) -> None:
+    """What is ninety-one days old by a clock that is ten days ahead is to be kept, and a history does not come back."""
+    at_ms, path = NOW_MS - 91 * DAY_MS, tmp_path / "s.sqlite3"
+    story = [event(1, at_ms=at_ms), event(2, "resolved", at_ms=at_ms)]
+    async with opened(path) as (store, heard, _):
+        store.keep(Batch(tuple(story), ()))
+        assert await heard.answer() is None
+        for one in story:
+            store.sent(one.event_id or "", at_ms)
+
+    async with opened(path, ahead_ms):
+        pass
+
+    with closing(read_only(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (2,)
+        assert len(list(chronicle.since(connection, 0))) == 1
 
 
 async def test_the_room_of_what_has_gone_is_used_again(tmp_path: Path) -> None:

@@ -472,7 +472,10 @@ class Daemon:
 
     def _ticked(self) -> None:
         """The tick has gone all the way through the core."""
-        self._life.ticked(now())
+        here = now()
+        self._life.ticked(here)
+        measured = (market.clock_offset_ms(here) for market in self._core.markets.values())
+        self._store.exchange_ahead_ms = min((ms for ms in measured if ms is not None), default=None)
         for name, feed in islice(self._feeds.accounts.items(), self._ticks % _DANGER_TICKS, None, _DANGER_TICKS):
             account = self._core.accounts[name]
             rule = account.stale_rule

@@ -151,15 +151,18 @@ class Database:
         yield
         self._open.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
 
-    def prune(self, keep_days: int) -> bool:
+    def prune(self, here_ms: int, keep_days: int) -> bool:
         """Delete some of what is too old: events that the broker has had for so long, and incidents that have ended.
+
+        Args:
+            here_ms: What time it is at least (unix ms).
 
         Returns: Whether there is more of it.
 
         Raises:
             StoreError: It cannot be written.
         """
-        before_ms = now().wall_ms - keep_days * _DAY_MS
+        before_ms = here_ms - keep_days * _DAY_MS
         with _explained(self._path):
             events = self._open.execute(
                 f"DELETE FROM events WHERE n IN (SELECT n FROM events WHERE sent_ms < ? LIMIT {_CHUNK})", (before_ms,)

@@ -69,6 +69,9 @@ class Store:
         self._start_s = start_s
         self._pauses_s = pauses_s
         self._remind_s = remind_s
+        self.exchange_ahead_ms: int | None = None
+        """The exchange's clock minus ours, by whoever measures it. None: nobody has, and nothing is deleted, for by a
+        clock that is a year ahead all of the history is too old."""
         self._log = logs.logger()
         self._jobs: queue.SimpleQueue[tuple[int, list[Batch | Sent]] | None] = queue.SimpleQueue()
         """Unbounded: it holds what is in memory anyhow until it is on disk, and nothing that comes with every tick."""
@@ -226,12 +229,18 @@ class Store:
                 self._database.write(self._owed)
                 self._owed.on_disk()
             if now().mono >= self._due_at:
-                more = self._database.prune(self._keep_days)
-                self._due_at = now().mono + (0 if more else _DAY_S)
+                self._due_at = now().mono + self._prune(self._database)
             self._error, self._tries = None, 0
         except Exception as exc:  # whatever it is: the thread lives on, and so do the alerts
             self._fail(exc)
         return found
+
+    def _prune(self, database: Database) -> float:
+        """Delete some of what is too old by both clocks. Returns after how long to do so again (seconds)."""
+        if self.exchange_ahead_ms is None:
+            return _LOOK_S
+        more = database.prune(now().wall_ms + min(0, self.exchange_ahead_ms), self._keep_days)
+        return 0 if more else _DAY_S
 
     @property
     def _sort_at(self) -> float:
