@@ -104,7 +104,7 @@ def hello(exchange: Exchange) -> str:
         lines.append(
             f'account {account.name}: rest_url = "{exchange.url}"  market_url = "{exchange.ws_url}{market}"  '
             f'private_url = "{exchange.ws_url}{private}"  wallet_url = "{exchange.url}"  '
-            f'api_key = "{account.api_key}"  api_secret = "{account.secret}"'
+            f'api_key = "{account.api_key}"  secret = "{account.secret}"'
         )
     return "\n".join(lines)
 

@@ -66,12 +66,16 @@ class Exchange(Enforcement):
     @property
     def url(self) -> str:
         """Base of the REST paths."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self._address}"
 
     @property
     def ws_url(self) -> str:
         """Base of the stream paths; add /market or /private, or /dstream for those of COIN-M."""
-        return f"ws://{self.host}:{self.port}"
+        return f"ws://{self._address}"
+
+    @property
+    def _address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def order_calls(self) -> list[str]:

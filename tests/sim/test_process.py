@@ -200,8 +200,25 @@ async def test_the_program_says_what_a_monitor_needs_and_ends_on_a_signal(name: 
 
     assert first.startswith("simulated exchange on http://127.0.0.1:")
     assert account.startswith("account main: rest_url = ")
-    assert 'api_key = "main-key"' in account
+    assert 'api_key = "main-key"  secret = "main-secret"' in account
     assert status == 0
+
+
+async def test_what_it_prints_of_an_ipv6_address_is_an_address_of_the_web() -> None:
+    """Whoever copies it into a config must reach it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "monitor.sim", "--port", "0", "--host", "::1", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(WAIT_S * 2):
+            url = (await process.stdout.readline()).decode().split()[3].rstrip(",")
+            async with aiohttp.ClientSession(url) as session, session.get("/sim/state") as response:
+                assert response.status == 200
+    finally:
+        process.kill()
+        await process.stdout.read()
+        await process.wait()
 
 
 async def test_a_killed_program_goes_on_from_its_state_file(tmp_path: Path) -> None:
