@@ -57,7 +57,7 @@ from monitor.events import (
     Tick,
     Vitals,
 )
-from monitor.incidents import IncidentKey, gravest
+from monitor.incidents import Incident, gravest
 from monitor.judges.daily import Daily, DailyJudge
 from monitor.judges.exchange import ExchangeJudge
 from monitor.judges.forced_orders import ForcedOrdersJudge
@@ -633,17 +633,21 @@ class Core:
         self._restore(kept, now)
         self._attention.wake_all()
 
-    def _is_watched(self, key: IncidentKey) -> bool:
+    def _is_watched(self, incident: Incident) -> bool:
         """Whether this run watches what an incident of an earlier one is about."""
+        key = incident.key
         if key.rule not in self.setup.rules.rules:
             return False  # of another version: nothing would ever end it
         if key.rule in ("clock_offset", "exchange_status"):
             return any(key.subject == slug(a.setup.market) for a in self.accounts.values())
         if key.account == INSTANCE and key.rule != "data_stale":
             return True
+        account = self.accounts.get(key.account)
+        if account is not None and incident.venue not in ("", account.setup.venue):
+            return False  # one that trades elsewhere now is another one
         if key.rule == "data_stale":
             return LinkId(key.account, key.subject) in self.links.all
-        return key.account in self.accounts
+        return account is not None
 
     def take_rules(self, rules: RuleBook) -> None:
         """Judge by these rules from the next step on."""

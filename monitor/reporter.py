@@ -45,11 +45,11 @@ class Reporter:
         self._next_kept = 0
 
     def restore(
-        self, rows: Iterable[bytes], now: Now, last_named_ms: int, is_watched: Callable[[IncidentKey], bool]
+        self, rows: Iterable[bytes], now: Now, last_named_ms: int, is_watched: Callable[[Incident], bool]
     ) -> None:
         """Take back what an earlier run kept; what nobody watches any more ends, as where an account goes later."""
         self.incidents.restore(list(rows), now, last_named_ms)
-        for incident in [incident for incident in self.incidents if not is_watched(incident.key)]:
+        for incident in [incident for incident in self.incidents if not is_watched(incident)]:
             if incident.rule in DEFAULTS and incident.venue:
                 setup = AccountSetup(incident.account, incident.venue, "", incident.labels)
                 self.end_unwatched(setup, [incident.key], _UNKNOWN, now)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from monitor.core import Core, Setup
 from monitor.discovery import Discovery
 from monitor.discreet import discreet
 from monitor.effects import AccountGone, AccountSetup, Effect, PoolGone, PositionGone, Save, Watch
@@ -90,6 +91,23 @@ def test_an_account_that_went_while_no_daemon_ran_ends_like_one_that_goes_now() 
     assert {t for t in emptied(core.sent(at_once)) if "/incident/" in t} == emptied(core.sent(effects))
     assert {table for table, _ in rows_gone(effects)} == {"incident", "baseline", "forced"}
     assert rows_gone(effects) == rows_gone(at_once)
+
+
+def test_what_an_account_left_open_that_trades_elsewhere_after_a_restart_ends_as_at_a_reload() -> None:
+    """Else its positions would be said to be closed, which they are not: nobody looks at them any more."""
+    core = two("48300")
+    kept = core.kept()
+    elsewhere = structs.replace(OTHER, venue="binance-coinm", market="market-y")
+    at_once = told(take(core, MAIN, elsewhere))
+
+    later = Core(Setup((MAIN, elsewhere), RuleBook()), core.now, kept)
+    afterwards = told(later.step([Tick()], core.now))
+
+    assert {story.change.resolution for story in at_once} == {"rule_changed"}
+    assert [(s.change.incident.event_id, s.change.resolution, s.text) for s in afterwards] == [
+        (s.change.incident.event_id, s.change.resolution, s.text) for s in at_once
+    ]
+    assert {(s.account.venue, s.account.name) for s in afterwards} == {("binance-usdm", "other")}
 
 
 def test_what_an_older_version_kept_of_an_account_ends_with_its_venue_and_labels() -> None:
