@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -195,6 +196,22 @@ async def test_a_broker_that_is_not_there_cannot_tell(tmp_path: Path) -> None:
         code, said = await status(config_of(tmp_path, taken.getsockname()[1]))
     assert code == 3
     assert "was not reached: [Errno 111] Connection refused" in said
+
+
+async def test_a_broker_that_hangs_up_is_told_in_our_words_alone(tmp_path: Path) -> None:
+    """As one does that wants TLS and is asked without; what a library has to say of it stood before our line."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        config = config_of(tmp_path, server.sockets[0].getsockname()[1])
+        code, said = await status(config, "--timeout", "2")
+
+    assert code == 3
+    assert said.startswith("MARGINWATCH UNKNOWN: the broker ")
 
 
 async def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Mosquitto, tmp_path: Path) -> None:

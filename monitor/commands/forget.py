@@ -31,7 +31,7 @@ def main(config_path: str | None, is_forced: bool) -> int:
         password = settings.mqtt_password(config)
     except ConfigError as exc:
         return complain(exc)
-    logs.setup()  # the libraries' own words help nobody
+    logs.hush()
     mqtt = config.mqtt
     try:
         return asyncio.run(_forget(mqtt, password, is_forced))

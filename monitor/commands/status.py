@@ -14,7 +14,7 @@ from monitor.config import Config
 from monitor.digits import rfc3339
 from monitor.errors import BrokerAway, ConfigError
 from monitor.retained import Retained
-from monitor.shell import settings
+from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.onlooker import look
 from monitor.standing import AccountStanding, Code, Standing, sentence, standing, unknown, watched
@@ -25,6 +25,7 @@ _GRACE_S = 0.5
 def main(config_path: str | None, account: str | None, timeout_s: float, as_json: bool) -> int:
     """Print how it stands. Returns the exit status."""
     _end_after(timeout_s + _GRACE_S, as_json)
+    logs.hush()
     retained = Retained("")
     try:
         config = settings.load(settings.find(config_path))

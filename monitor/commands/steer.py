@@ -15,7 +15,7 @@ from monitor.commands import complain
 from monitor.config import Config
 from monitor.effects import INSTANCE
 from monitor.errors import CommandError, ConfigError
-from monitor.shell import settings
+from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.mqtt_client import REFUSED
 from monitor.shell.probe_broker import NOBODY_SUBSCRIBES, say
@@ -34,6 +34,7 @@ def silence(config_path: str | None, about: dict[str, str | None], for_s: float)
 
 
 def _send(config_path: str | None, command: str, body: dict[str, Any]) -> int:
+    logs.hush()
     payload = msgspec.json.encode(body)
     try:
         config = settings.load(settings.find(config_path))

@@ -23,7 +23,7 @@ from monitor.digits import rfc3339
 from monitor.errors import BrokerAway, ConfigError
 from monitor.panel import Away, Panel, panel
 from monitor.retained import Retained
-from monitor.shell import settings
+from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.onlooker import Onlooker, look
 from monitor.shell.tasks import ended
@@ -44,6 +44,7 @@ def main(config_path: str | None, once: bool, timeout_s: float) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error(_PLAIN, _plain)
         sys.stdout.reconfigure(errors=_PLAIN)
+    logs.hush()
     is_table = once or (sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in _DUMB)
     if is_table and importlib.util.find_spec("rich") is None:
         print("the table needs the package rich: in the checkout, pip install '.[watch]'", file=sys.stderr)

@@ -100,7 +100,11 @@ def setup(format: Literal["auto", "json", "text"] = "auto", level: str = "info",
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _sink(stream))),
         cache_logger_on_first_use=False,
     )
-    # The libraries' own words are of no use to who runs the daemon; what matters of them we log ourselves.
+    hush()
+
+
+def hush() -> None:
+    """The libraries' own words are of no use to who runs us; what matters of them we say ourselves."""
     for name in ("aiomqtt", "mqtt", "paho", "websockets", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
