@@ -25,8 +25,9 @@ from monitor.events import (
     Now,
 )
 
-SLOW_ANSWER_MS = 2_000
-"""What the exchange answers about its clock says nothing where it took longer, once that clock is known at all."""
+SLOW_ANSWER_MS = 1_000
+"""What the exchange answers about its clock says nothing where it took longer, once that clock is known at all: half of
+that is how wrong it may be, and more than that would be told as a wrong clock of ours."""
 
 _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""

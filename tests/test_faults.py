@@ -302,6 +302,19 @@ async def test_a_wall_clock_that_jumps_hides_nothing_and_invents_nothing(
     assert market == []
 
 
+async def test_an_answer_that_took_long_is_no_wrong_clock(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """On a machine with too much to do one way takes longer than the other, by all of it at worst."""
+    async with scene(broker, tmp_path / "d", clock_s=1, rest_timeout_s=5) as (here, config), watching(config):
+        await agreement(here.exchange, listener, "main")
+        here.exchange.fault(latency_s=1.5, rest_paths=["/fapi/v1/time"])
+        asked = here.exchange.counters["GET /fapi/v1/time"]
+        await until(lambda: here.exchange.counters["GET /fapi/v1/time"] > asked + 1, "it has been answered, and judged")
+
+    assert listener.events("clock_offset") == []
+
+
 async def test_a_clock_that_is_ahead_at_a_start_costs_no_history(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
