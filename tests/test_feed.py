@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession, web
 from msgspec import structs
-from websockets.exceptions import InvalidStatus
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 from websockets.sync.server import ServerConnection, serve
 
 from monitor.config import AccountConfig, LinksConfig
@@ -127,6 +130,43 @@ async def test_who_is_late_himself_does_not_take_it_for_the_silence_of_the_other
         answering.join()
 
     assert latency > 0
+
+
+async def test_who_is_heard_is_asked_for_no_sign_of_life_and_who_falls_silent_is_found_out() -> None:
+    """What comes shows as much as an answer to a ping; this other side answers none."""
+    silent = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        protocol = ServerProtocol()
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        [request] = protocol.events_received()
+        protocol.send_response(protocol.accept(cast(Request, request)))
+        while not silent.is_set():
+            protocol.send_text(b"{}")
+            writer.writelines(protocol.data_to_send())
+            await asyncio.sleep(0.02)
+        while await reader.read(1000):
+            pass
+        writer.close()
+
+    async def read_on(socket: ClientConnection) -> None:
+        while True:
+            await socket.recv()
+
+    async def part() -> None:
+        return None
+
+    link = Parts(part, session_waits=False)
+    link.config = structs.replace(link.config, ping_interval_s=1, ping_timeout_s=0.1, close_timeout_s=0.1)
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        begun = time.monotonic()
+        async with link.connection(f"ws://127.0.0.1:{port}") as socket:
+            while time.monotonic() < begun + 1.5:  # longer than whoever is asked has time
+                await socket.recv()
+            silent.set()
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(read_on(socket), 10)
 
 
 async def test_a_link_that_fails_of_itself_goes_on() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus
@@ -35,6 +37,16 @@ class _Connect(connect):
         return exc
 
 
+class _Connection(ClientConnection):
+    """Knows when the other side was heard last (monotonic seconds)."""
+
+    heard = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = time.monotonic()
+        super().data_received(data)
+
+
 @asynccontextmanager
 async def connection(
     url: str, links: LinksConfig, compress: bool, name: str, handshakes: Handshakes
@@ -61,9 +73,10 @@ async def connection(
         compression="deflate" if compress else None,
         max_size=_MAX_FRAME,
         logger=None,
+        create_connection=_Connection,
     )
     try:
-        socket = await opening
+        socket = cast(_Connection, await opening)
     except InvalidStatus as exc:
         headers = {name.title(): value for name, value in exc.response.headers.raw_items()}
         told_s = stay_away_s(exc.response.status_code, bytes(exc.response.body or b""), headers)
@@ -79,13 +92,16 @@ async def connection(
             await ended(beating)
 
 
-async def _beat(socket: ClientConnection, links: LinksConfig) -> None:
-    """Close a connection whose peer does not answer a ping in time. Where it is we who are late, on a busy machine
-    or with very many accounts, an answer that has arrived counts. With the library's own pings it does not: they
-    would end every connection at once, and each account would have to be read anew."""
+async def _beat(socket: _Connection, links: LinksConfig) -> None:
+    """Close a connection whose peer has gone quiet, and does not answer a ping in time. Whoever is heard is not asked.
+    Where it is we who are late, on a busy machine or with very many accounts, an answer that has arrived counts. With
+    the library's own pings it does not: they would end every connection at once, and each account would have to be read
+    anew."""
     with suppress(ConnectionClosed):
         while True:
-            await asyncio.sleep(links.ping_interval_s)
+            if (wait_s := socket.heard + links.ping_interval_s - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+                continue
             pong = asyncio.ensure_future(await socket.ping())
             await asyncio.wait({pong}, timeout=links.ping_timeout_s)
             if not pong.done():
