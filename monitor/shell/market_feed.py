@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from decimal import Decimal
 from operator import sub
@@ -179,11 +179,17 @@ class MarketFeed(Feed):
         since = time.monotonic() - self.config.first_frame_s
         return self.symbols & frozenset[str]().union(*(session.seen.since(since) for session in self._sessions))
 
-    def silent(self) -> frozenset[str]:
-        """The symbols of which no mark comes, though each has had its time: some may be silent while others flow."""
+    def silent(self) -> tuple[frozenset[str], float]:
+        """The symbols of which no mark comes, though each has had its time: some may be silent while others flow. And
+        in how many seconds there may be one more."""
         since = time.monotonic() - self.config.first_frame_s
-        flowing = self.flowing()
-        return frozenset(s for s, wanted in self._since.items() if wanted < since and s not in flowing)
+        heard = dict(self._since)
+        for session in self._sessions:
+            for symbol, at in session.seen.last():
+                if heard.get(symbol, math.inf) < at:
+                    heard[symbol] = at
+        silent = frozenset(symbol for symbol, at in heard.items() if at < since)
+        return silent, min((at for at in heard.values() if at >= since), default=math.inf) - since
 
     def lacks_rates(self, since: float) -> bool:
         """Whether rates are wanted, and none has come since then (monotonic seconds)."""
@@ -196,13 +202,15 @@ class MarketFeed(Feed):
         requests = self.venue.requests
         while True:
             self._wanted.clear()
-            if lacking := self.silent() if self.live else self.symbols:
+            lacking, calm_s = self.silent() if self.live else (self.symbols, 0.0)
+            if lacking:
                 await self._bridge(requests.marks, lacking)
             late = math.inf if not self.live else time.monotonic() - self.config.first_frame_s
             if self.symbols and requests.rates is not None and self.lacks_rates(late):
                 await self._bridge(requests.rates)  # a stream that brings marks may have lost that of the rates
+            wait_s = self.config.bridge_s if lacking or self.rates else max(self.config.bridge_s, calm_s)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.config.bridge_s):
+                async with asyncio.timeout(wait_s if math.isfinite(wait_s) else None):
                     await self._wanted.wait()
                 await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
 
@@ -366,6 +374,10 @@ class _Seen:
         self._at[symbols] = at
         if len(self._at) > _FRAMES:
             del self._at[next(iter(self._at))]
+
+    def last(self) -> Iterator[tuple[str, float]]:
+        """Of each symbol when a mark has come: more than once perhaps, and last when the last has."""
+        return ((symbol, at) for symbols, at in self._at.items() for symbol in symbols)
 
     def since(self, at: float) -> frozenset[str]:
         """The symbols of which marks have come since then."""
