@@ -120,10 +120,10 @@ async def test_a_state_that_outlived_daemon_and_will_is_believed_no_longer_than_
     clock.jump(100)
     code, said = await status(config, env=clock.env)
     assert code == 2
-    assert "main: the state is 10" in said
+    assert re.search(r"main: the state is 1\d\d s old", said)
     assert "good for 90 s" in said
     assert "main_margin_ratio=U" in said
-    clock.jump(-30)
+    clock.jump(-300)
     code, said = await status(config, env=clock.env)
     assert code == 3
     assert "ahead of this machine's: how old its state is cannot be told" in said
@@ -153,10 +153,10 @@ async def test_a_broker_without_any_state_is_critical(broker: Mosquitto, tmp_pat
     """A wrong prefix, or a broker that forgot: nobody watches, as far as anybody can tell."""
     config = config_of(tmp_path, broker.port)
     began = time.monotonic()
-    code, said = await status(config)
+    code, said = await status(config, "--timeout", "60")
     assert code == 2
     assert "nothing is retained below marginwatch/" in said
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30, "it does not wait for what will not come"
 
 
 async def test_an_account_without_a_state_is_critical(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
