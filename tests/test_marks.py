@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from decimal import Decimal
 
 import pytest
@@ -188,3 +189,14 @@ async def test_frames_that_come_slowly_are_noticed(slow: tuple[str, ...]) -> Non
     assert await slow_s(1) is None
     assert await slow_s(3) == 3
     assert await slow_s(1) is None
+
+
+async def test_what_fell_due_during_a_step_has_its_turn_before_the_next() -> None:
+    """Of very many pools one step follows another; whoever waits for his turn waits for one of them."""
+    had_their_turn: list[str] = []
+    asyncio.get_running_loop().call_later(0.001, had_their_turn.append, "somebody")
+
+    time.sleep(0.01)  # noqa: ASYNC251 - a step
+    await Inbox().take(at_once=True)
+
+    assert had_their_turn == ["somebody"]

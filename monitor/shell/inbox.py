@@ -73,6 +73,7 @@ class Inbox:
         """
         if at_once:
             await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what fell due meanwhile is behind us the first time, and would wait for two steps
         while not (at_once or self._is_filled):
             await self.nudged()
         self._is_filled = False
