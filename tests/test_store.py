@@ -638,6 +638,64 @@ async def test_a_file_that_is_deleted_while_in_use_is_written_anew(tmp_path: Pat
     assert ("silence" in left.rows) is replaced
 
 
+async def test_a_file_that_is_deleted_while_nothing_waits_is_written_anew(tmp_path: Path) -> None:
+    """As a rule nothing does: what is open is told once all the same, and what is over ends."""
+    path = tmp_path / "s.sqlite3"
+    await kept_in(path, Batch((), (Save("baseline", "main/x", b"of the run before"),)))
+    async with opened(path) as (store, heard, _):
+        assert await heard.state() is None
+        store.keep(BATCH)
+        assert await heard.answer() is None
+        store.sent(EVENT.event_id or "", NOW_MS)
+        store.keep(Batch((), (Save("silence", "x", b"x"),)))
+        assert await heard.answer() is None
+        for found in beside(path):
+            found.unlink()
+        store.keep(Batch((), (Save("incident", "another", b"row"),)))
+        assert await heard.answer() is None
+
+    left = await what_is_left(path)
+
+    assert left.unsent == ()
+    assert left.rows == {
+        "baseline": {"main/x": b"of the run before"},
+        "incident": {"main/margin_ratio/cross-usdt": b"row", "another": b"row"},
+        "silence": {"x": b"x"},
+    }
+
+
+@pytest.mark.parametrize("gone", ["moved", "deleted", "replaced by an older copy"])
+async def test_a_file_that_goes_while_it_cannot_be_used_is_written_anew(tmp_path: Path, gone: str) -> None:
+    """So somebody does who is told that it is damaged: a restart would know nothing of what was in it."""
+    path = tmp_path / "s.sqlite3"
+    await kept_in(path, Batch((event(1, of="earlier"),), (Save("baseline", "main/x", b"of the run before"),)))
+    older = shutil.copy(path, tmp_path / "older")
+    async with opened(path, pauses_s=(0.5, 0.5)) as (store, heard, _):
+        assert await heard.state() is None
+        store.keep(BATCH)
+        assert await heard.answer() is None
+        let_go = held_by_another(path)
+        store.keep(Batch((event(2, "worsened"),), ()))
+        assert isinstance(await heard.answer(), StoreError)
+        assert await heard.state() is not None
+        away = [found.rename(found.with_name(f"away-{found.name}")) for found in beside(path)]
+        let_go()
+        if gone != "moved":  # its place on the disk is free for the next one
+            for found in away:
+                found.unlink()
+        if gone == "replaced by an older copy":
+            shutil.copy(older, path)
+        assert await heard.state() is None
+
+    left = await what_is_left(path)
+
+    assert left.unsent == (event(1, of="earlier"), EVENT, event(2, "worsened"))
+    assert left.rows == {
+        "baseline": {"main/x": b"of the run before"},
+        "incident": {"main/margin_ratio/cross-usdt": b"row"},
+    }
+
+
 async def test_a_log_without_its_store_is_not_thrown_away(tmp_path: Path) -> None:
     """SQLite deletes a write-ahead log whose file is missing, and with it events that nobody has."""
     path = tmp_path / "s.sqlite3"
@@ -964,6 +1022,6 @@ def test_a_row_that_the_disk_has_no_more_is_forgotten() -> None:
         assert owed.rows == {("posted", "main.x.1"): row}
         owed.on_disk()
 
-    owed.file_lost()
+    owed.adopt(Found())  # another file
 
     assert not owed

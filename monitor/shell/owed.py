@@ -139,12 +139,18 @@ class Owed:
                 self.lost += 1
 
     def adopt(self, found: Found) -> Found:
-        """Take in what a file has. Returns the part of it that this run does not know: its own word stands."""
+        """Take in what a file has, and owe it what it has not: it may be another than it was. Returns the part of it
+        that this run does not know: its own word stands."""
         new_rows: Rows = {}
         for kind, rows in found.rows.items():
             for key, row in rows.items():
                 if (kind, key) not in self._rows:
                     new_rows.setdefault(kind, {})[key] = self._rows[kind, key] = row
+        there = {e.event_id for e in found.unsent}
+        self.events = {**{e: event for e, event in self._unsent.items() if e not in there}, **self.events}
+        for (kind, key), own in self._rows.items():
+            if found.rows.get(kind, {}).get(key) != own:
+                self.rows[kind, key] = own
         unsent = tuple(e for e in found.unsent if e.event_id not in self._unsent and e.event_id not in self.sent)
         self._unsent.update((e.event_id or "", e) for e in unsent)
         return Found(new_rows, unsent, found.last_named_ms)
@@ -157,8 +163,3 @@ class Owed:
         self.sent.clear()
         self.rows.clear()
         self._sent_unwritten.clear()
-
-    def file_lost(self) -> None:
-        """The disk has nothing any more: all that matters is owed again."""
-        self.events = {**self._unsent, **self.events}
-        self.rows = dict(self._rows)

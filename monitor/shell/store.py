@@ -262,12 +262,11 @@ class Store:
         return self._owed.adopt(found)
 
     def _lose(self, error: StoreError) -> None:
-        """The file is gone: say so, and write all that matters into a new one."""
+        """The file is gone: say so, and go on with another."""
         assert self._database is not None
         self._call(self._say, str(error))
         self._database.close()
         self._database = None
-        self._owed.file_lost()
 
     def _fail(self, exc: Exception) -> None:
         error = exc if isinstance(exc, StoreError) else StoreError(f"{self._path}: {exc!r}")
