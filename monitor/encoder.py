@@ -80,7 +80,7 @@ class Encoder:
         incident, severity = story.change.incident, story.change.severity
         return Message(
             topic=self._topics.told(incident.account, kind, severity.word, incident.rule),
-            payload=msgspec.json.encode(payload),
+            body=msgspec.json.encode(payload),
             retain=False,
             qos=1,
             rank=severity,

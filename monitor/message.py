@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from monitor.compressed import Compressed, Compressor
 from monitor.topics import Topics
 
 NOTICE = "/notice"
@@ -14,6 +15,7 @@ class Message(Struct, frozen=True, gc=False):
     """One MQTT message.
 
     Args:
+        body: The payload; of an event that waits behind many it may be compressed.
         rank: Severity rank: of two that wait, the higher goes first.
         event_id: Set for events and notices alone: they are kept under it until the broker has them.
         incident_id: Events of one incident keep their order, and so do its notices.
@@ -23,7 +25,7 @@ class Message(Struct, frozen=True, gc=False):
     """
 
     topic: str
-    payload: bytes
+    body: bytes | Compressed
     retain: bool
     qos: int
     rank: int = 0
@@ -32,6 +34,17 @@ class Message(Struct, frozen=True, gc=False):
     opened_ms: int = 0
     at_ms: int = 0
     can_wait: bool = False
+
+    @property
+    def payload(self) -> bytes:
+        body = self.body
+        return body if isinstance(body, bytes) else body.whole
+
+    def compressed(self, compressor: Compressor) -> Message:
+        """The same, for a long wait."""
+        if isinstance(self.body, Compressed):
+            return self
+        return structs.replace(self, body=compressor.compressed(self.body))
 
     @property
     def is_state(self) -> bool:

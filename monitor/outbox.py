@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import count
 
+from monitor.compressed import MANY, Compressor
 from monitor.message import Message
 
 _MOST_PATIENT = 8
@@ -77,8 +78,15 @@ class Outbox:
         self._heads: list[tuple[int, int, str]] = []
         self._order = count()
         self._flying: dict[str, Message] = {}
+        self._compressor = Compressor()
         self._ahead = _MOST_AHEAD
         """So many states still go before the events."""
+
+    def compact(self, events: tuple[Message, ...]) -> tuple[Message, ...]:
+        """These events as they, and whoever else keeps them, are to wait: behind very many, with little memory."""
+        if self.waiting_events < MANY:
+            return events
+        return tuple(event.compressed(self._compressor) for event in events)
 
     def put(self, messages: Iterable[Message]) -> None:
         """Take messages: a state replaces the one that waits for its topic, an event queues behind its incident."""

@@ -61,7 +61,7 @@ LAYERS = (
     {"payloads.figures"},
     {"payloads"},
     {"message"},
-    {"topics"},
+    {"topics", "compressed"},
     {"core"},
     {"attention"},
     {

@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -24,6 +25,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from monitor.compressed import MANY
 from monitor.effects import Save
 from monitor.errors import StoreError
 from monitor.message import Message
@@ -694,6 +696,34 @@ async def test_a_file_that_goes_while_it_cannot_be_used_is_written_anew(tmp_path
         "baseline": {"main/x": b"of the run before"},
         "incident": {"main/margin_ratio/cross-usdt": b"row"},
     }
+
+
+async def test_what_has_waited_for_days_is_found_and_written_whole_and_takes_little_memory(tmp_path: Path) -> None:
+    """A service is confined: to read all of it as it is could be the end of each restart."""
+    path, more = tmp_path / "s.sqlite3", 3000
+    made = [event(n, of=f"pool-{n % 40}", text=f"{n} " + "What is told again and again. " * 100) for n in range(more)]
+    few = [event(n, of="few") for n in range(MANY)]
+    await kept_in(path, Batch(tuple(few), ()), Batch(tuple(made), ()))
+    tracemalloc.start()
+    try:
+        async with opened(path) as (store, heard, found):
+            assert await heard.state() is None
+            before, most = tracemalloc.get_traced_memory()
+            for lost in beside(path):
+                lost.unlink()
+            tracemalloc.reset_peak()
+            store.keep(BATCH)
+            assert await heard.answer() is None
+            _, most_written = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    whole = [e.payload for e in (*few, *made)]
+    assert [e.payload for e in found.unsent] == whole
+    assert [e.payload for e in (await what_is_left(path)).unsent] == [*whole, EVENT.payload]
+    raw = sum(len(e.payload) for e in made)
+    assert most < 0.9 * raw, (most, raw)
+    assert most_written - before < raw / 2, (most_written, before, raw)
 
 
 async def test_a_log_without_its_store_is_not_thrown_away(tmp_path: Path) -> None:

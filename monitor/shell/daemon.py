@@ -350,7 +350,7 @@ class Daemon:
         whoever is told. Where there is more to be done, we wait no longer, however long the disk takes.
         """
         told = [self._encoder.of(effect) if isinstance(effect, Story) else [] for effect in effects]
-        events = tuple(message for made in told for message in made if not message.is_state)
+        events = self._outbox.compact(tuple(message for made in told for message in made if not message.is_state))
         saves = tuple(effect for effect in effects if isinstance(effect, Save))
         self._outbox.put(events)
         self._tally.caused((event.event_id for event in events if event.is_event), self._inbox.arrived)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from monitor.compressed import MANY, Compressor
 from monitor.errors import StoreError
 from monitor.message import Message
 from monitor.shell import chronicle, migrations, rows
@@ -197,15 +198,16 @@ def _read(connection: sqlite3.Connection) -> Found:
     kept: Rows = {}
     for kind, key, row in connection.execute("SELECT kind, key, row FROM kept"):
         kept.setdefault(kind, {})[key] = row
-    unsent = tuple(
-        Message(topic, payload, False, 1, *names)
-        for topic, payload, *names in connection.execute(
-            "SELECT topic, payload, rank, event_id, incident_id, opened_ms, at_ms"
-            " FROM events WHERE sent_ms IS NULL ORDER BY n"
-        )
-    )
+    unsent: list[Message] = []
+    compressor = Compressor()
+    for topic, payload, *names in connection.execute(
+        "SELECT topic, payload, rank, event_id, incident_id, opened_ms, at_ms"
+        " FROM events WHERE sent_ms IS NULL ORDER BY n"
+    ):
+        event = Message(topic, payload, False, 1, *names)
+        unsent.append(event if len(unsent) < MANY else event.compressed(compressor))
     [last_named_ms] = connection.execute("SELECT max(opened_ms) FROM incidents").fetchone()
-    return Found(kept, unsent, last_named_ms or 0)
+    return Found(kept, tuple(unsent), last_named_ms or 0)
 
 
 def _has_unsorted(connection: sqlite3.Connection) -> bool:
@@ -232,10 +234,11 @@ def _write(
     saved: Mapping[tuple[str, str], bytes | None],
     sent: Mapping[str, int],
 ) -> None:
-    new = [(e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in events]
+    # Of very many the payloads are never in memory all at once.
+    new = ((e.event_id, e.incident_id, e.topic, e.payload, e.rank, e.opened_ms, e.at_ms) for e in events)
     rows.execute(connection, _EVENTS, new)
-    told = [e for e in events if e.is_event]  # where a row is there already it becomes what it was
-    chronicle.record(connection, [(e.incident_id or "", e.payload, e.rank, e.opened_ms, e.at_ms) for e in told])
+    told = (e for e in events if e.is_event)  # where a row is there already it becomes what it was
+    chronicle.record(connection, ((e.incident_id or "", e.payload, e.rank, e.opened_ms, e.at_ms) for e in told))
     kept = [(kind, key, row) for (kind, key), row in saved.items() if row is not None]
     gone = [place for place, row in saved.items() if row is None]
     rows.execute(connection, "INSERT OR REPLACE INTO kept VALUES {rows}", kept)

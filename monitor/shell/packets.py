@@ -31,13 +31,13 @@ def publish(message: Message, number: int, properties: bytes | None) -> bytes:
         number: Under which it will be acknowledged; with QoS 0 it has none.
         properties: As they are packed; None: MQTT 3.1.1, which has none.
     """
-    rest = _string(message.topic)
+    rest, payload = _string(message.topic), message.payload
     if message.qos:
         rest += number.to_bytes(2, "big")
     if properties is not None:
         rest += properties
     first = _PUBLISH | message.qos << 1 | message.retain
-    return b"".join((bytes((first,)), _size(len(rest) + len(message.payload)), rest, message.payload))
+    return b"".join((bytes((first,)), _size(len(rest) + len(payload)), rest, payload))
 
 
 def properties(content_type: str | None, user: Iterable[tuple[str, str]] = ()) -> bytes:
