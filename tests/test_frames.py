@@ -219,6 +219,21 @@ def of_mark(**keys: object) -> str:
     return json.dumps({key: value for key, value in row.items() if value is not None})
 
 
+_DIGITS = st.text("0123456789", min_size=1, max_size=12)
+
+
+@given(st.lists(st.tuples(_DIGITS, st.text("0123456789", min_size=1, max_size=20)), min_size=9, max_size=40))
+def test_the_floats_of_an_array_are_those_of_its_prices(parts: list[tuple[str, str]]) -> None:
+    """To the last bit, however they are read, and whether they go as one event or each by itself."""
+    texts = [f"{whole}.{rest}" for whole, rest in parts if int(whole + rest)]
+    rows = [of_mark(s=f"A{n}", p=price) for n, price in enumerate(texts)]
+    marks = each_mark(USDM.decode_market(rows_of_marks(*rows), "m", {f"A{n}" for n in range(len(rows))} | {"S1"}))
+    assert [mark.price for mark in marks] == [D("1.5"), *map(D, texts)]
+    for frame in USDM.decode_market(rows_of_marks(*rows), "m", None):
+        if isinstance(frame, Marks):
+            assert frame.floats == [float(str(price)) for price in frame.prices]
+
+
 def test_the_marks_of_an_array_are_one_event() -> None:
     """Delivery contracts have no funding; a symbol of the other market is not ours; each keeps its own time."""
     raw = rows_of_marks(of_mark(r="", T=0), of_mark(s="COIN", st=2), of_mark(s="B", st=None, r=None, T=None))
