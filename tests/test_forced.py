@@ -626,6 +626,37 @@ def test_an_order_of_another_kind_is_a_story_of_its_own() -> None:
     all_valid(core)
 
 
+@pytest.mark.parametrize(
+    ("before", "by_now", "how"),
+    [
+        (ForcedKind.ADL, ForcedKind.LIQUIDATION, "adl"),
+        (ForcedKind.LIQUIDATION, ForcedKind.ADL, "partly_liquidated"),
+    ],
+)
+def test_an_order_of_another_kind_than_an_earlier_run_has_told_of_is_a_story_of_its_own(
+    before: ForcedKind, by_now: ForcedKind, how: str
+) -> None:
+    """A list has not every order that an earlier run saw: it is cut off, or the clock was wrong. A liquidation went on
+    with the story of an ADL then, without a word, and ended as one."""
+    core = holding()
+    core.step(core.fill("BTCUSDT", "-1", "90200", forced=before))
+    core = next_run(core)
+    rest = core.fill("BTCUSDT", "-1.5", "90100", forced=by_now)
+    stories = core.tell(structs.replace(rest, order_id=2, trade_id=0))
+    core.begin("807.40")
+    stories += core.hold(5, "90100")
+
+    first, opened, over = forced(stories)
+    assert (first.change.resolution, over.change.resolution) == (
+        how,
+        "liquidated" if by_now is ForcedKind.LIQUIDATION else "adl",
+    )
+    assert kinds([opened]) == [("opened", "liquidation" if by_now is ForcedKind.LIQUIDATION else "critical")]
+    assert over.forced is not None
+    assert (over.forced.quantity, over.forced.left) == (D("1.5"), D(0))
+    all_valid(core)
+
+
 def test_a_liquidation_after_which_another_order_follows_has_left_something() -> None:
     """Whatever the book shows by then, there was something for the other to act on; and a hedge is judged once, by what
     was held before both."""

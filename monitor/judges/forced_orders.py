@@ -55,7 +55,11 @@ class ForcedOrdersJudge:
         if first:
             self._keep(account, report, report.hedge, now)
         if first and rule.enabled:
-            change = self._incidents.begin(IncidentKey(account.name, RULE, row_slug(key)), SEVERITIES[kind], now)
+            name = IncidentKey(account.name, RULE, row_slug(key))
+            earlier = self._incidents.open.get(name)
+            if earlier is not None and earlier.severity is not SEVERITIES[kind]:  # an earlier run told of another kind
+                self._resolve(account, name, None, now)
+            change = self._incidents.begin(name, SEVERITIES[kind], now)
             self._tell(account, change, account.forced_orders.running[key], now)
 
     def strategy_ended(self, account: WatchedAccount, event: StrategyEnded, now: Now) -> None:
@@ -152,7 +156,8 @@ class ForcedOrdersJudge:
     def _resolve(self, account: WatchedAccount, key: IncidentKey, report: ForcedReport | None, now: Now) -> None:
         if key not in self._incidents.open:
             return  # the rule was switched off when it began; it was followed for the hedge alone
-        is_followed = report is not None and report.left is None  # by another order, for which there was something left
+        runs = any(row_slug(one) == key.subject for one in account.forced_orders.running)
+        is_followed = runs or (report is not None and report.left is None)  # another order had something left to act on
         is_held = any(row_slug(position.key) == key.subject for position in account.book.positions())
         how: Resolution = "partly_liquidated" if is_held or is_followed else "liquidated"
         severity = self._incidents.open[key].severity  # each kind has its own, which outlives a restart
