@@ -686,6 +686,18 @@ def test_the_other_answers_read_as_documented() -> None:
     assert [(e.symbol, e.price, e.funding_rate) for e in marks if isinstance(e, MarkPrice)] == [("A", D("1.5"), None)]
 
 
+def test_forced_orders_are_told_in_the_order_in_which_they_were() -> None:
+    """What followed a liquidation was told as what came before it: the answer need not begin with the oldest."""
+    row = (
+        '{{"orderId":{0},"symbol":"A","clientOrderId":"autoclose-{0}","avgPrice":"5","executedQty":"1","side":"SELL",'
+        '"time":{1},"updateTime":{1}}}'
+    )
+    body = ",".join(row.format(*each) for each in ((3, 30), (1, 10), (2, 20)))
+
+    told = USDM.decode_answer(USDM.requests.forced, f"[{body}]".encode(), "a", "m", 0)
+    assert [order.order_id for order in told if isinstance(order, Fill)] == [1, 2, 3]
+
+
 def test_what_many_accounts_are_told_alike_is_kept_once() -> None:
     """Brackets of all symbols are half a megabyte of text; two thousand accounts are told the same."""
     rows = '[{"symbol":"A","brackets":[{"bracket":1,"notionalFloor":0,"maintMarginRatio":0.004,"cum":0.0}]}]'

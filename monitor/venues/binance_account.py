@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -176,7 +177,8 @@ def _isolated_wallet(row: Frame) -> Decimal:
 
 
 def forced_read(body: Any, account: str) -> Iterable[Event]:
-    """`forceOrders`: own orders that the exchange sent, as one execution each; PnL and commission it does not say."""
+    """`forceOrders`: own orders that the exchange sent, as one execution each; PnL and commission it does not say. The
+    oldest is first here, whichever is in the answer."""
 
     def read(row: Frame) -> Fill:
         executed = decimal(row["executedQty"])
@@ -195,7 +197,7 @@ def forced_read(body: Any, account: str) -> Iterable[Event]:
             at_ms=moment(row.get("updateTime", row["time"])),
         )
 
-    return each_readable(read, a_list(body))
+    return sorted(each_readable(read, a_list(body)), key=attrgetter("at_ms"))
 
 
 def rows_of(body: bytes) -> list[bytes]:
