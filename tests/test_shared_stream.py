@@ -488,6 +488,30 @@ async def test_accounts_over_one_connection_are_each_told_their_own() -> None:
     assert {e.account for name in NAMES for e in told(accounts.heard[name])} == set(NAMES)
 
 
+async def test_whoever_is_to_stay_away_does_not_come_over_a_connection_of_its_own() -> None:
+    """Each of very many accounts would open one, all at the same moment, where one for all of them was too much."""
+    handshakes: list[Request] = []
+
+    def refuse(socket: ServerConnection, request: Request) -> Response:
+        handshakes.append(request)
+        return Response(429, "Too Many Requests", Headers({"Retry-After": "1"}), b"")
+
+    async with (
+        stories.exchange(*map(stories.account, NAMES), tick_s=None) as exchange,
+        serve(Host()._serve, "127.0.0.1", 0, process_request=refuse) as server,
+    ):
+        port = next(iter(server.sockets)).getsockname()[1]
+        shared = SharedStreams(VENUE, f"ws://127.0.0.1:{port}/private", SHARED, Handshakes())
+        accounts = Accounts(exchange, shared, None)
+        try:
+            await accounts.add(NAMES[0])
+            await until(lambda: len(handshakes) > 3, "it is tried again where it was", 30)
+        finally:
+            await accounts.close()
+
+    assert exchange.counters["connected private"] == 0
+
+
 async def test_the_end_of_one_key_is_the_end_of_one_stream() -> None:
     """It comes back with its new key, on the same connection."""
     async with sharing(*NAMES) as (exchange, accounts):

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from monitor.book import SNAPSHOT_LAG_MS, is_torn
 from monitor.config import AccountConfig, LinksConfig
-from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, innermost
+from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, LinkUnwanted, innermost
 from monitor.events import (
     AccountChanged,
     BalancesRead,
@@ -166,7 +166,9 @@ class AccountFeed(Feed):
 
     def opened_in_vain(self, form: PrivateForm, why: BaseException) -> None:
         """A session has ended before it carried anything: others may come to life. That a shared connection was cut
-        says little against it, unless it is again and again."""
+        says little against it, unless it is again and again; that none is wanted for a while, nothing."""
+        if isinstance(why, LinkUnwanted):
+            return
         if not isinstance(why, LinkCut) or (self._failures + 1) % _CUTS_IN_VAIN == 0:
             self.forms.failed(form)
 
