@@ -222,13 +222,14 @@ def of_mark(**keys: object) -> str:
 _DIGITS = st.text("0123456789", min_size=1, max_size=12)
 
 
+@example([("987654321098", "76543210987654321098")] * 9)
 @given(st.lists(st.tuples(_DIGITS, st.text("0123456789", min_size=1, max_size=20)), min_size=9, max_size=40))
-def test_the_floats_of_an_array_are_those_of_its_prices(parts: list[tuple[str, str]]) -> None:
+def test_the_prices_of_an_array_are_exact_and_so_are_their_floats(parts: list[tuple[str, str]]) -> None:
     """To the last bit, however they are read, and whether they go as one event or each by itself."""
     texts = [f"{whole}.{rest}" for whole, rest in parts if int(whole + rest)]
     rows = [of_mark(s=f"A{n}", p=price) for n, price in enumerate(texts)]
     marks = each_mark(USDM.decode_market(rows_of_marks(*rows), "m", {f"A{n}" for n in range(len(rows))} | {"S1"}))
-    assert [mark.price for mark in marks] == [D("1.5"), *map(D, texts)]
+    assert [mark.price.as_tuple() for mark in marks] == [D(text).as_tuple() for text in ("1.50", *texts)]
     for frame in USDM.decode_market(rows_of_marks(*rows), "m", None):
         if isinstance(frame, Marks):
             assert frame.floats == [float(str(price)) for price in frame.prices]
