@@ -40,6 +40,11 @@ class Message(Struct, frozen=True, gc=False):
         body = self.body
         return body if isinstance(body, bytes) else body.whole
 
+    @property
+    def whole(self) -> Message:
+        """The same, about to be sent."""
+        return self if isinstance(self.body, bytes) else structs.replace(self, body=self.payload)
+
     def compressed(self, compressor: Compressor) -> Message:
         """The same, for a long wait."""
         if isinstance(self.body, Compressed):

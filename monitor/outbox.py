@@ -201,7 +201,7 @@ class Outbox:
                 continue  # its worst has gone since, and what is left has taken its own place
             first = waiting.messages[0]
             if first.event_id in self._released and first.event_id not in self._flying:
-                return first
+                return first.whole
         return None
 
     def _next_state(self, due: OrderedDict[str, None]) -> Message | None:
