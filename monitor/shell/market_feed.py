@@ -189,7 +189,7 @@ class MarketFeed(Feed):
                 if heard.get(symbol, math.inf) < at:
                     heard[symbol] = at
         silent = frozenset(symbol for symbol, at in heard.items() if at < since)
-        return silent, min((at for at in heard.values() if at >= since), default=math.inf) - since
+        return silent, min((at for at in heard.values() if at >= since), default=since) - since
 
     def lacks_rates(self, since: float) -> bool:
         """Whether rates are wanted, and none has come since then (monotonic seconds)."""
@@ -210,7 +210,7 @@ class MarketFeed(Feed):
                 await self._bridge(requests.rates)  # a stream that brings marks may have lost that of the rates
             wait_s = self.config.bridge_s if lacking or self.rates else max(self.config.bridge_s, calm_s)
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s if math.isfinite(wait_s) else None):
+                async with asyncio.timeout(wait_s):
                     await self._wanted.wait()
                 await asyncio.sleep(0.1)  # a link that fails at once must not be bridged in a tight loop
 
