@@ -38,7 +38,7 @@ class Reporter:
         self.effects: list[Effect] = []
         self.silences = Silences()
         self.group_of: Callable[[Story, Now], str | None] = lambda story, now: None
-        self._published = published
+        self.published = published
         self._seq = 0
         self._unconfirmed: set[IncidentKey] = set()
         self._kept_worst: dict[IncidentKey, Decimal | None] = {}
@@ -102,7 +102,7 @@ class Reporter:
             self._over(key)
         elif change.kind != "noted":
             self._keep(incident, now)
-        self._published.summary_due.add(incident.account)
+        self.published.summary_due.add(incident.account)
 
     def end_unwatched(self, setup: AccountSetup, keys: Iterable[IncidentKey], ages: Ages, now: Now) -> None:
         """End incidents whose account or market is watched no more: how their condition ends, nobody will see."""

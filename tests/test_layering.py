@@ -63,7 +63,8 @@ LAYERS = (
     {"message"},
     {"topics", "compressed"},
     {"core"},
-    {"attention"},
+    {"intake"},
+    {"attention", "judges.all"},
     {
         "judges.daily",
         "judges.groups",

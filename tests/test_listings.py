@@ -657,13 +657,13 @@ def test_what_nothing_came_of_is_judged_again_as_soon_as_something_may(seed: int
         rules = chance.choice(books) if chance.random() < 0.02 else None
         marks = [cores[0].mark(price, symbol, after) for symbol, price in (("BTCUSDT", "60000"), ("ETHUSDT", ether))]
         said = []
-        cores[1].core._listings._uneventful.clear()
+        cores[1].core._judges.listings._uneventful.clear()
         for core in cores:
             if rules is not None:
                 core.core.take_rules(rules)
             said.append(list(map(repr, core.step(*marks, *what, Tick(), after=after))))
         assert said[0] == said[1]
-        remembered += len(cores[0].core._listings._uneventful)
+        remembered += len(cores[0].core._judges.listings._uneventful)
     assert remembered
 
 
