@@ -280,14 +280,15 @@ async def test_a_broker_that_is_away_for_a_while_is_spoken_to_as_before(broker: 
     running = asyncio.create_task(Broker(config, None, outbox := Outbox(), ONLINE, OFFLINE, lambda m: None).run())
     try:
         await until(lambda: not_reached() == 1, "nobody is there yet")
-        async with await asyncio.start_server(door.accept, "127.0.0.1", port):
-            await until(lambda: "broker connected" in log.getvalue(), "it is there")
-            at_first, door.knows = set(door.greetings), set()
-            door.turn_out()
-            await until(lambda: not_reached() == 2, "it hangs, and has answered one greeting not at all")
-            door.knows = {4, 5}
-            await until(lambda: log.getvalue().count("broker connected") == 2, "it goes on")
+        server = await asyncio.start_server(door.accept, "127.0.0.1", port)
+        await until(lambda: "broker connected" in log.getvalue(), "it is there")
+        at_first, door.knows = set(door.greetings), set()
+        door.turn_out()
+        await until(lambda: not_reached() == 2, "it hangs, and has answered one greeting not at all")
+        door.knows = {4, 5}
+        await until(lambda: log.getvalue().count("broker connected") == 2, "it goes on")
     finally:
+        server.close()
         running.cancel()
         await asyncio.wait({running})
 
