@@ -38,6 +38,8 @@ LAYERS = (
     {"shell.daemon", "shell.probe_exchange", "shell.probe_broker"},
     {"shell.feeds", "shell.ghosts", "shell.onlooker", "shell.endpoints", "shell.page", "shell.proof_of_life"},
     {"shell.market_feed", "shell.account_feed", "shell.broker", "shell.store", "shell.second_way"},
+    {"shell.missed_orders"},
+    {"shell.rest_link"},
     {"shell.shared_stream", "shell.feed"},
     {"shell.websocket"},
     {"shell.heartbeat", "shell.http", "shell.webhook"},

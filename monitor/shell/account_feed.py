@@ -12,47 +12,40 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from monitor.book import SNAPSHOT_LAG_MS, is_torn
+from monitor.book import SNAPSHOT_LAG_MS
 from monitor.config import AccountConfig, LinksConfig
 from monitor.errors import DecodeError, ExchangeError, LinkCut, LinkDown, LinkMute, LinkUnwanted, innermost
 from monitor.events import (
     AccountChanged,
     BalancesRead,
-    ClockOffset,
     Event,
-    Fill,
     KeyPermissionsRead,
     LinkId,
-    LinkReport,
     LinkState,
-    OrdersUnread,
     PositionsRead,
     StreamControl,
     StreamExpired,
 )
 from monitor.forms import Forms
-from monitor.market import SLOW_ANSWER_MS
 from monitor.mute import MuteDetector
 from monitor.pace import Pace
 from monitor.shell.backoff import Backoff
 from monitor.shell.clock import now
 from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
-from monitor.shell.rest import Answer, Rest
+from monitor.shell.missed_orders import MissedOrders
+from monitor.shell.rest import Rest
+from monitor.shell.rest_link import RestLink
 from monitor.shell.shared_stream import SHARED_FORM, SharedStream, SharedStreams
 from monitor.shell.tap import Tap
 from monitor.turns import Need
-from monitor.unseen import Unseen, after, both, cut, restart
+from monitor.unseen import Unseen, cut, restart
 from monitor.venues import VENUES, PrivateForm, Request
 
 _NO_SUCH_KEY = -1125
-_CLOCK_REFUSED = -1021
 _LAG_S = SNAPSHOT_LAG_MS / 1000
 _KEEPALIVES_BEFORE_RENEWAL = 3
 _CUTS_IN_VAIN = 3
-_ORDERS_IN_VAIN = 3
-"""So often forced orders are asked for before a snapshot is told without them."""
-_WAITS = "waits for its turn: what may be asked from this address in a minute is used up"
 _UNSUPPORTED = "the key is for portfolio margin, too, which is not supported: figures of such an account are wrong"
 _SHOWN_KEY = "listenKey"
 """Stands for a stream's own key wherever a frame could be shown: in the log, or in a recording."""
@@ -85,28 +78,18 @@ class AccountFeed(Feed):
         venue = VENUES[account.venue]
         super().__init__(LinkId(account.name, "private"), venue, account.market, rest, inbox, links, tap)
         self.forms = Forms(links.private_forms or venue.private_forms, None if shared is None else SHARED_FORM)
-        self.rest_url = account.hosts.rest_url
         self.private_url = account.hosts.private_url
         self.shared = shared
+        self.rest_link = RestLink(self, self._need)
+        self.missed_orders = MissedOrders(account.name, self.rest_link, unseen)
         self._pace = pace or Pace(links.reconcile_s, links.weight_per_minute / 2)
         self._pace.join(account.name, sum(request.weight for request in venue.requests.reconcile))
         self._endangered = False
-        self._rest_link = LinkId(account.name, "rest")
-        self._rest_live = False
-        self._weight_used: int | None = None
-        self._is_read = True
-        """Whether the last comparison had all its answers; while it had not, those that did come prove nothing."""
         self._sessions: set[PrivateSession] = set()
         self._snapshot_wanted = asyncio.Event()
         self._everything = False
         self._begun = asyncio.Event()
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
-        self._clock_known = False
-        self.unseen = unseen
-        """Of what time forced orders may be unseen, until a snapshot that cannot be of that time has been held against
-        it. None: of none."""
-        self._orders_unread = 0
-        """How often, one after the other, forced orders were asked for in vain; until they come, they stay unseen."""
         self._doubted_until = 0.0
         self._gate = gate or asyncio.Semaphore()
         self._has_lived = False
@@ -133,7 +116,7 @@ class AccountFeed(Feed):
 
     def recall(self, earlier: Unseen) -> None:
         """What an earlier run has left was found only now: of what it may have missed nobody has been asked."""
-        self.unseen = earlier if self.unseen is None else both(earlier, self.unseen)
+        self.missed_orders.recall(earlier)
         self._snapshot_wanted.set()
 
     async def run(self) -> None:
@@ -161,7 +144,7 @@ class AccountFeed(Feed):
         self._has_lived = True
         self.carries(session)
         self._begun.set()
-        if self.unseen is not None:
+        if self.missed_orders.unseen is not None:
             self._doubt()
 
     def opened_in_vain(self, form: PrivateForm, why: BaseException) -> None:
@@ -175,15 +158,15 @@ class AccountFeed(Feed):
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
         if not self._begun.is_set():  # without a stream there are still answers
-            self.unseen = self.unseen or restart(None, ())  # and what they do not show, nobody tells
+            self.missed_orders.are_possible(restart(None, ()))  # and what they do not show, nobody tells
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
-            self.unseen = both(self.unseen, self._cut(session))
+            self.missed_orders.add(self._cut(session))
 
     def missed(self, session: PrivateSession) -> None:
         """A live session has told something that was not understood, which may have been a forced order."""
-        self.unseen = both(self.unseen, self._cut(session))
+        self.missed_orders.add(self._cut(session))
         self._doubt()
 
     def _doubt(self) -> None:
@@ -208,7 +191,7 @@ class AccountFeed(Feed):
             if not self.live:
                 continue  # the next session asks for a key anyway
             try:
-                answer = await self.ask(self.venue.requests.keep_stream)
+                answer = await self.rest_link.ask(self.venue.requests.keep_stream)
             except ExchangeError as exc:
                 if exc.code == _NO_SUCH_KEY:
                     self._end_sessions(LinkDown("the listen key does not exist any more"))
@@ -250,34 +233,31 @@ class AccountFeed(Feed):
             self._snapshot_wanted.clear()
             self._everything = False
             try:
-                if time.monotonic() - measured >= self.config.clock_s or not self._clock_known:
-                    await self.measure_clock()
+                if time.monotonic() - measured >= self.config.clock_s or not self.rest_link.clock_known:
+                    await self.rest_link.measure_clock()
                     measured = time.monotonic()
                 asked = time.monotonic()
-                events = await self.snapshot(requests.account if everything else requests.reconcile)
+                events = await self.rest_link.snapshot(requests.account if everything else requests.reconcile)
                 for session in self._sessions:
                     if session.carried:
                         self._compare(session, events)
-                missed = await self.missed_orders(events, certain=self.live and asked >= self._doubted_until)
+                missed = await self.missed_orders.read(events, certain=self.live and asked >= self._doubted_until)
                 self.inbox.put([*missed, *events])
                 if everything:
                     refreshed = time.monotonic()
                 backoff.reset()
-                if not self._is_read:
-                    self._is_read = True
-                    self._rest_up(None)
+                self.rest_link.is_compared()
             except (ExchangeError, DecodeError) as exc:
                 self.log.warning("account not reconciled", account=self.link.account, reason=str(exc))
-                self._is_read = False
-                self._rest_down("an answer does not read" if isinstance(exc, DecodeError) else str(exc))
+                self.rest_link.is_not_compared(exc)
                 await backoff.wait()
                 self.resync()
 
     def _compare(self, session: PrivateSession, snapshot: Collection[Event]) -> None:
         """Hold a snapshot against what a live stream has told."""
         session.compare(snapshot)
-        if session.detector.owes_position and self.unseen is None:
-            self.unseen = self._cut(session)
+        if session.detector.owes_position:
+            self.missed_orders.are_possible(self._cut(session))
 
     def _cut(self, session: PrivateSession) -> Unseen:
         """A session has ended, or tells nothing any more."""
@@ -291,7 +271,7 @@ class AccountFeed(Feed):
         while True:
             for request in self.venue.requests.account_facts:
                 try:
-                    events = self._read_answer(request, await self.rest.ask(request))
+                    events = await self.rest_link.fact(request)
                     self.inbox.put(events)
                     for event in events:
                         if isinstance(event, KeyPermissionsRead):
@@ -309,96 +289,7 @@ class AccountFeed(Feed):
                 patience.reset()
                 await asyncio.sleep(self.config.refresh_s)
 
-    # ---- questions ----
-
-    async def missed_orders(self, snapshot: Collection[Event], *, certain: bool = False) -> list[Event]:
-        """Forced orders of a time in which nobody was listening; without them a liquidation would look like a close.
-
-        They cost twice what all else of an account does: where the snapshot shows what we knew, there were none.
-
-        Args:
-            certain: Whether there is a stream, and the snapshot shows all that came before it; else it is what the next
-                is held against.
-        """
-        unseen = self.unseen
-        if unseen is None:
-            return []
-        events: list[Event] = []
-        if not unseen.has_hidden_nothing(snapshot):
-            request = self.venue.requests.forced
-            try:  # where only this one is refused, REST is none the worse
-                events = self._read_answer(request, await self.rest.ask(request, self._need))
-            except (ExchangeError, DecodeError) as exc:
-                self._orders_unread += 1
-                if self._orders_unread < _ORDERS_IN_VAIN:
-                    raise
-                if self._orders_unread == _ORDERS_IN_VAIN:
-                    self.log.warning("forced orders not read", account=self.link.account, reason=str(exc))
-                return [OrdersUnread(self.link.account, unseen.row)]
-        self._orders_unread = 0
-        if self.unseen is unseen:
-            self.unseen = None if certain else after(snapshot)
-        missed = [event for event in events if isinstance(event, Fill) and unseen.may_have_hidden(event)]
-        return [OrdersUnread(self.link.account, None), *missed]
-
-    async def snapshot(self, requests: Collection[Request]) -> list[Event]:
-        """The answers to these requests, as events. One that fails fails all: half a snapshot is none.
-
-        A position that changed after the balances were asked for has its PnL in neither; then they are asked again.
-        """
-        events: list[Event] = []
-        for request in requests:
-            events += await self._answer(request)
-        if is_torn(events):
-            events += await self._answer(self.venue.requests.reconcile[0])
-        return events
-
-    async def _answer(self, request: Request) -> list[Event]:
-        return self._read_answer(request, await self.ask(request))
-
-    def _read_answer(self, request: Request, answer: Answer) -> list[Event]:
-        sent_ms = answer.sent_ms + self.rest.offset_ms
-        self.tapped_answer(request, answer, sent_ms)
-        return self.venue.decode_answer(request, answer.body, self.link.account, self.market, sent_ms)
-
-    async def stream_key(self) -> str:
-        """The key of the private stream, a secret."""
-        request = self.venue.requests.open_stream
-        answer = await self.ask(request)
-        with suppress(DecodeError):  # its words would carry what did read, to the log and the broker
-            if key := self.venue.stream_key(answer.body):
-                return key
-        raise LinkDown(f"{request}: the answer has no listen key that reads")
-
-    async def measure_clock(self) -> None:
-        """Exchange time minus ours, from the middle of a question and its answer; one that took long says nothing."""
-        answer = await self.ask(self.venue.requests.time)
-        self.tapped_answer(self.venue.requests.time, answer, answer.sent_ms)
-        if answer.received_ms - answer.sent_ms > SLOW_ANSWER_MS and self._clock_known:
-            return
-        server_ms = self.venue.server_time(answer.body)
-        self.rest.offset_ms = server_ms - (answer.sent_ms + answer.received_ms) // 2
-        self._clock_known = True
-        self.inbox.put([ClockOffset(self.market, self.rest.offset_ms)])
-
-    async def ask(self, request: Request) -> Answer:
-        """Ask, and report how the REST link fares."""
-        if self.rest.blocked_s:
-            self._rest_down(f"the exchange asks us to stay away for {self.rest.blocked_s:.0f} s")
-        patience_s = 2 * self.config.rest_timeout_s  # whatever has been sent is answered by then, or has failed
-        waits = asyncio.get_running_loop().call_later(patience_s, self._rest_waits)
-        try:
-            answer = await self.rest.ask(request, self._need)
-        except ExchangeError as exc:
-            self._rest_down(str(exc))
-            if exc.code == _CLOCK_REFUSED:
-                self._clock_known = False
-            raise
-        finally:
-            waits.cancel()
-        if request.auth == "signed" and self._is_read:  # what needs no key proves little
-            self._rest_up(answer.weight_used)
-        return answer
+    # ---- its turn ----
 
     def _need(self) -> Need:
         """Why this account asks: at the start all are blind, which is no hurry of one among them."""
@@ -425,21 +316,6 @@ class AccountFeed(Feed):
             yield hand_back
         finally:
             hand_back()
-
-    def _rest_up(self, weight_used: int | None) -> None:
-        self._rest_live = True
-        self._weight_used = weight_used
-        self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, weight_used))
-
-    def _rest_waits(self) -> None:
-        """Nothing has failed, and nothing is compared with the exchange either."""
-        if self._rest_live:
-            self.say(LinkReport(self._rest_link, LinkState.LIVE, self._reconnects, self._weight_used, _WAITS))
-
-    def _rest_down(self, why: str) -> None:
-        if self._rest_live:
-            self._rest_live = False
-            self.say(LinkReport(self._rest_link, LinkState.DOWN, self._reconnects, None, why))
 
 
 class OwnStream:
@@ -489,8 +365,8 @@ class PrivateSession(Session):
         feed.opened(self)
         try:
             async with feed.place() as hand_back:
-                await feed.measure_clock()
-                self.key = await feed.stream_key()
+                await feed.rest_link.measure_clock()
+                self.key = await feed.rest_link.stream_key()
                 try:
                     async with self._stream() as stream:
                         await self._talk(stream, hand_back)
@@ -520,8 +396,8 @@ class PrivateSession(Session):
         await stream.proved()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read(stream), name=f"read[{feed.link.account}]")
-            snapshot = await feed.snapshot(feed.venue.requests.account)
-            missed = await feed.missed_orders(snapshot)
+            snapshot = await feed.rest_link.snapshot(feed.venue.requests.account)
+            missed = await feed.missed_orders.read(snapshot)
             buffered, self._buffer = self._buffer or [], None
             self.compare(snapshot)
             feed.came_to_life(self, [*missed, *snapshot])

@@ -89,7 +89,7 @@ class Feed(ABC):
         self._carrying: set[Session] = set()
         self._remarks: dict[str, str] = {}
         self._states: dict[LinkId, tuple[LinkState, str]] = {}
-        self._reconnects = 0
+        self.reconnects = 0
         self._mutes = 0
         self._failures = 0
         self._ending = False
@@ -187,7 +187,7 @@ class Feed(ABC):
                 reason=reason,
             )
         else:
-            self._reconnects += 1
+            self.reconnects += 1
             self._mutes += mute
             if self._carrying:
                 self.log.info(
@@ -203,7 +203,7 @@ class Feed(ABC):
         """A session has shown what it should: with it the link is live."""
         session.carried = True
         if not self._carrying:
-            self.log.info("link live", account=self.link.account, link=self.link.name, reconnects=self._reconnects)
+            self.log.info("link live", account=self.link.account, link=self.link.name, reconnects=self.reconnects)
         self._carrying.add(session)
         self.report(LinkState.LIVE)
 
@@ -215,7 +215,7 @@ class Feed(ABC):
             if state is not LinkState.LIVE:
                 return
             note = "; ".join(self._remarks.values())
-        self.say(LinkReport(self.link, state, self._reconnects, None, note, self._mutes))
+        self.say(LinkReport(self.link, state, self.reconnects, None, note, self._mutes))
 
     def remark(self, what: str, text: str = "") -> None:
         """Note something amiss with a link that is live all the same; without a text it is over."""

@@ -143,7 +143,7 @@ class Feeds:
             del self._asks[name]
         feeds = [self.accounts.pop(name) for name in names]
         await self._end(feeds)
-        return {feed.link.account: feed.unseen for feed in feeds}
+        return {feed.link.account: feed.missed_orders.unseen for feed in feeds}
 
     async def settle_markets(self) -> None:
         """Watch no market any more that no account is on; of the others ask where one of their accounts does."""

@@ -173,7 +173,7 @@ class _Probe:
             return [Finding("note", said)]
         permissions, findings = await self._permissions(account, feed)
         try:
-            events = await feed.snapshot(feed.venue.requests.account)
+            events = await feed.rest_link.snapshot(feed.venue.requests.account)
         except (ExchangeError, DecodeError) as exc:
             return [_key_refused(account, feed, exc, permissions), *findings]
         self._held[account.market] |= {
@@ -213,7 +213,7 @@ class _Probe:
                 tried = "" if form == forms[0] else f" (the way {form}; {forms[0]} did not work)"
                 return Finding("ok", f"{name}: the private stream opens, and answers a ping{tried}")
             is_rest = isinstance(exc, ExchangeError)
-            address = feed.rest_url if is_rest else feed.private_url
+            address = feed.rest.hosts.rest_url if is_rest else feed.private_url
             finding = _failed(f"{name}: private stream", exc, _host(address), feed.venue)
             if is_rest or isinstance(exc, OSError | LinkUnwanted):
                 break  # another way would meet the same
