@@ -37,20 +37,18 @@ class Cadence:
         """Whether nothing can follow from intervals that are no longer than this, of whichever symbols."""
         return longest_ms < self._late_ms and not self._runs and not self._slow
 
-    def marked(self, symbol: str, interval_ms: int) -> bool:
-        """Take the time from a symbol's mark to its next. True: with it, whether all come in time is another."""
+    def marked(self, symbol: str, interval_ms: int) -> None:
+        """Take the time from a symbol's mark to its next."""
         late = interval_ms >= self._late_ms
         if late == (symbol in self._slow):
             self._runs.pop(symbol, None)
-            return False
+            return
         run = self._runs.setdefault(symbol, [])
         run.append(interval_ms)
         if len(run) < _RUN:
-            return False
+            return
         del self._runs[symbol]
-        was_slow = bool(self._slow)
         if late:
             self._slow[symbol] = sorted(run)[_RUN // 2] / 1000
         else:
             del self._slow[symbol]
-        return bool(self._slow) != was_slow

@@ -9,7 +9,13 @@ from monitor.cadence import Cadence
 
 def told(cadence: Cadence, times_ms: list[int], symbol: str = "BTCUSDT") -> list[int]:
     """When it was news whether marks come in time, of marks made at these times."""
-    return [after for before, after in pairwise(times_ms) if cadence.marked(symbol, after - before)]
+    news = []
+    for before, after in pairwise(times_ms):
+        was_slow = cadence.slow_s is not None
+        cadence.marked(symbol, after - before)
+        if (cadence.slow_s is not None) != was_slow:
+            news.append(after)
+    return news
 
 
 def test_marks_in_time_are_nothing_to_tell() -> None:

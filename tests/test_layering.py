@@ -87,7 +87,7 @@ LAYERS = (
     {"wording", "accounts"},
     {"effects"},
     {"silences"},
-    {"rotation", "unseen", "gone"},
+    {"rotation", "unseen", "gone", "latest_marks"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
     {"rules", "stages", "humanize"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},

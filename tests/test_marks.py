@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from benchmarks.ours import market_feed
-from monitor.events import Event, MarkPrice, Marks, Now, Vitals
+from monitor.events import Event, LinkReport, MarkPrice, Marks, Now, Vitals
 from monitor.market import MarketBook
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
@@ -184,11 +184,30 @@ async def test_frames_that_come_slowly_are_noticed(slow: tuple[str, ...]) -> Non
             for symbols in (SYMBOLS,) * 2 if n % every_s == 0 else (others,) if others else ():
                 await fed.pass_on("1.5", at_ms, symbols)
                 await fed.pass_on("1.5", at_ms - 1000, symbols)
-        return fed.feed._cadence.slow_s
+        return fed.feed._latest.slow_s
 
     assert await slow_s(1) is None
     assert await slow_s(3) == 3
     assert await slow_s(1) is None
+
+
+async def test_the_pace_of_what_is_not_held_any_more_is_no_longer_told() -> None:
+    """Whoever reads that marks come slowly would look for what is wrong with those that come in time."""
+    fed = Fed()
+    fed.feed.carries(fed.feed.begin())
+
+    async def last_note() -> str:
+        fed.inbox.put([Vitals(0, 0, None)])
+        return [event.note for event in await fed.inbox.take() if isinstance(event, LinkReport)][-1]
+
+    assert await last_note() == ""
+    for n in range(7):
+        fed.feed.pass_on(b'[{"e":"markPriceUpdate","E":%d,"s":"S0USDT","p":"1.5"}]' % (WALL_MS + 3000 * n))
+    assert await last_note() == "marks come every 3 s instead of 1 s"
+
+    fed.feed.watch(SYMBOLS[1:])
+
+    assert await last_note() == ""
 
 
 async def test_what_fell_due_during_a_step_has_its_turn_before_the_next() -> None:

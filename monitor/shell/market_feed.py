@@ -7,16 +7,14 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from decimal import Decimal
-from operator import sub
 
 from websockets.asyncio.client import ClientConnection
 
-from monitor.cadence import Cadence
 from monitor.config import AccountConfig, LinksConfig
 from monitor.effects import INSTANCE
 from monitor.errors import DecodeError, ExchangeError, LinkDown
 from monitor.events import AssetRates, ContractsRead, Event, LinkId, LinkState, MarkPrice, Marks
+from monitor.latest_marks import LatestMarks
 from monitor.shell.backoff import Backoff
 from monitor.shell.feed import Feed, Session
 from monitor.shell.inbox import Inbox
@@ -59,9 +57,8 @@ class MarketFeed(Feed):
         self._unlisted = asyncio.Event()
         self._failing: set[Request] = set()
         self._answered: set[Request] = set()
-        self._at_ms: dict[str, int] = {}
-        self._prices: dict[str, Decimal] = {}
-        self._cadence = Cadence(_MARK_EVERY_S)
+        self._latest = LatestMarks(_MARK_EVERY_S)
+        self._are_slow = False
         self._rates_seen = -math.inf
 
     def watch(self, symbols: Collection[str], rates: bool = False) -> None:
@@ -69,9 +66,8 @@ class MarketFeed(Feed):
         self.symbols = frozenset(symbols)
         self.rates = rates
         self._since = {symbol: self._since.get(symbol, time.monotonic()) for symbol in self.symbols}
-        for symbol in self._at_ms.keys() - self.symbols:
-            del self._at_ms[symbol], self._prices[symbol]
-        self._cadence.only(self.symbols)
+        self._latest.only(self.symbols)
+        self._tell_cadence()
         for session in self._sessions:
             session.changed.set()
         if not self.symbols <= self._listed:
@@ -121,51 +117,27 @@ class MarketFeed(Feed):
         for event in events:
             if isinstance(event, Marks):
                 symbols += event.symbols
-                fresh += self._fresh(event)
+                fresh += self._latest.news(event)
             elif isinstance(event, MarkPrice):
                 symbols += (event.symbol,)
-                if self._is_fresh(event):
+                if self._latest.is_news(event):
                     fresh.append(event)
             else:
                 fresh.append(event)
                 if isinstance(event, AssetRates):
                     self._rates_seen = time.monotonic()
+        self._tell_cadence()
         if self.tap is not None and (fresh or not events):
             self.tapped("market", raw)
         self.inbox.put(fresh)
         return symbols
 
-    def _is_fresh(self, mark: MarkPrice) -> bool:
-        """Whether a mark has not been passed on before; of each the first frame wins."""
-        symbol, at_ms = mark.symbol, mark.at_ms
-        known_ms = self._at_ms.get(symbol, at_ms)
-        if at_ms < known_ms:
-            return True  # it is not news, but it is the book that judges ages
-        if at_ms == known_ms and mark.price == self._prices.get(symbol):
-            return False
-        self._at_ms[symbol], self._prices[symbol] = at_ms, mark.price
-        if at_ms > known_ms and self._cadence.marked(symbol, at_ms - known_ms):
-            self._tell_cadence()
-        return True
-
-    def _fresh(self, frame: Marks) -> list[Event]:
-        """What of a frame has not been passed on before: mostly all of it, or nothing."""
-        symbols = frame.symbols
-        try:
-            intervals = set(map(sub, frame.at_ms, map(self._at_ms.__getitem__, symbols)))  # mostly one for all of them
-            if min(intervals) > 0 and self._cadence.is_nothing_new(max(intervals)):
-                self._at_ms.update(zip(symbols, frame.at_ms, strict=True))
-                self._prices.update(zip(symbols, frame.prices, strict=True))
-                return [frame]
-            if not any(intervals) and frame.prices == list(map(self._prices.__getitem__, symbols)):
-                return []
-        except KeyError:  # the first mark of a symbol
-            pass
-        marks = [mark for mark in frame.each if self._is_fresh(mark)]
-        return [frame] if len(marks) == len(symbols) else [*marks]
-
     def _tell_cadence(self) -> None:
-        every_s = self._cadence.slow_s
+        """Say whether marks come in time, where that has changed."""
+        every_s = self._latest.slow_s
+        if (every_s is not None) == self._are_slow:
+            return
+        self._are_slow = not self._are_slow
         if every_s is None:
             self.remark("cadence")
             self.log.info("marks come in time again", link=self.link.name)
