@@ -47,7 +47,7 @@ class Sent(Struct, frozen=True):
 
     @property
     def as_json(self) -> bytes:
-        """One line, the same as of the demo: an object where the payload is JSON, null where it is empty."""
+        """One line: an object where the payload is JSON, null where it is empty."""
         message = self.message
         payload: Any = message.payload.decode() or None
         if message.payload.startswith(b"{"):

@@ -23,6 +23,7 @@ from monitor.commands.demo_scenarios import STORIES, Stage, Story
 from monitor.config import Config, parse
 from monitor.humanize import amount, percent, price
 from monitor.message import Message
+from monitor.replaying import Sent
 from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
@@ -179,17 +180,7 @@ def _quiet(text: str) -> None:
 
 
 def _print_json(message: Message) -> None:
-    payload: Any = message.payload.decode() or None
-    if payload is not None and payload.startswith("{"):
-        payload = json.loads(payload)
-    line = {
-        "topic": message.topic,
-        "payload": payload,
-        "retain": message.retain,
-        "qos": message.qos,
-        "at_ms": now().wall_ms,
-    }
-    print(json.dumps(line, ensure_ascii=False, separators=(",", ":")), flush=True)
+    print(Sent(now().wall_ms, message).as_json.decode(), flush=True)
 
 
 class _Narrator:
