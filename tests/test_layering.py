@@ -45,6 +45,7 @@ LAYERS = (
     {"shell.heartbeat", "shell.http", "shell.webhook"},
     {"shell.outward"},
     {"shell.recorder", "shell.sessions"},
+    {"shell.known"},
     {"shell.offline"},
     {"shell.rest", "shell.mqtt_client", "shell.inbox", "shell.backoff", "shell.vitals", "shell.database"},
     {"shell.causes", "shell.clock", "shell.lookups", "shell.migrations", "shell.owed", "shell.hub", "shell.proxies"},

@@ -29,12 +29,12 @@ from monitor.shell import settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
 from monitor.shell.owed import Found
-from monitor.shell.recorder import FlightRecorder, SessionWriter, bundle_of
-from monitor.shell.sessions import check
+from monitor.shell.recorder import FlightRecorder, bundle_of
+from monitor.shell.sessions import SessionWriter, check
 from monitor.sim import Exchange
 from tests import stories
 from tests.rig import RULES, Listener, Mosquitto, Table, agreement, until, watching, write_config
-from tests.watched import MARKET, WALL_MS, Watched, row, told
+from tests.watched import MARKET, Watched, row, told
 
 SLOW: dict[str, Table] = {**RULES, "forced_order": {"settle_s": 1}}
 
@@ -275,12 +275,11 @@ async def test_a_window_that_begins_later_starts_from_what_was_known(
 async def test_what_is_saved_of_an_account_has_nothing_of_a_market_that_it_is_not_on(tmp_path: Path) -> None:
     """Replayed, it would end there and then, as of an account that was taken out of the config."""
     accounts = (AccountSetup("main", "binance-usdm", MARKET), AccountSetup("other", "binance-usdm", "market-y"))
-    opening = Opening(WALL_MS, setup=Setup(accounts))
     keys = [f"_instance/{what}" for what in ("data_stale/market-y", f"data_stale/{MARKET}", "store_unusable/store")]
     core = Watched("main")
     core.begin("2000", row("BTCUSDT", "1", "50000"))
     core.price("50000")
-    recorder = FlightRecorder(RecorderConfig(), tmp_path, opening, Secrets([]))
+    recorder = FlightRecorder(RecorderConfig(), tmp_path, "test", Setup(accounts), Secrets())
     recorder.take_over(Found({"incident": {key: key.encode() for key in (*keys, "other/margin_ratio/cross-usdt")}}))
 
     stories_told = told(core.step(core.mark("48225"), Tick()))

@@ -30,8 +30,7 @@ from monitor.risk.columns import Columns
 from monitor.shell import settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
-from monitor.shell.recorder import SessionWriter
-from monitor.shell.sessions import SessionFile
+from monitor.shell.sessions import SessionFile, SessionWriter
 from monitor.sim import Exchange, Scenario
 from tests.conftest import needs_mosquitto
 from tests.rig import Mosquitto, write_config

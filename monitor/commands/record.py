@@ -21,7 +21,7 @@ from monitor.shell import logs, settings
 from monitor.shell.clock import now
 from monitor.shell.feeds import Feeds
 from monitor.shell.inbox import Inbox
-from monitor.shell.recorder import SessionWriter
+from monitor.shell.sessions import SessionWriter
 from monitor.shell.tasks import ended
 
 

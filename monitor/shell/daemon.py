@@ -31,7 +31,7 @@ from monitor.errors import CommandError, StoreError
 from monitor.events import Now, StoreState, Tick
 from monitor.message import Identity, Message, emptied
 from monitor.outbox import Outbox
-from monitor.recording import Opening, Secrets
+from monitor.recording import Secrets
 from monitor.rules import RuleBook, Severity
 from monitor.shell import logs, settings
 from monitor.shell.broker import Broker
@@ -286,9 +286,8 @@ class Daemon:
         """Keep what the links say, for whoever wants to know later why an incident became critical."""
         config = self._config
         if config.recorder.enabled:
-            opening = Opening(identity.started_ms, instance=identity.instance, setup=config.setup)
-            folder = settings.sessions_folder(config)
-            self._recorder = FlightRecorder(config.recorder, folder, opening, Secrets(self._found.values()))
+            folder, secrets = settings.sessions_folder(config), Secrets(self._found.values())
+            self._recorder = FlightRecorder(config.recorder, folder, identity.instance, config.setup, secrets)
             self._tap = self._recorder if self._tap is None else Taps(self._tap, self._recorder)
 
     def _make_feeds(self) -> None:

@@ -1,9 +1,11 @@
-"""Session files on disk: reading one, and making one ready to be replayed."""
+"""Session files on disk: writing one as it comes, reading one, and making one ready to be replayed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,10 +13,56 @@ from msgspec import structs
 
 from monitor.config import Config
 from monitor.core import Setup
-from monitor.recording import LONGEST_LINE
+from monitor.recording import LONGEST_LINE, Line, Opening, Secrets, encode, encode_opening
 from monitor.replaying import Replay, Session, accounts_of
 
 _CHUNK = 2**20
+_FLUSH_S = 1.0
+
+
+class SessionWriter:
+    """Writes each line as it comes. A line is on its way to the disk within a second.
+
+    Args:
+        on_failure: Called once, with the reason, where no more can be written.
+
+    Raises:
+        OSError: The file exists, or cannot be written.
+    """
+
+    def __init__(self, path: Path, opening: Opening, secrets: Secrets, on_failure: Callable[[str], None]) -> None:
+        self.secrets = secrets
+        self.lines = 0
+        self._on_failure = on_failure
+        self._flushed = time.monotonic()
+        self._failed = False
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._file.write(encode_opening(opening))
+        self._file.flush()
+
+    def heard(self, line: Line) -> None:
+        if self._failed:
+            return
+        try:
+            self._file.write(encode(line, self.secrets))
+            self.lines += 1
+            here = time.monotonic()
+            if here - self._flushed >= _FLUSH_S:
+                self._flushed = here
+                self._file.flush()
+        except OSError as exc:
+            self._fail(exc)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            self._on_failure(exc.strerror or type(exc).__name__)
 
 
 class SessionFile:
