@@ -47,9 +47,9 @@ from monitor.rules import DEFAULTS, LiquidationDistanceRule, RuleBook
 from monitor.shell import logs
 from monitor.shell.broker import Broker
 from monitor.shell.clock import now
-from monitor.shell.daemon import FIRST_S
 from monitor.shell.inbox import Inbox
 from monitor.shell.owed import Batch
+from monitor.shell.runtime import FIRST_S
 from monitor.shell.store import Store
 from monitor.shell.vitals import settle_memory
 

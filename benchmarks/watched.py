@@ -16,7 +16,8 @@ from benchmarks.worker import Desk
 from monitor.core import Core
 from monitor.effects import Effect, Story
 from monitor.events import Event, Now
-from monitor.shell import daemon, logs, settings, store
+from monitor.shell import logs, runtime, settings, store
+from monitor.shell.daemon import Daemon
 from monitor.shell.database import Database
 from monitor.shell.owed import Owed
 
@@ -57,9 +58,9 @@ async def main(path: str) -> None:
     config = settings.load(settings.find(path))
     logs.setup(level="warning", stream=sys.stderr)
     TimedCore.desk = Desk()
-    setattr(daemon, "Core", TimedCore)  # noqa: B010 - it is the name that the daemon looks up
+    setattr(runtime, "Core", TimedCore)  # noqa: B010 - it is the name that is looked up there
     setattr(store, "Database", TimedDatabase)  # noqa: B010
-    await daemon.Daemon(config, settings.fetch(config)).run(asyncio.Event())
+    await Daemon(config, settings.fetch(config)).run(asyncio.Event())
 
 
 if __name__ == "__main__":

@@ -635,12 +635,15 @@ async def test_the_daemon_says_who_is_endangered(tmp_path: Path) -> None:
         config = settings.load(write_config(tmp_path / "d", exchange, free_port()))
         daemon, stop = Daemon(config, settings.fetch(config)), asyncio.Event()
         running = asyncio.create_task(daemon.run(stop))
-        await until(lambda: daemon._begun and daemon._feeds.accounts["main"].live, "the link is live")
-        assert not daemon._feeds.accounts["main"].endangered
+        await until(lambda: daemon._runtime, "the store has answered")
+        assert daemon._runtime is not None
+        feed = daemon._runtime.feeds.accounts["main"]
+        await until(lambda: feed.live, "the link is live")
+        assert not feed.endangered
         exchange.set_mark("BTCUSDT", "49100")
-        await until(lambda: daemon._feeds.accounts["main"].endangered, "it is endangered")
+        await until(lambda: feed.endangered, "it is endangered")
         exchange.set_mark("BTCUSDT", "60000")
-        await until(lambda: not daemon._feeds.accounts["main"].endangered, "it is not any more")
+        await until(lambda: not feed.endangered, "it is not any more")
         stop.set()
         await running
 
