@@ -405,7 +405,7 @@ class StreamExpired(Event, frozen=True):
 
 
 class StreamControl(Event, frozen=True):
-    """The exchange asks us to connect anew soon, or answered a subscription; nothing for the core."""
+    """The exchange asks us to connect anew soon; nothing for the core."""
 
     note: str
 

@@ -9,10 +9,15 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TypeVar
 
+from monitor.config import AccountConfig, LinksConfig
 from monitor.events import Event, LinkReport, LinkState, MarkPrice, Marks
+from monitor.pace import Pace
+from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed
 from monitor.shell.inbox import Inbox
 from monitor.shell.rest import Budget, Rest
+from monitor.shell.shared_stream import SharedStreams
+from monitor.shell.tap import Tap
 
 T = TypeVar("T")
 WAIT_S = 10.0
@@ -69,6 +74,20 @@ class Heard:
 
     def states(self, name: str) -> list[LinkState]:
         return [e.state for e in self.events if isinstance(e, LinkReport) and e.link.name == name]
+
+
+def account_feed(
+    setup: AccountConfig,
+    rest: Rest,
+    inbox: Inbox,
+    links: LinksConfig,
+    pace: Pace | None = None,
+    tap: Tap | None = None,
+    shared: SharedStreams | None = None,
+) -> AccountFeed:
+    """The link of an account that has its address for itself, where no pace is given."""
+    pace = pace or Pace(links.reconcile_s, links.weight_per_minute / 2)
+    return AccountFeed(setup, rest, inbox, links, pace, asyncio.Semaphore(), tap=tap, shared=shared)
 
 
 @asynccontextmanager

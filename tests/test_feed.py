@@ -41,7 +41,6 @@ from monitor.events import (
     PositionsRead,
     Side,
 )
-from monitor.shell.account_feed import AccountFeed
 from monitor.shell.feed import Feed, Session
 from monitor.shell.handshakes import Handshakes
 from monitor.shell.inbox import Inbox
@@ -50,7 +49,7 @@ from monitor.shell.rest import Budget, Rest, _error
 from monitor.shell.websocket import connection, why_ended
 from monitor.turns import Need
 from monitor.venues import VENUES, Hosts
-from tests.heard import Heard, running
+from tests.heard import Heard, account_feed, running
 from tests.rig import free_port, until
 
 D = Decimal
@@ -345,7 +344,7 @@ async def private(host: Host, links: LinksConfig = LINKS) -> AsyncIterator[Heard
     heard = Heard()
     async with host.open():
         rest = Rest(host.hosts(), Budget(100_000), 2, "key", "secret")
-        async with running(AccountFeed(account(host, "binance-usdm"), rest, heard.inbox, links), rest):
+        async with running(account_feed(account(host, "binance-usdm"), rest, heard.inbox, links), rest):
             yield heard
 
 
@@ -651,7 +650,7 @@ async def test_a_host_that_wants_no_stream_for_a_while_is_asked_for_none_by_anyb
     async with market(host, {"BTCUSDT"}) as heard:
         told = await heard.state("market", LinkState.DOWN)
         other, rest = Heard(), Rest(host.hosts(), heard.budget, 2, "key", "secret")
-        async with running(AccountFeed(account(host, "binance-usdm"), rest, other.inbox, LINKS), rest):
+        async with running(account_feed(account(host, "binance-usdm"), rest, other.inbox, LINKS), rest):
             other_told = await other.state("private", LinkState.DOWN)
             await other.first(PositionsRead)
         await heard.until(lambda: host.asked["/fapi/v1/premiumIndex"] >= 3)

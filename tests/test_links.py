@@ -38,7 +38,7 @@ from monitor.shell.rest import Budget, Rest
 from monitor.sim import Exchange
 from monitor.venues import Hosts
 from tests import stories
-from tests.heard import Heard, running
+from tests.heard import Heard, account_feed, running
 from tests.rig import WAIT_S, free_port, until, write_config
 
 D = Decimal
@@ -118,7 +118,7 @@ async def private(
     heard, setup = Heard(), account(exchange, name)
     owner = exchange.accounts[name]
     rest = Rest(setup.hosts, budget or Budget(100_000), 2, owner.api_key, owner.secret)
-    feed = AccountFeed(setup, rest, heard.inbox, structs.replace(LINKS, **links), tap=tap, pace=pace)
+    feed = account_feed(setup, rest, heard.inbox, structs.replace(LINKS, **links), pace, tap)
     async with running(feed, rest):
         if is_live:
             await heard.state("private", LinkState.LIVE)

@@ -28,7 +28,7 @@ from monitor.shell.shared_stream import SharedStream, SharedStreams
 from monitor.sim import Exchange
 from monitor.venues import VENUES, Reply
 from tests import stories
-from tests.heard import Heard, running
+from tests.heard import Heard, account_feed, running
 from tests.rig import until
 from tests.test_links import LINKS, Recorded, account
 
@@ -395,9 +395,8 @@ class Accounts:
         owner, setup = self._exchange.accounts[name], account(self._exchange, name)
         rest = Rest(setup.hosts, Budget(100_000), 2, owner.api_key, owner.secret)
         heard = self.heard[name] = Heard()
-        self.feeds[name] = feed = AccountFeed(
-            setup, rest, heard.inbox, self._shared.links, tap=self._tap, shared=self._shared
-        )
+        links = self._shared.links
+        self.feeds[name] = feed = account_feed(setup, rest, heard.inbox, links, tap=self._tap, shared=self._shared)
         self._running[name] = stack = AsyncExitStack()
         await stack.enter_async_context(running(feed, rest))
 

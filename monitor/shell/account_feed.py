@@ -57,9 +57,9 @@ class AccountFeed(Feed):
     """One account, for as long as it is watched.
 
     Args:
-        unseen: Since when forced orders may have gone unseen, where an earlier run has watched it.
         pace: Says how often to compare with the exchange; shared by the accounts of one address.
         gate: So many may begin at a time; shared by the same.
+        unseen: Since when forced orders may have gone unseen, where an earlier run has watched it.
         shared: Connections on which accounts have their streams together. None: each has one of its own.
     """
 
@@ -69,10 +69,10 @@ class AccountFeed(Feed):
         rest: Rest,
         inbox: Inbox,
         links: LinksConfig,
+        pace: Pace,
+        gate: asyncio.Semaphore,
         unseen: Unseen | None = None,
         tap: Tap | None = None,
-        pace: Pace | None = None,
-        gate: asyncio.Semaphore | None = None,
         shared: SharedStreams | None = None,
     ) -> None:
         venue = VENUES[account.venue]
@@ -82,7 +82,7 @@ class AccountFeed(Feed):
         self.shared = shared
         self.rest_link = RestLink(self, self._need)
         self.missed_orders = MissedOrders(account.name, self.rest_link, unseen)
-        self._pace = pace or Pace(links.reconcile_s, links.weight_per_minute / 2)
+        self._pace = pace
         self._pace.join(account.name, sum(request.weight for request in venue.requests.reconcile))
         self._endangered = False
         self._sessions: set[PrivateSession] = set()
@@ -91,7 +91,7 @@ class AccountFeed(Feed):
         self._begun = asyncio.Event()
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._doubted_until = 0.0
-        self._gate = gate or asyncio.Semaphore()
+        self._gate = gate
         self._has_lived = False
 
     @property

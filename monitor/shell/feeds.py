@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from monitor.config import AccountConfig, Config
+from monitor.config import AccountConfig, Config, LinksConfig
 from monitor.config_values import Secret
 from monitor.effects import INSTANCE, Resync, Watch
 from monitor.events import LinkId
@@ -52,6 +52,15 @@ class Changes(Struct, frozen=True):
         return bool(self.added or self.removed or self.changed)
 
 
+class _Address:
+    """What all share who ask one host."""
+
+    def __init__(self, links: LinksConfig) -> None:
+        self.budget = Budget(links.weight_per_minute)
+        self.pace = Pace(links.reconcile_s, links.weight_per_minute / 2)
+        self.gate = asyncio.Semaphore(_STARTS_AT_ONCE)
+
+
 class Feeds:
     """The feeds of a config, by market and by account. They come and go with the accounts.
 
@@ -73,10 +82,8 @@ class Feeds:
         self._links = config.links
         self._inbox = inbox
         self._tap = tap
-        self._budgets: dict[str, Budget] = {}
-        self._paces: dict[str, Pace] = {}
+        self._addresses: dict[str, _Address] = {}
         self._asks: dict[str, Asks] = {}
-        self._gates: dict[str, asyncio.Semaphore] = {}
         self._shared: dict[tuple[str, str], SharedStreams] = {}
         self._spawn: Spawn | None = None
         self._tasks: dict[Feed, asyncio.Task[None]] = {}
@@ -89,18 +96,20 @@ class Feeds:
         """Watch one more account."""
         # The exchange counts what one address asks of both its futures markets together.
         host = account.hosts.rest_url if account.environment == "custom" else account.environment
-        budget = self._budgets.setdefault(host, Budget(self._links.weight_per_minute))
-        pace = self._paces.setdefault(host, Pace(self._links.reconcile_s, self._links.weight_per_minute / 2))
+        if host not in self._addresses:
+            self._addresses[host] = _Address(self._links)
+        address = self._addresses[host]
         if account.market not in self.markets:
-            rest = Rest(account.hosts, budget, self._links.rest_timeout_s, name=account.market)
+            rest = Rest(account.hosts, address.budget, self._links.rest_timeout_s, name=account.market)
             market = MarketFeed(account, rest, self._inbox, self._links, self._tap)
             self.markets[account.market] = market
             self._begin(market)
         key, secret = found[account.api_key], found[account.secret]
-        rest = Rest(account.hosts, budget, self._links.rest_timeout_s, key, secret, account.name)
-        gate = self._gates.setdefault(host, asyncio.Semaphore(_STARTS_AT_ONCE))
-        shared = self._shared_with(account, budget.handshakes)
-        feed = AccountFeed(account, rest, self._inbox, self._links, unseen, self._tap, pace, gate, shared)
+        rest = Rest(account.hosts, address.budget, self._links.rest_timeout_s, key, secret, account.name)
+        shared = self._shared_with(account, address.budget.handshakes)
+        feed = AccountFeed(
+            account, rest, self._inbox, self._links, address.pace, address.gate, unseen, self._tap, shared
+        )
         self.accounts[account.name] = feed
         self._asks[account.name] = _asks(account, found)
         self._begin(feed)
