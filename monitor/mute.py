@@ -70,13 +70,13 @@ class MuteDetector:
         """Take what the stream has told. What changed before that, it has told or was too old to be told."""
         self._told_ms = max(self._told_ms, event.at_ms)
         for balance in event.balances:
-            self._is_told(balance.asset, (balance.wallet_balance, balance.cross_wallet_balance))
+            self._told(balance.asset, (balance.wallet_balance, balance.cross_wallet_balance))
         for position in event.positions:
-            self._is_told(position.key, (position.quantity,))
+            self._told(position.key, (position.quantity,))
             self._at_ms[position.key] = event.at_ms
         self._owed = {thing: owed for thing, owed in self._owed.items() if owed.at_ms > self._told_ms}
 
-    def _is_told(self, thing: _Thing, content: _Content) -> None:
+    def _told(self, thing: _Thing, content: _Content) -> None:
         self._known[thing] = content
         if thing in self._owed and self._owed[thing].content == content:
             del self._owed[thing]

@@ -40,7 +40,7 @@ class Rotation:
             self._count(pool, size)
         self._pace.endangered(pool, is_urgent)
         if is_urgent:
-            self._is_refused_no_more(pool)
+            self._refused_no_more(pool)
         return self._is_due(pool, now_s) and (is_urgent or self._is_next(pool, now_s))
 
     def take(self, pool: Hashable, now_s: float) -> None:
@@ -59,7 +59,7 @@ class Rotation:
         if pool in self._sizes:
             self._count(pool, 0)
             self._last.pop(pool, None)
-            self._is_refused_no_more(pool)
+            self._refused_no_more(pool)
 
     def _is_due(self, pool: Hashable, now_s: float) -> bool:
         last_s = self._last.get(pool)
@@ -73,12 +73,12 @@ class Rotation:
             self._refused, self._refused_since = self._refused_since, set()
         is_first = not self._refused or pool in self._refused
         if is_first and self._lately(now_s) < self._pace.left_per_s:
-            self._is_refused_no_more(pool)
+            self._refused_no_more(pool)
             return True
         self._refused_since.add(pool)
         return False
 
-    def _is_refused_no_more(self, pool: Hashable) -> None:
+    def _refused_no_more(self, pool: Hashable) -> None:
         self._refused.discard(pool)
         self._refused_since.discard(pool)
 

@@ -158,7 +158,7 @@ class AccountFeed(Feed):
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
         if not self._begun.is_set():  # without a stream there are still answers
-            self.missed_orders.are_possible(restart(None, ()))  # and what they do not show, nobody tells
+            self.missed_orders.suppose(restart(None, ()))  # and what they do not show, nobody tells
             self.resync()
             self._begun.set()
         if session.carried and not any(other.carried for other in self._sessions):
@@ -201,7 +201,7 @@ class AccountFeed(Feed):
                 if failures % _KEEPALIVES_BEFORE_RENEWAL == 0:
                     self.remark("keepalive", f"the listen key was not extended {failures} times in a row: {exc}")
                     for session in self._sessions:
-                        session.is_outlived()
+                        session.set_outlived()
                 continue
             failures = 0
             self.remark("keepalive")
@@ -246,10 +246,10 @@ class AccountFeed(Feed):
                 if everything:
                     refreshed = time.monotonic()
                 backoff.reset()
-                self.rest_link.is_compared()
+                self.rest_link.compared()
             except (ExchangeError, DecodeError) as exc:
                 self.log.warning("account not reconciled", account=self.link.account, reason=str(exc))
-                self.rest_link.is_not_compared(exc)
+                self.rest_link.not_compared(exc)
                 await backoff.wait()
                 self.resync()
 
@@ -257,7 +257,7 @@ class AccountFeed(Feed):
         """Hold a snapshot against what a live stream has told."""
         session.compare(snapshot)
         if session.detector.owes_position:
-            self.missed_orders.are_possible(self._cut(session))
+            self.missed_orders.suppose(self._cut(session))
 
     def _cut(self, session: PrivateSession) -> Unseen:
         """A session has ended, or tells nothing any more."""
@@ -381,7 +381,7 @@ class PrivateSession(Session):
     async def _stream(self) -> AsyncIterator[OwnStream | SharedStream]:
         feed = self._feed
         if feed.shared is not None and self._form == SHARED_FORM:
-            async with feed.shared.stream(self.key, self.is_outlived, self.doubts) as stream:
+            async with feed.shared.stream(self.key, self.set_outlived, self.doubts) as stream:
                 yield stream
         else:
             url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
@@ -404,7 +404,7 @@ class PrivateSession(Session):
             is_known()
             for raw, events in buffered:
                 self._pass_on(raw, events)
-            self.is_proved()
+            self.set_proved()
             await self._ends.wait()
             raise self._why_ended
 
@@ -466,10 +466,10 @@ class PrivateSession(Session):
             self._feed.missed(self)
         self._feed.resync()
 
-    def is_outlived(self) -> None:
+    def set_outlived(self) -> None:
         if not self.outlived.done():
             self._feed.forms.again()  # while this one goes on, that risks nothing
-        super().is_outlived()
+        super().set_outlived()
 
     def ends(self, why: LinkDown) -> None:
         """End soon, for this reason."""

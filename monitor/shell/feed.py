@@ -60,11 +60,11 @@ class Session(ABC):
     async def run(self) -> None:
         """Connect, and carry what comes until it ends in an exception; a return means that nothing is wanted of it."""
 
-    def is_proved(self) -> None:
+    def set_proved(self) -> None:
         if not self.proved.done():
             self.proved.set_result(None)
 
-    def is_outlived(self) -> None:
+    def set_outlived(self) -> None:
         if not self.outlived.done():
             self.outlived.set_result(None)
 
@@ -161,7 +161,7 @@ class Feed(ABC):
     async def _live(self, session: Session) -> None:
         """Run a session to its end, and report an end that nobody planned."""
         life_s = self.config.connection_life_s * random.uniform(0.9, 1)
-        timer = asyncio.get_running_loop().call_later(life_s, session.is_outlived)
+        timer = asyncio.get_running_loop().call_later(life_s, session.set_outlived)
         try:
             await session.run()
         except* (LinkDown, ExchangeError, DecodeError, WebSocketException, OSError) as group:

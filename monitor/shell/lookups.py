@@ -61,10 +61,10 @@ class Loop(asyncio.SelectorEventLoop):
         except Exception as exc:  # whatever it is, whoever asked is told
             error = exc
         with suppress(RuntimeError):  # the loop is closed
-            self.call_soon_threadsafe(_is_done, answer, result, error)
+            self.call_soon_threadsafe(_done, answer, result, error)
 
 
-def _is_done(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+def _done(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
     if answer.cancelled():
         return
     if error is None:

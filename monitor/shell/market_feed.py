@@ -331,7 +331,7 @@ class MarketSession(Session):
         if not self.carried:
             self._feed.carries(self)
         if not self.proved.done() and self._feed.flowing() <= self.seen.since(-math.inf):
-            self.is_proved()
+            self.set_proved()
 
 
 class _Seen:

@@ -42,7 +42,7 @@ class MissedOrders:
         """What an earlier run has left was found only now."""
         self.unseen = earlier if self.unseen is None else both(earlier, self.unseen)
 
-    def are_possible(self, unseen: Unseen) -> None:
+    def suppose(self, unseen: Unseen) -> None:
         """Of such a time, unless they are of another one already."""
         self.unseen = self.unseen or unseen
 

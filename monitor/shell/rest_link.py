@@ -113,13 +113,13 @@ class RestLink:
 
     # ---- how it fares ----
 
-    def is_compared(self) -> None:
+    def compared(self) -> None:
         """The account has been compared with the exchange."""
         if not self._is_compared:
             self._is_compared = True
             self._up(None)
 
-    def is_not_compared(self, exc: ExchangeError | DecodeError) -> None:
+    def not_compared(self, exc: ExchangeError | DecodeError) -> None:
         """It could not be."""
         self._is_compared = False
         self._down("an answer does not read" if isinstance(exc, DecodeError) else str(exc))

@@ -33,7 +33,7 @@ class SecondWay:
         *,
         amounts: bool,
     ) -> None:
-        self._webhook = None if url is None else Webhook(url, config, identity, self._has_posted)
+        self._webhook = None if url is None else Webhook(url, config, identity, self._note_posted)
         self._keep = keep
         self._amounts = amounts
         self._posted: set[str] = set()
@@ -70,7 +70,7 @@ class SecondWay:
         if self._webhook is not None:
             self._webhook.broker_away(away_s)
 
-    def _has_posted(self, event_id: str) -> None:
+    def _note_posted(self, event_id: str) -> None:
         """The webhook has an event that the broker has not; that must outlive us, or it would be posted again."""
         self._posted.add(event_id)
         self._keep(Batch((), (Save(_TABLE, event_id, b"{}"),)))

@@ -88,7 +88,7 @@ class SharedStream:
     def take(self, raw: bytes) -> None:
         self._heard.put_nowait(raw)
 
-    def is_subscribed(self) -> None:
+    def subscribed(self) -> None:
         self._answered.set()
 
     def ends(self, why: BaseException) -> None:
@@ -247,13 +247,11 @@ class _SharedConnection:
     ) -> None:
         self._last_id = number = self._last_id + 1
         patience_s = self._shared.links.first_frame_s
-        unanswered = self._loop.call_later(
-            patience_s, self._is_answered, number, f"not answered within {patience_s:g} s"
-        )
+        unanswered = self._loop.call_later(patience_s, self._conclude, number, f"not answered within {patience_s:g} s")
         self._requests[number] = _Request([*streams], unanswered)
         await socket.send(self._shared.venue.subscription(add, keys, number))
 
-    def _is_answered(self, number: int, refusal: str) -> None:
+    def _conclude(self, number: int, refusal: str) -> None:
         """An acknowledgement proves that the exchange has heard of it, as a pong does, and no more. Of several streams
         that are refused each is asked for alone: what is wrong with one is not to harm the others."""
         request = self._requests.pop(number, None)
@@ -263,7 +261,7 @@ class _SharedConnection:
         streams = [stream for stream in request.streams if self.streams.get(stream.key) is stream]
         if not refusal:
             for stream in streams:
-                stream.is_subscribed()
+                stream.subscribed()
         elif len(request.streams) > 1:
             self._alone += streams
             self._wanted.set()
@@ -288,7 +286,7 @@ class _SharedConnection:
                 raise LinkDown(found.note)
             elif self._requests:
                 number = min(self._requests) if found.request_id is None else found.request_id
-                self._is_answered(number, "" if found.error is None else f"refused: {found.error}")
+                self._conclude(number, "" if found.error is None else f"refused: {found.error}")
 
     # ---- what is nobody's ----
 

@@ -42,11 +42,11 @@ class Pulse:
         """The event loop that is measured."""
         return Loop(_Selector(self))
 
-    def is_busy(self, since: float) -> None:
+    def busy(self, since: float) -> None:
         """What is due from now on has to wait until the loop is idle again (monotonic seconds)."""
         self._busy_since = since
 
-    def is_idle(self) -> None:
+    def idle(self) -> None:
         """The loop has nothing more to do for now."""
         here = time.monotonic()
         since = here if self._busy_since is None else self._busy_since
@@ -72,12 +72,12 @@ class _Selector(selectors.DefaultSelector):
         self._pulse = pulse
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self._pulse.is_idle()
+        self._pulse.idle()
         begun = time.monotonic()
         found = super().select(timeout)
         here = time.monotonic()
         # of what has been due since before it returned, the whole wait counts
-        self._pulse.is_busy(here if timeout is None else min(here, begun + max(0.0, timeout)))
+        self._pulse.busy(here if timeout is None else min(here, begun + max(0.0, timeout)))
         return found
 
 
