@@ -37,10 +37,10 @@ def main(
     path: str,
     shocks: Sequence[str],
     as_json: bool,
-    transfers: Sequence[str] = (),
-    margins: Sequence[str] = (),
-    reductions: Sequence[str] = (),
-    closes: Sequence[str] = (),
+    transfers: Sequence[str],
+    margins: Sequence[str],
+    reductions: Sequence[str],
+    closes: Sequence[str],
 ) -> int:
     try:
         what_if = parse(shocks, transfers, margins, reductions, closes)

@@ -32,14 +32,12 @@ _STATES = Path("/var/lib")
 _HEAD = ("OPENED (UTC)", "LASTED", "ACCOUNT", "SUBJECT", "RULE", "PEAK", "ENDED", "WHAT")
 
 
-def main(
-    config_path: str | None, since_s: float, incident: str | None, as_json: bool, bundle: str | None = None
-) -> int:
+def main(config_path: str | None, since_s: float, incident: str | None, as_json: bool, bundle: str | None) -> int:
     """Print incidents, or the events of one.
 
     Args:
         since_s: How far to look back (seconds).
-        bundle: Where to copy the session that was saved as the incident became critical.
+        bundle: Where to copy the session that was saved as the incident became critical. None: nowhere.
     """
     try:
         path = settings.find(config_path)
