@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -123,7 +124,7 @@ async def test_ten_thousand_events_of_an_hour_without_a_broker_all_arrive(
     bytes_each = sum(len(message.payload) for message in made) / len(made)
     assert (sizes[-1] - sizes[0]) / (len(made) * 3 / 4) < 6 * bytes_each, (sizes, bytes_each)
     assert len(outbox.states) < 10 * len(SYMBOLS)
-    with sqlite3.connect(tmp_path / "store.sqlite3") as file:
+    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as file:
         assert file.execute("SELECT count(*), count(sent_ms) FROM events").fetchall() == [(len(made), len(made))]
 
 

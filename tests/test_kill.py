@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter, defaultdict
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -107,7 +108,7 @@ async def test_killed_in_the_midst_of_a_burst_nothing_is_lost_and_nothing_is_tol
         for symbol in SYMBOLS:
             subject = f"isolated-{symbol.lower()}"
             assert lives(listener, rule, subject) == [("opened", "resolved")] * dangers, (rule, subject)
-    with sqlite3.connect(tmp_path / "d" / "store.sqlite3") as store:
+    with closing(sqlite3.connect(tmp_path / "d" / "store.sqlite3")) as store:
         assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert store.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchall() == [(0,)]
 

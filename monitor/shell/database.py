@@ -282,30 +282,39 @@ def read_only(path: Path, patience_s: float = 5.0) -> sqlite3.Connection:
     if not path.exists():
         raise StoreError(f"{path}: there is no store yet; `marginwatch run` makes it")
     with _explained(path):
-        connection = _connect_read_only(path, patience_s)
-        version = migrations.version_of(connection, path)
-        if version == migrations.VERSION and not _has_unsorted(connection):
-            return connection
-        with closing(connection):
-            memory = sqlite3.connect(":memory:", isolation_level=None)
-            connection.backup(memory)
-        migrations.migrate(memory)
-        _sort(memory, Owed())
-        return memory
+        with _closed_on_failure(_connect_read_only(path, patience_s)) as connection:
+            version = migrations.version_of(connection, path)
+            if version == migrations.VERSION and not _has_unsorted(connection):
+                return connection
+        with _closed_on_failure(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+            with closing(connection):
+                connection.backup(memory)
+            migrations.migrate(memory)
+            _sort(memory, Owed())
+            return memory
 
 
 def _connect_read_only(path: Path, patience_s: float) -> sqlite3.Connection:
     address = f"{path.resolve().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=patience_s)
     try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with _closed_on_failure(connection):
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
-        connection.close()
         if _size(_beside(path, "-wal")):
             raise
         # A folder that we may not write to, and nobody else is writing: it can be read as it lies there.
         connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, timeout=patience_s)
     return connection
+
+
+@contextmanager
+def _closed_on_failure(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _look(path: Path, patience_s: float) -> int:
