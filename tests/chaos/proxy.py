@@ -18,7 +18,8 @@ class Proxy:
 
     Args:
         target: Where to; asked anew for each connection.
-        watch: Shown everything that clients send.
+        watch: Shown everything that clients send, before it goes on.
+        chunk: So many bytes go on at once, at most.
 
     Attributes:
         delay_s: How long each piece of data is held back.
@@ -26,13 +27,16 @@ class Proxy:
         answer: Looks at the first bytes of a new connection. What it gives is answered instead of forwarding; None: no.
     """
 
-    def __init__(self, target: Callable[[], int], watch: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self, target: Callable[[], int], watch: Callable[[bytes], None] | None = None, chunk: int = _CHUNK
+    ) -> None:
         self.port = 0
         self.delay_s = 0.0
         self.refusing = False
         self.answer: Callable[[bytes], bytes | None] | None = None
         self._target = target
         self._watch = watch
+        self._chunk = chunk
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._pipes: set[_Pipe] = set()
@@ -114,7 +118,7 @@ class Proxy:
         writer: asyncio.StreamWriter,
         watch: Callable[[bytes], None] | None,
     ) -> None:
-        while data := await reader.read(_CHUNK):
+        while data := await reader.read(self._chunk):
             if watch is not None:
                 watch(data)
             if self.delay_s:
