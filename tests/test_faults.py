@@ -271,6 +271,27 @@ async def test_a_daemon_that_was_stopped_for_a_while_sees_at_once_that_it_is_lat
     assert len(listener.events("liquidation_distance")) == 2
 
 
+async def test_a_liquidation_that_goes_on_while_the_daemon_is_stopped_is_one_story(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """What came meanwhile waits to be read: time in which nobody read it says nothing about what did not come."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port, rules={"forced_order": {"settle_s": 1}})
+        with Process(config) as process:
+            await agreement(exchange, listener, "main")
+            exchange.liquidate("main", "SOLUSDT", "30")
+            await listener.event("forced_order", "opened")
+            process.send(signal.SIGSTOP)
+            exchange.liquidate("main", "SOLUSDT", "70")
+            begun = time.monotonic()
+            await until(lambda: time.monotonic() - begun > 3, "three seconds pass")
+            process.send(signal.SIGCONT)
+            over = await listener.event("forced_order", "resolved")
+
+    assert (over["resolution"], over["report"]["quantity"]) == ("liquidated", "100")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
 @pytest.mark.parametrize("jump_s", [600, -600], ids=["ahead", "back"])
 async def test_a_wall_clock_that_jumps_hides_nothing_and_invents_nothing(
     jump_s: int, broker: Mosquitto, listener: Listener, tmp_path: Path
