@@ -258,7 +258,10 @@ class Config(Struct, frozen=True):
     @property
     def setup(self) -> Setup:
         """What the core has to know of it."""
-        accounts = tuple(AccountSetup(a.name, a.venue, a.market, a.labels, a.accept_trading_key) for a in self.accounts)
+        accounts = tuple(
+            AccountSetup(a.name, a.venue, a.market, a.labels, a.accept_trading_key, a.environment)
+            for a in self.accounts
+        )
         unacked_s = self.cmd.unacked_s if self.cmd.enabled else None
         return Setup(
             accounts=accounts,

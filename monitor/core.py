@@ -73,6 +73,7 @@ class Kept(Struct, frozen=True):
         daily: Account → row of the dates whose summary has been told.
         last_named_ms: The latest time that an incident has been named after.
         groups: `_instance/group/<rule>` → row of a group that has not been told yet.
+        places: Account → where it traded. One that is not named trades where it did.
     """
 
     incidents: tuple[bytes, ...] = ()
@@ -82,6 +83,7 @@ class Kept(Struct, frozen=True):
     daily: dict[str, bytes] = {}
     last_named_ms: int = 0
     groups: dict[str, bytes] = {}
+    places: dict[str, bytes] = {}
 
 
 class Core:
@@ -268,11 +270,16 @@ class Core:
     # ---- an earlier run, other rules, other accounts ----
 
     def _restore(self, kept: Kept, now: Now) -> None:
-        self.reporter.restore(kept.incidents, now, kept.last_named_ms, self._is_watched)
+        places = {name: account.setup.place for name, account in self.accounts.items()}
+        same = {name for name, place in places.items() if kept.places.get(name, place) == place}
+        strangers = self.accounts.keys() - same
+        self.reporter.restore(
+            kept.incidents, now, kept.last_named_ms, lambda i: i.account not in strangers and self._is_watched(i)
+        )
         self.reporter.silences.restore(kept.silences)
         for name, row in kept.forced.items():
             account, _, order = name.partition("/")
-            if account in self.accounts:
+            if account in same:
                 self.accounts[account].restore_forced(order, row, now)
             else:
                 self.reporter.effects.append(Save("forced", name, None))
@@ -280,10 +287,15 @@ class Core:
         self._judges.groups.restore(kept.groups, now)
         for name, row in kept.baselines.items():
             account, _, pool_id = name.partition("/")
-            if account in self.accounts:
+            if account in same:
                 self.accounts[account].moves.restore(pool_id, row)
             else:
                 self.reporter.effects.append(Save("baseline", name, None))
+        gone = kept.places.keys() - places.keys()
+        self.reporter.effects += (Save("account", name, None) for name in sorted(gone))
+        self.reporter.effects += (
+            Save("account", name, place) for name, place in places.items() if kept.places.get(name) != place
+        )
 
     def unseen(self) -> dict[str, Unseen]:
         """Account → what an earlier run has kept of it, while nothing has happened yet. First those in the most danger:
@@ -345,6 +357,7 @@ class Core:
                     account = WatchedAccount(setup, self.markets[setup.market], self.setup.rules, self.setup.dispute_s)
                     self.accounts[setup.name] = account
                     self._judges.staleness.await_links(account, now)
+                    self.reporter.effects.append(Save("account", setup.name, setup.place))
             self.setup = structs.replace(self.setup, accounts=accounts)
             self._attention.take_accounts()
         effects, self.reporter.effects = self.reporter.effects, []
@@ -372,4 +385,4 @@ class Core:
         self._judges.exchange.forget(name, unused)
         self._judges.listings.forget(name)
         self.published.forget(name)
-        self.reporter.effects.append(AccountGone(name))
+        self.reporter.effects += (Save("account", name, None), AccountGone(name))

@@ -36,6 +36,7 @@ class AccountSetup(Struct, frozen=True):
     Args:
         market: Name of the market link that it shares with others of its venue and environment.
         accept_trading_key: Whether a key that may do more than read is meant to.
+        environment: Which of the exchange's worlds it is of.
     """
 
     name: str
@@ -43,6 +44,12 @@ class AccountSetup(Struct, frozen=True):
     market: str
     labels: dict[str, str] = {}
     accept_trading_key: bool = False
+    environment: str = "live"
+
+    @property
+    def place(self) -> bytes:
+        """Where it trades. One that trades elsewhere is another one, whatever its name."""
+        return f"{self.venue} {self.environment}".encode()
 
     @property
     def market_link(self) -> LinkId:
@@ -284,7 +291,7 @@ class Answered(Effect, frozen=True):
 class Save(Effect, frozen=True, gc=False):
     """A row to keep for the next run; None: to be forgotten."""
 
-    table: Literal["incident", "baseline", "silence", "daily", "forced", "group", "posted"]
+    table: Literal["incident", "baseline", "silence", "daily", "forced", "group", "posted", "account"]
     key: str
     row: bytes | None
 

@@ -89,7 +89,7 @@ def test_an_account_that_went_while_no_daemon_ran_ends_like_one_that_goes_now() 
     assert {s.text for s in told(effects)} == {s.text for s in told(at_once)}
     assert {(s.account.venue, s.account.name) for s in told(effects)} == {("binance-usdm", "other")}
     assert {t for t in emptied(core.sent(at_once)) if "/incident/" in t} == emptied(core.sent(effects))
-    assert {table for table, _ in rows_gone(effects)} == {"incident", "baseline", "forced"}
+    assert {table for table, _ in rows_gone(effects)} == {"incident", "baseline", "forced", "account"}
     assert rows_gone(effects) == rows_gone(at_once)
 
 
@@ -108,6 +108,36 @@ def test_what_an_account_left_open_that_trades_elsewhere_after_a_restart_ends_as
         (s.change.incident.event_id, s.change.resolution, s.text) for s in at_once
     ]
     assert {(s.account.venue, s.account.name) for s in afterwards} == {("binance-usdm", "other")}
+
+
+def test_an_account_of_another_environment_after_a_restart_goes_on_with_nothing_of_the_same_name() -> None:
+    """From the testnet to the exchange itself, with the name and the store kept: its positions were told as closed, its
+    price as moved for no known reason, and orders that the exchange had sent long before as those of now."""
+    trial = structs.replace(MAIN, environment="testnet")
+    core = Watched()
+    core.core = Core(Setup((trial,), RuleBook()), core.now)
+    core.begin("2000", row("BTCUSDT", "1", "50000"))
+    core.step(core.mark("48300"), Tick())
+    core.hold(5, "48300")
+    opened = {i.event_id.rpartition(".")[0] for i in core.core.incidents}
+
+    def next_run(setup: AccountSetup) -> Watched:
+        later = Watched(kept=core.kept(), start=core.t)
+        later.core = Core(Setup((setup,), RuleBook()), later.now, core.kept())
+        return later
+
+    assert next_run(trial).core.unseen()
+    assert not told(next_run(trial).step(Tick()))
+    later = next_run(MAIN)
+    assert not later.core.unseen()
+    ended = told(later.step(Tick()))
+    later.begin("50000", row("BTCUSDT", "0.5", "48000"))
+    after = later.tell(later.mark("48300"), Tick()) + later.hold(10, "48300")
+
+    assert opened
+    assert {s.change.incident.incident_id for s in ended} == opened
+    assert {s.change.resolution for s in ended} == {"rule_changed"}
+    assert after == []
 
 
 def test_what_an_older_version_kept_of_an_account_ends_with_its_venue_and_labels() -> None:

@@ -318,6 +318,28 @@ async def test_a_restart_tells_nothing_twice_and_forgets_nothing(
     assert [(c["kind"], c["amount"]) for c in moved["cause"]] == [("unexplained", "-100.00000000")]
 
 
+async def test_what_was_open_in_another_environment_is_not_said_to_be_closed_after_a_restart(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """First the testnet, then the exchange itself, under the same name: these are two accounts."""
+    async with stories.exchange() as exchange:
+        config = write_config(tmp_path / "d", exchange, broker.port)
+        async with watching(config):
+            await agreement(exchange, listener, "main")
+            exchange.set_mark("SOLUSDT", "126")
+            opened = await listener.event("liquidation_distance", "opened")
+        exchange.set_mark("SOLUSDT", "150")
+        exchange.fill("main", "SOLUSDT", "SELL", "100")
+        config.write_text(config.read_text("utf-8").replace('"custom"', '"testnet"'), "utf-8")
+        async with watching(config):
+            ended = await listener.event("liquidation_distance", "resolved")
+            await agreement(exchange, listener, "main")
+            await listener.no_incident()
+
+    assert (ended["incident_id"], ended["resolution"]) == (opened["incident_id"], "rule_changed")
+    assert listener.events("liquidation_price_moved") == []
+
+
 async def liquidated_after_a_run(exchange: Exchange, config: Path, listener: Listener, number: signal.Signals) -> None:
     """A run keeps what is held and ends by this signal, with nothing open; then the long in SOL is liquidated."""
     with Process(config) as process:

@@ -182,6 +182,7 @@ class World:
             table("daily"),
             self.last_named_ms,
             table("group"),
+            table("account"),
         )
 
     # ---- what there is ----

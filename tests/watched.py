@@ -228,6 +228,7 @@ class Watched:
             forced={key: v for (table, key), v in self.saved.items() if table == "forced"},
             last_named_ms=max(named, default=0),
             groups={key: v for (table, key), v in self.saved.items() if table == "group"},
+            places={key: v for (table, key), v in self.saved.items() if table == "account"},
         )
 
     def sent(self, effects: list[Effect] | None = None) -> list[Message]:

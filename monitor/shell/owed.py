@@ -52,6 +52,7 @@ class Found(Struct, frozen=True):
             daily=self.rows.get("daily", {}),
             forced=self.rows.get("forced", {}),
             groups=self.rows.get("group", {}),
+            places=self.rows.get("account", {}),
             last_named_ms=self.last_named_ms,
         )
 
