@@ -153,6 +153,35 @@ def test_it_is_not_over_while_nobody_could_hear_of_it(by_stream: bool) -> None:
     assert (later[0].forced.quantity, later[0].forced.steps, later[0].forced.left) == (D("2.5"), 2, D(0))
 
 
+@pytest.mark.parametrize("by_stream", [True, False])
+def test_a_pool_is_not_said_to_be_closed_while_nobody_could_hear_what_took_it(by_stream: bool) -> None:
+    """A cut between the account event and the order that caused it: after two seconds a liquidation was told as a
+    close, by which nobody is woken."""
+    core = holding()
+    told = closed(core, "807.40") + core.tell(core.link("private", LinkState.DOWN), after=0.1) + core.hold(30, "90300")
+    assert [s for s in told if s.change.kind == "resolved"] == []
+
+    missed = structs.replace(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION), trade_id=0)
+    told = core.tell(missed, *core.truth("807.40", at_ms=core.now.wall_ms))
+    told += core.tell(core.link("private", LinkState.LIVE)) if by_stream else []
+    told += core.hold(1, "90300")
+
+    ends = {s.change.incident.rule: s.change.resolution for s in told if s.change.kind == "resolved"}
+    assert {ends["margin_ratio"], ends["liquidation_distance"]} == {"liquidated"}
+
+
+def test_a_pool_that_its_owner_closed_is_said_to_be_so_once_that_is_known() -> None:
+    """By the stream when it is back, or by answers alone, where there is no stream for hours."""
+    core = holding()
+    closed(core, "5000")
+    core.step(core.link("private", LinkState.DOWN), after=0.1)
+    core.hold(10, "90300")
+    told = core.tell(*core.truth("5000", at_ms=core.now.wall_ms)) + core.hold(1, "90300")
+
+    ends = {s.change.incident.rule: s.change.resolution for s in told if s.change.kind == "resolved"}
+    assert {ends["margin_ratio"], ends["liquidation_distance"]} == {"position_closed"}
+
+
 def test_it_is_one_incident_however_many_frames_it_has() -> None:
     """A liquidation in fifty fills must not page fifty times."""
     core = holding()

@@ -173,7 +173,7 @@ class LevelsJudge:
                 continue
             sides = [Side.BOTH, *(side for side in Side if side.value == incident.side)]
             keys = frozenset(PositionKey(incident.symbol, side) for side in sides if incident.symbol)
-            how = _ending(account, incident.subject, keys, now)
+            how = _ending(account, incident.subject, keys, account.heard_until(self._reporter.links, now), now)
             change = None if how is None else self._incidents.resolve(incident.key, how, None, now)
             if change is not None:
                 rule = account.rule_of(incident.rule)
@@ -201,11 +201,14 @@ def _became(account: WatchedAccount, pool_id: str, keys: frozenset[PositionKey])
     return gone is not None and pool_id not in account.pools and not gone.keys.isdisjoint(keys)
 
 
-def _ending(account: WatchedAccount, pool_id: str, fallback: frozenset[PositionKey], now: Now) -> Resolution | None:
+def _ending(
+    account: WatchedAccount, pool_id: str, fallback: frozenset[PositionKey], heard_until: float, now: Now
+) -> Resolution | None:
     """How a pool that is not there any more ended; None: wait, the exchange may still say.
 
     Args:
         fallback: Positions to go by where the pool vanished in an earlier run.
+        heard_until: Monotonic seconds; what the exchange has done since then is not known.
     """
     gone = account.gone.pool_or(pool_id, fallback, now)
     kind = account.gone.forced_kind(gone.keys, now)
@@ -215,4 +218,4 @@ def _ending(account: WatchedAccount, pool_id: str, fallback: frozenset[PositionK
     if successors:  # the new pool must have been judged first: its incident goes on with this one
         risks = account.last_risks
         return "pool_replaced" if any(i in risks and risks[i].margin_ratio is not None for i in successors) else None
-    return "position_closed" if now.mono - gone.at >= CLOSING_GRACE_S else None
+    return "position_closed" if heard_until - gone.at >= CLOSING_GRACE_S else None
