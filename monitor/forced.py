@@ -113,6 +113,8 @@ class ForcedOrders:
         self._orders: set[tuple[str, int]] = set()
         self._listed_ms: dict[tuple[str, int], int] = {}
         """Orders that a list has told of, with all that was executed by then (exchange's clock)."""
+        self._listed: dict[PositionKey, float] = {}
+        """When a list last had news of a position's order (monotonic seconds)."""
         self._done: dict[str, int] = {}
         self._cancelled: dict[str, tuple[float, set[int]]] = {}
         self._cleared: dict[str, tuple[float, Decimal]] = {}
@@ -220,6 +222,7 @@ class ForcedOrders:
         if not fill.trade_id:
             report.is_listed = True
             self._listed_ms[name] = fill.at_ms
+            self._listed[key] = now.mono
         size = abs(fill.quantity)
         spent = (report.average_price or ZERO) * report.quantity + fill.price * size
         report.quantity += size
@@ -242,26 +245,40 @@ class ForcedOrders:
                 self._cleared[asset] = (now.mono, change)
 
     def over(
-        self, settle_s: Callable[[PositionKey], float], heard_until: float, rows: Mapping[PositionKey, Position]
+        self,
+        settle_s: Callable[[PositionKey], float],
+        heard_until: float,
+        shown_at: float | None,
+        rows: Mapping[PositionKey, Position],
     ) -> list[ForcedReport]:
         """Those of which nothing has been heard for a while in which it would have been; they are forgotten here.
 
         Args:
             settle_s: For how long, of a position (seconds).
             heard_until: Monotonic seconds; what has happened since then is not known.
+            shown_at: When the last snapshot came (monotonic seconds); None: none has.
             rows: The book, which is behind where a list tells of an order before a snapshot shows what it has done.
         """
         quiet = {key: heard_until - last for key, last in self._last.items() if key in self.running}
         done = [
             key
             for key, quiet_s in quiet.items()
-            if quiet_s >= settle_s(key)
-            and (quiet_s >= _BEHIND_S or not _is_behind(rows.get(key), self.running[key].at_ms))
+            if quiet_s >= settle_s(key) and (quiet_s >= _BEHIND_S or not self._is_behind(key, rows.get(key), shown_at))
         ]
         reports = [self.running.pop(key) for key in done]
         for key in done:
             del self._last[key]
+            self._listed.pop(key, None)
         return reports
+
+    def _is_behind(self, key: PositionKey, row: Position | None, shown_at: float | None) -> bool:
+        """Whether a row may show a position as it was before an order acted. With a list comes a snapshot that was
+        asked for before it; and a stream that did not tell of this order may keep silent about the next."""
+        if row is None or not row.quantity:
+            return False
+        last = self._last[key]
+        is_listed_last = self._listed.get(key) == last and (shown_at is None or shown_at <= last)
+        return is_listed_last or row.at_ms < self.running[key].at_ms - _BEHIND_MS
 
     def take_left(self, settle_s: Callable[[PositionKey], float], now: Now) -> list[Acted]:
         """Those of an earlier run of which nothing has been heard in this one for a while; they are forgotten here."""
@@ -273,8 +290,3 @@ class ForcedOrders:
         if not self.running:
             self._trades.clear()
             self._orders.clear()
-
-
-def _is_behind(row: Position | None, acted_ms: int) -> bool:
-    """Whether a row shows a position as it was before an order acted (exchange time)."""
-    return row is not None and bool(row.quantity) and row.at_ms < acted_ms - _BEHIND_MS

@@ -153,6 +153,28 @@ def test_it_is_not_over_while_nobody_could_hear_of_it(by_stream: bool) -> None:
     assert (later[0].forced.quantity, later[0].forced.steps, later[0].forced.left) == (D("2.5"), 2, D(0))
 
 
+def test_steps_that_a_mute_stream_keeps_from_us_are_one_story_however_slowly_the_list_tells_them() -> None:
+    """The exchange is asked again after five seconds; after three the story was said to be over, so that each step was
+    one. And what is left was said by a snapshot that had been asked for before the list."""
+    core = holding()
+
+    def listed(order_id: int, quantity: str, wallet: str, shown: str) -> list[Story]:
+        at = core.now.wall_ms
+        fill = core.fill("BTCUSDT", quantity, "90250", forced=ForcedKind.LIQUIDATION)
+        one = structs.replace(fill, order_id=order_id, trade_id=0)
+        return core.tell(one, *core.truth(wallet, row("BTCUSDT", shown, "92000", at_ms=at), at_ms=at))
+
+    told = listed(1, "-1", "3300", "1.5") + core.hold(4, "90250")
+    told += listed(2, "-1.5", "3300", "1.5") + core.hold(4, "90250")
+    assert [s.change.kind for s in forced(told)] == ["opened"]
+
+    core.step(*core.truth("807.40", at_ms=core.now.wall_ms))
+    [over] = forced(core.hold(1, "90250"))
+    assert (over.change.kind, over.change.resolution) == ("resolved", "liquidated")
+    assert over.forced is not None
+    assert (over.forced.quantity, over.forced.steps, over.forced.left) == (D("2.5"), 2, D(0))
+
+
 @pytest.mark.parametrize("by_stream", [True, False])
 def test_a_pool_is_not_said_to_be_closed_while_nobody_could_hear_what_took_it(by_stream: bool) -> None:
     """A cut between the account event and the order that caused it: after two seconds a liquidation was told as a

@@ -91,7 +91,8 @@ class ForcedOrdersJudge:
         for name in account.forced_orders.outdated(now):
             self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
         rows = account.book.rows
-        for report in account.forced_orders.over(settle_s, account.heard_until(self._reporter.links, now), rows):
+        heard_until = account.heard_until(self._reporter.links, now)
+        for report in account.forced_orders.over(settle_s, heard_until, account.book.truth_at, rows):
             row = rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
             self._over(account, report, now)
