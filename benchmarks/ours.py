@@ -75,9 +75,9 @@ def _settled(core: Core, events: Sequence[Event], at: Now) -> list[Effect]:
 
 def marks_of(given: scene.Scene, at_ms: int) -> Marks:
     """The marks of the beginning, once more."""
-    prices = [given.prices[symbol] for symbol in given.held]
-    count = len(prices)
-    return Marks(MARKET, tuple(given.held), prices, [*map(float, prices)], [at_ms] * count, [(None, None)] * count)
+    texts = [str(given.prices[symbol]) for symbol in given.held]
+    count = len(texts)
+    return Marks(MARKET, given.held, texts, [*map(float, texts)], [at_ms] * count, [(None, None)] * count, tuple)
 
 
 def _row(holding: scene.Holding) -> tuple[str, Side, Decimal, Decimal]:

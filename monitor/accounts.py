@@ -13,7 +13,7 @@ from monitor.events import LinkId, Now, PositionKey, Side
 from monitor.forced import ForcedOrders
 from monitor.gone import Gone
 from monitor.links import Links
-from monitor.market import MarketBook, rate_of
+from monitor.market import MarketBook, Prices, rate_of
 from monitor.moves import Moves
 from monitor.risk import EXACT, contracts
 from monitor.risk.drift import Drift, drift
@@ -43,7 +43,6 @@ class WatchedAccount:
         self._private_link = setup.private_link
         self.market = market
         self.book = AccountBook(dispute_s)
-        self.terms = Terms(market.prices, self.book.tables, market.rates)
         self.moves = Moves(setup.name)
         self.pools: dict[str, Pool] = {}
         self.needed: frozenset[str] = frozenset()
@@ -52,7 +51,7 @@ class WatchedAccount:
         self.in_step = False
         """While a step applies events to it: until it is judged, its risks stay what they were before."""
         self._risks: dict[str, PoolRisk] = {}
-        self._until_now: dict[str, PoolRisk | Mapping[str, Decimal]] = {}
+        self._until_now: dict[str, PoolRisk | Prices] = {}
         """Pool id → what it was until now: its risk, or of one that has rested the marks that it follows from."""
         self._shapes: dict[str, Shape | None] = {}
         self.unpublished: set[str] = set()
@@ -80,6 +79,11 @@ class WatchedAccount:
     def known(self) -> bool:
         """Whether its positions are known, so that a pool that is not there is truly gone."""
         return self.book.known
+
+    @property
+    def terms(self) -> Terms:
+        """What its pools are valued with, as of now."""
+        return Terms(self.market.prices, self.book.tables, self.market.rates)
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -123,7 +127,7 @@ class WatchedAccount:
         """Nothing can come of a pool until `wakes`, whatever its risk is meanwhile."""
         self._until_now.pop(pool_id, None)
 
-    def wakes(self, pool_id: str, before: Mapping[str, Decimal] | None) -> None:
+    def wakes(self, pool_id: str, before: Prices | None) -> None:
         """A pool that rested has to be looked at: until now it was what these marks made of it (None: those before this
         step)."""
         if before is None:
@@ -139,15 +143,15 @@ class WatchedAccount:
             self.unpublished.add(pool_id)
         return risk
 
-    def _was(self, until_now: PoolRisk | Mapping[str, Decimal] | None, last: PoolRisk | None) -> PoolRisk | None:
+    def _was(self, until_now: PoolRisk | Prices | None, last: PoolRisk | None) -> PoolRisk | None:
         """The risk that a pool had until now, or would have had at these marks."""
         if until_now is None or isinstance(until_now, PoolRisk):
             return until_now
-        if last is None or last.is_at(until_now):
+        if last is None or last.is_at(until_now.exact):
             return last
         held = zip(last.pool.positions, last.tables, strict=True)
         tables = {p.symbol: table for p, table in held if table is not None}  # as they were; by now there may be others
-        return assess(last.pool, Terms(until_now, tables, self.terms.rates))
+        return assess(last.pool, Terms(until_now.exact, tables, self.market.rates))
 
     def risk(self, pool_id: str) -> PoolRisk:
         """The risk of a pool as it is; a pool that rests is computed when somebody asks."""

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from decimal import Decimal
 from functools import partial
 from itertools import islice
 
 from monitor.accounts import WatchedAccount
 from monitor.events import Now
 from monitor.links import Links
-from monitor.market import MarketBook
+from monitor.market import MarketBook, Prices
 from monitor.risk.quiet import Limits, PoolKey
 from monitor.risk.report import Pool
 from monitor.risk.screen import screen
@@ -79,7 +78,7 @@ class Attention:
         self._holders: dict[str, dict[str, set[PoolKey]]] = defaultdict(dict)
         """Market → symbol or rate → the pools that hang on it and do not rest; what has none is not named."""
         self._is_marked = False
-        self._leaving: dict[PoolKey, Mapping[str, Mapping[str, Decimal]]] = {}
+        self._leaving: dict[PoolKey, Mapping[str, Prices]] = {}
         """Pools that have left their zones and wait for others, and what the marks of each market were before that."""
         self._changed: set[PoolKey] = set()
         self._derived: set[PoolKey] = set()

@@ -144,7 +144,7 @@ class Core:
         if is_idle:  # what another step says does not wait for that
             self._attention.find_zones()
         for market in self.markets.values():
-            market.earlier = {}
+            market.end_step()
         effects, self.reporter.effects = self.reporter.effects, []
         return effects
 

@@ -9,10 +9,11 @@ it, and a pass over a million of them would keep everything waiting for a tenth 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -206,16 +207,28 @@ class Marks(Event, frozen=True):
     is done with all of them at once.
 
     Args:
-        floats: The prices once more, for what decides nothing.
-        funding: Rate and time, as a mark has them.
+        texts: The prices, digit by digit.
+        floats: The same, where they need not be exact; prices of which they differ are not the same.
+        rows: What the venue says of each mark.
+        funding_of: What of that is rate and time of its funding.
     """
 
     market: str
     symbols: tuple[str, ...]
-    prices: list[Decimal]
+    texts: list[str]
     floats: list[float]
     at_ms: list[int]
-    funding: list[tuple[Decimal | None, int | None]]
+    rows: list[Any]
+    funding_of: Callable[[Any], tuple[Decimal | None, int | None]]
+
+    @property
+    def prices(self) -> list[Decimal]:
+        """Made anew for whoever asks, as is the funding: of most frames nobody needs them."""
+        return list(map(Decimal, self.texts))
+
+    @property
+    def funding(self) -> list[tuple[Decimal | None, int | None]]:
+        return list(map(self.funding_of, self.rows))
 
     @property
     def each(self) -> list[MarkPrice]:

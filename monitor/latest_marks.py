@@ -20,7 +20,8 @@ class LatestMarks:
     def __init__(self, every_s: float) -> None:
         self._cadence = Cadence(every_s)
         self._at_ms: dict[str, int] = {}
-        self._prices: dict[str, Decimal] = {}
+        self._prices: dict[str, Decimal | str] = {}
+        """What each was; of one that came with many others, its digits."""
 
     @property
     def slow_s(self) -> float | None:
@@ -39,7 +40,7 @@ class LatestMarks:
         known_ms = self._at_ms.get(symbol, at_ms)
         if at_ms < known_ms:
             return True  # it is not news, but it is the book that judges ages
-        if at_ms == known_ms and mark.price == self._prices.get(symbol):
+        if at_ms == known_ms and symbol in self._prices and mark.price == Decimal(self._prices[symbol]):
             return False
         self._at_ms[symbol], self._prices[symbol] = at_ms, mark.price
         if at_ms > known_ms:
@@ -53,9 +54,9 @@ class LatestMarks:
             intervals = set(map(sub, frame.at_ms, map(self._at_ms.__getitem__, symbols)))  # mostly one for all of them
             if min(intervals) > 0 and self._cadence.is_nothing_new(max(intervals)):
                 self._at_ms.update(zip(symbols, frame.at_ms, strict=True))
-                self._prices.update(zip(symbols, frame.prices, strict=True))
+                self._prices.update(zip(symbols, frame.texts, strict=True))
                 return [frame]
-            if not any(intervals) and frame.prices == list(map(self._prices.__getitem__, symbols)):
+            if not any(intervals) and frame.texts == list(map(self._prices.__getitem__, symbols)):
                 return []
         except KeyError:  # the first mark of a symbol
             pass

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
-from itertools import repeat
+from functools import cached_property
+from itertools import compress, count, repeat
+from operator import eq, gt
 from types import MappingProxyType
+from typing import NamedTuple
 
 from msgspec import Struct, structs
 
@@ -66,20 +69,50 @@ class Mark(Struct, frozen=True, gc=False):
     bridged: bool = False
 
 
+class _Frame(NamedTuple):
+    """Marks that have come together.
+
+    Args:
+        moved: With which revision each price has come.
+    """
+
+    marks: Marks
+    moved: list[int]
+
+
+class Prices:
+    """The prices of a moment: those that were known, and on top of them those of frames."""
+
+    def __init__(self, known: dict[str, Decimal], frames: Collection[_Frame]) -> None:
+        self.known = known
+        self._frames = frames
+
+    @cached_property
+    def exact(self) -> dict[str, Decimal]:
+        """Made of their digits once somebody asks."""
+        found = dict(self.known)
+        for frame, _ in self._frames:
+            found.update(zip(frame.symbols, frame.prices, strict=True))
+        return found
+
+
 class MarketBook:
     """Marks, contracts and collateral rates of one market.
 
-    `prices` is the same marks as the risk arithmetic takes them, `earlier` is what they were before the running step
-    (empty: as they are), and `revision` counts the changes. Ages are asked for by symbol, or by `rate_of(asset)`.
+    `revision` counts the changes of marks. Ages are asked for by symbol, or by `rate_of(asset)`. What a whole frame
+    says is made exact, and put in its place, once somebody asks for any mark: while all pools rest, nobody does.
     """
 
     def __init__(self) -> None:
-        self.marks: dict[str, Mark] = {}
-        self.prices: dict[str, Decimal] = {}
-        self.earlier: dict[str, Decimal] = {}
+        self._marks: dict[str, Mark] = {}
+        self._prices: dict[str, Decimal] = {}
+        self._frames: dict[tuple[str, ...], _Frame] = {}
+        """Symbols → the last frame of these, while nothing else has come of any of them; no symbol is in two."""
+        self._unfiled: dict[tuple[str, ...], _Frame] = {}
+        """Those that `_marks` and `_prices` do not have yet."""
+        self._earlier: Prices | None = None
+        """Before the running step; None: as they are."""
         self.revision = 0
-        self._latest_ms = math.inf
-        """No mark is later than this, nor bridged; infinity: that has to be looked at."""
         self._true_at: dict[str, float] = {}
         """When each mark and rate was true (monotonic seconds): when it came, but for how late it came."""
         self._streamed: dict[str, float] = {}
@@ -122,11 +155,46 @@ class MarketBook:
         """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
         return None if self.funding_hours is None else self.funding_hours.get(symbol, 8)
 
-    def before_step(self) -> dict[str, Decimal]:
+    @property
+    def marks(self) -> dict[str, Mark]:
+        """Symbol → mark."""
+        if self._unfiled:
+            self._file()
+        return self._marks
+
+    @property
+    def prices(self) -> dict[str, Decimal]:
+        """The same marks as the risk arithmetic takes them."""
+        if self._unfiled:
+            self._file()
+        return self._prices
+
+    def _file(self) -> None:
+        frames = tuple(self._unfiled.values())
+        self._unfiled.clear()
+        self._prices = Prices(self._prices, frames).exact
+        for frame, moved in frames:
+            prices = map(self._prices.__getitem__, frame.symbols)
+            marks = map(Mark, prices, frame.at_ms, frame.funding, moved)
+            self._marks.update(zip(frame.symbols, marks, strict=True))
+
+    def before_step(self) -> Prices:
         """The prices as they were before the running step."""
-        if not self.earlier:
-            self.earlier.update(self.prices)
-        return self.earlier
+        if self._earlier is None:
+            self._earlier = Prices(self._prices, tuple(self._unfiled.values()))
+        return self._earlier
+
+    def _to_change(self, what: str) -> dict[str, Decimal]:
+        """The prices, of which this one is about to be another, or none. What they were before the step they stay."""
+        if self.before_step().known is self.prices:
+            self._prices = dict(self._prices)
+        if self._frames:
+            self._frames = {symbols: frame for symbols, frame in self._frames.items() if what not in symbols}
+        return self._prices
+
+    def end_step(self) -> None:
+        """What comes from now on belongs to the next step."""
+        self._earlier = None
 
     def apply_mark(self, event: MarkPrice, now: Now) -> bool:
         """Take a mark unless a later one is known. False: it was dropped."""
@@ -139,44 +207,53 @@ class MarketBook:
             self._streamed.pop(symbol, None)
         elif known is not None and not known.bridged:
             self._streamed[symbol] = self._true_at[symbol]
-        self.before_step()
         self.revision += 1
         moved = self.revision if known is None or known.price != event.price else known.moved
         funding = event.funding_rate, event.next_funding_ms
+        self._to_change(symbol)[symbol] = event.price
         self.marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
-        self._latest_ms = math.inf if event.bridged else max(self._latest_ms, at_ms)
-        self.prices[symbol] = event.price
         self._true_at[symbol] = _true_at(at_ms, here_ms, now)
         return True
 
     def apply_marks(self, event: Marks, now: Now) -> bool:
         """Take all marks of a frame at once. False: none was taken, since one of them is the first of its symbol, late,
         ahead of its time or after a bridged one, so that each has to be looked at for itself."""
-        here_ms = self.exchange_ms(now)
+        here_ms, symbols = self.exchange_ms(now), event.symbols
+        times_ms = set(event.at_ms)  # mostly one for all of them
+        if max(times_ms) > here_ms + _AHEAD_MS:
+            return False
+        moved = self._moved(event, self.revision + 1)
+        if moved is None:
+            return False
+        self.before_step()
+        self.revision += 1
+        if symbols not in self._frames:
+            self._frames = {known: frame for known, frame in self._frames.items() if set(known).isdisjoint(symbols)}
+        self._frames[symbols] = self._unfiled[symbols] = _Frame(event, moved)
+        true_at = {at_ms: _true_at(at_ms, here_ms, now) for at_ms in times_ms}
+        of_each = map(true_at.__getitem__, event.at_ms) if len(true_at) > 1 else repeat(*true_at.values())
+        self._true_at.update(zip(symbols, of_each, strict=False))
+        return True
+
+    def _moved(self, event: Marks, revision: int) -> list[int] | None:
+        """With which revision each price of a frame has come, if it comes with this one. None: one of its marks is the
+        first of its symbol, late or after a bridged one."""
+        last = self._frames.get(event.symbols)
+        if last is not None:
+            if any(map(gt, last.marks.at_ms, event.at_ms)):
+                return None
+            moved = [revision] * len(event.symbols)
+            for i in compress(count(), map(eq, last.marks.floats, event.floats)):
+                if last.marks.texts[i] == event.texts[i] or Decimal(last.marks.texts[i]) == Decimal(event.texts[i]):
+                    moved[i] = last.moved[i]
+            return moved
         try:
             known = list(map(self.marks.__getitem__, event.symbols))
         except KeyError:
-            return False
-        times_ms = set(event.at_ms)  # mostly one for all of them
-        earliest_ms, latest_ms = min(times_ms), max(times_ms)
-        if latest_ms > here_ms + _AHEAD_MS:
-            return False
-        if earliest_ms < self._latest_ms and any(
-            [k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]
-        ):
-            return False
-        self._latest_ms = latest_ms if len(known) == len(self.marks) else max(self._latest_ms, latest_ms)
-        self.before_step()
-        self.revision += 1
-        revision = self.revision
-        moved = [k.moved if k.price == price else revision for k, price in zip(known, event.prices, strict=True)]
-        marks = map(Mark, event.prices, event.at_ms, event.funding, moved)
-        self.marks.update(zip(event.symbols, marks, strict=True))
-        self.prices.update(zip(event.symbols, event.prices, strict=True))
-        true_at = {at_ms: _true_at(at_ms, here_ms, now) for at_ms in times_ms}
-        of_each = map(true_at.__getitem__, event.at_ms) if len(true_at) > 1 else repeat(*true_at.values())
-        self._true_at.update(zip(event.symbols, of_each, strict=False))
-        return True
+            return None
+        if any([k.at_ms > at_ms or k.bridged for k, at_ms in zip(known, event.at_ms, strict=True)]):
+            return None
+        return [k.moved if k.price == price else revision for k, price in zip(known, event.prices, strict=True)]
 
     def has_moved(self, symbol: str, since: int) -> bool:
         """Whether a mark is another than it was at this revision."""
@@ -219,7 +296,7 @@ class MarketBook:
 
     def forget(self, what: str) -> None:
         """Nobody needs this mark or rate any more: when it is needed again, an old one must not speak for it."""
-        for known in (self.marks, self.prices, self._streamed, self._true_at):
+        for known in (self._to_change(what), self.marks, self._streamed, self._true_at):
             known.pop(what, None)
         for asset in [asset for asset in self.rates if rate_of(asset) == what]:
             del self.rates[asset]

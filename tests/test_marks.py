@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.ours import market_feed
 from monitor.events import Event, LinkReport, MarkPrice, Marks, Now, Vitals
-from monitor.market import MarketBook
+from monitor.market import MarketBook, Prices
 from monitor.shell.inbox import Inbox
 from monitor.shell.market_feed import MarketFeed
 from tests.heard import each_mark
@@ -23,7 +23,7 @@ WALL_MS = 1_700_000_000_000
 
 def frame(price: str, at_ms: int, symbols: tuple[str, ...] = SYMBOLS, market: str = M) -> Marks:
     n = len(symbols)
-    return Marks(market, symbols, [Decimal(price)] * n, [float(price)] * n, [at_ms] * n, [(None, None)] * n)
+    return Marks(market, symbols, [price] * n, [float(price)] * n, [at_ms] * n, [(None, None)] * n, tuple)
 
 
 def single(price: str, at_ms: int, symbol: str = SYMBOLS[0], bridged: bool = False) -> MarkPrice:
@@ -35,15 +35,23 @@ def single(price: str, at_ms: int, symbol: str = SYMBOLS[0], bridged: bool = Fal
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
-    """Later ones, late ones, those from the future, bridged ones in between, and symbols that are new."""
+    """Later ones, late ones, those from the future, bridged ones in between, and symbols that are new; whenever
+    somebody asks, and whatever it was before a step stays that."""
     chance = random.Random(seed)
     at_once, one_by_one = MarketBook(), MarketBook()
     whole = 0
+    revisions = [(0, 0)]
+    steps: list[tuple[Prices, dict[str, Decimal]]] = []
     for n in range(60):
         now = Now(n + chance.random(), WALL_MS + 1000 * n)
-        before = at_once.revision, one_by_one.revision
         for book in (at_once, one_by_one):
-            book.earlier.clear()
+            book.end_step()
+        steps.append((at_once.before_step(), dict(one_by_one.prices)))
+        revisions.append((at_once.revision, one_by_one.revision))
+        if chance.random() < 0.05:
+            no_more = chance.choice(SYMBOLS)
+            for book in (at_once, one_by_one):
+                book.forget(no_more)
         if chance.random() < 0.2:
             at_ms = WALL_MS + 1000 * n + chance.choice((-400, 0, 400))
             odd = single(str(chance.randint(1, 3)), at_ms, chance.choice(SYMBOLS), bridged=chance.random() < 0.7)
@@ -51,9 +59,9 @@ def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
         some = SYMBOLS if chance.random() < 0.7 else tuple(s for s in SYMBOLS if chance.random() < 0.9)
         far_ms = chance.choice((-5000, 0, 0, 0, 0, 0, 0, 0, 3000))
         times_ms = [WALL_MS + 1000 * n + far_ms + chance.choice((0, 1)) for _ in some]
-        prices = [Decimal(chance.randint(1, 3)) for _ in some]
+        texts = [chance.choice(("1", "1.00000000000000000001", "2", "2.0", "3")) for _ in some]
         funding = [(Decimal("0.0001"), chance.randint(1, 2)) for _ in some]
-        marks = Marks(M, some, prices, [float(price) for price in prices], times_ms, [*funding])
+        marks = Marks(M, some, texts, [*map(float, texts)], times_ms, [*funding], tuple)
         if at_once.apply_marks(marks, now):
             whole += 1
         else:
@@ -61,13 +69,16 @@ def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
                 at_once.apply_mark(mark, now)
         for mark in marks.each:
             one_by_one.apply_mark(mark, now)
+        if chance.random() < 0.5:
+            continue  # nobody asks
         assert at_once.prices == one_by_one.prices
-        assert at_once.earlier == one_by_one.earlier
+        before = chance.choice(revisions)
         for symbol in SYMBOLS:
             assert at_once.oldest([symbol], now.mono) == one_by_one.oldest([symbol], now.mono)
             assert at_once.stream_age(symbol, now.mono) == one_by_one.stream_age(symbol, now.mono)
             assert at_once.funding(symbol) == one_by_one.funding(symbol)
             assert at_once.has_moved(symbol, before[0]) == one_by_one.has_moved(symbol, before[1])
+    assert all(then.exact == prices for then, prices in chance.sample(steps, len(steps)))
     assert 10 < whole < 60
 
 

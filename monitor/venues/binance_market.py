@@ -189,14 +189,17 @@ def _whole(found: list[_Mark], market: str) -> Marks | None:
         return None
     if len(floats) != len(texts) or min(floats) <= _SMALLEST:
         return None
-    funding = list(map(_funding, [mark.r for mark in found], [mark.T for mark in found]))
-    return Marks(market, symbols, list(map(Decimal, texts)), floats, at_ms, funding)
+    return Marks(market, symbols, texts, floats, at_ms, found, _funding_of)
 
 
 @lru_cache(maxsize=16)
 def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...] | None:
     """These symbols, for the same ones always the same object; None: one of them is there twice."""
     return symbols if len(set(symbols)) == len(symbols) else None
+
+
+def _funding_of(mark: _Mark) -> tuple[Decimal | None, int | None]:
+    return _funding(mark.r, mark.T)
 
 
 @lru_cache(maxsize=4096)
