@@ -184,13 +184,14 @@ class MarketBook:
             self._earlier = Prices(self._prices, tuple(self._unfiled.values()))
         return self._earlier
 
-    def _to_change(self, what: str) -> dict[str, Decimal]:
-        """The prices, of which this one is about to be another, or none. What they were before the step they stay."""
-        if self.before_step().known is self.prices:
-            self._prices = dict(self._prices)
-        if self._frames:
+    def _to_change(self, what: str) -> None:
+        """A mark is about to be another, or none: no frame speaks for it any more, and what prices were before the step
+        they stay."""
+        if any(what in symbols for symbols in self._frames):
+            self._file()
             self._frames = {symbols: frame for symbols, frame in self._frames.items() if what not in symbols}
-        return self._prices
+        if self.before_step().known is self._prices:
+            self._prices = dict(self._prices)
 
     def end_step(self) -> None:
         """What comes from now on belongs to the next step."""
@@ -200,7 +201,8 @@ class MarketBook:
         """Take a mark unless a later one is known. False: it was dropped."""
         symbol, here_ms = event.symbol, self.exchange_ms(now)
         at_ms = min(event.at_ms, here_ms + _AHEAD_MS)  # one from the far future must not bar all that follow
-        known = self.marks.get(symbol)
+        self._to_change(symbol)
+        known = self._marks.get(symbol)
         if known is not None and at_ms < known.at_ms:
             return False
         if not event.bridged:
@@ -210,8 +212,8 @@ class MarketBook:
         self.revision += 1
         moved = self.revision if known is None or known.price != event.price else known.moved
         funding = event.funding_rate, event.next_funding_ms
-        self._to_change(symbol)[symbol] = event.price
-        self.marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
+        self._marks[symbol] = Mark(event.price, at_ms, funding, moved, event.bridged)
+        self._prices[symbol] = event.price
         self._true_at[symbol] = _true_at(at_ms, here_ms, now)
         return True
 
@@ -296,7 +298,8 @@ class MarketBook:
 
     def forget(self, what: str) -> None:
         """Nobody needs this mark or rate any more: when it is needed again, an old one must not speak for it."""
-        for known in (self._to_change(what), self.marks, self._streamed, self._true_at):
+        self._to_change(what)
+        for known in (self._marks, self._prices, self._streamed, self._true_at):
             known.pop(what, None)
         for asset in [asset for asset in self.rates if rate_of(asset) == what]:
             del self.rates[asset]

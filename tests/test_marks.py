@@ -56,7 +56,9 @@ def test_a_book_takes_a_frame_as_it_takes_each_mark(seed: int) -> None:
             at_ms = WALL_MS + 1000 * n + chance.choice((-400, 0, 400))
             odd = single(str(chance.randint(1, 3)), at_ms, chance.choice(SYMBOLS), bridged=chance.random() < 0.7)
             assert at_once.apply_mark(odd, now) == one_by_one.apply_mark(odd, now)
-        some = SYMBOLS if chance.random() < 0.7 else tuple(s for s in SYMBOLS if chance.random() < 0.9)
+        some = chance.choice((SYMBOLS, SYMBOLS, SYMBOLS[:6], SYMBOLS[6:], SYMBOLS[1:]))
+        if chance.random() < 0.1:
+            some = tuple(s for s in SYMBOLS if chance.random() < 0.9)
         far_ms = chance.choice((-5000, 0, 0, 0, 0, 0, 0, 0, 3000))
         times_ms = [WALL_MS + 1000 * n + far_ms + chance.choice((0, 1)) for _ in some]
         texts = [chance.choice(("1", "1.00000000000000000001", "2", "2.0", "3")) for _ in some]
@@ -123,6 +125,15 @@ def test_frames_of_two_markets_wait_side_by_side() -> None:
     assert taken(frame("1", 5), other, frame("2", 6)) == ([frame("2", 6), other], 24)
 
 
+def test_the_arrays_of_one_second_wait_side_by_side() -> None:
+    """The exchange sends some symbols in an array of their own; few of them are handled one by one."""
+    first, second, few = SYMBOLS[:7], SYMBOLS[7:], single("4", 6, "OTHERUSDT")
+    put = frame("1", 5, first), frame("2", 5, second), few, frame("3", 6, first)
+
+    assert taken(*put) == ([frame("3", 6, first), frame("2", 5, second), few], 13)
+    assert taken(few, *put[:2]) == ([*put[:2], few], 13)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_of_each_mark_the_latest_waits(seed: int) -> None:
     """Whatever comes in whatever order: frames of all, of some, late ones and single marks."""
@@ -134,7 +145,7 @@ def test_of_each_mark_the_latest_waits(seed: int) -> None:
         if chance.random() < 0.5:
             put.append(single(str(n + 1), at_ms, chance.choice(SYMBOLS)))
         else:
-            marks = frame(str(n + 1), at_ms, chance.choice((SYMBOLS, SYMBOLS, SYMBOLS[3:])))
+            marks = frame(str(n + 1), at_ms, chance.choice((SYMBOLS, SYMBOLS[3:], SYMBOLS[:3])))
             marks.at_ms[0] = chance.randint(1, 5)
             put.append(marks)
         for mark in each_mark(put[-1:]):

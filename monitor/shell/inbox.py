@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from operator import ge
 
 from monitor.events import Event, MarkPrice, Marks
@@ -16,7 +16,8 @@ class Inbox:
     other, replaces nothing. All else is kept, in order; it is small and matters."""
 
     def __init__(self) -> None:
-        self._frames: dict[str, Marks] = {}
+        self._frames: dict[tuple[str, tuple[str, ...]], Marks] = {}
+        """Market and symbols → frame; none of these symbols waits in another one, or alone."""
         self._marks: dict[tuple[str, str], MarkPrice] = {}
         self._events: list[Event] = []
         self._nudged = asyncio.Event()
@@ -31,7 +32,7 @@ class Inbox:
         for event in events:
             if isinstance(event, MarkPrice):
                 if self._frames:
-                    self._part(event.market)
+                    self._part(event.market, {event.symbol})
                 self._put_mark(event)
             elif isinstance(event, Marks):
                 self._put_frame(event)
@@ -49,20 +50,22 @@ class Inbox:
             self._marks[key] = mark
 
     def _put_frame(self, frame: Marks) -> None:
-        """Keep a frame whole, unless another one or single marks wait that it does not replace as a whole."""
-        waiting = self._frames.get(frame.market)
-        is_alone = waiting is None and not self._marks
-        if is_alone or (waiting is not None and waiting.symbols == frame.symbols and _none_older(frame, waiting)):
-            self._frames[frame.market] = frame
-            return
-        self._part(frame.market)
-        for mark in frame.each:
-            self._put_mark(mark)
+        """Keep a frame whole, unless marks wait that it does not replace as a whole."""
+        key = market, symbols = frame.market, frame.symbols
+        waiting = self._frames.get(key)
+        if waiting is None or not _none_older(frame, waiting):
+            if self._frames:
+                self._part(market, set(symbols))
+            if self._marks and any((market, symbol) in self._marks for symbol in symbols):
+                for mark in frame.each:
+                    self._put_mark(mark)
+                return
+        self._frames[key] = frame
 
-    def _part(self, market: str) -> None:
-        """From now on what waits of a market is kept mark by mark."""
-        if market in self._frames:
-            for mark in self._frames.pop(market).each:
+    def _part(self, market: str, symbols: Set[str]) -> None:
+        """From now on what waits in one frame with any of these symbols is kept mark by mark."""
+        for key in [key for key in self._frames if key[0] == market and not symbols.isdisjoint(key[1])]:
+            for mark in self._frames.pop(key).each:
                 self._put_mark(mark)
 
     async def take(self, *, at_once: bool = False) -> list[Event]:
