@@ -25,12 +25,8 @@ class Severity(IntEnum):
     CRITICAL = 4
     LIQUIDATION = 5
 
-    @property
-    def word(self) -> str:
-        return _WORDS[self]
-
-
-_WORDS = tuple(severity.name.lower() for severity in Severity)
+    def __init__(self, rank: int) -> None:
+        self.word = self.name.lower()
 
 
 class Step(Struct, frozen=True):
