@@ -147,6 +147,7 @@ class Story(Effect, frozen=True, gc=False):
         level: Of the gravest step, up to the present severity, that the value has reached; None: it has reached none.
         group_id: The incident of the group that it belongs to, if that comes to be; None: it can be in none.
         is_test: Nothing has happened: it is told to see whether it arrives.
+        title: What is told, in short; `text` is all of it. Given as it is told, where it is not already.
     """
 
     account: AccountSetup

@@ -18,7 +18,7 @@ from monitor.publication import Published
 from monitor.risk.report import Pool
 from monitor.rules import DEFAULTS, Severity
 from monitor.silences import Silences
-from monitor.telling import unwatched_story
+from monitor.telling import in_words, unwatched_story
 
 _KEPT_AT_ONCE = 200
 _UNKNOWN = Ages("stale", None, None)
@@ -90,12 +90,13 @@ class Reporter:
             return
         self._seq += change.kind != "retained" and change.is_told
         seq = self._seq  # taken first: whoever is asked for its group may tell of another
-        story = structs.replace(story, seq=seq, group_id=self.group_of(story, now))
+        title, text = in_words(story)
+        story = structs.replace(story, seq=seq, group_id=self.group_of(story, now), title=title, text=text)
         self._unconfirmed.discard(key)
         open_one = self.incidents.open.get(key) if change.kind != "noted" else None
         for one in (incident, open_one):
             if one is not None:
-                one.title, one.text, one.symbol, one.side = story.title, story.text, story.symbol, story.side
+                one.title, one.text, one.symbol, one.side = title, text, story.symbol, story.side
                 one.venue, one.labels = story.account.venue, story.account.labels
         self.effects.append(story)
         if change.kind == "resolved":

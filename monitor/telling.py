@@ -67,7 +67,7 @@ def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now) -> 
     mark = None if symbol is None else account.market.marks.get(symbol)
     is_level = change.incident.rule in LEVELS and change.kind != "resolved"
     fired = [step.at for step in rule.steps if step.severity <= change.incident.severity and step.fires(change.value)]
-    story = Story(
+    return Story(
         account=account.setup,
         change=change,
         at_ms=now.wall_ms,
@@ -82,7 +82,6 @@ def pool_story(change: Change, rule: Rule, seen: Seen, ages: Ages, now: Now) -> 
         advice=seen.advice if is_level else (),
         ages=ages,
     )
-    return _with_words(story)
 
 
 def moved_story(
@@ -94,50 +93,44 @@ def moved_story(
     if exchange_ms is None and mark is not None and all(c.kind in _PRICES for c in worst.move.causes):
         exchange_ms = mark.at_ms
     position = next(p for p in worst.pool.positions if p.key == worst.move.key)
-    return _with_words(
-        Story(
-            account=account.setup,
-            change=change,
-            at_ms=now.wall_ms,
-            exchange_ms=exchange_ms,
-            symbol=position.symbol,
-            side=side_word(position.quantity > 0),
-            asset=worst.pool.asset,
-            before=Figures(liquidation_price=worst.move.before),
-            after=_position_figures(risk, worst),
-            ages=ages,
-            moves=telling.moves,
-        )
+    return Story(
+        account=account.setup,
+        change=change,
+        at_ms=now.wall_ms,
+        exchange_ms=exchange_ms,
+        symbol=position.symbol,
+        side=side_word(position.quantity > 0),
+        asset=worst.pool.asset,
+        before=Figures(liquidation_price=worst.move.before),
+        after=_position_figures(risk, worst),
+        ages=ages,
+        moves=telling.moves,
     )
 
 
 def blind_story(account: WatchedAccount, change: Change, blindness: Blindness, ages: Ages, now: Now) -> Story:
     """What is told of a link that went quiet, or came back."""
     setup = structs.replace(account.setup, name=blindness.link.account)
-    return _with_words(Story(setup, change, now.wall_ms, ages=ages, blindness=blindness))
+    return Story(setup, change, now.wall_ms, ages=ages, blindness=blindness)
 
 
 def forced_story(account: WatchedAccount, change: Change, report: ForcedReport | None, ages: Ages, now: Now) -> Story:
     """What is told of an order that the exchange sends: at its first frame, and as a report when it is over."""
     if report is None:  # of an earlier run: only that it is over is known
         incident = change.incident
-        return _with_words(
-            Story(account.setup, change, now.wall_ms, symbol=incident.symbol, side=incident.side, ages=ages)
-        )
+        return Story(account.setup, change, now.wall_ms, symbol=incident.symbol, side=incident.side, ages=ages)
     side = None if report.is_long is None else side_word(report.is_long)
-    return _with_words(
-        Story(
-            account.setup,
-            change,
-            now.wall_ms,
-            exchange_ms=report.at_ms or None,
-            symbol=report.key.symbol,
-            side=side,
-            asset=report.asset,
-            after=figures(account.risk_with(report.key)),
-            ages=ages,
-            forced=structs.replace(report),  # it goes on
-        )
+    return Story(
+        account.setup,
+        change,
+        now.wall_ms,
+        exchange_ms=report.at_ms or None,
+        symbol=report.key.symbol,
+        side=side,
+        asset=report.asset,
+        after=figures(account.risk_with(report.key)),
+        ages=ages,
+        forced=structs.replace(report),  # it goes on
     )
 
 
@@ -199,7 +192,7 @@ def forecast_story(
     if closest is not None:
         position = closest.position
         story = structs.replace(story, symbol=position.symbol, side=side_word(closest.is_long))
-    return _with_words(story)
+    return story
 
 
 def fact_story(
@@ -218,26 +211,24 @@ def fact_story(
     side = side_word(held[0].quantity > 0) if len(held) == 1 else change.incident.side
     leg = change.incident.subject.rpartition("-")[2]  # of a hedge the subject says which leg it is about
     side = leg if leg in ("long", "short") else side
-    return _with_words(
-        Story(
-            account.setup,
-            change,
-            now.wall_ms,
-            symbol=symbol or change.incident.symbol,
-            side=side,
-            asset=None if pool is None else pool.asset,
-            before=before,
-            after=after,
-            ages=ages,
-            facts=facts,
-        )
+    return Story(
+        account.setup,
+        change,
+        now.wall_ms,
+        symbol=symbol or change.incident.symbol,
+        side=side,
+        asset=None if pool is None else pool.asset,
+        before=before,
+        after=after,
+        ages=ages,
+        facts=facts,
     )
 
 
 def instance_story(account: WatchedAccount, change: Change, facts: dict[str, Fact], ages: Ages, now: Now) -> Story:
     """What is told of the daemon itself."""
     setup = structs.replace(account.setup, name=INSTANCE, labels={})
-    return _with_words(Story(setup, change, now.wall_ms, ages=ages, facts=facts))
+    return Story(setup, change, now.wall_ms, ages=ages, facts=facts)
 
 
 def unwatched_story(setup: AccountSetup, change: Change, ages: Ages, now: Now) -> Story:
@@ -260,6 +251,17 @@ def unwatched_story(setup: AccountSetup, change: Change, ages: Ages, now: Now) -
     )
 
 
+def in_words(story: Story) -> tuple[str, str]:
+    """Title and text of a story; those that it has been given stand."""
+    change = story.change
+    if story.title:
+        return story.title, story.text
+    if change.kind == "retained" and change.incident.title:  # the words of the last message stand
+        return change.incident.title, change.incident.text
+    title, text = worded(story)
+    return unacknowledged(title, text) if change.kind == "unacknowledged" else (title, text)
+
+
 def figures(risk: PoolRisk | None) -> Figures | None:
     """A pool's figures, with price and mark of its closest position, or of its only one."""
     if risk is None:
@@ -273,16 +275,6 @@ def figures(risk: PoolRisk | None) -> Figures | None:
         liquidation_price=None if shown is None else shown.liquidation_price,
         distance=risk.distance,
     )
-
-
-def _with_words(story: Story) -> Story:
-    if story.change.kind == "retained" and story.change.incident.title:  # the words of the last message stand
-        incident = story.change.incident
-        return structs.replace(story, title=incident.title, text=incident.text)
-    title, text = worded(story)
-    if story.change.kind == "unacknowledged":
-        title, text = unacknowledged(title, text)
-    return structs.replace(story, title=title, text=text)
 
 
 def _position_figures(risk: PoolRisk, moved: PoolMove) -> Figures:
