@@ -66,14 +66,10 @@ class WatchedAccount:
 
     def take(self, setup: AccountSetup, rules: RuleBook) -> None:
         """From now on it is configured like this, and judged by these rules."""
-        self.setup, self.rules = setup, rules
+        self.setup, self.name, self.rules = setup, setup.name, rules
         rule = self.rule_of("data_stale")
         assert isinstance(rule, DataStaleRule)
         self.stale_rule = rule
-
-    @property
-    def name(self) -> str:
-        return self.setup.name
 
     @property
     def known(self) -> bool:
@@ -262,8 +258,7 @@ class WatchedAccount:
         """A rule as it holds for a pool."""
         matches = self.rules.matches.get(name)
         if not matches:
-            self._ruled[name, pool.id] = rule = self.rules.rules[name]
-            return rule
+            return self.rules.rules[name]
         notional = ZERO
         if any(match.min_notional is not None for match in matches):
             marks = self.market.prices
