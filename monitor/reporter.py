@@ -102,7 +102,7 @@ class Reporter:
         if change.kind == "resolved":
             self._over(key)
         elif change.kind != "noted":
-            self._keep(incident, now)
+            self._keep(key, incident, now)
         self.published.summary_due.add(incident.account)
 
     def end_unwatched(self, setup: AccountSetup, keys: Iterable[IncidentKey], ages: Ages, now: Now) -> None:
@@ -118,7 +118,7 @@ class Reporter:
         known = incident is not None
         self.effects.append(Answered(f"{event.incident_id} {'acknowledged' if known else 'is not open'}", known))
         if incident is not None:
-            self._keep(incident, now)
+            self._keep(incident.key, incident, now)
             self._unconfirmed.add(incident.key)  # its judge publishes it anew
         return incident
 
@@ -144,20 +144,19 @@ class Reporter:
         self._kept_worst.pop(key, None)
         self.effects += [IncidentOver(key), Save("incident", "/".join(key), None)]
 
-    def _keep(self, incident: Incident, now: Now) -> None:
-        key = incident.key
+    def _keep(self, key: IncidentKey, incident: Incident, now: Now) -> None:
         self._kept_worst[key] = incident.worst
         self.effects.append(Save("incident", "/".join(key), saved(incident, now)))
 
     def keep_worst(self, now: Now) -> None:
         """Keep the incidents whose worst value is another than the one that was kept; of very many some at a time, in
         turn: whoever is told next waits for it."""
-        waiting = deque(self.incidents.open.values())
+        waiting = deque(self.incidents.open.items())
         waiting.rotate(-self._next_kept)
         kept = 0
         while waiting and kept < _KEPT_AT_ONCE:
-            incident = waiting.popleft()
-            if incident.worst is not None and incident.worst != self._kept_worst.get(incident.key):
-                self._keep(incident, now)
+            key, incident = waiting.popleft()
+            if incident.worst is not None and incident.worst != self._kept_worst.get(key):
+                self._keep(key, incident, now)
                 kept += 1
         self._next_kept += len(self.incidents.open) - len(waiting)

@@ -101,10 +101,9 @@ class LevelsJudge:
 
     def is_at_worst(self, account: WatchedAccount, risk: PoolRisk) -> bool:
         """Whether a figure of a pool is now the worst that its incident has seen: the next mark may well be worse."""
-        for name in LEVELS:
-            incident = self._incidents.open.get(self._key(account, name, risk.pool))
-            if incident is not None and incident.worst is not None:
-                value = risk.margin_ratio if name == "margin_ratio" else risk.distance
+        for incident in self._reporter.of(account.name, *LEVELS):
+            if incident.subject == risk.pool.id and incident.worst is not None:
+                value = risk.margin_ratio if incident.rule == "margin_ratio" else risk.distance
                 if incident.worst is value:
                     return True
         return False
