@@ -223,7 +223,7 @@ class WatchedAccount:
         return self.market.has_funding_by(self.market.exchange_ms(now) + round(within_s * 1000), self.needs_of(pool))
 
     def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
-        """The same where it is no farther off than this; what each position pays is remembered."""
+        """The next funding of a pool, if it is no farther off than this; what each position pays is remembered."""
         coming = self.coming_funding(risk, now, within_s)
         if coming is not None:
             self._forecasts.update({key: (coming.next_ms, amount) for key, amount in coming.payments.items()})

@@ -163,7 +163,7 @@ class Core:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is more to be done, with no event to wait for."""
+        """Whether there is that, or zones to be found, for which nobody waits yet."""
         return self.is_ticking or self._attention.is_behind
 
     # ---- from pools to incidents ----

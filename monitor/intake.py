@@ -147,14 +147,14 @@ class Intake:
             StrategyEnded: self._judges.forced_orders.strategy_ended,
         }
         of_markets: _Others = {
-            AdlRiskRead: self._market_facts,
+            AdlRiskRead: self._adl_risks,
             AssetRates: self._rates,
             ClockOffset: self._clock,
             ContractChanged: self._contract_changed,
             ContractsRead: self._contracts,
             ExchangeStatusRead: self._judges.exchange.status,
-            FundingTermsRead: self._market_facts,
-            InsuranceFundRead: self._market_facts,
+            FundingTermsRead: self._funding_terms,
+            InsuranceFundRead: self._insurance_fund,
         }
         of_us: _Others = {
             Acknowledge: self._acknowledge,
@@ -281,14 +281,14 @@ class Intake:
             if event.brackets and event.symbol in account.symbols:
                 self._reporter.effects.append(Resync(account.name, f"brackets of {event.symbol} changed"))
 
-    def _market_facts(self, event: AdlRiskRead | InsuranceFundRead | FundingTermsRead, now: Now) -> None:
-        market = self._markets[event.market]
-        if isinstance(event, AdlRiskRead):
-            market.adl_risks = event.risks
-        elif isinstance(event, InsuranceFundRead):
-            market.insurance_fund = event.balances
-        else:
-            market.funding_hours = event.interval_hours
+    def _adl_risks(self, event: AdlRiskRead, now: Now) -> None:
+        self._markets[event.market].adl_risks = event.risks
+
+    def _insurance_fund(self, event: InsuranceFundRead, now: Now) -> None:
+        self._markets[event.market].insurance_fund = event.balances
+
+    def _funding_terms(self, event: FundingTermsRead, now: Now) -> None:
+        self._markets[event.market].funding_hours = event.interval_hours
 
     def _adl_quantiles(self, account: WatchedAccount, event: AdlQuantilesRead, now: Now) -> None:
         account.book.adl_quantiles = event.quantiles
