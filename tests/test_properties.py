@@ -7,7 +7,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
@@ -308,7 +308,14 @@ def test_a_funding_that_hardly_moves_a_price_moves_it_by_less_than_a_notice(
                 assert adverse(move_between(risk, then, i), mark) < notice_at * mark
 
 
+_NOTHING_LEFT_AT_ZERO = Case(
+    make.pool("145.44", make.position("A", "220", "0.3"), make.position("B", "630", "0.3")),
+    Terms(dict.fromkeys("AB", D("0.5")), {"A": make.table(("0", "0.004", "0")), "B": make.table(("0", "0.15", "0"))}),
+)
+
+
 @given(cases(("linear",)))
+@example(_NOTHING_LEFT_AT_ZERO)
 @settings(max_examples=300)
 def test_a_long_that_may_become_worthless_has_no_liquidation_price(case: Case) -> None:
     """What is known without solving for it must keep no forecast from being told; known of each gentle pool."""

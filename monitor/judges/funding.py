@@ -103,8 +103,8 @@ def _hardly_moves(i: int, risk: PoolRisk, then: PoolRisk, rule: FundingForecastR
 
 
 def _has_no_price(i: int, then: PoolRisk) -> bool:
-    """Whether a position certainly has no liquidation price: a long that may become worthless and leave an excess."""
+    """Whether a position certainly has no liquidation price: a long that is not liquidated before it is worthless."""
     own, table = then.own[i], then.tables[i]
     if own.notional < 0 or table is None or not then.is_gentle:
         return False
-    return then.excess - own.notional + own.maintenance_margin > table.maintenance_margin(ZERO)
+    return then.excess - own.notional + own.maintenance_margin >= table.maintenance_margin(ZERO)  # a price of 0 is none
