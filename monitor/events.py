@@ -223,7 +223,7 @@ class Marks(Event, frozen=True):
 
     @property
     def prices(self) -> list[Decimal]:
-        """Made anew for whoever asks, as is the funding: of most frames nobody needs them."""
+        """Made anew for whoever asks, as is the funding: while all pools rest, what is decided needs neither."""
         return list(map(Decimal, self.texts))
 
     @property

@@ -100,7 +100,8 @@ class MarketBook:
     """Marks, contracts and collateral rates of one market.
 
     `revision` counts the changes of marks. Ages are asked for by symbol, or by `rate_of(asset)`. What a whole frame
-    says is made exact, and put in its place, once somebody asks for any mark: while all pools rest, nobody does.
+    says is made exact, and put in its place, once somebody asks for any mark: while all pools rest, that is the next
+    tick, and no decision waits for it.
     """
 
     def __init__(self) -> None:
