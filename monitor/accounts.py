@@ -287,7 +287,7 @@ class WatchedAccount:
         """Until when all is known that the exchange has done to the account: by its stream, or by its answers
         (monotonic seconds)."""
         streamed = now.mono - links.age(self._private_link, now.mono)
-        return streamed if self.book.truth_at is None else max(streamed, self.book.truth_at)
+        return streamed if self.book.shown_at is None else max(streamed, self.book.shown_at)
 
     def _is_live(self, pool: Pool | None, oldest: float | None, links: Links, now: Now) -> bool:
         """The same, with the age of its oldest mark."""

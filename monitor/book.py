@@ -68,6 +68,8 @@ class AccountBook:
         self.balances_read = False
         self.positions_read = False
         self.truth_at: float | None = None
+        self.shown_at: float | None = None
+        """When the last snapshot came, which a pushed change is not (monotonic seconds)."""
         self.unlike: set[str | PositionKey] = set()
         """Of which assets and positions the last snapshot says something else than we hold: its figures are those of
         another moment."""
@@ -162,7 +164,7 @@ class AccountBook:
                 self.figures[position.key] = figures
         self.brackets.compare(event)
         self.positions_read = True
-        self.truth_at = now
+        self.truth_at = self.shown_at = now
 
     def _put(self, position: Position) -> None:
         if position.margin_asset is not None:

@@ -276,9 +276,9 @@ class ForcedOrders:
         asked for before it; and a stream that did not tell of this order may keep silent about the next."""
         if row is None or not row.quantity:
             return False
-        last = self._last[key]
+        last, acted_ms = self._last[key], self.running[key].at_ms
         is_listed_last = self._listed.get(key) == last and (shown_at is None or shown_at <= last)
-        return is_listed_last or row.at_ms < self.running[key].at_ms - _BEHIND_MS
+        return row.at_ms < acted_ms - _BEHIND_MS or (is_listed_last and row.at_ms <= acted_ms)
 
     def take_left(self, settle_s: Callable[[PositionKey], float], now: Now) -> list[Acted]:
         """Those of an earlier run of which nothing has been heard in this one for a while; they are forgotten here."""

@@ -165,7 +165,8 @@ def test_steps_that_a_mute_stream_keeps_from_us_are_one_story_however_slowly_the
         return core.tell(one, *core.truth(wallet, row("BTCUSDT", shown, "92000", at_ms=at), at_ms=at))
 
     told = listed(1, "-1", "3300", "1.5") + core.hold(4, "90250")
-    told += listed(2, "-1.5", "3300", "1.5") + core.hold(4, "90250")
+    told += listed(2, "-1.5", "3300", "1.5")
+    told += core.tell(core.changed("DEPOSIT", "3301")) + core.hold(4, "90250")  # which is no snapshot
     assert [s.change.kind for s in forced(told)] == ["opened"]
 
     core.step(*core.truth("807.40", at_ms=core.now.wall_ms))

@@ -92,7 +92,7 @@ class ForcedOrdersJudge:
             self._reporter.effects.append(Save("forced", f"{account.name}/{name}", None))
         rows = account.book.rows
         heard_until = account.heard_until(self._reporter.links, now)
-        for report in account.forced_orders.over(settle_s, heard_until, account.book.truth_at, rows):
+        for report in account.forced_orders.over(settle_s, heard_until, account.book.shown_at, rows):
             row = rows.get(report.key)
             report.left = Decimal(0) if row is None else row.quantity
             self._over(account, report, now)
