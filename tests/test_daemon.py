@@ -318,10 +318,12 @@ async def test_a_restart_tells_nothing_twice_and_forgets_nothing(
     assert [(c["kind"], c["amount"]) for c in moved["cause"]] == [("unexplained", "-100.00000000")]
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["at-once", "late"])
 async def test_what_was_open_in_another_environment_is_not_said_to_be_closed_after_a_restart(
-    broker: Mosquitto, listener: Listener, tmp_path: Path
+    is_late: bool, broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
-    """First the testnet, then the exchange itself, under the same name: these are two accounts."""
+    """First the testnet, then the exchange itself, under the same name: these are two accounts, whenever the store can
+    be opened."""
     async with stories.exchange() as exchange:
         config = write_config(tmp_path / "d", exchange, broker.port)
         async with watching(config):
@@ -331,7 +333,11 @@ async def test_what_was_open_in_another_environment_is_not_said_to_be_closed_aft
         exchange.set_mark("SOLUSDT", "150")
         exchange.fill("main", "SOLUSDT", "SELL", "100")
         config.write_text(config.read_text("utf-8").replace('"custom"', '"testnet"'), "utf-8")
-        async with watching(config):
+        held = Database(settings.store_path(settings.load(config)), 2) if is_late else None
+        with Process(config) as process:
+            await until(lambda: process.logged("ready"), "it watches")
+            if held is not None:
+                held.close()
             ended = await listener.event("liquidation_distance", "resolved")
             await agreement(exchange, listener, "main")
             await listener.no_incident()

@@ -147,6 +147,8 @@ class Owed:
             for key, row in rows.items():
                 if (kind, key) not in self._rows:
                     new_rows.setdefault(kind, {})[key] = self._rows[kind, key] = row
+        if new_rows and "account" in found.rows:  # where they are from, whatever this run has said of where it is
+            new_rows["account"] = found.rows.get("account", {})
         there = {e.event_id for e in found.unsent}
         self.events = {**{e: event for e, event in self._unsent.items() if e not in there}, **self.events}
         for (kind, key), own in self._rows.items():
