@@ -351,6 +351,8 @@ class Core:
                 if setup is None or (setup.venue, setup.market) != (account.setup.venue, account.setup.market):
                     self._forget(account, now)
                 else:
+                    if setup.place != account.setup.place:  # the same market, asked another way
+                        self.reporter.effects.append(Save("account", setup.name, setup.place))
                     account.take(setup, account.rules)
             for setup in accounts:
                 if setup.name not in self.accounts:

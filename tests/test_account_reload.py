@@ -140,6 +140,23 @@ def test_an_account_of_another_environment_after_a_restart_goes_on_with_nothing_
     assert after == []
 
 
+def test_an_account_that_is_asked_another_way_goes_on_after_a_reload_and_after_the_next_restart() -> None:
+    """The same market by its address, of another environment by its name: what a reload goes on with is kept as that
+    of where it is asked by now."""
+    core = Watched()
+    core.begin("2000", row("BTCUSDT", "1", "50000"))
+    core.step(core.mark("48300"), Tick())
+    core.hold(5, "48300")
+    other_way = structs.replace(MAIN, environment="custom")
+    assert not told(take(core, other_way))
+
+    later = Watched(kept=core.kept(), start=core.t)
+    later.core = Core(Setup((other_way,), RuleBook()), later.now, core.kept())
+
+    assert later.core.unseen()
+    assert not told(later.step(Tick()))
+
+
 def test_what_an_older_version_kept_of_an_account_ends_with_its_venue_and_labels() -> None:
     """Its rows say neither. Of an account that cannot be read nothing has been told anew by the time that it goes, and
     whoever reads events by their schema, or by labels, would not take its end."""
