@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,25 +272,42 @@ async def test_a_daemon_that_was_stopped_for_a_while_sees_at_once_that_it_is_lat
     assert len(listener.events("liquidation_distance")) == 2
 
 
+@pytest.mark.parametrize(
+    ("tick_s", "stopped_s", "times"), [(0.05, 3, 1), (1, 1.2, 4)], ids=["long", "hardly-longer-than-a-tick"]
+)
 async def test_a_liquidation_that_goes_on_while_the_daemon_is_stopped_is_one_story(
-    broker: Mosquitto, listener: Listener, tmp_path: Path
+    tick_s: float, stopped_s: float, times: int, broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """What came meanwhile waits to be read: time in which nobody read it says nothing about what did not come."""
+
+    def has_ticked(before: bytes) -> bool:
+        return listener.now["marginwatch/main/health"] != before
+
+    def is_told(events: int) -> bool:
+        return len(listener.events("forced_order")) >= events
+
+    def is_past(at: float) -> bool:
+        return time.monotonic() > at
+
     async with stories.exchange() as exchange:
-        config = write_config(tmp_path / "d", exchange, broker.port, rules={"forced_order": {"settle_s": 1}})
+        rules = {"forced_order": {"settle_s": 1}}
+        config = write_config(tmp_path / "d", exchange, broker.port, links={"tick_s": tick_s}, rules=rules)
         with Process(config) as process:
             await agreement(exchange, listener, "main")
-            exchange.liquidate("main", "SOLUSDT", "30")
-            await listener.event("forced_order", "opened")
-            process.send(signal.SIGSTOP)
-            exchange.liquidate("main", "SOLUSDT", "70")
-            begun = time.monotonic()
-            await until(lambda: time.monotonic() - begun > 3, "three seconds pass")
-            process.send(signal.SIGCONT)
-            over = await listener.event("forced_order", "resolved")
+            for turn in range(times):
+                await until(partial(has_ticked, listener.now["marginwatch/main/health"]), "a tick is just over")
+                exchange.liquidate("main", "SOLUSDT", str(40 // times))
+                await until(partial(is_told, 2 * turn + 1), "it is told of")
+                process.send(signal.SIGSTOP)
+                exchange.liquidate("main", "SOLUSDT", str(60 // times))
+                await until(partial(is_past, time.monotonic() + stopped_s), "it is stopped for a while")
+                process.send(signal.SIGCONT)
+                await until(partial(is_told, 2 * turn + 2), "it is over")
 
-    assert (over["resolution"], over["report"]["quantity"]) == ("liquidated", "100")
-    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+    told = listener.events("forced_order")
+    assert [e["event"] for e in told] == ["opened", "resolved"] * times
+    assert {e["report"]["quantity"] for e in told[1::2]} == {str(100 // times)}
+    assert told[-1]["resolution"] == "liquidated"
 
 
 @pytest.mark.parametrize("jump_s", [600, -600], ids=["ahead", "back"])

@@ -59,9 +59,9 @@ FIRST_S = 0.005
 """Of many alerts at once those that are decided go out before more is looked at, for so long at most (seconds)."""
 _DANGER_TICKS = 5
 """Of each account it is asked once in so many ticks whether it is endangered, which takes exact figures."""
-_STOOD_STILL_S, _READ_S = 0.5, 0.2
-"""A tick that is so late says that we stood still: it waits until what came meanwhile is read, for time in which nobody
-listened proves nothing about what did not come."""
+_READ_S = 0.2
+"""A tick that is late waits for as long again, or this, until what came meanwhile is read: perhaps we stood still, and
+time in which nobody listened proves nothing about what did not come."""
 _NAMED = 20
 """So many of very many topics a log line names."""
 _LOUD = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR, Severity.LIQUIDATION: logging.ERROR}
@@ -245,8 +245,7 @@ class Runtime:
             self._inbox.put([self._pulse.take(), Tick()])
             due = time.monotonic() + every_s
             await asyncio.sleep(every_s)
-            if time.monotonic() - due > _STOOD_STILL_S:
-                await asyncio.sleep(_READ_S)
+            await asyncio.sleep(min(time.monotonic() - due, _READ_S))
 
     async def _pump(self) -> None:
         ticking = False
