@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from msgspec import Struct
@@ -85,31 +86,34 @@ class Turns:
             if not own:
                 del self._waiting[turn.account]
 
-    def next(self, now: float) -> Turn | None:
-        """Who may ask now, and waits no more; None: nobody may."""
+    def due(self, now: float) -> Iterator[Turn]:
+        """Those who may ask now, in order; who is given waits no more. Nobody may join or leave until it ends."""
         self._forget(now)
         if now < self._blocked_until:
-            return None
-        total = self._total(now)
-        heads = (own[0] if len(own) == 1 else _most_urgent(own) for own in self._waiting.values())
-        waiting = [turn for turn in heads if not self._is_greedy(turn, total)]
-        first = min(waiting, key=self._place, default=None)
-        if first is not None and self._is_kept_out_by_others(first, total):
-            first = min((turn for turn in waiting if turn.need() is Need.START), key=self._place, default=None)
-        if first is None or not self._may(first, total):
-            return None
-        self.leave(first)
-        self._turns += 1
-        self._last_turn[first.account] = self._turns
-        self._taken.append((now, first.account, first.weight))
-        self._used += first.weight
-        self._used_by[first.account] = self._used_by.get(first.account, 0) + first.weight
-        self._flying += first.weight
-        self._told += first.weight
-        return first
+            return
+        heads = [self._head(own, place) for place, own in enumerate(self._waiting.values())]
+        heapify(heads)
+        kept_out: Turn | None = None
+        while heads:
+            *_, turn = heappop(heads)
+            total = self._total(now)
+            if self._is_greedy(turn, total):
+                continue
+            if kept_out is None and self._is_kept_out_by_others(turn, total):
+                kept_out = turn
+            elif kept_out is not None and not self._is_kept_out_by_others(kept_out, total):
+                return
+            if kept_out is not None and turn.need() is Need.EASE:
+                continue
+            if not self._may(turn, total):
+                return
+            self._take(turn, now)
+            yield turn
+            if turn.account in self._waiting:
+                heappush(heads, self._head(self._waiting[turn.account], 0))
 
     def wait_s(self, now: float) -> float:
-        """Seconds after which it is worth asking `next` again, where nothing else happens."""
+        """Seconds after which it is worth asking again who is due, where nothing else happens."""
         if now < self._blocked_until:
             return self._blocked_until - now
         ends = [at + WINDOW_S for at in (self._told_at, *(taken[0] for taken in islice(self._taken, 1)))]
@@ -134,7 +138,7 @@ class Turns:
 
     def _is_greedy(self, turn: Turn, total: int) -> bool:
         """Whether it would take from the others what they need, having had more than its part."""
-        users = len(self._used_by.keys() | {turn.account})
+        users = len(self._used_by) + (turn.account not in self._used_by)
         part = max(_FEW, self._per_minute / users)
         had = self._used_by.get(turn.account, 0)
         is_much = had + turn.weight > part and total + turn.weight > self._per_minute / 2
@@ -155,8 +159,21 @@ class Turns:
         is_ours = self._used + turn.weight > self._per_minute
         return turn.need() is Need.EASE and not is_ours and not self._may(turn, total)
 
-    def _place(self, turn: Turn) -> tuple[Need, int]:
-        return min(turn.need(), Need.START), self._last_turn.get(turn.account, 0)
+    def _head(self, own: deque[Turn], place: int) -> tuple[Need, int, int, Turn]:
+        """Who of an account is next, behind what it goes by among all. place: Among those that had no turn yet."""
+        turn = own[0] if len(own) == 1 else _most_urgent(own)
+        return min(turn.need(), Need.START), self._last_turn.get(turn.account, 0), place, turn
+
+    def _take(self, turn: Turn, now: float) -> None:
+        """It asks."""
+        self.leave(turn)
+        self._turns += 1
+        self._last_turn[turn.account] = self._turns
+        self._taken.append((now, turn.account, turn.weight))
+        self._used += turn.weight
+        self._used_by[turn.account] = self._used_by.get(turn.account, 0) + turn.weight
+        self._flying += turn.weight
+        self._told += turn.weight
 
     def _forget(self, now: float) -> None:
         while self._taken and now - self._taken[0][0] >= WINDOW_S:

@@ -36,6 +36,7 @@ from monitor.shell.daemon import Daemon
 from monitor.shell.market_feed import MarketFeed
 from monitor.shell.rest import Budget, Rest
 from monitor.sim import Exchange
+from monitor.turns import Need
 from monitor.venues import Hosts
 from tests import stories
 from tests.heard import Heard, account_feed, running
@@ -627,6 +628,25 @@ async def test_an_endangered_account_is_compared_before_others() -> None:
             other.events += await other.inbox.take()
 
     assert kinds(other)[PositionsRead] - other_before <= 6
+
+
+async def test_of_a_crowd_that_asks_at_once_each_does_not_look_at_all_the_others() -> None:
+    """A loop that is busy for seconds with whose turn it is tells nobody anything."""
+    budget, looks = Budget(100_000), 0
+
+    def need() -> Need:
+        nonlocal looks
+        looks += 1
+        return Need.DANGER
+
+    budget.answered(0, 100_000)  # by others
+    crowd = [asyncio.create_task(budget.take(f"a{account}", 5, need)) for account in range(1000)]
+    await until(lambda: looks, "somebody is looked at")
+    for one in crowd:
+        one.cancel()
+    await asyncio.wait(crowd)
+
+    assert looks <= 10_000
 
 
 async def test_the_daemon_says_who_is_endangered(tmp_path: Path) -> None:

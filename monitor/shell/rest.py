@@ -66,6 +66,7 @@ class Budget:
         self._turns = Turns(per_minute, _EXCHANGE_LIMIT)
         self._called: dict[Turn, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_looking = False
         self.handshakes = Handshakes()
         """Of those who share it: streams, which cost nothing of it."""
 
@@ -74,7 +75,7 @@ class Budget:
         turn = Turn(account, weight, need)
         called = self._called[turn] = asyncio.get_running_loop().create_future()
         self._turns.join(turn)
-        self._call()
+        self._look()
         try:
             await called
         except asyncio.CancelledError:
@@ -88,7 +89,7 @@ class Budget:
     def answered(self, weight: int, used: int | None) -> None:
         """A question is over; what the exchange says has been used, by anybody at our address."""
         self._turns.answered(weight, used, time.monotonic())
-        self._call()
+        self._look()
 
     def blocked(self, seconds: float) -> None:
         """The exchange asked us to stay away."""
@@ -99,10 +100,18 @@ class Budget:
         """Seconds for which it has."""
         return self._turns.blocked_s(time.monotonic())
 
+    def _look(self) -> None:
+        """Look whose turn it is, after all that happens at this moment: of a thousand that begin to wait at once each
+        would look at all the others."""
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_soon(self._call)
+
     def _call(self) -> None:
         """Call all whose turn it is, and look again when it may be another's."""
+        self._is_looking = False
         here = time.monotonic()
-        while (turn := self._turns.next(here)) is not None:
+        for turn in self._turns.due(here):
             if self._called[turn].done():  # whoever waited was cancelled a moment ago, and will not ask
                 self._turns.answered(turn.weight, None, here)
             else:
