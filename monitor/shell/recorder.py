@@ -1,7 +1,7 @@
 """The flight recorder: what the links said in the last minutes, saved when an incident becomes critical.
 
-So it can be replayed with the very input that led to it. The risk loop is never delayed: a line is a reference that is
-kept, and encoding and writing are a thread's work.
+So it can be replayed with the very input that led to it. The risk loop is not delayed: a line is a reference that is
+kept, and encoding and writing are the work of a thread that leaves it most of the time.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -36,7 +38,11 @@ _LINE_BYTES = 400
 """What a line costs in memory beside its bytes, roughly."""
 
 _LARGE = 65_536
-_BREATH_LINES = 200
+_SPELL_S = 0.001
+"""So long the thread works at a time (seconds of CPU)."""
+_REST = 9
+"""So many times as long it rests. The threads of one process run in turns, and the loop lets go of its own with every
+message that it sends: beside one that always works, each would wait for milliseconds."""
 _CLOSE_S = 5.0
 
 
@@ -60,6 +66,7 @@ class FlightRecorder:
         self._again: dict[str, tuple[str, asyncio.TimerHandle]] = {}
         self._writing: dict[str, asyncio.Future[None]] = {}
         self._writer = ThreadPoolExecutor(1, "recorder")
+        self._is_closing = threading.Event()
         self._log = logs.logger()
 
     def heard(self, line: Line) -> None:
@@ -87,19 +94,23 @@ class FlightRecorder:
 
     def happened(self, effects: Iterable[Effect]) -> None:
         """What the core made of it: rows to know at the beginning of a later window, and incidents to save it for."""
+        critical: dict[str, str] = {}
         for effect in effects:
             if isinstance(effect, Save):
                 self._append(now().wall_ms, effect, len(effect.row or b""))
             elif isinstance(effect, Story):
                 change = effect.change
                 if change.kind in ("opened", "worsened", "noted") and change.severity >= Severity.CRITICAL:
-                    self._save_twice(change.incident.incident_id, change.incident.account)
+                    critical[change.incident.incident_id] = change.incident.account
+        if critical:
+            self._save_twice(critical)
 
     async def close(self) -> None:
         """Save what was to be saved once more, and wait for it, but not for ever."""
-        for incident_id, (account, timer) in list(self._again.items()):
+        self._is_closing.set()
+        for _, timer in self._again.values():
             timer.cancel()
-            self._save(incident_id, account)
+        self._save({incident_id: account for incident_id, (account, _) in self._again.items()})
         self._again.clear()
         if self._writing:
             await asyncio.wait(list(self._writing.values()), timeout=_CLOSE_S)
@@ -118,35 +129,43 @@ class FlightRecorder:
 
     # ---- saving ----
 
-    def _save_twice(self, incident_id: str, account: str) -> None:
-        if incident_id in self._again:
-            self._again.pop(incident_id)[1].cancel()
-        elif len(self._again) >= self._config.keep:
-            return  # a crash of everything at once: more files than are kept help nobody
-        self._save(incident_id, account)
+    def _save_twice(self, incidents: Mapping[str, str]) -> None:
+        """Now, and once more later. incidents: Id → account."""
         loop = asyncio.get_running_loop()
-        self._again[incident_id] = (account, loop.call_later(_FOLLOW_S, self._save_again, incident_id))
+        saved: dict[str, str] = {}
+        for incident_id, account in incidents.items():
+            if incident_id in self._again:
+                self._again.pop(incident_id)[1].cancel()
+            elif len(self._again) >= self._config.keep:
+                continue  # a crash of everything at once: more files than are kept help nobody
+            saved[incident_id] = account
+            self._again[incident_id] = (account, loop.call_later(_FOLLOW_S, self._save_again, incident_id))
+        self._save(saved)
 
     def _save_again(self, incident_id: str) -> None:
         account, _ = self._again.pop(incident_id)
-        self._save(incident_id, account)
+        self._save({incident_id: account})
 
-    def _save(self, incident_id: str, account: str) -> None:
-        """Have a thread write the window as it is now: what concerns this account, or all where it is nobody's."""
-        accounts = tuple(setup for setup in self._setup.accounts if account in (INSTANCE, setup.name))
-        at_ms = self._window[0][0] if self._window else now().wall_ms
-        setup = structs.replace(self._setup, accounts=accounts)
-        known, window = self._known.copy(), [*self._window]
-        path = self._folder / file_name(incident_id)
-        try:
-            done = asyncio.get_running_loop().run_in_executor(
-                self._writer, self._write, path, at_ms, setup, known, window
-            )
-        except RuntimeError as exc:  # no thread to be had; alerts go on all the same
-            self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=str(exc))
+    def _save(self, incidents: Mapping[str, str]) -> None:
+        """Have a thread write the window as it is now: of each incident what concerns its account, or all where it is
+        nobody's."""
+        if not incidents:
             return
-        self._writing[incident_id] = done
-        done.add_done_callback(lambda future: self._written(incident_id, path, future))
+        at_ms = self._window[0][0] if self._window else now().wall_ms
+        known, window = self._known.copy(), [*self._window]
+        for incident_id, account in incidents.items():
+            accounts = tuple(setup for setup in self._setup.accounts if account in (INSTANCE, setup.name))
+            setup = structs.replace(self._setup, accounts=accounts)
+            path = self._folder / file_name(incident_id)
+            try:
+                done = asyncio.get_running_loop().run_in_executor(
+                    self._writer, self._write, path, at_ms, setup, known, window
+                )
+            except RuntimeError as exc:  # no thread to be had; alerts go on all the same
+                self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=str(exc))
+                continue
+            self._writing[incident_id] = done
+            done.add_done_callback(partial(self._written, incident_id, path))
 
     def _written(self, incident_id: str, path: Path, done: asyncio.Future[None]) -> None:
         if self._writing.get(incident_id) is done:
@@ -163,7 +182,7 @@ class FlightRecorder:
     def _write(
         self, path: Path, at_ms: int, setup: Setup, known: Known, window: Collection[tuple[int, Line | Save]]
     ) -> None:
-        """In the thread. It pauses now and then: the risk loop needs the interpreter more urgently."""
+        """In the thread."""
         accounts = names(setup.accounts)
         opening = Opening(at_ms, instance=self._instance, setup=setup, kept=known.kept(setup.accounts))
         heard = about(accounts, (entry for _, entry in window if isinstance(entry, Line)))
@@ -172,10 +191,8 @@ class FlightRecorder:
         try:
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(encode_opening(opening))
-                for number, line in enumerate(chain(known.lines(accounts, at_ms), heard), 1):
+                for line in self._at_leisure(chain(known.lines(accounts, at_ms), heard)):
                     file.write(encode(line, self.secrets))
-                    if number % _BREATH_LINES == 0:
-                        time.sleep(0.001)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -184,6 +201,16 @@ class FlightRecorder:
                 partial.unlink()
             raise
         _remove_old(path.parent, self._config.keep)
+
+    def _at_leisure(self, lines: Iterable[Line]) -> Iterator[Line]:
+        """The same lines, with rests in between for as long as the daemon runs."""
+        begun = time.thread_time()
+        for line in lines:
+            yield line
+            worked = time.thread_time() - begun
+            if worked >= _SPELL_S:
+                self._is_closing.wait(_REST * worked)
+                begun = time.thread_time()
 
 
 def file_name(incident_id: str) -> str:
