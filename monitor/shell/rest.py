@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,6 +39,8 @@ _BANNED_UNTIL = re.compile(rb"until (\d{13})")
 _LONGEST_BAN_S = 3 * 86_400.0
 """Documented; whoever says more, something in between perhaps, is asked again after that."""
 _FAILURES_BEFORE_NEW_SESSION = 5
+_CALLED_AT_ONCE = 8
+"""So many begin to ask in one turn of the loop, each over a connection that it may have to open."""
 
 
 class Answer(Struct, frozen=True):
@@ -108,10 +111,11 @@ class Budget:
             asyncio.get_running_loop().call_soon(self._call)
 
     def _call(self) -> None:
-        """Call all whose turn it is, and look again when it may be another's."""
+        """Call those whose turn it is, some at a time, and look again when it may be another's."""
         self._is_looking = False
         here = time.monotonic()
-        for turn in self._turns.due(here):
+        called = [*islice(self._turns.due(here), _CALLED_AT_ONCE)]
+        for turn in called:
             if self._called[turn].done():  # whoever waited was cancelled a moment ago, and will not ask
                 self._turns.answered(turn.weight, None, here)
             else:
@@ -119,7 +123,9 @@ class Budget:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._turns.waiting:
+        if len(called) == _CALLED_AT_ONCE:
+            self._look()
+        elif self._turns.waiting:
             self._timer = asyncio.get_running_loop().call_later(self._turns.wait_s(here), self._call)
 
 

@@ -15,7 +15,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -113,7 +112,6 @@ class Runtime:
         self._one_step = asyncio.Lock()
         """A step is carried out before the next begins, whoever takes it."""
         self._reloads: asyncio.Queue[tuple[Config, dict[Secret, str]]] = asyncio.Queue()
-        self._ticks = 0
         self._topics = identity.topics
         self._encoder = Encoder(identity, config.rules, notices=not amounts)
         self._discovery: Discovery | None = None
@@ -173,7 +171,7 @@ class Runtime:
     @property
     def parts(self) -> list[tuple[str, Part]]:
         """What runs beside the feeds and the broker, by name."""
-        parts: list[tuple[str, Part]] = [("pump", self._pump), ("tick", self._tick)]
+        parts: list[tuple[str, Part]] = [("pump", self._pump), ("tick", self._tick), ("danger", self._look_for_danger)]
         parts += [("webhook", self._second_way.run), ("reloads", self._take_reloads), ("ghosts", self._ghosts.run)]
         parts += [("heartbeat", self._heartbeat.run)] if self._heartbeat is not None else []
         parts += [("http", self._http.run)] if self._http is not None else []
@@ -391,13 +389,23 @@ class Runtime:
         self.life.ticked(here)
         measured = (market.clock_offset_ms(here) for market in self._core.markets.values())
         self._store.exchange_ahead_ms = min((ms for ms in measured if ms is not None), default=None)
-        for name, feed in islice(self.feeds.accounts.items(), self._ticks % _DANGER_TICKS, None, _DANGER_TICKS):
-            account = self._core.accounts[name]
-            rule = account.stale_rule
-            feed.endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
-        self._ticks += 1
         if self.life.is_ready and self._ghosts.topics:
             self._sweep()
+
+    async def _look_for_danger(self) -> None:
+        """Ask of one account after the other whether it is endangered; of thousands at once it would hold up alerts."""
+        every_s = _DANGER_TICKS * self._config.links.tick_s
+        while True:
+            names = list(self.feeds.accounts)
+            pause_s = every_s / (len(names) + 1)
+            await asyncio.sleep(pause_s)
+            for name in names:
+                if name in self.feeds.accounts:
+                    account = self._core.accounts[name]
+                    rule = account.stale_rule
+                    endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
+                    self.feeds.accounts[name].endangered = endangered
+                await asyncio.sleep(pause_s)
 
     def _sweep(self) -> None:
         """Empty the retained topics at the broker that nothing stands for any more."""
