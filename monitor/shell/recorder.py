@@ -63,7 +63,8 @@ class FlightRecorder:
         self._window: deque[tuple[int, Line | Save]] = deque()
         self._bytes = 0
         self._large: dict[str, bytes] = {}
-        self._again: dict[str, tuple[str, asyncio.TimerHandle]] = {}
+        self._again: dict[str, tuple[str, float]] = {}
+        """Incident → its account, and when it is saved once more (the event loop's time)."""
         self._writing: dict[str, asyncio.Future[None]] = {}
         self._writer = ThreadPoolExecutor(1, "recorder")
         self._is_closing = threading.Event()
@@ -108,9 +109,8 @@ class FlightRecorder:
     async def close(self) -> None:
         """Save what was to be saved once more, and wait for it, but not for ever."""
         self._is_closing.set()
-        for _, timer in self._again.values():
-            timer.cancel()
-        self._save({incident_id: account for incident_id, (account, _) in self._again.items()})
+        if self._again:
+            self._save({incident_id: account for incident_id, (account, _) in self._again.items()})
         self._again.clear()
         if self._writing:
             await asyncio.wait(list(self._writing.values()), timeout=_CLOSE_S)
@@ -132,25 +132,27 @@ class FlightRecorder:
     def _save_twice(self, incidents: Mapping[str, str]) -> None:
         """Now, and once more later. incidents: Id → account."""
         loop = asyncio.get_running_loop()
+        again_at = loop.time() + _FOLLOW_S
         saved: dict[str, str] = {}
         for incident_id, account in incidents.items():
-            if incident_id in self._again:
-                self._again.pop(incident_id)[1].cancel()
-            elif len(self._again) >= self._config.keep:
-                continue  # a crash of everything at once: more files than are kept help nobody
-            saved[incident_id] = account
-            self._again[incident_id] = (account, loop.call_later(_FOLLOW_S, self._save_again, incident_id))
-        self._save(saved)
+            if incident_id in self._again or len(self._again) < self._config.keep:
+                saved[incident_id] = account  # in a crash of everything at once more than are kept would help nobody
+                self._again[incident_id] = account, again_at
+        if saved:
+            self._save(saved)
+            loop.call_later(_FOLLOW_S, self._save_again)
 
-    def _save_again(self, incident_id: str) -> None:
-        account, _ = self._again.pop(incident_id)
-        self._save({incident_id: account})
+    def _save_again(self) -> None:
+        here = asyncio.get_running_loop().time()
+        due = {incident_id: account for incident_id, (account, at) in self._again.items() if at <= here}
+        for incident_id in due:
+            del self._again[incident_id]
+        if due:
+            self._save(due)
 
     def _save(self, incidents: Mapping[str, str]) -> None:
         """Have a thread write the window as it is now: of each incident what concerns its account, or all where it is
         nobody's."""
-        if not incidents:
-            return
         at_ms = self._window[0][0] if self._window else now().wall_ms
         known, window = self._known.copy(), [*self._window]
         for incident_id, account in incidents.items():
