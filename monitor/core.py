@@ -37,6 +37,8 @@ _SLICE = 160
 """How much of what marks have moved is looked at in one step, and how much of a tick is done; see `Slice`."""
 _MARKS_PART = 4
 """A step that brings marks looks at a quarter of that: in a storm the first alerts go out before more is looked at."""
+_TICK_PART = 8
+"""Of a tick an eighth is done while pools wait to be looked at: something may have to be told of them."""
 
 
 class Setup(Struct, frozen=True):
@@ -260,7 +262,8 @@ class Core:
         return looked_at
 
     def _go_on_ticking(self) -> None:
-        part = Slice(self._slice, self.reporter.effects)
+        size = max(1, self._slice // _TICK_PART) if self._attention.has_more else self._slice
+        part = Slice(size, self.reporter.effects)
         for done in self._ticking:
             part.done += done
             if part.is_enough:
