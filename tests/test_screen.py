@@ -390,6 +390,26 @@ def test_a_storm_is_looked_at_in_slices_and_everything_is_told() -> None:
     assert what([story for some in slices for story in some]) == what(at_once)
 
 
+def test_a_tick_makes_way_for_a_storm_and_comes_to_its_end() -> None:
+    """Of many accounts a tick takes as long as a storm; whoever is about to be liquidated should not wait for both."""
+    names = [f"account-{i:03}" for i in range(100)]
+    core = Watched(*names)
+    for name in names:
+        core.begin("2000", row("BTCUSDT", "1", "50000"), account=name)
+    core.step(core.mark("50000"))
+    while core.core.is_behind:
+        core.step(after=0)
+
+    told = core.tell(Tick(), core.mark("48500"))
+    while len({story.account.name for story in told}) < len(names):
+        told += core.tell(after=0)
+    assert core.core.is_ticking
+    while core.core.is_behind:
+        core.step(after=0)
+
+    assert not core.core.is_ticking
+
+
 def test_what_was_before_is_what_was_last_looked_at_however_long_a_storm_lasts() -> None:
     """Four hedged accounts, of which one is looked at in each step: a mark was never older than four steps."""
     names = [f"account-{i}" for i in range(4)]
