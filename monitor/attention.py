@@ -45,7 +45,12 @@ class Slice:
 
     @property
     def is_enough(self) -> bool:
-        return self.done + _SAID * (len(self._said) - self._before) >= self._size
+        return self.excess >= 0
+
+    @property
+    def excess(self) -> int:
+        """How much more it is than enough; negative: less."""
+        return self.done + _SAID * (len(self._said) - self._before) - self._size
 
 
 class Attention:

@@ -38,7 +38,9 @@ _SLICE = 160
 _MARKS_PART = 4
 """A step that brings marks looks at a quarter of that: in a storm the first alerts go out before more is looked at."""
 _TICK_PART = 8
-"""Of a tick an eighth is done while pools wait to be looked at: something may have to be told of them."""
+"""Of a tick an eighth is done while pools wait to be looked at: something may have to be told of them …"""
+_TICK_PATIENCE_S = 2.0
+"""… for so long; then time has been kept waiting, too."""
 
 
 class Setup(Struct, frozen=True):
@@ -114,6 +116,9 @@ class Core:
         self._slice = _SLICE
         self._now = now
         self._ticking: Iterator[int] = iter(())
+        self._tick_began = now.mono
+        self._tick_excess = 0
+        """So much more of a tick has been done in one step than it should, which the next makes up for."""
         self.is_ticking = False
         """Whether what the last tick has begun is not through yet."""
         self._intake = Intake(self.accounts, self.markets, self.reporter, self._judges, self._attention)
@@ -137,7 +142,7 @@ class Core:
             with localcontext(EXACT):
                 self._intake.take(events, now)
                 if not self.is_ticking and any(isinstance(event, Tick) for event in events):
-                    self.is_ticking, self._ticking = True, self._tick()
+                    self.is_ticking, self._ticking, self._tick_began = True, self._tick(), now.mono
         at_most = max(1, self._slice // _MARKS_PART) if marks else self._slice
         self._attention.renew(now, at_most)
         if not is_marks_alone or self._intake.moving or self.is_undecided:
@@ -262,13 +267,17 @@ class Core:
         return looked_at
 
     def _go_on_ticking(self) -> None:
-        size = max(1, self._slice // _TICK_PART) if self._attention.has_more else self._slice
+        makes_way = self._attention.has_more and self._now.mono < self._tick_began + _TICK_PATIENCE_S
+        size = max(1, self._slice // _TICK_PART) if makes_way else self._slice
         part = Slice(size, self.reporter.effects)
-        for done in self._ticking:
-            part.done += done
-            if part.is_enough:
+        part.done, self._tick_excess = self._tick_excess, 0
+        while not part.is_enough:
+            done = next(self._ticking, None)
+            if done is None:
+                self.is_ticking = False
                 return
-        self.is_ticking, self._ticking = False, iter(())
+            part.done += done
+        self._tick_excess = part.excess
 
     # ---- an earlier run, other rules, other accounts ----
 

@@ -24,7 +24,7 @@ from monitor.config import RecorderConfig
 from monitor.core import Setup
 from monitor.effects import AccountSetup
 from monitor.events import Tick
-from monitor.recording import Opening, Secrets, decode_opening
+from monitor.recording import Line, Opening, Secrets, decode_opening
 from monitor.shell import settings
 from monitor.shell.clock import now
 from monitor.shell.daemon import Daemon
@@ -34,7 +34,7 @@ from monitor.shell.sessions import SessionWriter, check
 from monitor.sim import Exchange
 from tests import stories
 from tests.rig import RULES, Listener, Mosquitto, Table, agreement, until, watching, write_config
-from tests.watched import MARKET, Watched, row, told
+from tests.watched import MARKET, WALL_MS, Watched, row, told
 
 SLOW: dict[str, Table] = {**RULES, "forced_order": {"settle_s": 1}}
 
@@ -290,6 +290,34 @@ async def test_what_is_saved_of_an_account_has_nothing_of_a_market_that_it_is_no
     assert saved is not None
     kept = decode_opening(saved.read_bytes().splitlines()[0]).kept
     assert list(kept.incidents) == [key.encode() for key in keys[1:]]
+
+
+async def test_of_a_crash_of_many_accounts_as_many_sessions_are_saved_as_are_kept(tmp_path: Path) -> None:
+    """Each of its own account, whole, and only once where a later one came before its turn."""
+    names = [f"account-{n:02}" for n in range(30)]
+    core = Watched(*names)
+    for name in names:
+        core.begin("2000", row("BTCUSDT", "1", "50000"), account=name)
+    core.price("50000")
+    recorder = FlightRecorder(RecorderConfig(keep=20), tmp_path, "test", core.core.setup, Secrets())
+    for name in names:
+        for n in range(50):
+            recorder.heard(Line(WALL_MS, "binance-usdm", name, "private", b'{"n":%d}' % n))
+
+    critical = told(core.step(core.mark("48225"), Tick()))
+    while core.core.is_behind:
+        critical += told(core.step(after=0))
+    recorder.happened(critical)
+    recorder.happened(critical)
+    await recorder.close()
+
+    accounts = {story.change.incident.incident_id: story.account.name for story in critical}
+    saved = {name: path for name in accounts if (path := bundle_of(tmp_path, name)) is not None}
+    assert len(saved) == 20
+    for name, path in saved.items():
+        first, *lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        assert [account["name"] for account in first["setup"]["accounts"]] == [accounts[name]]
+        assert [(line["account"], line["data"]["n"]) for line in lines] == [(accounts[name], n) for n in range(50)]
 
 
 async def test_what_a_store_that_opens_late_has_is_known_to_what_is_saved_after(

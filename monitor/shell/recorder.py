@@ -12,14 +12,14 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from monitor.config import RecorderConfig
 from monitor.core import Setup
@@ -46,6 +46,20 @@ message that it sends: beside one that always works, each would wait for millise
 _CLOSE_S = 5.0
 
 
+class _Session(Struct, frozen=True):
+    """What is to be written of an incident.
+
+    Args:
+        known: At the beginning of the window.
+    """
+
+    path: Path
+    at_ms: int
+    setup: Setup
+    known: Known
+    window: Sequence[tuple[int, Line | Save]]
+
+
 class FlightRecorder:
     """Keeps what the links said of late, and saves it when an incident becomes critical.
 
@@ -65,7 +79,9 @@ class FlightRecorder:
         self._large: dict[str, bytes] = {}
         self._again: dict[str, tuple[str, float]] = {}
         """Incident → its account, and when it is saved once more (the event loop's time)."""
-        self._writing: dict[str, asyncio.Future[None]] = {}
+        self._waiting: dict[str, _Session] = {}
+        """Incident → what is to be written of it, the newest alone."""
+        self._writing: dict[str, asyncio.Future[bool]] = {}
         self._writer = ThreadPoolExecutor(1, "recorder")
         self._is_closing = threading.Event()
         self._log = logs.logger()
@@ -114,6 +130,9 @@ class FlightRecorder:
         self._again.clear()
         if self._writing:
             await asyncio.wait(list(self._writing.values()), timeout=_CLOSE_S)
+        left = [incident_id for incident_id, done in self._writing.items() if not done.done()]
+        if left:
+            self._log.error("sessions not saved", incident_ids=left, reason="the daemon ends")
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     # ---- the window ----
@@ -135,7 +154,7 @@ class FlightRecorder:
         again_at = loop.time() + _FOLLOW_S
         saved: dict[str, str] = {}
         for incident_id, account in incidents.items():
-            if incident_id in self._again or len(self._again) < self._config.keep:
+            if incident_id in self._again or max(len(self._again), len(self._waiting)) < self._config.keep:
                 saved[incident_id] = account  # in a crash of everything at once more than are kept would help nobody
                 self._again[incident_id] = account, again_at
         if saved:
@@ -159,50 +178,53 @@ class FlightRecorder:
             accounts = tuple(setup for setup in self._setup.accounts if account in (INSTANCE, setup.name))
             setup = structs.replace(self._setup, accounts=accounts)
             path = self._folder / file_name(incident_id)
+            self._waiting[incident_id] = _Session(path, at_ms, setup, known, window)
             try:
-                done = asyncio.get_running_loop().run_in_executor(
-                    self._writer, self._write, path, at_ms, setup, known, window
-                )
+                done = asyncio.get_running_loop().run_in_executor(self._writer, self._write, incident_id)
             except RuntimeError as exc:  # no thread to be had; alerts go on all the same
+                del self._waiting[incident_id]
                 self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=str(exc))
                 continue
             self._writing[incident_id] = done
             done.add_done_callback(partial(self._written, incident_id, path))
 
-    def _written(self, incident_id: str, path: Path, done: asyncio.Future[None]) -> None:
+    def _written(self, incident_id: str, path: Path, done: asyncio.Future[bool]) -> None:
         if self._writing.get(incident_id) is done:
             del self._writing[incident_id]
         if done.cancelled():
             return
         error = done.exception()
-        if error is None:
-            self._log.info("session saved", incident_id=incident_id, path=str(path))
-        else:
+        if error is not None:
             reason = getattr(error, "strerror", None) or repr(error)
             self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=reason)
+        elif done.result():
+            self._log.info("session saved", incident_id=incident_id, path=str(path))
 
-    def _write(
-        self, path: Path, at_ms: int, setup: Setup, known: Known, window: Collection[tuple[int, Line | Save]]
-    ) -> None:
-        """In the thread."""
+    def _write(self, incident_id: str) -> bool:
+        """In the thread. Returns whether it still was to be written: the turn of an earlier one may have come first."""
+        session = self._waiting.pop(incident_id, None)
+        if session is None:
+            return False
+        path, at_ms, setup, known = session.path, session.at_ms, session.setup, session.known
         accounts = names(setup.accounts)
         opening = Opening(at_ms, instance=self._instance, setup=setup, kept=known.kept(setup.accounts))
-        heard = about(accounts, (entry for _, entry in window if isinstance(entry, Line)))
+        heard = about(accounts, (entry for _, entry in session.window if isinstance(entry, Line)))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
+        part = path.with_suffix(".tmp")
         try:
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(encode_opening(opening))
                 for line in self._at_leisure(chain(known.lines(accounts, at_ms), heard)):
                     file.write(encode(line, self.secrets))
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
+            part.replace(path)
         except OSError:
             with suppress(OSError):
-                partial.unlink()
+                part.unlink()
             raise
         _remove_old(path.parent, self._config.keep)
+        return True
 
     def _at_leisure(self, lines: Iterable[Line]) -> Iterator[Line]:
         """The same lines, with rests in between for as long as the daemon runs."""

@@ -114,8 +114,14 @@ class Budget:
         """Call those whose turn it is, some at a time, and look again when it may be another's."""
         self._is_looking = False
         here = time.monotonic()
-        called = [*islice(self._turns.due(here), _CALLED_AT_ONCE)]
-        for turn in called:
+        try:
+            due = [*islice(self._turns.due(here), _CALLED_AT_ONCE)]
+        except Exception as exc:  # a bug, which must not leave anybody waiting: all fail with it, and so do we
+            for called in self._called.values():
+                if not called.done():
+                    called.set_exception(exc)
+            return
+        for turn in due:
             if self._called[turn].done():  # whoever waited was cancelled a moment ago, and will not ask
                 self._turns.answered(turn.weight, None, here)
             else:
@@ -123,7 +129,7 @@ class Budget:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if len(called) == _CALLED_AT_ONCE:
+        if len(due) == _CALLED_AT_ONCE:
             self._look()
         elif self._turns.waiting:
             self._timer = asyncio.get_running_loop().call_later(self._turns.wait_s(here), self._call)

@@ -58,6 +58,8 @@ FIRST_S = 0.005
 """Of many alerts at once those that are decided go out before more is looked at, for so long at most (seconds)."""
 _DANGER_TICKS = 5
 """Of each account it is asked once in so many ticks whether it is endangered, which takes exact figures."""
+_DANGER_AT_ONCE = 20
+"""Of so many at most, where the loop is too busy to come to one after the other."""
 _READ_S = 0.2
 """A tick that is late waits for as long again, or this, until what came meanwhile is read: perhaps we stood still, and
 time in which nobody listened proves nothing about what did not come."""
@@ -397,15 +399,19 @@ class Runtime:
         every_s = _DANGER_TICKS * self._config.links.tick_s
         while True:
             names = list(self.feeds.accounts)
-            pause_s = every_s / (len(names) + 1)
-            await asyncio.sleep(pause_s)
-            for name in names:
+            due = time.monotonic()
+            for n, name in enumerate(names):
                 if name in self.feeds.accounts:
                     account = self._core.accounts[name]
                     rule = account.stale_rule
                     endangered = any(account.is_endangered(pool_id, rule) for pool_id in account.pools)
                     self.feeds.accounts[name].endangered = endangered
-                await asyncio.sleep(pause_s)
+                due += every_s / len(names)
+                ahead_s = due - time.monotonic()
+                if ahead_s > 0 or n % _DANGER_AT_ONCE == 0:
+                    await asyncio.sleep(max(0.0, ahead_s))
+            if not names:
+                await asyncio.sleep(every_s)
 
     def _sweep(self) -> None:
         """Empty the retained topics at the broker that nothing stands for any more."""
