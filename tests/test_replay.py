@@ -293,7 +293,7 @@ async def test_what_is_saved_of_an_account_has_nothing_of_a_market_that_it_is_no
 
 
 async def test_of_a_crash_of_many_accounts_as_many_sessions_are_saved_as_are_kept(tmp_path: Path) -> None:
-    """Each of its own account, whole, and only once where a later one came before its turn."""
+    """Each of its own account, and whole."""
     names = [f"account-{n:02}" for n in range(30)]
     core = Watched(*names)
     for name in names:
