@@ -8,6 +8,7 @@ without address, signature or key.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -39,8 +40,9 @@ _BANNED_UNTIL = re.compile(rb"until (\d{13})")
 _LONGEST_BAN_S = 3 * 86_400.0
 """Documented; whoever says more, something in between perhaps, is asked again after that."""
 _FAILURES_BEFORE_NEW_SESSION = 5
-_CALLED_AT_ONCE = 8
-"""So many begin to ask in one turn of the loop, each over a connection that it may have to open."""
+_CALLED_AT_ONCE, _CALL_PAUSE_S = 8, 0.2
+"""So many begin to ask at once, and the next after this: a crowd that gets into danger in a crash waits for the minutes
+that its weight takes anyhow, and opens its connections while alerts go out."""
 
 
 class Answer(Struct, frozen=True):
@@ -70,6 +72,7 @@ class Budget:
         self._called: dict[Turn, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_looking = False
+        self._paused_until = -math.inf
         self.handshakes = Handshakes()
         """Of those who share it: streams, which cost nothing of it."""
 
@@ -108,7 +111,8 @@ class Budget:
         would look at all the others."""
         if not self._is_looking:
             self._is_looking = True
-            asyncio.get_running_loop().call_soon(self._call)
+            pause_s = max(0.0, self._paused_until - time.monotonic())
+            asyncio.get_running_loop().call_later(pause_s, self._call)
 
     def _call(self) -> None:
         """Call those whose turn it is, some at a time, and look again when it may be another's."""
@@ -130,6 +134,7 @@ class Budget:
             self._timer.cancel()
             self._timer = None
         if len(due) == _CALLED_AT_ONCE:
+            self._paused_until = here + _CALL_PAUSE_S
             self._look()
         elif self._turns.waiting:
             self._timer = asyncio.get_running_loop().call_later(self._turns.wait_s(here), self._call)
