@@ -40,7 +40,7 @@ _BANNED_UNTIL = re.compile(rb"until (\d{13})")
 _LONGEST_BAN_S = 3 * 86_400.0
 """Documented; whoever says more, something in between perhaps, is asked again after that."""
 _FAILURES_BEFORE_NEW_SESSION = 5
-_CALLED_AT_ONCE, _CALL_PAUSE_S = 8, 0.2
+_CALLED_AT_ONCE, _CALL_PAUSE_S = 16, 0.4
 """So many begin to ask at once, and the next after this: a crowd that gets into danger in a crash waits for the minutes
 that its weight takes anyhow, and opens its connections while alerts go out."""
 
