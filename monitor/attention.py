@@ -100,6 +100,11 @@ class Attention:
         """Whether there is more to be done, with no change to wait for."""
         return self.has_more or self._screen.is_behind
 
+    def waits_for(self, account: WatchedAccount) -> bool:
+        """Whether a pool of an account has still to be looked at."""
+        keys = [(account.name, pool_id) for pool_id in account.pools]
+        return any(key in self._changed or key in self._waiting or key in self._leaving for key in keys)
+
     # ---- what changes ----
 
     def marked(self, market: str, symbols: tuple[str, ...], prices: Sequence[float]) -> None:

@@ -262,7 +262,8 @@ class Core:
         if account.known:
             if self._judges.listings.judge(account, now):
                 looked_at += sum(len(pool.positions) for pool in account.pools.values())
-            self._judges.levels.end_vanished(account, now)
+            if not self._attention.waits_for(account):  # a pool that goes on with the incident of one that vanished
+                self._judges.levels.end_vanished(account, now)
             self._judges.forced_orders.end(account, now)
         return looked_at
 

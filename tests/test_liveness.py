@@ -103,6 +103,8 @@ def test_the_status_line_says_at_once_what_is_wrong_and_now_and_then_how_near_it
         core.price("59000")
         assert said() == []
         core.hold(10, "59000")
+        while core.core.is_behind:
+            core.step(after=0)
         assert said() == ["broker away; 300 pools, worst margin ratio 2.1%, 0 incidents open"]
         core.price("50000")
         while core.core.is_behind:  # three hundred pools are more than one step looks at

@@ -456,6 +456,32 @@ def test_a_switch_of_the_mode_carries_the_incident_into_the_new_pool() -> None:
     core.validate()
 
 
+def test_a_switch_carries_the_incident_over_though_the_new_pool_has_to_wait_to_be_looked_at() -> None:
+    """Of many pools a step looks at some; a tick in between told that the old one was replaced, and nothing went on."""
+    core = Shared()
+    others = [row(f"{s}USDT", "1", "100", isolated=True, isolated_wallet="50") for s in ("AAA", "BBB", "CCC", "DDD")]
+    core.start({"USDT": "300", "BTC": "0.0005"}, {}, LONG, *others, multi_assets=False)
+    [opened] = of_rule(core.effects_told(), "margin_ratio")
+    core.with_rates = False
+    switched(core, True)
+    core.seconds(3)
+    while core.core.is_behind:
+        core.step(after=0)
+    core.core._slice = 4
+
+    core.rates = {"USDT": PAR, "BTC": BITCOIN}
+    core.with_rates = True
+    stories: list[Story] = []
+    for _ in range(2):
+        stories += core.second()
+        while core.core.is_behind:
+            stories += core.tell(after=0)
+
+    by_kind = {s.change.kind: s.change for s in of_rule(stories, "margin_ratio")}
+    assert by_kind["opened"].incident.continues == opened.change.incident.incident_id
+    assert by_kind["resolved"].resolution == "pool_replaced"
+
+
 def test_a_change_of_one_asset_is_no_cause_in_another() -> None:
     """What came is named once, in what it came in; nothing happened to the dollars beside it."""
     core = Shared()

@@ -130,8 +130,7 @@ class FlightRecorder:
         self._again.clear()
         if self._writing:
             await asyncio.wait(list(self._writing.values()), timeout=_CLOSE_S)
-        left = [incident_id for incident_id, done in self._writing.items() if not done.done()]
-        if left:
+        if left := list(self._waiting):  # the one that is being written still will be
             self._log.error("sessions not saved", incident_ids=left, reason="the daemon ends")
         self._writer.shutdown(wait=False, cancel_futures=True)
 
@@ -154,7 +153,7 @@ class FlightRecorder:
         again_at = loop.time() + _FOLLOW_S
         saved: dict[str, str] = {}
         for incident_id, account in incidents.items():
-            if incident_id in self._again or max(len(self._again), len(self._waiting)) < self._config.keep:
+            if incident_id in self._again or len(self._again.keys() | self._waiting.keys()) < self._config.keep:
                 saved[incident_id] = account  # in a crash of everything at once more than are kept would help nobody
                 self._again[incident_id] = account, again_at
         if saved:

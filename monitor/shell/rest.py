@@ -71,8 +71,8 @@ class Budget:
         self._turns = Turns(per_minute, _EXCHANGE_LIMIT)
         self._called: dict[Turn, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._is_looking = False
         self._paused_until = -math.inf
+        """The event loop's time."""
         self.handshakes = Handshakes()
         """Of those who share it: streams, which cost nothing of it."""
 
@@ -106,17 +106,20 @@ class Budget:
         """Seconds for which it has."""
         return self._turns.blocked_s(time.monotonic())
 
-    def _look(self) -> None:
+    def _look(self, after_s: float = 0.0) -> None:
         """Look whose turn it is, after all that happens at this moment: of a thousand that begin to wait at once each
         would look at all the others."""
-        if not self._is_looking:
-            self._is_looking = True
-            pause_s = max(0.0, self._paused_until - time.monotonic())
-            asyncio.get_running_loop().call_later(pause_s, self._call)
+        loop = asyncio.get_running_loop()
+        at = max(loop.time() + after_s, self._paused_until)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._call)
 
     def _call(self) -> None:
         """Call those whose turn it is, some at a time, and look again when it may be another's."""
-        self._is_looking = False
+        self._timer = None
         here = time.monotonic()
         try:
             due = [*islice(self._turns.due(here), _CALLED_AT_ONCE)]
@@ -130,14 +133,11 @@ class Budget:
                 self._turns.answered(turn.weight, None, here)
             else:
                 self._called[turn].set_result(None)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if len(due) == _CALLED_AT_ONCE:
-            self._paused_until = here + _CALL_PAUSE_S
+            self._paused_until = asyncio.get_running_loop().time() + _CALL_PAUSE_S
             self._look()
         elif self._turns.waiting:
-            self._timer = asyncio.get_running_loop().call_later(self._turns.wait_s(here), self._call)
+            self._look(self._turns.wait_s(here))
 
 
 class Rest:
