@@ -99,6 +99,7 @@ class Turns:
             total = self._total(now)
             if self._is_greedy(turn, total):
                 continue
+            # Who is kept out by others is passed by, and so are all at ease, for as long as that is the reason.
             if kept_out is None and self._is_kept_out_by_others(turn, total):
                 kept_out = turn
             elif kept_out is not None and not self._is_kept_out_by_others(kept_out, total):

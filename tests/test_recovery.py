@@ -278,7 +278,7 @@ async def test_a_cut_in_which_nothing_happened_costs_no_question_about_liquidati
         after = exchange.counters[asked]
 
     assert before == 0
-    assert after > 0  # and perhaps once more by now: the first answer may have come from a copy that lags
+    assert after in (1, 2)  # the new stream and the comparison that was under way may both have to know
     assert told["subject"] == "solusdt"
 
 

@@ -1,6 +1,6 @@
 """The flight recorder: what the links said in the last minutes, saved when an incident becomes critical.
 
-So it can be replayed with the very input that led to it. The risk loop is not delayed: a line is a reference that is
+So it can be replayed with the very input that led to it. The risk loop is hardly delayed: a line is a reference that is
 kept, and encoding and writing are the work of a thread that leaves it most of the time.
 """
 
@@ -81,7 +81,7 @@ class FlightRecorder:
         """Incident → its account, and when it is saved once more (the event loop's time)."""
         self._waiting: dict[str, _Session] = {}
         """Incident → what is to be written of it, the newest alone."""
-        self._writing: dict[str, asyncio.Future[bool]] = {}
+        self._writing: set[asyncio.Future[bool]] = set()
         self._writer = ThreadPoolExecutor(1, "recorder")
         self._is_closing = threading.Event()
         self._log = logs.logger()
@@ -129,7 +129,7 @@ class FlightRecorder:
             self._save({incident_id: account for incident_id, (account, _) in self._again.items()})
         self._again.clear()
         if self._writing:
-            await asyncio.wait(list(self._writing.values()), timeout=_CLOSE_S)
+            await asyncio.wait(self._writing, timeout=_CLOSE_S)
         if left := list(self._waiting):  # the one that is being written still will be
             self._log.error("sessions not saved", incident_ids=left, reason="the daemon ends")
         self._writer.shutdown(wait=False, cancel_futures=True)
@@ -184,12 +184,11 @@ class FlightRecorder:
                 del self._waiting[incident_id]
                 self._log.error("session not saved", incident_id=incident_id, path=str(path), reason=str(exc))
                 continue
-            self._writing[incident_id] = done
+            self._writing.add(done)
             done.add_done_callback(partial(self._written, incident_id, path))
 
     def _written(self, incident_id: str, path: Path, done: asyncio.Future[bool]) -> None:
-        if self._writing.get(incident_id) is done:
-            del self._writing[incident_id]
+        self._writing.discard(done)
         if done.cancelled():
             return
         error = done.exception()

@@ -394,6 +394,20 @@ class Runtime:
         if self.life.is_ready and self._ghosts.topics:
             self._sweep()
 
+    def _sweep(self) -> None:
+        """Empty the retained topics at the broker that nothing stands for any more."""
+        unknown = {a.name for a in self._core.accounts.values() if not a.known}
+        alive = {self._topics.incident(incident.key) for incident in self._core.incidents}
+        alive |= set(self.outbox.states)
+        ghosts = [t for t in sorted(self._ghosts.topics - alive) if self._topics.account_of(t) not in unknown]
+        self.outbox.put(emptied(topic) for topic in ghosts)  # who reads along here has never seen them
+        self._ghosts.topics = {t for t in self._ghosts.topics if self._topics.account_of(t) in unknown}
+        if ghosts:
+            self._log.info("ghost topics removed", count=len(ghosts), topics=ghosts[:_NAMED])
+            self.broker.wake()
+
+    # ---- all the time ----
+
     async def _look_for_danger(self) -> None:
         """Ask of one account after the other whether it is endangered; of thousands at once it would hold up alerts."""
         every_s = _DANGER_TICKS * self._config.links.tick_s
@@ -412,15 +426,3 @@ class Runtime:
                     await asyncio.sleep(max(0.0, ahead_s))
             if not names:
                 await asyncio.sleep(every_s)
-
-    def _sweep(self) -> None:
-        """Empty the retained topics at the broker that nothing stands for any more."""
-        unknown = {a.name for a in self._core.accounts.values() if not a.known}
-        alive = {self._topics.incident(incident.key) for incident in self._core.incidents}
-        alive |= set(self.outbox.states)
-        ghosts = [t for t in sorted(self._ghosts.topics - alive) if self._topics.account_of(t) not in unknown]
-        self.outbox.put(emptied(topic) for topic in ghosts)  # who reads along here has never seen them
-        self._ghosts.topics = {t for t in self._ghosts.topics if self._topics.account_of(t) in unknown}
-        if ghosts:
-            self._log.info("ghost topics removed", count=len(ghosts), topics=ghosts[:_NAMED])
-            self.broker.wake()
