@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
+from typing import Literal
 
 from monitor.book import AccountBook
 from monitor.effects import AccountSetup, Ages
@@ -29,6 +30,10 @@ from monitor.venues import VENUES
 _FUNDING_TAKES_MS = 120_000
 _READ_AGAIN_S = 10.0
 """What the exchange has not said of a position is asked for again after this, and after twice as long each time."""
+
+
+Row = Literal["forced", "baseline", "grown"]
+"""What of an account is kept for the next run, beside its incidents."""
 
 
 class WatchedAccount:
@@ -334,11 +339,16 @@ class WatchedAccount:
 
     # ---- what is there, or was until lately ----
 
-    def restore_forced(self, name: str, row: bytes, now: Now) -> None:
-        """Take back a row of an earlier run's forced orders."""
-        acted = self.forced_orders.restore(name, row, now)
-        if acted is not None:
-            self.gone.restore(acted, now)
+    def restore(self, kind: Row, name: str, row: bytes, now: Now) -> None:
+        """Take back a row of an earlier run."""
+        if kind == "baseline":
+            self.moves.restore(name, row)
+        elif kind == "grown":
+            self.moves.restore_grown(name, row)
+        else:
+            acted = self.forced_orders.restore(name, row, now)
+            if acted is not None:
+                self.gone.restore(acted, now)
 
     def pool_lately(self, key: PositionKey) -> str | None:
         """The pool that a position is in, or has left last."""

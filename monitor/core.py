@@ -14,7 +14,7 @@ from decimal import localcontext
 from msgspec import Struct, structs
 
 from monitor import publication
-from monitor.accounts import WatchedAccount
+from monitor.accounts import Row, WatchedAccount
 from monitor.attention import Attention, Slice
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Save
 from monitor.events import Event, LinkId, Now, Tick
@@ -72,6 +72,7 @@ class Kept(Struct, frozen=True):
     Args:
         incidents: Rows of open incidents.
         baselines: `<account>/<pool>` → row.
+        grown: `<account>/<pool>` → row of the positions that are new or larger since.
         silences: Id → row.
         forced: `<account>/<symbol>/<order id>`, or a side instead of that, or `<account>/unread` → row.
         daily: Account → row of the dates whose summary has been told.
@@ -82,6 +83,7 @@ class Kept(Struct, frozen=True):
 
     incidents: tuple[bytes, ...] = ()
     baselines: dict[str, bytes] = {}
+    grown: dict[str, bytes] = {}
     silences: dict[str, bytes] = {}
     forced: dict[str, bytes] = {}
     daily: dict[str, bytes] = {}
@@ -290,20 +292,20 @@ class Core:
             kept.incidents, now, kept.last_named_ms, lambda i: i.account not in strangers and self._is_watched(i)
         )
         self.reporter.silences.restore(kept.silences)
-        for name, row in kept.forced.items():
-            account, _, order = name.partition("/")
-            if account in same:
-                self.accounts[account].restore_forced(order, row, now)
-            else:
-                self.reporter.effects.append(Save("forced", name, None))
         self._judges.daily.restore(kept.daily)
         self._judges.groups.restore(kept.groups, now)
-        for name, row in kept.baselines.items():
-            account, _, pool_id = name.partition("/")
-            if account in same:
-                self.accounts[account].moves.restore(pool_id, row)
-            else:
-                self.reporter.effects.append(Save("baseline", name, None))
+        of_accounts: dict[Row, dict[str, bytes]] = {
+            "forced": kept.forced,
+            "baseline": kept.baselines,
+            "grown": kept.grown,
+        }
+        for kind, rows in of_accounts.items():
+            for key, row in rows.items():
+                account, _, name = key.partition("/")
+                if account in same:
+                    self.accounts[account].restore(kind, name, row, now)
+                else:
+                    self.reporter.effects.append(Save(kind, key, None))
         gone = kept.places.keys() - places.keys()
         self.reporter.effects += (Save("account", name, None) for name in sorted(gone))
         self.reporter.effects += (

@@ -292,7 +292,7 @@ class Answered(Effect, frozen=True):
 class Save(Effect, frozen=True, gc=False):
     """A row to keep for the next run; None: to be forgotten."""
 
-    table: Literal["incident", "baseline", "silence", "daily", "forced", "group", "posted", "account"]
+    table: Literal["incident", "baseline", "grown", "silence", "daily", "forced", "group", "posted", "account"]
     key: str
     row: bytes | None
 

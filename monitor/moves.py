@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct, structs
@@ -23,6 +24,9 @@ from monitor.risk.report import Pool, PoolRisk, assess, printed, unknowns
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.stages import Entry, kind_of, stages, symbol_of
+
+_Row = Literal["baseline", "grown"]
+"""What is kept of a pool for the next run."""
 
 
 class PoolMove(Struct, frozen=True, gc=False):
@@ -68,7 +72,10 @@ class Moves:
     def __init__(self, account: str) -> None:
         self.account = account
         self.baselines: dict[str, Baseline] = {}
-        self._unkept: set[str] = set()
+        self._grown: dict[str, dict[PositionKey, Position]] = {}
+        """Pool id → positions that are new or larger since its baseline. The next one may be a minute off, and the next
+        run has to know what may have been taken before."""
+        self._unkept: set[tuple[_Row, str]] = set()
         self._entries: dict[str, list[Entry]] = {}
         self._fills: deque[Fill] = deque(maxlen=1000)
         self._group: str | None = None
@@ -83,10 +90,17 @@ class Moves:
             self.baselines[pool_id] = msgspec.json.decode(row, type=Baseline)
             self._told.pop(pool_id, None)
 
+    def restore_grown(self, pool_id: str, row: bytes) -> None:
+        """Take back the positions that were new or larger than at the baseline."""
+        with suppress(msgspec.MsgspecError):
+            self._grown[pool_id] = {p.key: p for p in msgspec.json.decode(row, type=tuple[Position, ...])}
+
     @property
     def held(self) -> dict[PositionKey, Position]:
-        """The positions as they were when their prices were last told; at a start, as an earlier run held them."""
-        return {p.key: p for baseline in self.baselines.values() for p in baseline.pool.positions}
+        """The positions as they were when their prices were last told, or at their largest since; at a start, as an
+        earlier run held them."""
+        held = {p.key: p for baseline in self.baselines.values() for p in baseline.pool.positions}
+        return held | {key: p for grown in self._grown.values() for key, p in grown.items()}
 
     def filled(self, fill: Fill) -> None:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
@@ -128,6 +142,7 @@ class Moves:
             if pool.id not in self.baselines:
                 self._rebase(was or structs.replace(pool, positions=()), terms)
             self._entries.setdefault(pool.id, []).append(entry)
+            self._note_grown(pool)
             touched.append(rules[pool.id])
         for pool_id in old.keys() - {pool.id for pool in after}:
             self._forget(pool_id)
@@ -158,6 +173,7 @@ class Moves:
                     self._group, self._deadline = "multi_assets_mode", now.mono
             elif _differs(entries[-1].pool if entries else self.baselines[pool.id].pool, pool):
                 self._entries.setdefault(pool.id, []).append(Entry("unexplained", None, 0, pool))
+                self._note_grown(pool)
                 self._group, self._deadline = "unexplained", now.mono + _OVERTAKEN_S
             elif not entries and self._has_other_brackets(pool, terms):
                 self._entries[pool.id] = [Entry("bracket_change", None, 0, pool)]
@@ -189,10 +205,15 @@ class Moves:
         """Whether what is pending has waited long enough for what belongs to it."""
         return self._deadline is not None and now.mono >= self._deadline
 
-    def unkept(self) -> list[tuple[str, bytes | None]]:
-        """Pool id and row of every baseline that is new since this was last asked; None: it is gone."""
+    def unkept(self) -> list[tuple[_Row, str, bytes | None]]:
+        """Kind, pool id and row of all that is to be kept and is new since this was last asked; None: it is gone."""
         changed, self._unkept = self._unkept, set()
-        return [(i, self.baselines[i].encoded if i in self.baselines else None) for i in sorted(changed)]
+        return [(kind, pool_id, self._row(kind, pool_id)) for kind, pool_id in sorted(changed)]
+
+    def _row(self, kind: _Row, pool_id: str) -> bytes | None:
+        if kind == "baseline":
+            return self.baselines[pool_id].encoded if pool_id in self.baselines else None
+        return msgspec.json.encode([*self._grown[pool_id].values()]) if pool_id in self._grown else None
 
     def forget(self) -> None:
         """Nobody watches the account any more."""
@@ -370,7 +391,20 @@ class Moves:
         self._replaced.pop(pool.id, None)
         self._entries.pop(pool.id, None)
         self._told.pop(pool.id, None)
-        self._unkept.add(pool.id)
+        self._unkept.add(("baseline", pool.id))
+        self._forget_grown(pool.id)
+
+    def _note_grown(self, pool: Pool) -> None:
+        grown = self._grown.get(pool.id, {})
+        before = {p.key: p.quantity for p in (*self.baselines[pool.id].pool.positions, *grown.values())}
+        more = {p.key: p for p in pool.positions if _is_more(p.quantity, before.get(p.key, ZERO))}
+        if more:
+            self._grown[pool.id] = grown | more
+            self._unkept.add(("grown", pool.id))
+
+    def _forget_grown(self, pool_id: str) -> None:
+        if self._grown.pop(pool_id, None) is not None:
+            self._unkept.add(("grown", pool_id))
 
     def _has_other_brackets(self, pool: Pool, terms: Terms) -> bool:
         return any(terms.tables.get(s) != table for s, table in self.baselines[pool.id].terms.tables.items())
@@ -378,7 +412,8 @@ class Moves:
     def _forget(self, pool_id: str) -> None:
         for known in (self.baselines, self._entries, self._marks_told, self._told, self._replaced):
             known.pop(pool_id, None)
-        self._unkept.add(pool_id)
+        self._unkept.add(("baseline", pool_id))
+        self._forget_grown(pool_id)
 
 
 _A_MOMENT_S = 0.001
@@ -446,6 +481,11 @@ def _window_s(kind: str, rule: LiquidationPriceMovedRule) -> float:
 def _differs(a: Pool, b: Pool) -> bool:
     """Whether anything that a liquidation price follows from is different."""
     return a.wallets != b.wallets or _amounts(a) != _amounts(b)
+
+
+def _is_more(quantity: Decimal, before: Decimal) -> bool:
+    """Whether a position is larger than it was, or another way round."""
+    return quantity * before <= ZERO or abs(quantity) > abs(before)
 
 
 def _changed_symbol(was: Pool | None, now: Pool) -> str | None:

@@ -377,6 +377,32 @@ async def test_a_liquidation_while_no_daemon_ran_is_told_though_nothing_was_open
     assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
 
 
+async def test_a_liquidation_of_what_was_opened_a_moment_before_the_daemon_died_is_told(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Fills are told a minute later, and what prices are measured from then is kept then. What happened to the
+    position of the last minute went untold."""
+    async with stories.exchange(stories.account(balances={"USDT": "3000"}, position=[], settings={})) as exchange:
+        patient = {"liquidation_price_moved": {"fills_window_s": 600}}
+        config = write_config(tmp_path / "d", exchange, broker.port, rules=patient)
+        with Process(config) as process:
+            await until(lambda: process.logged("ready"), "it watches")
+            exchange.fill("main", "SOLUSDT", "BUY", "100")
+            await agreement(exchange, listener, "main")
+            process.send(signal.SIGKILL)
+            await process.ended()
+        exchange.set_mark("SOLUSDT", "119")
+        exchange.set_mark("SOLUSDT", "151")
+        with Process(config) as process:
+            told = await listener.event("forced_order", "resolved")
+            await agreement(exchange, listener, "main")
+            process.send(signal.SIGTERM)
+            await process.ended()
+
+    assert (told["resolution"], told["symbol"], told["report"]["left"]) == ("liquidated", "SOLUSDT", "0")
+    assert [e["event"] for e in listener.events("forced_order")] == ["opened", "resolved"]
+
+
 async def test_a_liquidation_while_no_daemon_ran_is_told_though_the_store_opens_late(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:

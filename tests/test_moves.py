@@ -619,6 +619,23 @@ def test_a_baseline_that_does_not_read_is_made_anew() -> None:
     assert "cross-usdt" in later.core.accounts["main"].moves.baselines
 
 
+def test_what_is_opened_or_enlarged_is_kept_before_it_is_told() -> None:
+    """The next run must know what may have been taken before it; fills are told a minute after the first."""
+    core = long_btc()
+    core.step(BracketsRead("main", {"BTCUSDT": BTC, "ETHUSDT": FLAT}))
+    core.step(core.changed("ORDER", "5205.00", row("BTCUSDT", "3", "92000"), row("ETHUSDT", "-1", "3000")))
+    core.step(core.changed("ORDER", "5205.00", row("BTCUSDT", "2", "92000"), row("ETHUSDT", "-1.5", "3000")))
+
+    held = Watched(kept=core.kept()).core.accounts["main"].moves.held
+    assert {key.symbol: p.quantity for key, p in held.items()} == {"BTCUSDT": D(3), "ETHUSDT": D("-1.5")}
+
+    core.step(core.mark("3000", "ETHUSDT"))
+    assert moved(core.hold(60, "90400")) != []
+    held = Watched(kept=core.kept()).core.accounts["main"].moves.held
+    assert core.kept().grown == {}
+    assert {key.symbol: p.quantity for key, p in held.items()} == {"BTCUSDT": D(2), "ETHUSDT": D("-1.5")}
+
+
 def test_a_baseline_that_is_taken_back_late_is_the_one_that_moves_are_measured_from() -> None:
     """The store may be found after prices have been computed from another one."""
     (then, _), (meanwhile, _) = pool_path("1000"), pool_path("900")
@@ -627,7 +644,7 @@ def test_a_baseline_that_is_taken_back_late_is_the_one_that_moves_are_measured_f
         earlier.settle([then.pool], then.terms, Now(0.0, 0))
         later.settle([meanwhile.pool], meanwhile.terms, Now(0.0, 0))
         assert later.told(then.pool) != earlier.told(then.pool)
-        [(pool_id, kept)] = earlier.unkept()
+        [(_, pool_id, kept)] = earlier.unkept()
         assert kept is not None
         later.restore(pool_id, kept)
 

@@ -175,14 +175,15 @@ class World:
             return {key: row for (kind, key), row in self.rows.items() if kind == name}
 
         return Kept(
-            tuple(table("incident").values()),
-            table("baseline"),
-            table("silence"),
-            table("forced"),
-            table("daily"),
-            self.last_named_ms,
-            table("group"),
-            table("account"),
+            incidents=tuple(table("incident").values()),
+            baselines=table("baseline"),
+            grown=table("grown"),
+            silences=table("silence"),
+            forced=table("forced"),
+            daily=table("daily"),
+            last_named_ms=self.last_named_ms,
+            groups=table("group"),
+            places=table("account"),
         )
 
     # ---- what there is ----

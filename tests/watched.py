@@ -224,6 +224,7 @@ class Watched:
         return Kept(
             incidents=tuple(v for (table, _), v in self.saved.items() if table == "incident"),
             baselines={key: v for (table, key), v in self.saved.items() if table == "baseline"},
+            grown={key: v for (table, key), v in self.saved.items() if table == "grown"},
             silences={key: v for (table, key), v in self.saved.items() if table == "silence"},
             forced={key: v for (table, key), v in self.saved.items() if table == "forced"},
             last_named_ms=max(named, default=0),

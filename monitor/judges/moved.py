@@ -66,9 +66,9 @@ class MovedJudge:
             self._tell(account, telling, now)
 
     def keep(self, account: WatchedAccount) -> None:
-        """Keep the baselines that are new."""
+        """Keep the baselines that are new, and what has grown since."""
         rows = account.moves.unkept()
-        self._reporter.effects += (Save("baseline", f"{account.name}/{pool_id}", row) for pool_id, row in rows)
+        self._reporter.effects += (Save(kind, f"{account.name}/{pool_id}", row) for kind, pool_id, row in rows)
 
     def _tell(
         self, account: WatchedAccount, telling: Telling | None, now: Now, present: PoolRisk | None = None

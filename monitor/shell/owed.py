@@ -48,6 +48,7 @@ class Found(Struct, frozen=True):
         return Kept(
             incidents=tuple(self.rows.get("incident", {}).values()),
             baselines=self.rows.get("baseline", {}),
+            grown=self.rows.get("grown", {}),
             silences=self.rows.get("silence", {}),
             daily=self.rows.get("daily", {}),
             forced=self.rows.get("forced", {}),
