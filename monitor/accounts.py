@@ -99,7 +99,8 @@ class WatchedAccount:
     def rebuild(self, now: Now) -> None:
         """Derive the pools anew from the book."""
         pools = self.derived() if self.known else self.pools
-        self.gone.note(self.pools, pools, self.book, self.risks, now)
+        is_unexplained = self.forced_orders.unread_at == now.mono
+        self.gone.note(self.pools, pools, self.book, self.risks, now, is_unexplained=is_unexplained)
         for pool_id in self.pools.keys() - pools.keys():
             self._risks.pop(pool_id, None)
             self._until_now.pop(pool_id, None)

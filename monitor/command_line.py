@@ -369,8 +369,8 @@ def _silence(args: argparse.Namespace) -> int:
 
 _HISTORY = """\
 columns: LASTED is up to now where it is open; PEAK is the highest severity it was told with; ENDED is how: open,
-recovered, position_closed, partly_liquidated, liquidated, adl, settled, pool_replaced, rule_changed, noted (a single
-event that was never open), or "not recorded" (the store was away, or its account is watched no more).
+recovered, position_closed, position_gone, partly_liquidated, liquidated, adl, settled, pool_replaced, rule_changed,
+noted (a single event that was never open), or "not recorded" (the store was away, or its account is watched no more).
 
   marginwatch history --since 7d
   marginwatch history --incident main.cross-usdt.margin_ratio.1795248000412

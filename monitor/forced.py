@@ -108,6 +108,8 @@ class ForcedOrders:
         """Of an earlier run, with a hedge that nobody has judged."""
         self.unread: bytes | None = None
         """Which orders the exchange could not be asked for yet, as the next run has to know it."""
+        self.unread_at: float | None = None
+        """When the last answer came without them (monotonic seconds)."""
         self._last: dict[PositionKey, float] = {}
         self._trades: set[tuple[str, int, int]] = set()
         self._orders: set[tuple[str, int]] = set()

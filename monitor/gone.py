@@ -23,10 +23,17 @@ CLOSING_GRACE_S = 2.0
 
 
 class GonePool(Struct, frozen=True):
-    """A pool that is not there any more: what it held, and when it was found to be gone (monotonic seconds)."""
+    """A pool that is not there any more.
+
+    Args:
+        keys: What it held.
+        at: When it was found to be gone (monotonic seconds).
+        is_unexplained: Found so by an answer with which the list of forced orders did not come: it may have been one.
+    """
 
     keys: frozenset[PositionKey]
     at: float
+    is_unexplained: bool
 
 
 class _Forced(Struct, frozen=True):
@@ -53,11 +60,14 @@ class Gone:
         book: AccountBook,
         risks: Mapping[str, PoolRisk],
         now: Now,
+        *,
+        is_unexplained: bool,
     ) -> None:
         """Remember what these pools do not have any more.
 
         Args:
             before: The pools until now, by id; so are `pools`, and `risks`, which are of those until now.
+            is_unexplained: As of `GonePool`.
         """
         for held in (p for pool in before.values() for p in pool.positions):
             if abs(book.quantity(held.key)) < abs(held.quantity):
@@ -68,7 +78,8 @@ class Gone:
                 if p.position.key not in still:
                     self._last_seen[p.position.key] = p, bankruptcy_price(risk, p.position.key)
         for pool_id in before.keys() - pools.keys():
-            self._pools[pool_id] = GonePool(frozenset(p.key for p in before[pool_id].positions), now.mono)
+            keys = frozenset(p.key for p in before[pool_id].positions)
+            self._pools[pool_id] = GonePool(keys, now.mono, is_unexplained)
         for pool_id, pool in pools.items():
             self._pools.pop(pool_id, None)
             for key in {p.key for p in before.get(pool_id, pool).positions} - {p.key for p in pool.positions}:
@@ -77,10 +88,9 @@ class Gone:
     def pool(self, pool_id: str) -> GonePool | None:
         return self._pools.get(pool_id)
 
-    def pool_or(self, pool_id: str, keys: frozenset[PositionKey], now: Now) -> GonePool:
-        """A pool that is not there any more; one that vanished in an earlier run held these positions, for all we know,
-        and is found to be gone now."""
-        return self._pools.setdefault(pool_id, GonePool(keys, now.mono))
+    def pool_or(self, pool_id: str, missed: GonePool) -> GonePool:
+        """A pool that is not there any more; `missed`, where it vanished while no daemon ran."""
+        return self._pools.setdefault(pool_id, missed)
 
     def last_pool(self, key: PositionKey) -> str | None:
         """The pool that a position has left last."""

@@ -26,6 +26,7 @@ and nobody has said that they have seen it."""
 Resolution = Literal[
     "recovered",
     "position_closed",
+    "position_gone",
     "partly_liquidated",
     "liquidated",
     "adl",

@@ -37,6 +37,7 @@ _KINDS = {
 _RESOLVED: dict[Resolution, str] = {
     "recovered": "recovered",
     "position_closed": "position closed",
+    "position_gone": "position gone, perhaps by force",
     "partly_liquidated": "PARTLY LIQUIDATED",
     "liquidated": "LIQUIDATED",
     "adl": "CLOSED BY AUTO-DELEVERAGING",

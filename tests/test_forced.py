@@ -18,6 +18,7 @@ from monitor.events import (
     LinkState,
     MarginCall,
     OrdersCancelled,
+    OrdersUnread,
     PositionKey,
     Side,
     StrategyEnded,
@@ -200,6 +201,39 @@ def test_a_pool_that_its_owner_closed_is_said_to_be_so_once_that_is_known() -> N
     core.step(core.link("private", LinkState.DOWN), after=0.1)
     core.hold(10, "90300")
     told = core.tell(*core.truth("5000", at_ms=core.now.wall_ms)) + core.hold(1, "90300")
+
+    ends = {s.change.incident.rule: s.change.resolution for s in told if s.change.kind == "resolved"}
+    assert {ends["margin_ratio"], ends["liquidation_distance"]} == {"position_closed"}
+
+
+@pytest.mark.parametrize("by_earlier_run", [False, True], ids=["it was here", "an earlier run held it"])
+def test_a_pool_of_which_nobody_could_ask_what_took_it_is_not_said_to_be_closed(by_earlier_run: bool) -> None:
+    """A list of forced orders that is refused again and again keeps no snapshot from being told; it says that a
+    position is not there any more, and not why."""
+    core = holding()
+    if by_earlier_run:
+        core = next_run(core)
+        core.connect()
+    told = core.tell(OrdersUnread("main", b"[null,[]]"), *core.truth("807.40", at_ms=core.now.wall_ms))
+    told += core.hold(3, "90300")
+    ends = {s.change.incident.rule: s.change.resolution for s in told if s.change.kind == "resolved"}
+    assert {ends["margin_ratio"], ends["liquidation_distance"]} == {"position_gone"}
+    all_valid(core)
+
+    missed = structs.replace(core.fill("BTCUSDT", "-2.5", "90250", forced=ForcedKind.LIQUIDATION), trade_id=0)
+    told = core.tell(OrdersUnread("main", None), missed, *core.truth("807.40", at_ms=core.now.wall_ms))
+    told += core.hold(10, "90300")
+    assert [(s.change.kind, s.change.resolution) for s in forced(told)] == [
+        ("opened", None),
+        ("resolved", "liquidated"),
+    ]
+
+
+def test_a_pool_that_the_stream_says_is_closed_is_closed_though_older_orders_could_not_be_asked_for() -> None:
+    """It would have told of an order as well."""
+    core = holding()
+    core.step(OrdersUnread("main", b"[null,[]]"))
+    told = closed(core, "5000") + core.hold(3, "90300")
 
     ends = {s.change.incident.rule: s.change.resolution for s in told if s.change.kind == "resolved"}
     assert {ends["margin_ratio"], ends["liquidation_distance"]} == {"position_closed"}

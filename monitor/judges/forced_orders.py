@@ -76,6 +76,7 @@ class ForcedOrdersJudge:
 
     def unread(self, account: WatchedAccount, event: OrdersUnread, now: Now) -> None:
         """Keep what could not be asked for: once the book shows what it did, nothing else says that it is missing."""
+        account.forced_orders.unread_at = None if event.row is None else now.mono
         if account.forced_orders.unread != event.row:
             account.forced_orders.unread = event.row
             self._reporter.effects.append(Save("forced", f"{account.name}/{UNREAD}", event.row))

@@ -10,7 +10,7 @@ from msgspec import structs
 from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Resync
 from monitor.events import ForcedKind, Now, PositionKey, Side
-from monitor.gone import CLOSING_GRACE_S, FORCED_MEMORY_S
+from monitor.gone import CLOSING_GRACE_S, FORCED_MEMORY_S, GonePool
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
@@ -209,7 +209,8 @@ def _ending(
         fallback: Positions to go by where the pool vanished in an earlier run.
         heard_until: Monotonic seconds; what the exchange has done since then is not known.
     """
-    gone = account.gone.pool_or(pool_id, fallback, now)
+    is_unread = account.forced_orders.unread is not None
+    gone = account.gone.pool_or(pool_id, GonePool(fallback, now.mono, is_unread))
     kind = account.gone.forced_kind(gone.keys, now)
     if kind is not None:
         return _ENDINGS[kind]
@@ -217,4 +218,6 @@ def _ending(
     if successors:  # the new pool must have been judged first: its incident goes on with this one
         risks = account.last_risks
         return "pool_replaced" if any(i in risks and risks[i].margin_ratio is not None for i in successors) else None
-    return "position_closed" if heard_until - gone.at >= CLOSING_GRACE_S else None
+    if heard_until - gone.at < CLOSING_GRACE_S:
+        return None
+    return "position_gone" if gone.is_unexplained and is_unread else "position_closed"
