@@ -142,9 +142,9 @@ BROKEN = told(1, "noted", 23.0, "h", rule="hedge_broken", account="taken", subje
 
 
 def test_positions_that_were_taken_and_told_so_have_no_findings() -> None:
-    """As `closed` what was liquidated may be told of where the exchange refused its list of orders alone."""
+    """As gone, and no more, what was liquidated may be told of where the exchange refused its list of orders alone."""
     assert judge(TAKEN, [*STORY, *LEG, BROKEN], ALIVE, 50.0) == []
-    assert judge(TAKEN, [*STORY, *LEG, BROKEN, pool("position_closed", 32.0)], ALIVE, 50.0) == []
+    assert judge(TAKEN, [*STORY, *LEG, BROKEN, pool("position_gone", 32.0)], ALIVE, 50.0) == []
 
 
 def test_a_report_may_be_missing_only_where_an_earlier_run_has_seen_the_order() -> None:
@@ -200,6 +200,8 @@ def test_a_report_may_be_missing_only_where_an_earlier_run_has_seen_the_order() 
         ),
         pytest.param([*STORY, *LEG, BROKEN, forced(1, "opened", 30.0, "f02usdt-long", "i")], "invented", id="invented"),
         pytest.param([*STORY, *LEG, BROKEN, pool("position_closed")], "false resolved", id="as-closed-by-its-owner"),
+        pytest.param([*STORY, *LEG, BROKEN, pool("position_closed", 32.0)], "false resolved", id="as-closed-unlisted"),
+        pytest.param([*STORY, *LEG, BROKEN, pool("position_gone")], "false resolved", id="as-gone-though-listed"),
         pytest.param([*STORY, *LEG, BROKEN, pool("recovered", 32.0)], "false resolved", id="as-recovered"),
     ],
 )

@@ -259,14 +259,14 @@ def _ending(incident: Incident) -> tuple[str, Decimal | None] | None:
 
 
 def _taken_pools(truth: Truth, told: Sequence[Told]) -> Iterable[Finding]:
-    """A pool that was liquidated neither recovered nor was closed by its owner. As such it may be told of while the
-    exchange refuses its list of orders alone: all else is not kept back for that."""
+    """A pool that was liquidated neither recovered nor was closed by its owner. That it is gone, and no more, may be
+    told while the exchange refuses its list of orders alone: all else is not kept back for that."""
     pools = {f"taken/isolated-{taken.position}" for taken in truth.taken.values() if taken.how == "liquidated"}
     for event in told:
         how = event.body.get("resolution")
         if event.pool not in pools or how in (None, "liquidated", "partly_liquidated"):
             continue
-        if how == "recovered" or not any(a < event.decided < b + GRACE_S for a, b in truth.unlisted):
+        if how != "position_gone" or not any(a < event.decided < b + GRACE_S for a, b in truth.unlisted):
             yield Finding("false resolved", event.decided, f"{event.name}, liquidated, is told as {how}")
 
 
