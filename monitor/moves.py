@@ -178,8 +178,8 @@ class Moves:
             elif not entries and self._has_other_brackets(pool, terms):
                 self._entries[pool.id] = [Entry("bracket_change", None, 0, pool)]
                 self._group, self._deadline = "bracket_change", 0.0
-        for baseline in gone:
-            self._forget(baseline.pool.id)
+        for pool_id in self._kept_of() - present.keys():
+            self._forget(pool_id)
 
     def complete(self, pool: Pool, terms: Terms) -> None:
         """Give a baseline that was made before the first marks or brackets came those that have come since.
@@ -210,6 +210,10 @@ class Moves:
         changed, self._unkept = self._unkept, set()
         return [(kind, pool_id, self._row(kind, pool_id)) for kind, pool_id in sorted(changed)]
 
+    def _kept_of(self) -> set[str]:
+        """The pools of which anything is kept: a baseline that does not read may have left what has grown since."""
+        return self.baselines.keys() | self._grown.keys()
+
     def _row(self, kind: _Row, pool_id: str) -> bytes | None:
         if kind == "baseline":
             return self.baselines[pool_id].encoded if pool_id in self.baselines else None
@@ -217,7 +221,7 @@ class Moves:
 
     def forget(self) -> None:
         """Nobody watches the account any more."""
-        for pool_id in list(self.baselines):
+        for pool_id in self._kept_of():
             self._forget(pool_id)
 
     def _drop_fills(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from monitor.core import Kept
-from monitor.effects import Story
+from monitor.effects import Save, Story
 from monitor.events import (
     AccountChanged,
     Balance,
@@ -611,9 +611,10 @@ def test_a_baseline_is_kept_as_it_is() -> None:
 
 
 def test_a_baseline_that_does_not_read_is_made_anew() -> None:
-    """A row of another version must not keep the monitor from starting."""
-    later = Watched(kept=Kept(baselines={"main/cross-usdt": b'{"of":"old"}'}))
-    later.begin("5205.00", row("BTCUSDT", "2.5", "92000"))
+    """A row of another version must not keep the monitor from starting, nor what has grown since outlive its pool."""
+    gone = "main/isolated-ethusdt"
+    later = Watched(kept=Kept(baselines={"main/cross-usdt": b'{"of":"old"}', gone: b"{}"}, grown={gone: b"[]"}))
+    assert Save("grown", gone, None) in later.begin("5205.00", row("BTCUSDT", "2.5", "92000"))
 
     assert moved(later.hold(7, "90400")) == []
     assert "cross-usdt" in later.core.accounts["main"].moves.baselines
