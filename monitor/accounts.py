@@ -292,7 +292,7 @@ class WatchedAccount:
     def heard_until(self, links: Links, now: Now) -> float:
         """Until when all is known that the exchange has done to the account: by its stream, or by its answers
         (monotonic seconds)."""
-        streamed = now.mono - links.age(self._private_link, now.mono)
+        streamed = links.heard_until(self._private_link, now.mono)
         return streamed if self.book.shown_at is None else max(streamed, self.book.shown_at)
 
     def _is_live(self, pool: Pool | None, oldest: float | None, links: Links, now: Now) -> bool:

@@ -569,6 +569,13 @@ class LinkReport(Event, frozen=True):
     mutes: int = 0
 
 
+class LinkHeard(Event, frozen=True):
+    """The other side of a link was heard at a time (monotonic seconds): what it had to tell before is known."""
+
+    link: LinkId
+    at: float
+
+
 class ClockOffset(Event, frozen=True):
     """Exchange time minus our wall clock, in milliseconds, as last measured over REST."""
 

@@ -33,6 +33,7 @@ from monitor.events import (
     FundingTermsRead,
     InsuranceFundRead,
     KeyPermissionsRead,
+    LinkHeard,
     LinkId,
     LinkReport,
     LinkState,
@@ -158,6 +159,7 @@ class Intake:
         }
         of_us: _Others = {
             Acknowledge: self._acknowledge,
+            LinkHeard: self._heard,
             LinkReport: self._link,
             Silence: self._reporter.silence,
             StoreState: self._judges.instance.store,
@@ -306,6 +308,9 @@ class Intake:
             self._published.health_due.add(event.link.account)
             if event.state is LinkState.MUTE:
                 self._judges.staleness.mute(event, now)
+
+    def _heard(self, event: LinkHeard, now: Now) -> None:
+        self._links.heard(event)
 
     def _vitals(self, event: Vitals, now: Now) -> None:
         self._published.take_vitals(event)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from monitor.events import LinkId, LinkReport, LinkState
+from monitor.events import LinkHeard, LinkId, LinkReport, LinkState
+
+_A_MOMENT_S = 0.25
+"""What has come is taken so much later, at most, and may seem to have come after the other side was heard."""
 
 
 class Link(Struct):
@@ -12,6 +15,7 @@ class Link(Struct):
 
     Args:
         mutes: How often it was open, and yet kept something from us.
+        heard_at: When the other side was heard; None: that is not told, and as long as it is live it counts as heard.
         since: Monotonic seconds at which it was first awaited, or last live or idle.
     """
 
@@ -21,6 +25,7 @@ class Link(Struct):
     weight_used: int | None = None
     mutes: int = 0
     note: str = ""
+    heard_at: float | None = None
 
 
 class Links:
@@ -64,12 +69,27 @@ class Links:
             link.since = now
         if link.state.is_fine is not event.state.is_fine:
             self._lost = None
+            if event.state.is_fine and link.heard_at is not None:
+                link.heard_at = now
         link.state = event.state
         link.reconnects = event.reconnects
         link.weight_used = event.weight_used
         link.mutes = max(link.mutes, event.mutes)
         link.note = event.note or ("" if event.state.is_fine else link.note)  # a new try does not say why it is one
         return changed
+
+    def heard(self, event: LinkHeard) -> None:
+        """Take note of when the other side of a link was heard."""
+        link = self.all.get(event.link)
+        if link is not None:
+            link.heard_at = max(link.heard_at or event.at, event.at)
+
+    def heard_until(self, link: LinkId, now: float) -> float:
+        """Until when all is known that a link had to tell (monotonic seconds). One that is live may have been dead for
+        some seconds, which is noticed then."""
+        live_until = now - self.age(link, now)
+        heard_at = self.all[link].heard_at
+        return live_until if heard_at is None else min(live_until, heard_at + _A_MOMENT_S)
 
     def age(self, link: LinkId, now: float) -> float:
         """Seconds since this link was last live; 0 while it is, and while it has nothing to watch."""

@@ -159,13 +159,15 @@ async def test_who_is_heard_is_asked_for_no_sign_of_life_and_who_falls_silent_is
     link.config = structs.replace(link.config, ping_interval_s=1, ping_timeout_s=0.1, close_timeout_s=0.1)
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        begun = time.monotonic()
-        async with link.connection(f"ws://127.0.0.1:{port}") as socket:
+        begun, heard = time.monotonic(), list[float]()
+        async with link.connection(f"ws://127.0.0.1:{port}", heard.append) as socket:
             while time.monotonic() < begun + 1.5:  # longer than whoever is asked has time
                 await socket.recv()
             silent.set()
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(read_on(socket), 10)
+
+    assert begun < heard[0] < heard[-1] < time.monotonic() - 1, "when it was found out it had not been heard for long"
 
 
 async def test_a_link_that_fails_of_itself_goes_on() -> None:

@@ -15,6 +15,8 @@ from monitor.events import (
     Fill,
     ForcedKind,
     InsuranceFundRead,
+    LinkHeard,
+    LinkId,
     LinkState,
     MarginCall,
     OrdersCancelled,
@@ -152,6 +154,33 @@ def test_it_is_not_over_while_nobody_could_hear_of_it(by_stream: bool) -> None:
     assert [(s.change.kind, s.change.resolution) for s in later] == [("resolved", "liquidated")]
     assert later[0].forced is not None
     assert (later[0].forced.quantity, later[0].forced.steps, later[0].forced.left) == (D("2.5"), 2, D(0))
+
+
+def test_nothing_is_over_while_a_stream_may_be_dead_that_is_not_known_to_be() -> None:
+    """Where a network swallows everything that takes seven seconds, and three without a frame were enough to say that
+    the rest was left, or that the pool was closed by its owner."""
+    core = holding()
+    private = LinkId("main", "private")
+    core.step(LinkHeard(private, core.t), core.fill("BTCUSDT", "-1", "90250", forced=ForcedKind.LIQUIDATION))
+    told = closed(core, "3300", "1.5") + core.hold(10, "90300")
+    told += core.tell(LinkHeard(private, core.t - 9)) + core.hold(10, "90300")
+    assert [s for s in told if s.change.kind == "resolved"] == []
+
+    [over] = forced(core.tell(LinkHeard(private, core.t)) + core.hold(1, "90300"))
+    assert (over.change.kind, over.change.resolution) == ("resolved", "partly_liquidated")
+
+
+def test_a_pool_is_not_said_to_be_closed_while_its_stream_may_be_dead() -> None:
+    """It is when the stream was heard after it, or an answer shows that nothing more has come."""
+    core = holding()
+    private = LinkId("main", "private")
+    core.step(LinkHeard(private, core.t))
+    told = closed(core, "5000") + core.hold(10, "90300")
+    assert [s for s in told if s.change.kind == "resolved"] == []
+
+    told = core.tell(LinkHeard(private, core.t)) + core.hold(1, "90300")
+    ends = {s.change.incident.rule: s.change.resolution for s in told if s.change.kind == "resolved"}
+    assert {ends["margin_ratio"], ends["liquidation_distance"]} == {"position_closed"}
 
 
 def test_steps_that_a_mute_stream_keeps_from_us_are_one_story_however_slowly_the_list_tells_them() -> None:

@@ -24,6 +24,7 @@ from monitor.events import (
     ClockOffset,
     Fill,
     ForcedKind,
+    LinkHeard,
     LinkReport,
     LinkState,
     PositionsRead,
@@ -540,6 +541,15 @@ async def test_a_key_that_cannot_be_extended_is_told_and_the_stream_opened_anew(
 
 def private_reports(heard: Heard) -> list[LinkReport]:
     return [e for e in heard.events if isinstance(e, LinkReport) and e.link.name == "private"]
+
+
+async def test_a_stream_that_has_nothing_to_tell_says_that_it_was_heard() -> None:
+    """That nothing has come proves something only for as long as it would have come."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=0.2) as (feed, heard):
+        last = (await heard.first(LinkHeard)).at
+        await heard.until(lambda: any(isinstance(e, LinkHeard) and e.at > last for e in heard.events))
+
+    assert {e.link for e in heard.events if isinstance(e, LinkHeard)} == {feed.link}
 
 
 async def test_a_key_that_is_lost_unannounced_is_replaced(log: io.StringIO) -> None:

@@ -85,6 +85,7 @@ class Member:
     def __init__(self, shared: SharedStreams, key: str) -> None:
         self.key = key
         self.heard: list[Any] = []
+        self.heard_at: list[float] = []
         self.proved = asyncio.Event()
         self.outlived = asyncio.Event()
         self.doubts = 0
@@ -94,7 +95,7 @@ class Member:
 
     async def _run(self) -> None:
         try:
-            async with self._shared.stream(self.key, self.outlived.set, self._doubt) as stream:
+            async with self._shared.stream(self.key, self.outlived.set, self._doubt, self.heard_at.append) as stream:
                 await stream.proved()
                 self.proved.set()
                 await self._read(stream)
@@ -130,6 +131,14 @@ async def proved(*some: Member) -> None:
 
 def frame(key: str, number: int) -> str:
     return json.dumps({"stream": key, "data": number})
+
+
+async def test_that_a_connection_was_heard_is_told_to_all_who_share_it() -> None:
+    """None of them has anything to tell for hours: each must know that it would have heard."""
+    host = Host()
+    async with host.open(ping_interval_s=0.1) as shared, members(shared, "one", "two") as found:
+        await proved(*found)
+        await until(lambda: all(len(set(member.heard_at)) > 2 for member in found), "they are told again and again")
 
 
 async def test_many_are_asked_for_in_few_requests_and_not_too_often() -> None:

@@ -20,6 +20,7 @@ from monitor.events import (
     BalancesRead,
     Event,
     KeyPermissionsRead,
+    LinkHeard,
     LinkId,
     LinkState,
     PositionsRead,
@@ -154,6 +155,10 @@ class AccountFeed(Feed):
             return
         if not isinstance(why, LinkCut) or (self._failures + 1) % _CUTS_IN_VAIN == 0:
             self.forms.failed(form)
+
+    def heard(self, at: float) -> None:
+        """The other side of the stream was heard at this time (monotonic seconds)."""
+        self.inbox.add(LinkHeard(self.link, at))
 
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
@@ -381,11 +386,11 @@ class PrivateSession(Session):
     async def _stream(self) -> AsyncIterator[OwnStream | SharedStream]:
         feed = self._feed
         if feed.shared is not None and self._form == SHARED_FORM:
-            async with feed.shared.stream(self.key, self.set_outlived, self.doubts) as stream:
+            async with feed.shared.stream(self.key, self.set_outlived, self.doubts, feed.heard) as stream:
                 yield stream
         else:
             url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
-            async with feed.connection(url) as socket:
+            async with feed.connection(url, feed.heard) as socket:
                 if first is not None:
                     await socket.send(first)
                 yield OwnStream(socket, feed.config.first_frame_s)

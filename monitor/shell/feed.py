@@ -245,10 +245,12 @@ class Feed(ABC):
 
     # ---- what sessions need ----
 
-    def connection(self, url: str) -> AbstractAsyncContextManager[ClientConnection]:
-        """An open websocket of this link."""
+    def connection(
+        self, url: str, heard: Callable[[float], None] = lambda at: None
+    ) -> AbstractAsyncContextManager[ClientConnection]:
+        """An open websocket of this link. heard: Called with when the other side was heard."""
         name = f"{self.link.account} {self.link.name}"
-        return connection(url, self.config, self.compress, name, self.rest.handshakes)
+        return connection(url, self.config, self.compress, name, self.rest.handshakes, heard)
 
     def decoded(self, decode: Callable[..., list[Event]], *args: Any) -> list[Event]:
         """Events of a frame; one that misreads is dropped."""

@@ -43,6 +43,10 @@ class Inbox:
             self._is_filled = True
             self.nudge()
 
+    def add(self, event: Event) -> None:
+        """Something that can wait until anything else happens."""
+        self._events.append(event)
+
     def _put_mark(self, mark: MarkPrice) -> None:
         key = mark.market, mark.symbol
         waiting = self._marks.get(key)

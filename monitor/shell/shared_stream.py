@@ -47,13 +47,17 @@ class SharedStream:
         key: Of its private stream, a secret.
         outlived: Called once its connection should be changed for another.
         doubted: Called where something came that does not read, and may have been its own.
+        heard: Called with when the other side was heard.
     """
 
-    def __init__(self, key: str, outlived: Callable[[], None], doubted: Callable[[], None]) -> None:
+    def __init__(
+        self, key: str, outlived: Callable[[], None], doubted: Callable[[], None], heard: Callable[[float], None]
+    ) -> None:
         self.key = key
         self.outlived = outlived
         self.doubted = doubted
-        self._heard: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
+        self.heard = heard
+        self._frames: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
         self._answered = asyncio.Event()
         self._why: BaseException | None = None
 
@@ -73,10 +77,10 @@ class SharedStream:
         Raises:
             LinkDown, OSError: As for `proved`.
         """
-        heard = await self._heard.get()
-        if isinstance(heard, BaseException):
-            raise heard
-        return heard
+        frame = await self._frames.get()
+        if isinstance(frame, BaseException):
+            raise frame
+        return frame
 
     def check(self) -> None:
         """Raise what it has ended with."""
@@ -86,7 +90,7 @@ class SharedStream:
     # ---- for its connection ----
 
     def take(self, raw: bytes) -> None:
-        self._heard.put_nowait(raw)
+        self._frames.put_nowait(raw)
 
     def subscribed(self) -> None:
         self._answered.set()
@@ -94,7 +98,7 @@ class SharedStream:
     def ends(self, why: BaseException) -> None:
         if self._why is None:
             self._why = why
-            self._heard.put_nowait(why)
+            self._frames.put_nowait(why)
             self._answered.set()
 
 
@@ -117,10 +121,10 @@ class SharedStreams:
 
     @asynccontextmanager
     async def stream(
-        self, key: str, outlived: Callable[[], None], doubted: Callable[[], None]
+        self, key: str, outlived: Callable[[], None], doubted: Callable[[], None], heard: Callable[[float], None]
     ) -> AsyncIterator[SharedStream]:
         """A stream of this key, on the fullest connection that has room, or on a new one."""
-        stream = SharedStream(key, outlived, doubted)
+        stream = SharedStream(key, outlived, doubted, heard)
         shared = self._with_room(key)
         shared.join(stream)
         try:
@@ -213,7 +217,12 @@ class _SharedConnection:
         try:
             async with (
                 connection(
-                    self._shared.url, links, links.compression, f"shared {_LINK}", self._shared.handshakes
+                    self._shared.url,
+                    links,
+                    links.compression,
+                    f"shared {_LINK}",
+                    self._shared.handshakes,
+                    self._heard,
                 ) as socket,
                 asyncio.TaskGroup() as tasks,
             ):
@@ -228,6 +237,10 @@ class _SharedConnection:
             for request in self._requests.values():
                 request.patience.cancel()
             self.opened.set()
+
+    def _heard(self, at: float) -> None:
+        for stream in self.streams.values():
+            stream.heard(at)
 
     async def _ask(self, socket: ClientConnection) -> None:
         """Keep the subscriptions in step with the streams."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
@@ -49,9 +49,17 @@ class _Connection(ClientConnection):
 
 @asynccontextmanager
 async def connection(
-    url: str, links: LinksConfig, compress: bool, name: str, handshakes: Handshakes
+    url: str,
+    links: LinksConfig,
+    compress: bool,
+    name: str,
+    handshakes: Handshakes,
+    heard: Callable[[float], None] = lambda at: None,
 ) -> AsyncIterator[ClientConnection]:
     """An open websocket that notices a dead peer within seconds; the address is never logged: it may hold a key.
+
+    Args:
+        heard: Called once in a while with when the peer was heard last (monotonic seconds).
 
     Raises:
         LinkUnwanted: We are to stay away for a while.
@@ -85,20 +93,21 @@ async def connection(
         handshakes.refused(url, told_s)
         raise LinkUnwanted(f"{why_ended(exc)}, and none is wanted for {told_s:.0f} s", told_s) from None
     async with socket:
-        beating = asyncio.create_task(_beat(socket, links), name=f"ping[{name}]")
+        beating = asyncio.create_task(_beat(socket, links, heard), name=f"ping[{name}]")
         try:
             yield socket
         finally:
             await ended(beating)
 
 
-async def _beat(socket: _Connection, links: LinksConfig) -> None:
+async def _beat(socket: _Connection, links: LinksConfig, heard: Callable[[float], None]) -> None:
     """Close a connection whose peer has gone quiet, and does not answer a ping in time. Whoever is heard is not asked.
     Where it is we who are late, on a busy machine or with very many accounts, an answer that has arrived counts. With
     the library's own pings it does not: they would end every connection at once, and each account would have to be read
     anew."""
     with suppress(ConnectionClosed):
         while True:
+            heard(socket.heard)
             if (wait_s := socket.heard + links.ping_interval_s - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
                 continue
