@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable
 from decimal import Decimal, localcontext
+from itertools import pairwise
 from types import FrameType
 
 import pytest
@@ -38,7 +39,7 @@ from monitor.risk import EXACT
 from monitor.risk.columns import Columns
 from monitor.risk.screen import Zones
 from monitor.rules import DEFAULTS, MarginRatioRule, Match, Rule, RuleBook, Severity, Step
-from tests.watched import IDENTITY, MARKET, WALL_MS, Watched, kinds, now_at, of_rule, row
+from tests.watched import IDENTITY, MARKET, WALL_MS, Crowd, Watched, kinds, now_at, of_rule, row
 
 D = Decimal
 SYMBOLS = {"BTCUSDT": D(50_000), "ETHUSDT": D(3_000), "SOLUSDT": D(150), "XRPUSDT": D("0.5")}
@@ -416,6 +417,48 @@ def test_a_tick_makes_way_for_a_storm_and_comes_to_its_end() -> None:
     left = steps_of_tick()
 
     assert left > whole
+
+
+def test_a_tick_makes_way_for_a_storm_for_two_seconds_and_no_longer() -> None:
+    """A storm may last for minutes; blindness that is to be told, and what is published, cannot wait for its end."""
+
+    def steps_of_tick(in_storm_since_s: float) -> int:
+        core = Crowd(50, "2000")
+        core.step(core.mark("50000"), Tick())
+        Watched.step(core, core.mark("48500"), Tick())
+        core.t += in_storm_since_s
+        n = 0
+        while core.core.is_ticking:
+            assert core.core._attention.has_more
+            Watched.step(core, core.mark(("48500", "47800")[n % 2], after=0), after=0)
+            n += 1
+        return n
+
+    assert steps_of_tick(1.9) > 6 * steps_of_tick(2)
+
+
+def test_what_a_tick_does_too_much_in_one_step_it_makes_up_for_in_the_next() -> None:
+    """An account is published in one go, however many pools it has; others wait for one of them at a time."""
+    symbols = [f"S{n}USDT" for n in range(10)]
+    core = Watched(*(f"a{n}" for n in range(12)))
+    for name in core.names:
+        held = (row(symbol, "1", "1000", isolated=True, isolated_wallet="100") for symbol in symbols)
+        core.begin("10", *held, account=name)
+    core.step(*(core.mark("1000", symbol) for symbol in symbols), Tick())
+    while core.core.is_behind:
+        core.step(after=0)
+
+    core.step(*(core.mark("950", symbol) for symbol in symbols), Tick())
+    published: list[int] = []
+    while core.core.is_ticking:
+        assert core.core._attention.has_more
+        price = ("940", "950")[len(published) % 2]
+        effects = core.step(*(core.mark(price, symbol, after=0) for symbol in symbols), after=0)
+        published.append(sum(isinstance(effect, PoolState) for effect in effects))
+
+    busy = [n for n, pools in enumerate(published) if pools]
+    assert sum(published) == 12 * 10
+    assert min(after - before for before, after in pairwise(busy)) >= 4
 
 
 def test_what_was_before_is_what_was_last_looked_at_however_long_a_storm_lasts() -> None:
