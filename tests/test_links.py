@@ -666,6 +666,48 @@ async def test_all_of_a_crowd_ask_where_there_is_weight_for_all() -> None:
         await asyncio.gather(*(budget.take(f"a{account}", 5, lambda: Need.EASE) for account in range(30)))
 
 
+async def test_of_a_crowd_sixteen_begin_at_once_and_the_next_after_a_pause() -> None:
+    """In a crash a thousand get into danger: each opens a connection, while alerts have to go out."""
+    loop, budget = asyncio.get_running_loop(), Budget(100_000)
+    began, first, asked = loop.time(), asyncio.Event(), list[float]()
+
+    async def ask(account: int) -> None:
+        await budget.take(f"a{account}", 5, lambda: Need.DANGER)
+        asked.append(loop.time() - began)
+        first.set()
+        budget.answered(5, None)
+
+    async with asyncio.TaskGroup() as crowd:
+        for account in range(40):
+            crowd.create_task(ask(account))
+        await first.wait()
+        at_once = len(asked)
+
+    assert at_once == 16
+    assert asked[16] >= 0.4
+    assert asked[32] >= 0.8
+
+
+async def test_where_it_cannot_be_said_whose_turn_it_is_nobody_waits_for_ever() -> None:
+    """A bug: it ends the daemon, which begins anew, where who waits on would be blind and not know. Who was called
+    before it has its turn: what it weighs would count for ever as asking."""
+    budget = Budget(100)
+    needs = [Need.START]  # asked again, it is empty
+    budget.answered(0, 98)  # by others
+
+    waiting = (
+        budget.take("called", 5, lambda: Need.DANGER),
+        budget.take("passed over", 5, lambda: Need.EASE),
+        budget.take("a bug", 5, needs.pop),
+        budget.take("behind it", 5, lambda: Need.EASE),
+    )
+    async with asyncio.timeout(WAIT_S):
+        called, *failed = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert called is None
+    assert [type(exc) for exc in failed] == [IndexError] * 3
+
+
 async def test_the_daemon_says_who_is_endangered(tmp_path: Path) -> None:
     """By the same levels at which blindness is critical at once; with or without a broker."""
     async with stories.exchange() as exchange:

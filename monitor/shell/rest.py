@@ -120,20 +120,20 @@ class Budget:
     def _call(self) -> None:
         """Call those whose turn it is, some at a time, and look again when it may be another's."""
         self._timer = None
-        here = time.monotonic()
+        here, begun = time.monotonic(), 0
         try:
-            due = [*islice(self._turns.due(here), _CALLED_AT_ONCE)]
+            for turn in islice(self._turns.due(here), _CALLED_AT_ONCE):
+                begun += 1
+                if self._called[turn].done():  # whoever waited was cancelled a moment ago, and will not ask
+                    self._turns.answered(turn.weight, None, here)
+                else:
+                    self._called[turn].set_result(None)
         except Exception as exc:  # a bug, which must not leave anybody waiting: all fail with it, and so do we
             for called in self._called.values():
                 if not called.done():
                     called.set_exception(exc)
             return
-        for turn in due:
-            if self._called[turn].done():  # whoever waited was cancelled a moment ago, and will not ask
-                self._turns.answered(turn.weight, None, here)
-            else:
-                self._called[turn].set_result(None)
-        if len(due) == _CALLED_AT_ONCE:
+        if begun == _CALLED_AT_ONCE:
             self._paused_until = asyncio.get_running_loop().time() + _CALL_PAUSE_S
             self._look()
         elif self._turns.waiting:
