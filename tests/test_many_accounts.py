@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from monitor.config import AccountConfig, Config, LinksConfig
+from monitor.config_values import Secret
 from monitor.shell import settings
+from monitor.shell.clock import now
 from monitor.shell.feeds import Feeds
 from monitor.shell.inbox import Inbox
+from monitor.shell.owed import Found
+from monitor.shell.runtime import Runtime
+from monitor.shell.store import Store
+from monitor.shell.tasks import ended
+from monitor.shell.vitals import Pulse
+from monitor.tally import Tally
 from monitor.unseen import restart
+from monitor.venues import Hosts
 from tests import stories
 from tests.rig import Listener, Mosquitto, agreement, private_file, watching, write_config
 
@@ -77,3 +90,30 @@ async def test_a_restart_reads_those_first_who_were_in_the_most_danger(tmp_path:
         feeds = Feeds(config, settings.fetch(config), Inbox(), None, {"worst": restart(1, ()), "calm": restart(1, ())})
 
     assert list(feeds.accounts) == ["worst", "calm", "new"]
+
+
+async def test_a_loop_that_is_busy_still_asks_of_each_account_in_time_whether_it_is_endangered(tmp_path: Path) -> None:
+    """Of 2,000 in a crash the last would be asked after 80 s instead of 5, if each waited for the loop once more. Nor
+    are all asked at once that are late by then: alerts go out in between."""
+    key, hosts = Secret("env", "K"), Hosts("", "", "", "")
+    accounts = [AccountConfig(f"a{n}", "binance-usdm", key, key, "custom", hosts, "market") for n in range(100)]
+    config = Config(tuple(accounts), links=LinksConfig(tick_s=0.02))  # each is asked once in 0.1 s
+    store = Store(tmp_path / "store.sqlite3", 1, lambda batch, error: None, lambda reason: None, lambda found: None)
+    runtime = Runtime(
+        config, {key: "k"}, Found(), now(), Inbox(), store, bool, Pulse(lambda lag_s: None), Tally(), None, None
+    )
+    feeds = runtime.feeds.accounts.values()
+    for feed in feeds:
+        feed.endangered = True  # they hold nothing, so that whoever is asked is not
+
+    asking = asyncio.create_task(dict(runtime.parts)["danger"]())
+    left = [len(feeds)]
+    while left[-1]:
+        time.sleep(0.03)  # noqa: ASYNC251 - in this time it is the turn of 30
+        await asyncio.sleep(0)
+        left.append(sum(feed.endangered for feed in feeds))
+    await ended(asking)
+    await runtime.close()
+
+    assert len(left) <= 20
+    assert max(before - after for before, after in pairwise(left)) == 20
