@@ -7,6 +7,7 @@ import json
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -840,6 +841,28 @@ async def test_what_an_event_does_not_need_waits_for_the_next_step_at_most(
             await listener.event("liquidation_distance", "opened")
 
     assert told == []
+
+
+async def test_a_start_that_fails_or_is_cut_short_leaves_no_store_open(tmp_path: Path) -> None:
+    """Its thread would keep the file for as long as the process lives."""
+
+    def stores() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "store"]
+
+    async with stories.exchange() as exchange:
+        config = settings.load(write_config(tmp_path / "d", exchange, free_port()))
+        with pytest.raises(KeyError):  # of a secret that nobody has fetched
+            await Daemon(config, {}).run(asyncio.Event())
+        assert stores() == []
+
+        with closing(sqlite3.connect(tmp_path / "d" / "store.sqlite3", isolation_level=None)) as holder:
+            holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+            holder.execute("BEGIN EXCLUSIVE")
+            starting = asyncio.create_task(Daemon(config, settings.fetch(config)).run(asyncio.Event()))
+            await until(stores, "it opens its store")
+            starting.cancel()
+        await asyncio.wait({starting})
+        assert stores() == []
 
 
 async def test_two_daemons_in_one_process_do_not_mix(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:

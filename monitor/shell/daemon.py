@@ -11,7 +11,7 @@ from msgspec import structs
 from monitor.config import Config, after
 from monitor.config_values import Secret
 from monitor.errors import StoreError
-from monitor.events import StoreState
+from monitor.events import Now, StoreState
 from monitor.message import Message
 from monitor.shell import logs, settings
 from monitor.shell.clock import now
@@ -66,9 +66,18 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop. An unexpected exception ends everything: systemd starts us anew."""
         started = now()
-        left = await self._open_store(stop)
-        if left is None:
-            return
+        try:
+            left = await self._open_store(stop)
+            if left is not None:
+                await self._watch(stop, started, left)
+        finally:
+            await self._store.close()
+            if self._runtime is None:
+                self._log.info("stopped before it began")
+            else:
+                self._log.info("stopped", unsent_events=self._runtime.outbox.waiting_events)
+
+    async def _watch(self, stop: asyncio.Event, started: Now, left: Found) -> None:
         runtime = self._runtime = Runtime(
             self._config,
             self._found,
@@ -101,8 +110,6 @@ class Daemon:
                 await ended(broker)
         finally:
             await runtime.close()
-            await self._store.close()
-            self._log.info("stopped", unsent_events=runtime.outbox.waiting_events)
 
     def take(self, config: Config, found: dict[Secret, str]) -> None:
         """Judge by the rules and watch the accounts of this config from now on; of all else the old one is in force.
@@ -123,14 +130,11 @@ class Daemon:
         """What an earlier run has left; None: we were told to stop while a slow disk had not answered yet."""
         opening = asyncio.create_task(self._store.open(), name="store")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        is_open = opening.done()
-        await ended(opening, stopping)
-        if is_open:
-            return opening.result()
-        await self._store.close()
-        self._log.info("stopped before it began")
-        return None
+        try:
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return opening.result() if opening.done() else None
+        finally:
+            await ended(opening, stopping)
 
     def _guarded(self, function: Callable[..., None]) -> Callable[..., None]:
         """What the store calls back is as much a part of us: where it fails, an event may never be released."""
