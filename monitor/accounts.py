@@ -17,12 +17,15 @@ from monitor.links import Links
 from monitor.market import MarketBook, Prices, rate_of
 from monitor.moves import Moves
 from monitor.risk import EXACT, contracts
+from monitor.risk.assessment import assess, unknowns
+from monitor.risk.bankruptcy import bankruptcy_price
 from monitor.risk.drift import Drift, drift
 from monitor.risk.funding import Forecast, Funding, forecast
 from monitor.risk.margin import ZERO
+from monitor.risk.pool import Pool
 from monitor.risk.pools import margin_pools
 from monitor.risk.quiet import Shape, shape
-from monitor.risk.report import Pool, PoolRisk, PositionRisk, assess, bankruptcy_price, unknowns
+from monitor.risk.report import PoolRisk, PositionRisk
 from monitor.risk.terms import Terms
 from monitor.rules import DataStaleRule, Rule, RuleBook
 from monitor.venues import VENUES

@@ -19,8 +19,8 @@ from monitor.accounts import WatchedAccount
 from monitor.events import Now
 from monitor.links import Links
 from monitor.market import MarketBook, Prices
+from monitor.risk.pool import Pool
 from monitor.risk.quiet import Limits, PoolKey
-from monitor.risk.report import Pool
 from monitor.risk.screen import screen
 
 _SAID = 4

@@ -28,8 +28,8 @@ from monitor.market import MarketBook
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk import EXACT
+from monitor.risk.pool import Pool
 from monitor.risk.quiet import Limits
-from monitor.risk.report import Pool
 from monitor.rules import RuleBook, Severity
 from monitor.unseen import Unseen, both, restart, restored
 

@@ -34,12 +34,17 @@ def rfc3339(at_ms: int) -> str:
 
 def truncated(value: Decimal | None) -> str | None:
     """To 8 decimals toward zero, as the exchange prints PnL, notional and maintenance margin."""
-    return _printed(value, ROUND_DOWN)
+    return _to_eight(value, ROUND_DOWN)
+
+
+def printed(price: Decimal | None) -> Decimal | None:
+    """A liquidation price as the exchange prints it: half-up to 8 decimals."""
+    return None if price is None else price.quantize(EIGHT, ROUND_HALF_UP, ROOMY)
 
 
 def half_up(value: Decimal | None) -> str | None:
     """To 8 decimals half-up, as the exchange prints liquidation prices."""
-    return _printed(value, ROUND_HALF_UP)
+    return _to_eight(value, ROUND_HALF_UP)
 
 
 def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | None) -> str | None:
@@ -51,14 +56,14 @@ def margin_balance(wallet_balance: Decimal | None, unrealized_pnl: Decimal | Non
 
 
 def floored(value: Decimal | None) -> str | None:
-    return _printed(value, ROUND_FLOOR)
+    return _to_eight(value, ROUND_FLOOR)
 
 
 def ceiled(value: Decimal | None) -> str | None:
-    return _printed(value, ROUND_CEILING)
+    return _to_eight(value, ROUND_CEILING)
 
 
-def _printed(value: Decimal | None, rounding: str) -> str | None:
+def _to_eight(value: Decimal | None, rounding: str) -> str | None:
     if value is None:
         return None
     rounded = value.quantize(EIGHT, rounding, ROOMY)

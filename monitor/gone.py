@@ -14,7 +14,9 @@ from msgspec import Struct
 from monitor.book import AccountBook
 from monitor.events import ForcedKind, Now, PositionKey
 from monitor.forced import Acted
-from monitor.risk.report import Pool, PoolRisk, PositionRisk, bankruptcy_price
+from monitor.risk.bankruptcy import bankruptcy_price
+from monitor.risk.pool import Pool
+from monitor.risk.report import PoolRisk, PositionRisk
 
 FORCED_MEMORY_S = 120.0
 """How long a forced order explains what became of a pool."""

@@ -16,11 +16,13 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, structs
 
-from monitor.digits import LAST_DIGITS
+from monitor.digits import LAST_DIGITS, printed
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
+from monitor.risk.assessment import assess, unknowns
 from monitor.risk.attribution import Baseline, Move, adverse, moves
 from monitor.risk.margin import ONE, ZERO
-from monitor.risk.report import Pool, PoolRisk, assess, printed, unknowns
+from monitor.risk.pool import Pool
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.stages import Entry, kind_of, stages, symbol_of

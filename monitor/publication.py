@@ -28,11 +28,13 @@ from monitor.events import Now, Position, PositionKey, Vitals
 from monitor.incidents import Incident, Incidents, gravest
 from monitor.links import Links
 from monitor.risk import contracts
+from monitor.risk.bankruptcy import bankruptcy_price
 from monitor.risk.drift import Drift
 from monitor.risk.funding import Forecast, after, payment
 from monitor.risk.margin import ZERO
+from monitor.risk.pool import Pool
 from monitor.risk.quiet import PoolKey
-from monitor.risk.report import Pool, PoolRisk, PositionRisk, bankruptcy_price
+from monitor.risk.report import PoolRisk, PositionRisk
 from monitor.risk.scenario import LADDER, ratio_after
 from monitor.rotation import Rotation
 from monitor.rules import RuleBook, Severity

@@ -15,7 +15,7 @@ from monitor.events import Acknowledge, Now, Silence
 from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
 from monitor.links import Links
 from monitor.publication import Published
-from monitor.risk.report import Pool
+from monitor.risk.pool import Pool
 from monitor.rules import DEFAULTS, Severity
 from monitor.silences import Silences
 from monitor.telling import in_words, unwatched_story

@@ -11,7 +11,7 @@ from msgspec import Struct
 from monitor.events import AccountChanged, Fill
 from monitor.risk.attribution import Cause, Stage
 from monitor.risk.margin import ZERO
-from monitor.risk.report import Pool
+from monitor.risk.pool import Pool
 
 _KINDS = {
     "FUNDING_FEE": "funding_fee",

@@ -18,7 +18,8 @@ from monitor.risk import collateral, contracts, exactly
 from monitor.risk.advice import margin_to_add, quantity_to_reduce
 from monitor.risk.funding import Forecast
 from monitor.risk.margin import ZERO
-from monitor.risk.report import Pool, PoolRisk
+from monitor.risk.pool import Pool
+from monitor.risk.report import PoolRisk
 from monitor.rules import Rule, Severity
 from monitor.wording import unacknowledged, worded
 

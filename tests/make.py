@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from monitor.events import Bracket, Position, Side
 from monitor.risk.margin import BracketTable, bracket_table
-from monitor.risk.report import Pool
+from monitor.risk.pool import Pool
 
 D = Decimal
 

@@ -10,8 +10,9 @@ from msgspec import structs
 
 from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
+from monitor.risk.assessment import assess
 from monitor.risk.margin import ZERO, BracketTable
-from monitor.risk.report import PoolRisk, assess
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 from tests.make import pool, position, table
 

@@ -15,8 +15,8 @@ from msgspec import structs
 from monitor.effects import PoolState, PositionState, Story
 from monitor.events import FundingTermsRead, MarkPrice, Tick
 from monitor.risk import EXACT
+from monitor.risk.assessment import assess
 from monitor.risk.funding import Funding, forecast
-from monitor.risk.report import assess
 from monitor.risk.terms import Terms
 from monitor.rules import DEFAULTS, RuleBook
 from tests.make import pool, position, table

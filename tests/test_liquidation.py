@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from monitor.events import AssetRate, PositionKey, Side
 from monitor.risk import EXACT
+from monitor.risk.assessment import assess
+from monitor.risk.bankruptcy import bankruptcy_price
 from monitor.risk.collateral import valued
 from monitor.risk.liquidation import Crossings, Leg, crossings
 from monitor.risk.margin import BracketTable, margin_ratio
-from monitor.risk.report import PoolRisk, assess, bankruptcy_price
+from monitor.risk.report import PoolRisk
 from monitor.risk.scenario import ratio_after
 from monitor.risk.terms import Terms
 from tests.make import pool, position, table

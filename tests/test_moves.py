@@ -30,7 +30,7 @@ from monitor.events import (
 from monitor.moves import Moves
 from monitor.risk import EXACT
 from monitor.risk.attribution import Baseline, Cause, Move, Stage, moves, share
-from monitor.risk.report import Pool
+from monitor.risk.pool import Pool
 from monitor.risk.terms import Terms
 from monitor.rules import DEFAULTS, LiquidationPriceMovedRule, Match, RuleBook
 from tests import make

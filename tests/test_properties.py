@@ -32,10 +32,12 @@ from monitor.payloads import stories
 from monitor.payloads.figures import Rounding
 from monitor.risk import EXACT
 from monitor.risk.advice import TRANSFER_STEP, margin_to_add, quantity_to_reduce
+from monitor.risk.assessment import assess, with_wallets
 from monitor.risk.attribution import Baseline, adverse, move_between, moves
 from monitor.risk.funding import Funding, after, forecast
 from monitor.risk.margin import BracketTable, bracket_table
-from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess, with_wallets
+from monitor.risk.pool import AssetWallet, Pool
+from monitor.risk.report import PoolRisk
 from monitor.risk.scenario import ratio_after
 from monitor.risk.terms import Terms
 from monitor.rules import FundingForecastRule, RuleBook

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from monitor.events import AssetRate, Bracket, Position, Side
 from monitor.risk import EXACT
+from monitor.risk.assessment import assess
+from monitor.risk.bankruptcy import bankruptcy_price
 from monitor.risk.margin import BracketTable, bracket_table
-from monitor.risk.report import AssetWallet, Pool, assess, bankruptcy_price
+from monitor.risk.pool import AssetWallet, Pool
 from monitor.risk.terms import Terms
 from tests import reference as ref
 

@@ -54,8 +54,10 @@ from monitor.events import (
     Tick,
 )
 from monitor.risk import EXACT
+from monitor.risk.assessment import assess
 from monitor.risk.columns import Columns
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.pool import Pool
+from monitor.risk.report import PoolRisk
 from monitor.risk.screen import Zones
 from monitor.risk.terms import Terms
 from monitor.rules import (

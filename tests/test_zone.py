@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from monitor.digits import printed
 from monitor.events import Bracket, Position, Side
 from monitor.moves import _severity
 from monitor.risk import EXACT
+from monitor.risk.assessment import assess
 from monitor.risk.attribution import Move
 from monitor.risk.columns import Columns
 from monitor.risk.margin import BracketTable, bracket_table
+from monitor.risk.pool import AssetWallet, Pool
 from monitor.risk.quiet import Limits, Shape, Zone, shape, zone
-from monitor.risk.report import AssetWallet, Pool, PoolRisk, assess, printed
+from monitor.risk.report import PoolRisk
 from monitor.risk.screen import Screen
 from monitor.risk.screen import Zones as Screened
 from monitor.risk.terms import Terms

@@ -14,8 +14,9 @@ from monitor.reporter import Reporter
 from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import after
 from monitor.risk.margin import ZERO
+from monitor.risk.pool import Pool
 from monitor.risk.quiet import PoolKey
-from monitor.risk.report import Pool, PoolRisk
+from monitor.risk.report import PoolRisk
 from monitor.rotation import Rotation
 from monitor.rules import FundingForecastRule, MarginRatioRule, Severity, Step
 from monitor.telling import forecast_story

@@ -14,8 +14,9 @@ from monitor.gone import CLOSING_GRACE_S, FORCED_MEMORY_S, GonePool
 from monitor.incidents import Change, IncidentKey, Quiet, Resolution
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
+from monitor.risk.pool import Pool
 from monitor.risk.quiet import Limits, PoolKey
-from monitor.risk.report import Pool, PoolRisk
+from monitor.risk.report import PoolRisk
 from monitor.rules import MarginRatioRule, Rule, Severity
 from monitor.telling import LEVELS, Seen, pool_story
 

@@ -15,9 +15,11 @@ from monitor.events import ForcedKind, Now, PositionKey, Side
 from monitor.incidents import Change, Incident, IncidentKey, Resolution
 from monitor.names import slug
 from monitor.reporter import Reporter
+from monitor.risk.assessment import assess
 from monitor.risk.margin import ZERO, BracketTable
+from monitor.risk.pool import Pool
 from monitor.risk.pools import row_slug
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 from monitor.rules import Rule, Severity
 from monitor.telling import fact_story, figures

@@ -12,9 +12,11 @@ from monitor.events import Now
 from monitor.incidents import IncidentKey
 from monitor.moves import Telling
 from monitor.reporter import Reporter
+from monitor.risk.assessment import assess
+from monitor.risk.pool import Pool
 from monitor.risk.pools import row_slug
 from monitor.risk.quiet import Limits
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.report import PoolRisk
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.telling import moved_story
 

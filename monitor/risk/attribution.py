@@ -15,9 +15,12 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct, structs
 
+from monitor.digits import printed
 from monitor.events import PositionKey
+from monitor.risk.assessment import assess
 from monitor.risk.margin import ZERO
-from monitor.risk.report import Pool, PoolRisk, assess, printed
+from monitor.risk.pool import Pool
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 
 _SILENT = ("marks", "collateral_price", "bracket_change")

@@ -28,6 +28,12 @@ def leg(position: Position, table: BracketTable) -> Leg:
     return Leg(-value, value / position.entry_price, table)
 
 
+def leg_by_factor(position: Position, mark: Decimal, table: BracketTable) -> Leg:
+    """A position's leg where t is the factor on all marks."""
+    alone = leg(position, table)
+    return Leg(alone.exposure * variable(position, mark), alone.offset, alone.table)
+
+
 def variable(position: Position, mark_price: Decimal) -> Decimal:
     """t at this mark."""
     return mark_price if position.contract_size is None else ONE / mark_price

@@ -11,8 +11,10 @@ from decimal import Decimal
 from msgspec import Struct
 
 from monitor.events import ExchangeFigures, PositionKey
+from monitor.risk.assessment import assess
 from monitor.risk.margin import ONE, ZERO
-from monitor.risk.report import Pool, PoolRisk, assess
+from monitor.risk.pool import Pool
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 
 

@@ -17,8 +17,9 @@ from msgspec import Struct, structs
 
 from monitor.events import Position, PositionKey
 from monitor.risk import collateral, contracts
+from monitor.risk.assessment import with_wallets
 from monitor.risk.margin import ZERO, margin_ratio
-from monitor.risk.report import PoolRisk, with_wallets
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 
 

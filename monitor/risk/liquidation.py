@@ -87,6 +87,13 @@ def crossings(legs: Sequence[Leg], base: Decimal, now: Decimal) -> Crossings:
     return Crossings(below, above)
 
 
+def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:
+    """The one of two prices that is nearer to the mark."""
+    if prices.below is None or prices.above is None:
+        return prices.above if prices.below is None else prices.below
+    return min(prices.below, prices.above, key=lambda price: abs(price - mark_price))
+
+
 def _is_monotone(leg: Leg) -> bool:
     """Whether the excess of this leg alone rises with t all along, or falls all along, without a jump."""
     brackets = leg.table.brackets

@@ -12,7 +12,7 @@ from monitor.events import Position, PositionKey, Side
 from monitor.market import MarketBook
 from monitor.names import slug
 from monitor.risk.margin import ZERO
-from monitor.risk.report import AssetWallet, Pool
+from monitor.risk.pool import AssetWallet, Pool
 
 MULTI_ASSETS = "multi-assets"
 UNKNOWN = "unknown"

@@ -36,7 +36,7 @@ from msgspec import Struct
 from monitor import digits
 from monitor.events import Bracket
 from monitor.risk.margin import BracketTable
-from monitor.risk.report import Pool
+from monitor.risk.pool import Pool
 
 PoolKey = tuple[str, str]
 """Account and pool id."""

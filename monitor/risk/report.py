@@ -1,90 +1,26 @@
-"""From collateral and positions to the risk of a margin pool.
-
-A pool is collateral and the positions that are liquidated with it. It does not know what kind it is: the cross
-positions of one margin asset share a wallet, an isolated position has its own, in multi-assets mode all share all
-assets, and all are computed alike.
-"""
+"""The risk of a pool at one moment, as a report that is worked out as far as somebody asks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Context, Decimal
-from functools import cached_property
+from decimal import Context, Decimal
 from typing import TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from monitor.digits import EIGHT
+from monitor.digits import printed
 from monitor.events import AssetRate, Bracket, Position, PositionKey
-from monitor.risk import EXACT, ROOMY, collateral, contracts, exactly
-from monitor.risk.collateral import PAR, Purse
-from monitor.risk.liquidation import NOWHERE, Crossings, Leg, crossings
-from monitor.risk.margin import NO_MARGIN, ONE, ZERO, BracketTable, margin_ratio
+from monitor.risk import EXACT, collateral, contracts, exactly
+from monitor.risk.collateral import Purse
+from monitor.risk.liquidation import NOWHERE, Crossings, Leg, crossings, nearest
+from monitor.risk.margin import ONE, ZERO, BracketTable
+from monitor.risk.pool import Pool
 from monitor.risk.terms import Terms
 
 _A_BIT = Decimal("1e-9")
 """Far more than the rounding of a distance, far less than one that matters."""
 _ROUGHLY = Context(prec=12)
 """For a bound that is to be short and beyond what it bounds."""
-
-
-class AssetWallet(Struct, frozen=True):
-    """One asset that is collateral of a pool with several."""
-
-    asset: str
-    wallet_balance: Decimal
-
-
-class Pool(Struct, frozen=True, dict=True):
-    """Collateral and the positions that are liquidated with it; its totals are in `asset`.
-
-    Args:
-        id: `cross-<asset>`, `isolated-<symbol>[-long|-short]` or `multi-assets`.
-        asset: The margin asset; USD where several assets are collateral.
-        wallet_balance: Cross wallet balance of the asset, or the isolated wallet of the one position; None: unknown.
-            Where several assets are collateral it is what is held in USD itself: nothing.
-        positions: All of them open.
-        assets: The collateral where there are several assets, each valued at its rate; empty: all is in `asset`.
-    """
-
-    account: str
-    id: str
-    asset: str
-    isolated: bool
-    wallet_balance: Decimal | None
-    positions: tuple[Position, ...]
-    assets: tuple[AssetWallet, ...] = ()
-
-    @property
-    def wallets(self) -> dict[str, Decimal] | None:
-        """Asset → wallet balance (asset); None: unknown."""
-        if self.wallet_balance is None:
-            return None
-        return {wallet.asset: wallet.wallet_balance for wallet in self.assets} or {self.asset: self.wallet_balance}
-
-    def with_wallets(self, wallets: Mapping[str, Decimal]) -> Pool:
-        """The same pool with other balances."""
-        if not self.assets:
-            return structs.replace(self, wallet_balance=wallets[self.asset])
-        return structs.replace(self, assets=tuple(AssetWallet(*wallet) for wallet in sorted(wallets.items())))
-
-    def margin_asset(self, position: Position) -> str:
-        """The asset that a position's own figures are in."""
-        return (position.margin_asset or self.asset) if self.assets else self.asset
-
-    @cached_property
-    def held(self) -> dict[str, list[int]]:
-        """Symbol → the places of its positions: one, or the two legs of a hedge."""
-        held: dict[str, list[int]] = {}
-        for i, p in enumerate(self.positions):
-            held.setdefault(p.symbol, []).append(i)
-        return held
-
-    @cached_property
-    def is_plain(self) -> bool:
-        """Whether it is linear contracts in one asset, without a hedge."""
-        linear = all(p.contract_size is None for p in self.positions)
-        return linear and not self.assets and len({p.symbol for p in self.positions}) == len(self.positions)
 
 
 class PositionRisk(Struct, frozen=True, gc=False):
@@ -349,7 +285,7 @@ class PoolRisk(Struct, frozen=True, dict=True):
             )
         by_asset: dict[str, list[Leg]] = {asset: [] for asset in self.purses}
         for p, at, table in zip(pool.positions, self.marks, self.tables, strict=True):
-            by_asset[pool.margin_asset(p)].append(_by_factor(p, _known(at), _known(table)))
+            by_asset[pool.margin_asset(p)].append(contracts.leg_by_factor(p, _known(at), _known(table)))
         legs: list[Leg] = []
         base = ZERO
         for asset, purse in self.purses.items():
@@ -411,131 +347,9 @@ class PoolRisk(Struct, frozen=True, dict=True):
         )
 
 
-def assess(pool: Pool, terms: Terms) -> PoolRisk:
-    """The risk of a pool at these marks, brackets and rates."""
-    marks = tuple([terms.marks.get(p.symbol) for p in pool.positions])
-    tables = tuple([terms.tables.get(p.symbol) for p in pool.positions])
-    missing = unknowns(pool, terms)
-    if missing:
-        return PoolRisk(pool, marks, tables, missing, wallet_balance=None if pool.assets else pool.wallet_balance)
-    return _summed(pool, marks, tables, tuple(map(_own_figures, pool.positions, marks, tables)), terms)
-
-
-def with_wallets(risk: PoolRisk, wallets: Mapping[str, Decimal], terms: Terms) -> PoolRisk:
-    """The risk of a pool with other wallets (asset → balance)."""
-    pool = risk.pool.with_wallets(wallets)
-    if risk.missing or not risk.is_of(risk.pool, terms):
-        return assess(pool, terms)
-    return _summed(pool, risk.marks, risk.tables, risk.own, terms)
-
-
-def _summed(
-    pool: Pool,
-    marks: tuple[Decimal | None, ...],
-    tables: tuple[BracketTable | None, ...],
-    own: tuple[Own, ...],
-    terms: Terms,
-) -> PoolRisk:
-    """The risk of a pool of which nothing is missing, from its positions' own figures."""
-    purses = opened(pool, terms.rates)
-    if pool.assets:
-        for p, figures in zip(pool.positions, own, strict=True):
-            purse = purses[pool.margin_asset(p)]
-            purse.unrealized_pnl += figures.unrealized_pnl
-            purse.maintenance_margin += figures.maintenance_margin
-        wallet = sum([collateral.value(purse.wallet_balance, purse.rate) for purse in purses.values()], ZERO)
-        maintenance = collateral.maintenance_margin(purses.values())
-        balance = collateral.margin_balance(purses.values())
-    else:  # at par
-        purse = purses[pool.asset]
-        purse.unrealized_pnl = sum([figures.unrealized_pnl for figures in own], ZERO)
-        purse.maintenance_margin = sum([figures.maintenance_margin for figures in own], ZERO)
-        wallet, maintenance, balance = purse.wallet_balance, purse.maintenance_margin, purse.equity
-    bankrupt = bool(pool.positions) and balance <= 0
-    return PoolRisk(
-        pool=pool,
-        marks=marks,
-        tables=tables,
-        missing=(),
-        own=own,
-        purses=purses,
-        wallet_balance=wallet,
-        maintenance_margin=maintenance,
-        margin_balance=balance,
-        margin_ratio=margin_ratio(maintenance, balance),
-        excess=balance - maintenance,
-        bankrupt=bankrupt,
-        is_past=bankrupt or (bool(pool.positions) and balance <= maintenance),
-    )
-
-
-def opened(pool: Pool, rates: Mapping[str, AssetRate]) -> dict[str, Purse]:
-    """The collateral of a pool of which nothing is missing, by asset, without its positions."""
-    if not pool.assets:
-        return {pool.asset: Purse(PAR, pool.wallet_balance or ZERO)}
-    return {wallet.asset: Purse(rates[wallet.asset], wallet.wallet_balance) for wallet in pool.assets}
-
-
-def bankruptcy_price(risk: PoolRisk, key: PositionKey) -> Decimal | None:
-    """Mark price of this symbol at which the pool's margin balance reaches 0, other marks held still.
-
-    None: it never does, or an input is unknown. The nearer one to the mark where a hedged pair has two.
-    """
-    if risk.margin_balance is None:
-        return None
-    rows = [
-        (p, own, mark)
-        for p, own, mark in zip(risk.pool.positions, risk.own, risk.marks, strict=True)
-        if p.symbol == key.symbol
-    ]
-    here, mark_price = next((p, mark) for p, _, mark in rows if p.side is key.side)
-    if mark_price is None:
-        return None
-    purse = risk.purses[risk.pool.margin_asset(here)]
-    still = purse.equity - sum((own.unrealized_pnl for _, own, _ in rows), ZERO)
-    legs, base = collateral.valued([contracts.leg(p, NO_MARGIN) for p, _, _ in rows], still, purse.rate)
-    base += risk.margin_balance - collateral.value(purse.equity, purse.rate)
-    found = crossings(legs, base, contracts.variable(here, mark_price))
-    return nearest(contracts.prices(here, found), mark_price)
-
-
-def printed(price: Decimal | None) -> Decimal | None:
-    """A liquidation price as the exchange prints it: half-up to 8 decimals."""
-    return None if price is None else price.quantize(EIGHT, ROUND_HALF_UP, ROOMY)
-
-
-def nearest(prices: Crossings, mark_price: Decimal) -> Decimal | None:
-    """The one of two prices that is nearer to the mark."""
-    if prices.below is None or prices.above is None:
-        return prices.above if prices.below is None else prices.below
-    return min(prices.below, prices.above, key=lambda price: abs(price - mark_price))
-
-
-def unknowns(pool: Pool, terms: Terms) -> tuple[str, ...]:
-    """What must be known of a pool and is not."""
-    missing = [what for p in pool.positions for what in contracts.unknowns(p, terms.marks, terms.tables)]
-    if pool.wallet_balance is None:
-        missing.append(f"balance {pool.asset}")
-    missing += [f"rate {wallet.asset}" for wallet in pool.assets if wallet.asset not in terms.rates]
-    return tuple(missing)
-
-
 def _nearness(risk: PositionRisk) -> tuple[Decimal, bool, Decimal]:
     """The nearest first; of several that are as near, the largest."""
     return risk.distance or ZERO, risk.liquidation_price is None, -(risk.maintenance_margin or ZERO)
-
-
-def _own_figures(position: Position, mark: Decimal | None, table: BracketTable | None) -> Own:
-    assert mark is not None
-    assert table is not None
-    notional = contracts.notional(position, mark)
-    return Own(notional, contracts.unrealized_pnl(position, mark), table.maintenance_margin(abs(notional)))
-
-
-def _by_factor(position: Position, mark: Decimal, table: BracketTable) -> Leg:
-    """A position's leg where t is the factor on all marks."""
-    leg = contracts.leg(position, table)
-    return Leg(leg.exposure * contracts.variable(position, mark), leg.offset, leg.table)
 
 
 _T = TypeVar("_T")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 from monitor.risk import collateral, contracts
+from monitor.risk.assessment import opened
 from monitor.risk.margin import margin_ratio
-from monitor.risk.report import PoolRisk, opened
+from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 
 LADDER = tuple(Decimal(s) for s in ("-0.01", "-0.02", "-0.05", "-0.1", "-0.2", "-0.3", "-0.5"))
