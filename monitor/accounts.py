@@ -49,7 +49,7 @@ class WatchedAccount:
     def __init__(self, setup: AccountSetup, market: MarketBook, rules: RuleBook, dispute_s: float) -> None:
         self.take(setup, rules)
         self._private_link = setup.private_link
-        self.market = market
+        self.market, self.listings = market, market.listings
         self.book = AccountBook(dispute_s)
         self.moves = Moves(setup.name)
         self.pools: dict[str, Pool] = {}
@@ -96,7 +96,7 @@ class WatchedAccount:
     def is_new(self, symbol: str) -> bool:
         """Whether REST has yet to say something of a symbol: its brackets, or what it is settled in. No row of an
         account says that of an inverse contract, which is settled in its coin, whoever holds it."""
-        settled = self.market.contracts if VENUES[self.setup.venue].inverse else self.book.margin_assets
+        settled = self.listings.contracts if VENUES[self.setup.venue].inverse else self.book.margin_assets
         return symbol not in self.book.tables or symbol not in settled
 
     def rebuild(self, now: Now) -> None:
@@ -120,7 +120,7 @@ class WatchedAccount:
     def derived(self) -> dict[str, Pool]:
         """The pools that follow from the book as it is, by id."""
         inverse = VENUES[self.setup.venue].inverse
-        return {p.id: p for p in margin_pools(self.name, self.book, self.market, inverse)}
+        return {p.id: p for p in margin_pools(self.name, self.book, self.listings, inverse)}
 
     def assess(self, pool_id: str) -> tuple[Callable[[], PoolRisk | None], PoolRisk]:
         """Compute a pool's risk. Returns what it was until now, for whoever asks, and what it is."""

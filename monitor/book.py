@@ -25,7 +25,7 @@ from monitor.events import (
     PositionsRead,
     Side,
 )
-from monitor.market import MarketBook
+from monitor.listings import Listings
 from monitor.risk.margin import ZERO
 
 SNAPSHOT_LAG_MS = 2_000
@@ -210,9 +210,9 @@ class AccountBook:
         return True
 
 
-def margin_asset(account: AccountBook, market: MarketBook, symbol: str) -> str | None:
+def margin_asset(account: AccountBook, listings: Listings, symbol: str) -> str | None:
     """What positions in a symbol are settled in, by the account's own rows, else by the contract. None: unknown."""
-    contract = market.contracts.get(symbol)
+    contract = listings.contracts.get(symbol)
     return account.margin_assets.get(symbol) or (None if contract is None else contract.margin_asset)
 
 

@@ -259,7 +259,7 @@ class Intake:
         self._resynced[account.name] = None
 
     def _contracts(self, event: ContractsRead, now: Now) -> None:
-        self._markets[event.market].apply_contracts(event.contracts, now, event.assets)
+        self._markets[event.market].listings.apply_contracts(event.contracts, now, event.assets)
         for account in on_market(self._accounts, event.market):
             self._resynced[account.name] = None
 
@@ -278,19 +278,19 @@ class Intake:
         self._reporter.effects.append(Resync(account.name, f"a setting of {event.symbol} changed"))
 
     def _contract_changed(self, event: ContractChanged, now: Now) -> None:
-        self._markets[event.market].apply_contract(event, now)
+        self._markets[event.market].listings.apply_contract(event, now)
         for account in on_market(self._accounts, event.market):
             if event.brackets and event.symbol in account.symbols:
                 self._reporter.effects.append(Resync(account.name, f"brackets of {event.symbol} changed"))
 
     def _adl_risks(self, event: AdlRiskRead, now: Now) -> None:
-        self._markets[event.market].adl_risks = event.risks
+        self._markets[event.market].listings.adl_risks = event.risks
 
     def _insurance_fund(self, event: InsuranceFundRead, now: Now) -> None:
-        self._markets[event.market].insurance_fund = event.balances
+        self._markets[event.market].listings.insurance_fund = event.balances
 
     def _funding_terms(self, event: FundingTermsRead, now: Now) -> None:
-        self._markets[event.market].funding_hours = event.interval_hours
+        self._markets[event.market].listings.funding_hours = event.interval_hours
 
     def _adl_quantiles(self, account: WatchedAccount, event: AdlQuantilesRead, now: Now) -> None:
         account.book.adl_quantiles = event.quantiles

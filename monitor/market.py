@@ -1,4 +1,4 @@
-"""What the exchange last said of one market: marks, contracts and rates of collateral; nothing derived.
+"""What the exchange last said of one market's marks and rates of collateral, and how old that is; nothing derived.
 
 One `MarketBook` per market link, owned by the core and changed in place. A later mark is never overwritten by an
 earlier one.
@@ -7,26 +7,17 @@ earlier one.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from functools import cached_property
 from itertools import compress, count, repeat
 from operator import eq, gt
-from types import MappingProxyType
 from typing import NamedTuple
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from monitor.events import (
-    AssetRate,
-    AssetRates,
-    AssetTerms,
-    Contract,
-    ContractChanged,
-    MarkPrice,
-    Marks,
-    Now,
-)
+from monitor.events import AssetRate, AssetRates, MarkPrice, Marks, Now
+from monitor.listings import Listings
 
 SLOW_ANSWER_MS = 1_000
 """What the exchange answers about its clock says nothing where it took longer, once that clock is known at all: half of
@@ -35,11 +26,7 @@ that is how wrong it may be, and more than that would be told as a wrong clock o
 _AHEAD_MS = 1_000
 """How far a mark may be ahead of the exchange's clock as we have measured it."""
 
-_UNDER_WAY_S = 15.0
-"""An answer that comes so soon after something was pushed may have been given before; it is waited for 10 s at most."""
-
 _RATE = "rate of "
-_NONE: Mapping[str, AssetTerms] = MappingProxyType({})
 
 
 def rate_of(asset: str) -> str:
@@ -97,7 +84,7 @@ class Prices:
 
 
 class MarketBook:
-    """Marks, contracts and collateral rates of one market.
+    """Marks and collateral rates of one market, beside its listings.
 
     `revision` counts the changes of marks. Ages are asked for by symbol, or by `rate_of(asset)`. What a whole frame
     says is made exact, and put in its place, once somebody asks for any mark: while all pools rest, that is the next
@@ -105,6 +92,7 @@ class MarketBook:
     """
 
     def __init__(self) -> None:
+        self.listings = Listings()
         self._marks: dict[str, Mark] = {}
         self._prices: dict[str, Decimal] = {}
         self._frames: dict[tuple[str, ...], _Frame] = {}
@@ -118,16 +106,8 @@ class MarketBook:
         """When each mark and rate was true (monotonic seconds): when it came, but for how late it came."""
         self._streamed: dict[str, float] = {}
         """When rates were last true that the stream has brought, and marks that a bridged one has replaced."""
-        self.contracts: dict[str, Contract] = {}
-        """Another dict once anything in it has been read anew."""
-        self._pushed: dict[str, tuple[ContractChanged, float]] = {}
-        """What the stream has told of contracts lately, and when it came (monotonic seconds)."""
-        self.assets: dict[str, AssetTerms] = {}
         self.rates: dict[str, AssetRate] = {}
         self._rates_at_ms = 0
-        self.adl_risks: dict[str, str] = {}
-        self.insurance_fund: dict[str, dict[str, Decimal]] = {}
-        self.funding_hours: dict[str, int] | None = None
         self._ahead_ms: float | None = None
 
     def measured(self, offset_ms: int, now: Now) -> None:
@@ -151,10 +131,6 @@ class MarketBook:
         """Whether any of these symbols has a funding until then."""
         fundings = [mark.funding for mark in map(self.marks.get, symbols) if mark is not None]
         return any([rate is not None and at_ms is not None and at_ms <= until_ms for rate, at_ms in fundings])
-
-    def funding_interval_hours(self, symbol: str) -> int | None:
-        """Hours between two fundings; only what differs from 8 is named. None: it has not been asked yet."""
-        return None if self.funding_hours is None else self.funding_hours.get(symbol, 8)
 
     @property
     def marks(self) -> dict[str, Mark]:
@@ -279,24 +255,6 @@ class MarketBook:
                 self._streamed[rate_of(asset)] = true_at
         return changed
 
-    def apply_contract(self, event: ContractChanged, now: Now) -> None:
-        """Take what the exchange has pushed of a contract; one that has not been read yet soon will be. Of two
-        connections the one that lags tells again what the other has told."""
-        if event.symbol in self._pushed and event.at_ms < self._pushed[event.symbol][0].at_ms:
-            return
-        self._pushed[event.symbol] = event, now.mono
-        if event.symbol in self.contracts:
-            self.contracts = {**self.contracts, event.symbol: _as_pushed(self.contracts[event.symbol], event)}
-
-    def apply_contracts(
-        self, contracts: Mapping[str, Contract], now: Now, assets: Mapping[str, AssetTerms] = _NONE
-    ) -> None:
-        """Take what the exchange answers of contracts, and of assets as collateral."""
-        lately = {s: (event, at) for s, (event, at) in self._pushed.items() if now.mono - at < _UNDER_WAY_S}
-        pushed = {s: _as_pushed(contracts[s], event) for s, (event, _) in lately.items() if s in contracts}
-        self.contracts, self._pushed = {**self.contracts, **contracts, **pushed}, lately
-        self.assets.update(assets)
-
     def forget(self, what: str) -> None:
         """Nobody needs this mark or rate any more: when it is needed again, an old one must not speak for it."""
         self._to_change(what)
@@ -330,10 +288,6 @@ class MarketBook:
         if true_at is None and (mark := self.marks.get(symbol)) is not None and not mark.bridged:
             true_at = self._true_at[symbol]
         return None if true_at is None else now - true_at
-
-
-def _as_pushed(contract: Contract, event: ContractChanged) -> Contract:
-    return structs.replace(contract, status=event.status, delivery_ms=event.delivery_ms)
 
 
 def _true_at(at_ms: int, here_ms: int, now: Now) -> float:

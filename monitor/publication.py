@@ -231,7 +231,7 @@ def _position_state(
 ) -> PositionState:
     row = position.position
     funding_rate, next_funding_ms = account.market.funding(row.symbol)
-    contract = account.market.contracts.get(row.symbol)
+    contract = account.listings.contracts.get(row.symbol)
     return PositionState(
         account=account.setup,
         asset=risk.pool.margin_asset(row),
@@ -241,7 +241,7 @@ def _position_state(
         quantity_unit=contracts.quantity_unit(row, contract),
         liquidation_fee=None if contract is None else contract.liquidation_fee,
         adl_quantile=account.book.adl_quantile(row.key),
-        funding_interval_hours=account.market.funding_interval_hours(row.symbol),
+        funding_interval_hours=account.listings.funding_interval_hours(row.symbol),
         funding_rate=funding_rate,
         next_funding_ms=next_funding_ms,
         funding_payment=_payment(account, row),
@@ -254,9 +254,9 @@ def _position_state(
 
 def _facts(account: WatchedAccount, pool: Pool) -> list[object]:
     """What is published of a pool's positions beside their risk."""
-    market, book = account.market, account.book
+    market, listings, book = account.market, account.listings, account.book
     return [
-        (p.key, market.funding(p.symbol), market.funding_interval_hours(p.symbol), book.adl_quantile(p.key))
+        (p.key, market.funding(p.symbol), listings.funding_interval_hours(p.symbol), book.adl_quantile(p.key))
         for p in pool.positions
     ]
 

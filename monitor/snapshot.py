@@ -118,7 +118,7 @@ def _apply(account: WatchedAccount, market: MarketBook, events: list[Event], now
         elif isinstance(event, BracketsRead):
             account.book.brackets.apply(event)
         elif isinstance(event, ContractsRead):
-            market.apply_contracts(event.contracts, now, event.assets)
+            market.listings.apply_contracts(event.contracts, now, event.assets)
         elif isinstance(event, AssetRates):
             market.apply_rates(event, now)
         elif isinstance(event, AccountModeRead):

@@ -335,7 +335,7 @@ def _advice(account: WatchedAccount, risk: PoolRisk | None, stands: Severity) ->
         advice.append(Advice("add_margin", to_ratio, amount=amount, asset=asset, part=_part(amount, risk, asset)))
     if closest is not None:
         symbol = closest.position.symbol
-        contract = account.market.contracts.get(symbol)
+        contract = account.listings.contracts.get(symbol)
         step = None if contract is None else contract.quantity_step
         quantity, reason = None, "isolated_margin_is_released"
         if not risk.pool.isolated:

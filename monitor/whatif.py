@@ -232,9 +232,9 @@ def _past_liquidation(account: WatchedAccount) -> list[str]:
 
 def _transferred(account: WatchedAccount, transfer: Transfer) -> str:
     book, asset = account.book, transfer.asset
-    used = {a for p in book.positions() if (a := margin_asset(account.book, account.market, p.symbol)) is not None}
+    used = {a for p in book.positions() if (a := margin_asset(account.book, account.listings, p.symbol)) is not None}
     funded = {b.asset for b in book.balances.values() if b.wallet_balance or b.cross_wallet_balance}
-    known = used | book.balances.keys() | {contract.margin_asset for contract in account.market.contracts.values()}
+    known = used | book.balances.keys() | {contract.margin_asset for contract in account.listings.contracts.values()}
     if asset is None:
         choices = sorted(used | funded)
         if len(choices) != 1:
@@ -259,7 +259,7 @@ def _transferred(account: WatchedAccount, transfer: Transfer) -> str:
 def _added(account: WatchedAccount, margin: AddMargin) -> str:
     amount = margin.amount
     row = _most_endangered(account, amount) if margin.target is None else _found(account, margin.target, "--add-margin")
-    asset = margin_asset(account.book, account.market, row.symbol)
+    asset = margin_asset(account.book, account.listings, row.symbol)
     if row.isolated:
         _put(account, row, row.quantity, row.isolated_wallet + amount)
         if asset in account.book.balances:
@@ -281,7 +281,7 @@ def _most_endangered(account: WatchedAccount, amount: Decimal) -> Position:
         raise WhatIfError(f"--add-margin: {why}, so no pool has the highest one; --transfer adds to a cross wallet")
     pool_id = max(sorted(ratios), key=lambda i: ratios[i])
     rows = account.pools[pool_id].positions
-    if len({margin_asset(account.book, account.market, row.symbol) for row in rows}) > 1:
+    if len({margin_asset(account.book, account.listings, row.symbol) for row in rows}) > 1:
         symbols = ", ".join(f"{row.symbol}={amount:f}" for row in rows)
         raise WhatIfError(f"--add-margin: {pool_id} has several margin assets; say which position it is for: {symbols}")
     return account.book.rows[rows[0].key]
@@ -301,7 +301,7 @@ def _reduced(account: WatchedAccount, reduction: Reduce) -> str:
     mark = account.market.prices[row.symbol]
     realized = contracts.unrealized_pnl(closed, mark)
     left = row.quantity - closed.quantity
-    asset = margin_asset(account.book, account.market, row.symbol)
+    asset = margin_asset(account.book, account.listings, row.symbol)
     of = "of" if closed.contract_size is None else "contracts of"
     what = f"{shown(quantity)} {of} {_named(row)} closed at {shown(mark)}: realized PnL {shown(realized)} {asset or ''}"
     return f"{what.rstrip()} (no commission), {_settled(account, row, left, realized, asset)}"
@@ -384,7 +384,7 @@ def _sized(account: WatchedAccount, row: Position) -> Position:
     """A row of the book with the size of its contract, zero while unknown, where contracts are inverse."""
     if not VENUES[account.setup.venue].inverse:
         return row
-    contract = account.market.contracts.get(row.symbol)
+    contract = account.listings.contracts.get(row.symbol)
     return structs.replace(row, contract_size=(contract.contract_size if contract else None) or ZERO)
 
 

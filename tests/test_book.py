@@ -18,7 +18,7 @@ from monitor.events import (
     PositionsRead,
     Side,
 )
-from monitor.market import MarketBook
+from monitor.listings import Listings
 from monitor.risk.pools import margin_pools
 from tests.watched import row
 
@@ -314,7 +314,7 @@ def test_a_row_without_a_margin_asset_keeps_the_one_that_is_known() -> None:
     book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
     book.apply_changed(pushed(row("BTCUSDC", "2", "50000", at_ms=5, asset=None)), 1)
 
-    [pool] = margin_pools("main", book, MarketBook(), False)
+    [pool] = margin_pools("main", book, Listings(), False)
     assert (pool.id, pool.asset) == ("cross-usdc", "USDC")
 
 
@@ -334,10 +334,10 @@ def test_a_symbol_whose_asset_nobody_knows_has_an_unknown_wallet() -> None:
     """Taken for empty, it would be a liquidation that is none."""
     book = known_book(row("BTCUSDT", "1", "50000", asset=None))
 
-    [guessed] = margin_pools("main", book, MarketBook(), False)
-    market = MarketBook()
-    market.contracts["BTCUSDT"] = BTCUSDT
-    [told] = margin_pools("main", book, market, False)
+    [guessed] = margin_pools("main", book, Listings(), False)
+    listings = Listings()
+    listings.contracts["BTCUSDT"] = BTCUSDT
+    [told] = margin_pools("main", book, listings, False)
     assert guessed.wallet_balance is None
     assert told.wallet_balance == 1000
 
@@ -348,7 +348,7 @@ def test_shared_collateral_that_nobody_has_read_yet_is_unknown() -> None:
     book.multi_assets = True
     book.apply_positions(read(row("BTCUSDT", "1", "50000"), sent_ms=1), 0)
 
-    [pool] = margin_pools("main", book, MarketBook(), False)
+    [pool] = margin_pools("main", book, Listings(), False)
     assert (pool.id, pool.wallet_balance) == ("multi-assets", None)
 
 
@@ -356,7 +356,7 @@ def test_an_asset_that_a_read_account_does_not_name_is_empty() -> None:
     """The exchange lists every asset that has anything: that is knowledge, not ignorance."""
     book = known_book(row("BTCUSDC", "1", "50000", asset="USDC"))
 
-    [pool] = margin_pools("main", book, MarketBook(), False)
+    [pool] = margin_pools("main", book, Listings(), False)
     assert pool.wallet_balance == 0
 
 

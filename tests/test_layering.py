@@ -104,6 +104,7 @@ LAYERS = (
     {"risk.liquidation", "risk.terms", "book"},
     {"brackets"},
     {"market"},
+    {"listings"},
     {"risk.margin"},
     {"digits"},
     {"risk"},

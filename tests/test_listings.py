@@ -40,8 +40,9 @@ from monitor.events import (
     Silence,
     Tick,
 )
+from monitor.listings import Listings
 from monitor.rules import DEFAULTS, Match, RuleBook
-from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, all_valid, contract, kinds, of_rule, row
+from tests.watched import BTC, FLAT, MARKET, WALL_MS, Watched, all_valid, contract, kinds, now_at, of_rule, row
 
 D = Decimal
 HOUR_S = 3600
@@ -184,6 +185,17 @@ def test_an_answer_that_was_under_way_does_not_undo_what_was_pushed() -> None:
 
     assert overtaken == []
     assert ended.change.resolution == "recovered"
+
+
+def test_of_two_connections_the_one_that_lags_turns_no_contract_back() -> None:
+    """Where it is cut right then, its word would stand until the contracts are read again, an hour later."""
+    listings = Listings()
+    listings.apply_contracts({"BTCUSDT": contract("BTCUSDT")}, now_at(0))
+    words = [("SETTLING", WALL_MS), ("CLOSE", WALL_MS + 900), ("SETTLING", WALL_MS)]
+    for word, at_ms in words:
+        listings.apply_contract(ContractChanged("market-x", "BTCUSDT", word, None, None, at_ms), now_at(1))
+
+    assert listings.contracts["BTCUSDT"].status == "CLOSE"
 
 
 def test_what_was_pushed_before_the_first_answer_is_not_lost() -> None:

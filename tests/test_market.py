@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from monitor.events import ContractChanged, MarkPrice, Now
+from monitor.events import MarkPrice, Now
 from monitor.market import MarketBook
-from tests.watched import WALL_MS, contract, now_at
+from tests.watched import WALL_MS, now_at
 
 D = Decimal
 
@@ -53,14 +53,3 @@ def test_a_clock_of_ours_that_is_set_makes_no_mark_old() -> None:
     book.apply_mark(mark("100", WALL_MS + 1000), Now(1, WALL_MS + 1000 + 20_000))
 
     assert book.oldest(["BTCUSDT"], 1) == 0
-
-
-def test_of_two_connections_the_one_that_lags_turns_no_contract_back() -> None:
-    """Where it is cut right then, its word would stand until the contracts are read again, an hour later."""
-    book = MarketBook()
-    book.apply_contracts({"BTCUSDT": contract("BTCUSDT")}, now_at(0))
-    words = [("SETTLING", WALL_MS), ("CLOSE", WALL_MS + 900), ("SETTLING", WALL_MS)]
-    for word, at_ms in words:
-        book.apply_contract(ContractChanged("market-x", "BTCUSDT", word, None, None, at_ms), now_at(1))
-
-    assert book.contracts["BTCUSDT"].status == "CLOSE"

@@ -38,8 +38,8 @@ class ForcedOrdersJudge:
         if before is not None:
             self._over(account, before, now)
         seen, bankruptcy = account.last_seen(key)
-        fund = account.market.insurance_fund.get(event.symbol, {})
-        asset = margin_asset(account.book, account.market, event.symbol)
+        fund = account.listings.insurance_fund.get(event.symbol, {})
+        asset = margin_asset(account.book, account.listings, event.symbol)
         report = ForcedReport(
             kind=kind,
             key=key,

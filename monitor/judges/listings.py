@@ -46,7 +46,7 @@ class _Uneventful(Struct, frozen=True):
 
 def _listed(account: WatchedAccount) -> tuple[object, ...]:
     """What may make an event of nothing; how high a symbol's ADL risk is may only make one louder."""
-    return account.pools, account.book.adl_quantiles, account.market.contracts, account.rules, account.setup
+    return account.pools, account.book.adl_quantiles, account.listings.contracts, account.rules, account.setup
 
 
 class ListingsJudge:
@@ -82,7 +82,7 @@ class ListingsJudge:
         due = [math.inf]
         for pool in account.pools.values():
             for symbol in dict.fromkeys(p.symbol for p in pool.positions):
-                contract = account.market.contracts.get(symbol)
+                contract = account.listings.contracts.get(symbol)
                 if contract is not None and contract.delivery_ms is not None:
                     steps = self._rule(account, pool, "contract_status", symbol).steps
                     first_s = float(max((step.at for step in steps), default=ZERO))
@@ -159,7 +159,7 @@ class ListingsJudge:
 
     def _status(self, account: WatchedAccount, pool: Pool, symbol: str, trusted: bool, now: Now) -> IncidentKey:
         key = IncidentKey(account.name, "contract_status", slug(symbol))
-        contract = account.market.contracts.get(symbol)
+        contract = account.listings.contracts.get(symbol)
         if contract is not None:
             left = None if contract.delivery_ms is None else contract.delivery_ms - account.market.exchange_ms(now)
             seconds = None if left is None else max(ZERO, Decimal(left // _MINUTE_MS * 60))
@@ -175,7 +175,7 @@ class ListingsJudge:
         key = IncidentKey(account.name, "adl_quantile", row_slug(position))
         quantile = account.book.adl_quantile(position)
         if quantile is not None:
-            risk = account.market.adl_risks.get(position.symbol)
+            risk = account.listings.adl_risks.get(position.symbol)
             at_least = Severity.WARNING if risk == "high" else Severity.OK
             facts: dict[str, Fact] = {"quantile": quantile, "adl_risk": risk}
             self._observe(account, pool, key, Decimal(quantile), position.symbol, facts, trusted, now, at_least)
@@ -184,7 +184,7 @@ class ListingsJudge:
     def _debt(self, account: WatchedAccount, risk: PoolRisk, asset: str, trusted: bool, now: Now) -> IncidentKey:
         """A debt is converted once it is past the asset's threshold; the lower of wallet and equity counts."""
         key = IncidentKey(account.name, "auto_exchange", slug(asset))
-        terms = account.market.assets.get(asset)
+        terms = account.listings.assets.get(asset)
         purse = risk.purses.get(asset)  # None while an input of the pool is unknown
         if purse is not None and terms is not None and terms.auto_exchange is not None:
             debt = max(ZERO, -min(purse.wallet_balance, purse.equity))

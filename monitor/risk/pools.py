@@ -9,7 +9,7 @@ from msgspec import structs
 
 from monitor.book import AccountBook, margin_asset
 from monitor.events import Position, PositionKey, Side
-from monitor.market import MarketBook
+from monitor.listings import Listings
 from monitor.names import slug
 from monitor.risk.margin import ZERO
 from monitor.risk.pool import AssetWallet, Pool
@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 """Stands for a margin asset that nobody has told us; such a pool is incomplete."""
 
 
-def margin_pools(account: str, book: AccountBook, market: MarketBook, inverse: bool) -> list[Pool]:
+def margin_pools(account: str, book: AccountBook, listings: Listings, inverse: bool) -> list[Pool]:
     """The pools of an account, by id.
 
     Every isolated position is a pool of its own. The cross positions of one margin asset share its cross wallet; in
@@ -27,16 +27,16 @@ def margin_pools(account: str, book: AccountBook, market: MarketBook, inverse: b
     can be liquidated.
 
     Args:
-        market: Its contracts say the margin asset where the account's own rows do not, and the size of inverse
-            contracts; it knows which assets may be collateral.
+        listings: Its contracts say the margin asset where the account's own rows do not, and the size of inverse
+            contracts; they know which assets may be collateral.
         inverse: Whether this venue's contracts are; one that is not known then has the size zero.
     """
     cross: dict[str, list[Position]] = defaultdict(list)
     pools = []
     for position in sorted(book.positions(), key=lambda p: p.key):
-        asset = margin_asset(book, market, position.symbol) or UNKNOWN
+        asset = margin_asset(book, listings, position.symbol) or UNKNOWN
         if inverse:
-            contract = market.contracts.get(position.symbol)
+            contract = listings.contracts.get(position.symbol)
             size = contract.contract_size if contract else None
             position = structs.replace(position, contract_size=size or ZERO)
         if position.isolated:
@@ -44,7 +44,7 @@ def margin_pools(account: str, book: AccountBook, market: MarketBook, inverse: b
         else:
             cross[asset].append(structs.replace(position, margin_asset=asset) if book.multi_assets else position)
     if book.multi_assets:
-        pools += [_shared(account, book, market, cross)] if cross else []
+        pools += [_shared(account, book, listings, cross)] if cross else []
         cross.clear()
     for asset, positions in cross.items():
         balance = book.balances.get(asset)
@@ -55,11 +55,11 @@ def margin_pools(account: str, book: AccountBook, market: MarketBook, inverse: b
     return sorted(pools, key=lambda pool: pool.id)
 
 
-def _shared(account: str, book: AccountBook, market: MarketBook, cross: Mapping[str, list[Position]]) -> Pool:
+def _shared(account: str, book: AccountBook, listings: Listings, cross: Mapping[str, list[Position]]) -> Pool:
     """The one pool of multi-assets mode: every asset that may be collateral, and all cross positions."""
     assets = []
     for asset in sorted(book.balances.keys() | cross.keys()):
-        terms = market.assets.get(asset)
+        terms = listings.assets.get(asset)
         balance = book.balances.get(asset)
         wallet = ZERO if balance is None else balance.cross_wallet_balance
         if asset in cross or (wallet and (terms is None or terms.margin_available)):
