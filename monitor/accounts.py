@@ -12,6 +12,7 @@ from monitor.book import AccountBook
 from monitor.effects import AccountSetup, Ages
 from monitor.events import LinkId, Now, PositionKey, Side
 from monitor.forced import ForcedOrders
+from monitor.fundings import Forecasts
 from monitor.gone import Gone
 from monitor.links import Links
 from monitor.market import MarketBook, Prices, rate_of
@@ -20,7 +21,6 @@ from monitor.risk import EXACT, contracts
 from monitor.risk.assessment import assess, unknowns
 from monitor.risk.bankruptcy import bankruptcy_price
 from monitor.risk.drift import Drift, drift
-from monitor.risk.funding import Forecast, Funding, forecast
 from monitor.risk.margin import ZERO
 from monitor.risk.pool import Pool
 from monitor.risk.pools import margin_pools
@@ -30,7 +30,6 @@ from monitor.risk.terms import Terms
 from monitor.rules import DataStaleRule, Rule, RuleBook
 from monitor.venues import VENUES
 
-_FUNDING_TAKES_MS = 120_000
 _READ_AGAIN_S = 10.0
 """What the exchange has not said of a position is asked for again after this, and after twice as long each time."""
 
@@ -70,7 +69,7 @@ class WatchedAccount:
         self._ruled: dict[tuple[str, str], Rule] = {}
         self.forced_orders = ForcedOrders()
         self.drifts: dict[str, Drift] = {}
-        self._forecasts: dict[PositionKey, tuple[int, Decimal]] = {}
+        self.forecasts = Forecasts()
 
     def take(self, setup: AccountSetup, rules: RuleBook) -> None:
         """From now on it is configured like this, and judged by these rules."""
@@ -212,39 +211,6 @@ class WatchedAccount:
             return False
         self._read_again_s = 2 * unread_s
         return True
-
-    def coming_funding(self, risk: PoolRisk, now: Now, within_s: float = math.inf) -> Forecast | None:
-        """The next funding of a pool, as far as is known now; None: there is none (so soon).
-
-        One that is over does not hide those of other symbols: a mark that is silent since then, or that of a contract
-        which is not traded any more, still names it.
-        """
-        fundings = {}
-        here_ms = self.market.exchange_ms(now)
-        for p in risk.pool.positions:
-            rate, next_ms = self.market.funding(p.symbol)
-            if rate is not None and next_ms is not None and here_ms < next_ms <= here_ms + within_s * 1000:
-                fundings[p.symbol] = Funding(rate, next_ms)
-        return forecast(risk, fundings) if fundings else None
-
-    def has_funding_near(self, pool: Pool, now: Now, within_s: float) -> bool:
-        """Whether any of a pool's symbols has a funding that is no farther off than this."""
-        return self.market.has_funding_by(self.market.exchange_ms(now) + round(within_s * 1000), self.needs_of(pool))
-
-    def near_funding(self, risk: PoolRisk, now: Now, within_s: float) -> Forecast | None:
-        """The next funding of a pool, if it is no farther off than this; what each position pays is remembered."""
-        coming = self.coming_funding(risk, now, within_s)
-        if coming is not None:
-            self._forecasts.update({key: (coming.next_ms, amount) for key, amount in coming.payments.items()})
-        return coming
-
-    def forecast_payments(self, symbol: str, at_ms: int) -> dict[PositionKey, Decimal]:
-        """What was forecast of a funding that has just been charged, for each position in the symbol (margin asset)."""
-        return {
-            key: amount
-            for key, (next_ms, amount) in self._forecasts.items()
-            if key.symbol == symbol and 0 <= at_ms - next_ms < _FUNDING_TAKES_MS
-        }
 
     def compare(self) -> dict[str, Drift]:
         """Hold our figures of each pool against those that the exchange has just printed of the same positions and

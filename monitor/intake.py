@@ -220,7 +220,7 @@ class Intake:
         self._rebuild(account, now)
         pools = list(account.pools.values())
         symbol = symbol_of(event) if event.reason == "FUNDING_FEE" else None
-        forecasts = {} if symbol is None else account.forecast_payments(symbol, event.at_ms)
+        forecasts = {} if symbol is None else account.forecasts.payments(symbol, event.at_ms)
         account.moves.happened(event, before, pools, account.terms, rules_of(account), now, forecasts)
         self.moving[account.name] = None
         if any(p.quantity and account.is_new(p.symbol) for p in event.positions):  # flat ones may be of any symbol

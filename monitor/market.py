@@ -127,8 +127,9 @@ class MarketBook:
         mark = self.marks.get(symbol)
         return (None, None) if mark is None else mark.funding
 
-    def has_funding_by(self, until_ms: int, symbols: Iterable[str]) -> bool:
-        """Whether any of these symbols has a funding until then."""
+    def has_funding_near(self, symbols: Iterable[str], now: Now, within_s: float) -> bool:
+        """Whether any of these symbols has a funding that is no farther off than this."""
+        until_ms = self.exchange_ms(now) + round(within_s * 1000)
         fundings = [mark.funding for mark in map(self.marks.get, symbols) if mark is not None]
         return any([rate is not None and at_ms is not None and at_ms <= until_ms for rate, at_ms in fundings])
 

@@ -19,6 +19,7 @@ from monitor.accounts import WatchedAccount
 from monitor.core import Core
 from monitor.effects import INSTANCE
 from monitor.events import LinkId, Now
+from monitor.fundings import coming_funding
 from monitor.humanize import side_word
 from monitor.liveness import DaemonState, blindness
 from monitor.risk import EXACT
@@ -242,7 +243,7 @@ class Metrics:
 
     def _take_pool(self, account: WatchedAccount, risk: PoolRisk, labels: tuple[str, str], now: Now) -> None:
         money = (*labels, risk.pool.asset)
-        coming = account.coming_funding(risk, now)
+        coming = coming_funding(risk, account.market, now)
         self._put("margin_ratio", labels, risk.margin_ratio)
         self._put("liquidation_distance_ratio", labels, risk.distance)
         self._put("margin_balance", money, risk.margin_balance)

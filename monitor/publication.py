@@ -25,6 +25,7 @@ from monitor.effects import (
     SummaryState,
 )
 from monitor.events import Now, Position, PositionKey, Vitals
+from monitor.fundings import coming_funding
 from monitor.incidents import Incident, Incidents, gravest
 from monitor.links import Links
 from monitor.risk import contracts
@@ -200,7 +201,7 @@ def states(
     account: WatchedAccount, risk: PoolRisk, severity: Severity, ages: Ages, now: Now
 ) -> Iterator[PoolState | PositionState]:
     """A pool and its positions as they are published, with what the next funding will do to them."""
-    coming = account.coming_funding(risk, now)
+    coming = coming_funding(risk, account.market, now)
     then = {} if coming is None else after(risk, coming, account.terms).printed_prices
     yield _pool_state(account, risk, coming, severity, ages, now)
     for position in risk.positions:

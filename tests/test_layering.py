@@ -89,7 +89,7 @@ LAYERS = (
     {"wording", "accounts"},
     {"effects"},
     {"silences"},
-    {"rotation", "unseen", "gone", "latest_marks"},
+    {"rotation", "unseen", "gone", "latest_marks", "fundings"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
     {"rules", "stages", "humanize"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},

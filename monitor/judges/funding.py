@@ -9,6 +9,7 @@ from msgspec import structs
 from monitor.accounts import WatchedAccount
 from monitor.digits import LAST_DIGITS
 from monitor.events import Now
+from monitor.fundings import coming_funding
 from monitor.incidents import IncidentKey
 from monitor.reporter import Reporter
 from monitor.risk.attribution import adverse, move_between
@@ -42,7 +43,7 @@ class FundingJudge:
         key, turn = IncidentKey(account.name, RULE, pool.id), (account.name, pool.id)
         incidents = self._reporter.incidents
         is_idle = incidents.is_idle(key)
-        if is_idle and not account.has_funding_near(pool, now, rule.within_s):
+        if is_idle and not account.market.has_funding_near(account.needs_of(pool), now, rule.within_s):
             self._turns.leave(turn)
             return False
         is_urgent = not is_idle or any(i.subject == pool.id for i in incidents.of(account.name))
@@ -50,7 +51,9 @@ class FundingJudge:
             return False
         self._turns.take(turn, now.mono)
         risk = account.risk(pool.id)
-        near = account.near_funding(risk, now, rule.within_s)
+        near = coming_funding(risk, account.market, now, rule.within_s)
+        if near is not None:
+            account.forecasts.note(near)
         then = None if near is None else after(risk, near, account.terms)
         severity = Severity.OK if then is None else self._severity(account, risk, then, rule)
         trusted = account.is_live(risk.pool, self._reporter.links, now)
