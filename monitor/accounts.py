@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal, localcontext
 from functools import partial
 from typing import Literal
 
 from monitor.book import AccountBook
-from monitor.effects import AccountSetup, Ages
-from monitor.events import LinkId, Now, PositionKey, Side
+from monitor.effects import AccountSetup
+from monitor.events import Now, PositionKey, Side
 from monitor.forced import ForcedOrders
 from monitor.fundings import Forecasts
 from monitor.gone import Gone
@@ -18,7 +17,7 @@ from monitor.links import Links
 from monitor.market import MarketBook, Prices, rate_of
 from monitor.moves import Moves
 from monitor.risk import EXACT, contracts
-from monitor.risk.assessment import assess, unknowns
+from monitor.risk.assessment import assess
 from monitor.risk.bankruptcy import bankruptcy_price
 from monitor.risk.drift import Drift, drift
 from monitor.risk.margin import ZERO
@@ -47,7 +46,7 @@ class WatchedAccount:
 
     def __init__(self, setup: AccountSetup, market: MarketBook, rules: RuleBook, dispute_s: float) -> None:
         self.take(setup, rules)
-        self._private_link = setup.private_link
+        self.private_link = setup.private_link
         self.market, self.listings = market, market.listings
         self.book = AccountBook(dispute_s)
         self.moves = Moves(setup.name)
@@ -57,7 +56,8 @@ class WatchedAccount:
         self._needs: dict[str, tuple[str, ...]] = {}
         self.in_step = False
         """While a step applies events to it: until it is judged, its risks stay what they were before."""
-        self._risks: dict[str, PoolRisk] = {}
+        self.last_risks: dict[str, PoolRisk] = {}
+        """Pool id → its risk as it was last computed: of the same step of every rule, but of earlier marks."""
         self._until_now: dict[str, PoolRisk | Prices] = {}
         """Pool id → what it was until now: its risk, or of one that has rested the marks that it follows from."""
         self._shapes: dict[str, Shape | None] = {}
@@ -104,7 +104,7 @@ class WatchedAccount:
         is_unexplained = self.forced_orders.unread_at == now.mono
         self.gone.note(self.pools, pools, self.book, self.risks, now, is_unexplained=is_unexplained)
         for pool_id in self.pools.keys() - pools.keys():
-            self._risks.pop(pool_id, None)
+            self.last_risks.pop(pool_id, None)
             self._until_now.pop(pool_id, None)
             self.unpublished.discard(pool_id)
         self.take_pools(pools)
@@ -123,7 +123,7 @@ class WatchedAccount:
 
     def assess(self, pool_id: str) -> tuple[Callable[[], PoolRisk | None], PoolRisk]:
         """Compute a pool's risk. Returns what it was until now, for whoever asks, and what it is."""
-        was = partial(self._was, self._until_now.get(pool_id), self._risks.get(pool_id))
+        was = partial(self._was, self._until_now.get(pool_id), self.last_risks.get(pool_id))
         risk = self._until_now[pool_id] = self._assess(pool_id)
         return was, risk
 
@@ -135,14 +135,14 @@ class WatchedAccount:
         """A pool that rested has to be looked at: until now it was what these marks made of it (None: those before this
         step)."""
         if before is None:
-            self._until_now[pool_id] = self._risks[pool_id] if self.in_step else self.market.before_step()
+            self._until_now[pool_id] = self.last_risks[pool_id] if self.in_step else self.market.before_step()
         else:
             self._until_now[pool_id] = before
 
     def _assess(self, pool_id: str) -> PoolRisk:
-        last = self._risks.get(pool_id)
+        last = self.last_risks.get(pool_id)
         risk = assess(self.pools[pool_id], self.terms)
-        self._risks[pool_id] = risk
+        self.last_risks[pool_id] = risk
         if last is None or risk.differs(last):
             self.unpublished.add(pool_id)
         return risk
@@ -159,7 +159,7 @@ class WatchedAccount:
 
     def risk(self, pool_id: str) -> PoolRisk:
         """The risk of a pool as it is; a pool that rests is computed when somebody asks."""
-        risk = self._risks[pool_id]
+        risk = self.last_risks[pool_id]
         if self.in_step or risk.is_at(self.market.prices):
             return risk
         with localcontext(EXACT):  # whoever asks
@@ -168,18 +168,13 @@ class WatchedAccount:
     @property
     def risks(self) -> dict[str, PoolRisk]:
         """Pool id → its risk as it is; while a step applies account events, as it was before the step."""
-        for pool_id in self._risks:
+        for pool_id in self.last_risks:
             self.risk(pool_id)
-        return self._risks
+        return self.last_risks
 
     def risk_with(self, key: PositionKey) -> PoolRisk | None:
         """The risk of the pool that holds a position; None: it is not open."""
         return next((r for r in self.risks.values() if any(p.key == key for p in r.pool.positions)), None)
-
-    @property
-    def last_risks(self) -> dict[str, PoolRisk]:
-        """Pool id → its risk as it was last computed: of the same step of every rule, but of earlier marks."""
-        return self._risks
 
     def shape(self, pool_id: str) -> Shape | None:
         """A pool as the screen takes it; None: it is always computed."""
@@ -191,7 +186,7 @@ class WatchedAccount:
     def unread(self) -> dict[str, tuple[str, ...]]:
         """Pool id → what REST should have told us and has not, such as `brackets BTCUSDT`; prices are the stream's."""
         streamed = ("mark ", "rate ")
-        incomplete = {i: r.missing for i, r in self._risks.items() if r.missing}
+        incomplete = {i: r.missing for i, r in self.last_risks.items() if r.missing}
         found = {
             i: tuple(what for what in missing if not what.startswith(streamed)) for i, missing in incomplete.items()
         }
@@ -246,61 +241,19 @@ class WatchedAccount:
         self._ruled[name, pool.id] = rule
         return rule
 
-    def ages(self, pool: Pool | None, links: Links, now: Now) -> Ages:
-        """How fresh a pool's figures are (None: all pools'); stale: a mark is old or the private stream away."""
-        oldest = self.market.oldest(self.needs_of(pool) if pool else self.needed, now.mono)
-        truth = None if self.book.truth_at is None else now.mono - self.book.truth_at
-        live = self._is_live(pool, oldest, links, now)
-        return Ages("live" if live else "stale", None if oldest == math.inf else oldest, truth)
-
-    def is_live(self, pool: Pool | None, links: Links, now: Now) -> bool:
-        """Whether a pool's figures are those of now (None: all pools')."""
-        needs = self.needs_of(pool) if pool else self.needed
-        return self._is_live(pool, self.market.oldest(needs, now.mono), links, now)
-
     def heard_until(self, links: Links, now: Now) -> float:
         """Until when all is known that the exchange has done to the account: by its stream, or by its answers
         (monotonic seconds)."""
-        streamed = links.heard_until(self._private_link, now.mono)
+        streamed = links.heard_until(self.private_link, now.mono)
         return streamed if self.book.shown_at is None else max(streamed, self.book.shown_at)
-
-    def _is_live(self, pool: Pool | None, oldest: float | None, links: Links, now: Now) -> bool:
-        """The same, with the age of its oldest mark."""
-        limit = self.stale_rule.stale_after_s
-        return (
-            self.book.known
-            and (oldest is None or oldest < limit)
-            and links.age(self._private_link, now.mono) < limit
-            and not any(map(self._is_incomplete, self.pools.values() if pool is None else (pool,)))
-        )
 
     def needs_of(self, pool: Pool) -> tuple[str, ...]:
         """What a pool needs of the market stream: the marks of its symbols, and the rates of its assets."""
         return self._needs[pool.id] if pool is self.pools.get(pool.id) else _streamed(pool)
 
-    def _is_incomplete(self, pool: Pool) -> bool:
-        """Whether an input is unknown: when the pool was last computed, and still."""
-        risk = self._risks.get(pool.id)
-        return risk is not None and bool(risk.missing and unknowns(pool, self.terms))
-
-    def rates_are_stale(self, pool: Pool, now: Now) -> bool:
-        """Whether the worth of a pool's collateral is not known as of now."""
-        oldest = self.market.oldest([rate_of(wallet.asset) for wallet in pool.assets], now.mono)
-        return oldest is not None and oldest >= self.stale_rule.stale_after_s
-
-    def blinded_by(self, link: LinkId, limit_s: float, now: Now) -> list[str]:
-        """The pools that this link blinds while it is quiet: all of them, or those whose symbols it does not bring."""
-        if link == self.setup.rest_link:
-            return list(self.unread)
-        if link == self.setup.private_link:
-            return list(self.pools)
-        ages = {what: self.market.stream_age(what, now.mono) for what in self.needed}
-        quiet = {what for what, age in ages.items() if age is None or age >= limit_s}
-        return [pool_id for pool_id, needs in self._needs.items() if not quiet.isdisjoint(needs)]
-
     def is_endangered(self, pool_id: str, rule: DataStaleRule) -> bool:
         """Whether a pool is so near to liquidation that blindness is critical at once."""
-        if pool_id not in self._risks:
+        if pool_id not in self.last_risks:
             return False
         risk = self.risk(pool_id)
         if risk.margin_ratio is not None and risk.margin_ratio >= rule.endangered_ratio:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from functools import partial
 from itertools import islice
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.events import Now
 from monitor.links import Links
@@ -243,7 +244,7 @@ class Attention:
 
     def _is_live(self, key: PoolKey, now: Now) -> bool:
         account = self._accounts[key[0]]
-        return account.is_live(account.pools[key[1]], self._links, now)
+        return freshness.is_live(account, account.pools[key[1]], self._links, now)
 
     def _hold(self, account: WatchedAccount, pool: Pool) -> None:
         """From now on a pool is looked at with each change of what it needs."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.core import Core
 from monitor.effects import INSTANCE
@@ -175,7 +176,7 @@ class Metrics:
     def take_account(self, core: Core, account: WatchedAccount, now: Now) -> None:
         """An account with its links, its pools and its positions."""
         name = (account.name,)
-        ages = account.ages(None, core.links, now)
+        ages = freshness.ages(account, None, core.links, now)
         self._put("account_info", (*name, account.setup.venue), 1)
         self._put("account_positions_known", name, account.known)
         self._put("account_age_seconds", name, ages.account_s)
@@ -186,7 +187,7 @@ class Metrics:
         with localcontext(EXACT):
             risks = account.risks
             for pool_id, pool in account.pools.items():
-                age = account.ages(pool, core.links, now)
+                age = freshness.ages(account, pool, core.links, now)
                 risk = risks.get(pool_id)
                 labels = (*name, pool_id)
                 self._put("pool_fresh", labels, risk is not None and age.freshness == "live")

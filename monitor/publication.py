@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.effects import (
     INSTANCE,
@@ -129,12 +130,12 @@ def due(
     """Every state of an account that has changed since it was last published, and those whose time has come."""
     name = account.name
     yield from _pools(account, incidents.of(name), links, published, now)
-    is_live = account.is_live(None, links, now)
+    is_live = freshness.is_live(account, None, links, now)
     if published.has_flipped((name, ""), is_live):
         published.summary_due.add(name)
         published.health_due.add(name)
     if published.takes_summary(name, now):
-        yield _summary(account, concerning(account, incidents), account.ages(None, links, now), rules, now)
+        yield _summary(account, concerning(account, incidents), freshness.ages(account, None, links, now), rules, now)
     if published.takes_health(name, now):
         yield _health(name, links, account.drifts, is_live, published.vitals_since_health(name), now)
 
@@ -150,7 +151,7 @@ def instance_due(
 ) -> Iterator[Effect]:
     """The same of what belongs to no account."""
     if published.takes_health(INSTANCE, now):
-        live = all(a.is_live(None, links, now) for a in accounts.values())
+        live = all(freshness.is_live(a, None, links, now) for a in accounts.values())
         yield _health(INSTANCE, links, {}, live, published.vitals_since_health(INSTANCE), now)
 
 
@@ -175,7 +176,7 @@ def _pools(
 ) -> Iterator[Effect]:
     for pool_id, last in list(account.last_risks.items()):
         pool, key = last.pool, (account.name, pool_id)
-        if published.has_flipped(key, account.is_live(pool, links, now)):
+        if published.has_flipped(key, freshness.is_live(account, pool, links, now)):
             account.unpublished.add(pool_id)  # until it is its turn
         severity = gravest(i for i in incidents if i.subject == pool_id)
         size = 2 + len(pool.positions)  # the pool, each position, and the summary that changes with them
@@ -190,7 +191,7 @@ def _pools(
         if is_new:
             published.summary_due.add(account.name)
         published.last[key] = account.market.revision, facts
-        ages = account.ages(pool, links, now)
+        ages = freshness.ages(account, pool, links, now)
         risk = account.risk(pool_id)
         yield from states(account, risk, severity, ages, now)
         published.shown[account.name][pool_id] = frozenset(p.key for p in risk.pool.positions)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.effects import AccountSetup, Ages, Answered, Effect, IncidentOver, Save, Story
 from monitor.events import Acknowledge, Now, Silence
@@ -80,7 +81,7 @@ class Reporter:
         return None if is_told else self.incidents.begin(key, Severity.WARNING, now)
 
     def ages(self, account: WatchedAccount, pool: Pool | None, now: Now) -> Ages:
-        return account.ages(pool, self.links, now)
+        return freshness.ages(account, pool, self.links, now)
 
     def emit(self, story: Story, now: Now) -> None:
         """Tell a story, and keep the incident that it belongs to."""

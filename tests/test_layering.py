@@ -86,6 +86,7 @@ LAYERS = (
     {"reporter"},
     {"daily_story"},
     {"telling", "trial", "publication", "whatif", "discreet"},
+    {"freshness"},
     {"wording", "accounts"},
     {"effects"},
     {"silences"},

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.digits import LAST_DIGITS
 from monitor.events import Now
@@ -56,7 +57,7 @@ class FundingJudge:
             account.forecasts.note(near)
         then = None if near is None else after(risk, near, account.terms)
         severity = Severity.OK if then is None else self._severity(account, risk, then, rule)
-        trusted = account.is_live(risk.pool, self._reporter.links, now)
+        trusted = freshness.is_live(account, risk.pool, self._reporter.links, now)
         by_rank = structs.replace(rule, steps=_STEPS)
         change = incidents.observe(key, by_rank, Decimal(severity), now, trusted=trusted)
         if trusted:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Resync
 from monitor.events import ForcedKind, Now, PositionKey, Side
@@ -148,7 +149,7 @@ class LevelsJudge:
     def judge_drift(self, account: WatchedAccount, now: Now) -> None:
         """Hold our figures against those that a snapshot has brought."""
         for pool_id, found in account.compare().items():
-            if account.rates_are_stale(account.pools[pool_id], now):
+            if freshness.rates_are_stale(account, account.pools[pool_id], now):
                 continue  # marks come with the exchange's figures, rates of collateral do not
             rule = account.rule("drift", account.pools[pool_id])
             key = IncidentKey(account.name, "drift", pool_id)

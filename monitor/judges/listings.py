@@ -9,6 +9,7 @@ from operator import is_
 
 from msgspec import Struct, structs
 
+from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.effects import Fact, Figures
 from monitor.events import ForcedKind, Now, PositionKey, Side
@@ -96,7 +97,7 @@ class ListingsJudge:
         for pool_id, last in account.last_risks.items():
             # only those with debts, which never rest, are asked for figures
             risk = account.risk(pool_id) if last.pool.assets else last
-            trusted = account.is_live(risk.pool, self._reporter.links, now)
+            trusted = freshness.is_live(account, risk.pool, self._reporter.links, now)
             for symbol in dict.fromkeys(p.symbol for p in risk.pool.positions):
                 held.add(self._status(account, risk.pool, symbol, trusted, now))
                 held.add(self._brackets(account, risk.pool, symbol, faults.get(symbol), now))

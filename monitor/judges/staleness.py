@@ -101,7 +101,7 @@ class StalenessJudge:
         if self._reporter.incidents.is_idle(key) and (value is None or value < lowest):
             return  # nothing is open, nor begins
         looked_at = accounts if link.account != INSTANCE or self._silent(link, rule.stale_after_s, now) else []
-        blinded = [(a, pool_id) for a in looked_at for pool_id in a.blinded_by(link, rule.stale_after_s, now)]
+        blinded = [(a, pool_id) for a in looked_at for pool_id in _blinded(a, link, rule.stale_after_s, now)]
         may_open = value is not None and (value >= lowest or key in self._reporter.incidents.open)
         in_danger = may_open and link != first.setup.rest_link  # else no figure is asked for
         if in_danger and any(a.is_endangered(pool_id, rule) for a, pool_id in blinded):
@@ -167,3 +167,14 @@ class StalenessJudge:
         market = self._markets[link.name]
         ages = {s: market.stream_age(s, now.mono) for s in watched}
         return max(now.mono - watched[s] if a is None else a for s, a in ages.items())
+
+
+def _blinded(account: WatchedAccount, link: LinkId, limit_s: float, now: Now) -> list[str]:
+    """The pools that a link blinds while it is quiet: all of them, or those whose symbols it does not bring."""
+    if link == account.setup.rest_link:
+        return list(account.unread)
+    if link == account.setup.private_link:
+        return list(account.pools)
+    ages = {what: account.market.stream_age(what, now.mono) for what in account.needed}
+    quiet = {what for what, age in ages.items() if age is None or age >= limit_s}
+    return [pool_id for pool_id, pool in account.pools.items() if not quiet.isdisjoint(account.needs_of(pool))]
