@@ -264,14 +264,12 @@ class WatchedAccount:
 
     def restore(self, kind: Row, name: str, row: bytes, now: Now) -> None:
         """Take back a row of an earlier run."""
-        if kind == "baseline":
-            self.moves.restore(name, row)
-        elif kind == "grown":
-            self.moves.restore_grown(name, row)
-        else:
-            acted = self.forced_orders.restore(name, row, now)
-            if acted is not None:
-                self.gone.restore(acted, now)
+        if kind != "forced":
+            self.moves.baselines.restore(kind, name, row)
+            return
+        acted = self.forced_orders.restore(name, row, now)
+        if acted is not None:
+            self.gone.restore(acted, now)
 
     def pool_lately(self, key: PositionKey) -> str | None:
         """The pool that a position is in, or has left last."""
@@ -292,7 +290,7 @@ class WatchedAccount:
         def whole(side: Side) -> Decimal:
             key = PositionKey(symbol, side)
             if not self.known:  # it was while nobody listened: as an earlier run held it
-                held = self.moves.held.get(key)
+                held = self.moves.baselines.held.get(key)
                 return ZERO if held is None else held.quantity
             before = self.gone.quantity_before(key, acted)
             return self.book.quantity(key) if before is None else before

@@ -319,9 +319,9 @@ class Core:
         for name, account in self.accounts.items():
             left = self.incidents.of(name)
             unread = restored(account.forced_orders.unread)
-            if left or account.moves.held or unread is not None:
+            if left or account.moves.baselines.held or unread is not None:
                 opened_ms = min(*(i.opened_ms for i in left), self._now.wall_ms) if left else None  # clocks may be set
-                found[name] = gravest(left), both(unread, restart(opened_ms, account.moves.held.values()))
+                found[name] = gravest(left), both(unread, restart(opened_ms, account.moves.baselines.held.values()))
         worst_first = sorted(found.items(), key=lambda of_account: of_account[1][0], reverse=True)
         return {name: unseen for name, (_, unseen) in worst_first}
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from decimal import Decimal
-from typing import Literal
 
-import msgspec
 from msgspec import Struct, structs
 
+from monitor.baselines import Baselines, is_complete
 from monitor.digits import LAST_DIGITS, printed
 from monitor.events import AccountChanged, Fill, Now, Position, PositionKey
-from monitor.risk.assessment import assess, unknowns
 from monitor.risk.attribution import Baseline, Move, adverse, moves
 from monitor.risk.margin import ONE, ZERO
 from monitor.risk.pool import Pool
@@ -26,9 +23,6 @@ from monitor.risk.report import PoolRisk
 from monitor.risk.terms import Terms
 from monitor.rules import LiquidationPriceMovedRule, Severity
 from monitor.stages import Entry, kind_of, stages, symbol_of
-
-_Row = Literal["baseline", "grown"]
-"""What is kept of a pool for the next run."""
 
 
 class PoolMove(Struct, frozen=True, gc=False):
@@ -65,7 +59,7 @@ class Telling(Struct, frozen=True):
 
 
 class Moves:
-    """The baselines of one account's pools, and what has happened since.
+    """What has happened to one account's pools since their baselines.
 
     Args:
         account: Its name.
@@ -73,36 +67,13 @@ class Moves:
 
     def __init__(self, account: str) -> None:
         self.account = account
-        self.baselines: dict[str, Baseline] = {}
-        self._grown: dict[str, dict[PositionKey, Position]] = {}
-        """Pool id → positions that are new or larger since its baseline. The next one may be a minute off, and the next
-        run has to know what may have been taken before."""
-        self._unkept: set[tuple[_Row, str]] = set()
+        self.baselines = Baselines()
         self._entries: dict[str, list[Entry]] = {}
         self._fills: deque[Fill] = deque(maxlen=1000)
         self._group: str | None = None
         self._deadline: float | None = None
         self._marks_told: dict[str, tuple[float, Severity]] = {}
-        self._told: dict[str, dict[PositionKey, Decimal | None]] = {}
         self._replaced: dict[str, tuple[Baseline, ...]] = {}
-
-    def restore(self, pool_id: str, row: bytes) -> None:
-        """Take back a baseline. One that does not read (of another version) is made anew from the next snapshot."""
-        with suppress(msgspec.MsgspecError):
-            self.baselines[pool_id] = msgspec.json.decode(row, type=Baseline)
-            self._told.pop(pool_id, None)
-
-    def restore_grown(self, pool_id: str, row: bytes) -> None:
-        """Take back the positions that were new or larger than at the baseline."""
-        with suppress(msgspec.MsgspecError):
-            self._grown[pool_id] = {p.key: p for p in msgspec.json.decode(row, type=tuple[Position, ...])}
-
-    @property
-    def held(self) -> dict[PositionKey, Position]:
-        """The positions as they were when their prices were last told, or at their largest since; at a start, as an
-        earlier run held them."""
-        held = {p.key: p for baseline in self.baselines.values() for p in baseline.pool.positions}
-        return held | {key: p for grown in self._grown.values() for key, p in grown.items()}
 
     def filled(self, fill: Fill) -> None:
         """Keep an execution: it says how much of a fill's change was PnL and commission, whichever comes first."""
@@ -144,7 +115,7 @@ class Moves:
             if pool.id not in self.baselines:
                 self._rebase(was or structs.replace(pool, positions=()), terms)
             self._entries.setdefault(pool.id, []).append(entry)
-            self._note_grown(pool)
+            self.baselines.grow(pool)
             touched.append(rules[pool.id])
         for pool_id in old.keys() - {pool.id for pool in after}:
             self._forget(pool_id)
@@ -158,7 +129,8 @@ class Moves:
     def settle(self, pools: Iterable[Pool], terms: Terms, now: Now) -> None:
         """Take note of what a snapshot shows: a difference that no event has told of is unexplained."""
         present = {pool.id: pool for pool in pools}
-        gone = [baseline for pool_id, baseline in self.baselines.items() if pool_id not in present]
+        ended = self.baselines.pool_ids - present.keys()
+        gone = [self.baselines[pool_id] for pool_id in sorted(ended) if pool_id in self.baselines]
         for pool in present.values():
             entries = self._entries.get(pool.id)
             if pool.id not in self.baselines:
@@ -175,28 +147,18 @@ class Moves:
                     self._group, self._deadline = "multi_assets_mode", now.mono
             elif _differs(entries[-1].pool if entries else self.baselines[pool.id].pool, pool):
                 self._entries.setdefault(pool.id, []).append(Entry("unexplained", None, 0, pool))
-                self._note_grown(pool)
+                self.baselines.grow(pool)
                 self._group, self._deadline = "unexplained", now.mono + _OVERTAKEN_S
             elif not entries and self._has_other_brackets(pool, terms):
                 self._entries[pool.id] = [Entry("bracket_change", None, 0, pool)]
                 self._group, self._deadline = "bracket_change", 0.0
-        for pool_id in self._kept_of() - present.keys():
+        for pool_id in ended:
             self._forget(pool_id)
 
     def complete(self, pool: Pool, terms: Terms) -> None:
-        """Give a baseline that was made before the first marks or brackets came those that have come since.
-
-        Without them nothing that they do later would be seen as a move.
-        """
-        baseline = self.baselines.get(pool.id)
-        if baseline is None or pool.id in self._entries:
-            return
-        if not self._knew_all_of(pool, baseline):
-            was = baseline.terms
-            self._rebase(
-                pool,
-                Terms({**terms.marks, **was.marks}, {**terms.tables, **was.tables}, {**terms.rates, **was.rates}),
-            )
+        """Give a baseline what it was made without, unless something has happened since."""
+        if pool.id not in self._entries:
+            self.baselines.complete(pool, terms)
 
     @property
     def pending(self) -> bool:
@@ -207,23 +169,9 @@ class Moves:
         """Whether what is pending has waited long enough for what belongs to it."""
         return self._deadline is not None and now.mono >= self._deadline
 
-    def unkept(self) -> list[tuple[_Row, str, bytes | None]]:
-        """Kind, pool id and row of all that is to be kept and is new since this was last asked; None: it is gone."""
-        changed, self._unkept = self._unkept, set()
-        return [(kind, pool_id, self._row(kind, pool_id)) for kind, pool_id in sorted(changed)]
-
-    def _kept_of(self) -> set[str]:
-        """The pools of which anything is kept: a baseline that does not read may have left what has grown since."""
-        return self.baselines.keys() | self._grown.keys()
-
-    def _row(self, kind: _Row, pool_id: str) -> bytes | None:
-        if kind == "baseline":
-            return self.baselines[pool_id].encoded if pool_id in self.baselines else None
-        return msgspec.json.encode([*self._grown[pool_id].values()]) if pool_id in self._grown else None
-
     def forget(self) -> None:
         """Nobody watches the account any more."""
-        for pool_id in self._kept_of():
+        for pool_id in self.baselines.pool_ids:
             self._forget(pool_id)
 
     def _drop_fills(self) -> None:
@@ -274,7 +222,7 @@ class Moves:
         at_ms = max((entry.at_ms for i in touched for entry in self._entries[i]), default=0)
         self._group = self._deadline = None
         for entries in list(self._entries.values()):
-            if _is_complete(entries[-1].pool, terms):
+            if is_complete(entries[-1].pool, terms):
                 self._rebase(entries[-1].pool, terms)
             else:  # nothing can be said of it yet, and nothing is forgotten
                 self._group, self._deadline = entries[-1].kind, now.mono
@@ -301,8 +249,7 @@ class Moves:
         # What is past liquidation is a warning whatever its move amounts to; that says nothing of the next one.
         amounts = (_by_price(m.move, m.mark, rule) if m.move.past else m.severity for m in found)
         self._marks_told[pool.id] = (now.mono, max(amounts))
-        self._rebase(pool, terms)
-        self._told[pool.id] = risk.printed_prices
+        self._rebase(pool, terms, risk.printed_prices)
         return _telling(self.account, found)
 
     def quiet_up_to(self, pool: Pool, rule: LiquidationPriceMovedRule, now: Now) -> tuple[Severity, float]:
@@ -313,28 +260,15 @@ class Moves:
 
     def told(self, pool: Pool) -> Mapping[PositionKey, Decimal | None] | None:
         """The prices of a pool that its next move is measured from. None: it may have to be made or told first."""
-        baseline = self.baselines.get(pool.id)
-        if baseline is None:
+        if pool.id not in self.baselines:
             return {}
-        if pool.id in self._entries or not self._knew_all_of(pool, baseline):
+        if pool.id in self._entries or not self.baselines.knew_all_of(pool):
             return None
-        return self._told_prices(baseline) or {}
-
-    def _told_prices(self, baseline: Baseline) -> dict[PositionKey, Decimal | None] | None:
-        """None: something was unknown."""
-        told = self._told.get(baseline.pool.id)
-        if told is None and _is_complete(baseline.pool, baseline.terms):
-            told = self._told[baseline.pool.id] = assess(baseline.pool, baseline.terms).printed_prices
-        return told
-
-    def _knew_all_of(self, pool: Pool, baseline: Baseline) -> bool:
-        """Whether everything was known at a pool's baseline that its prices, as it is now, follow from."""
-        return (pool is baseline.pool and pool.id in self._told) or _is_complete(pool, baseline.terms)
+        return self.baselines.told(pool.id) or {}
 
     def _amounts_to(self, least: int, risk: PoolRisk, rule: LiquidationPriceMovedRule) -> bool:
         """Whether any of the pool's moves since the baseline does; asked with every mark, so without the causes."""
-        baseline = self.baselines.get(risk.pool.id)
-        told = None if baseline is None else self._told_prices(baseline)
+        told = self.baselines.told(risk.pool.id)
         if told is None:
             return False
         for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
@@ -352,7 +286,7 @@ class Moves:
         baseline = self.baselines.get(pool_id)
         if baseline is None or pool_id in self._replaced or self._entries[pool_id][-1].pool != risk.pool:
             return True
-        told, was_long = self._told_prices(baseline), {p.key: p.quantity > 0 for p in baseline.pool.positions}
+        told, was_long = self.baselines.told(pool_id), {p.key: p.quantity > 0 for p in baseline.pool.positions}
         if told is None:
             return True
         for i, (position, mark) in enumerate(zip(risk.pool.positions, risk.marks, strict=True)):
@@ -376,50 +310,29 @@ class Moves:
             if baseline is None:
                 continue
             replaced = self._replaced.get(pool_id)
-            before, told = (replaced, None) if replaced else ((baseline,), self._told.get(pool_id))
+            before, told = (replaced, None) if replaced else ((baseline,), self.baselines.told(pool_id))
             happened = stages(before[-1].pool, self._entries.get(pool_id, ()), self._fills)
             pool = happened[-1].pool if happened else baseline.pool
-            if risk is None and not _is_complete(pool, terms):
+            if risk is None and not is_complete(pool, terms):
                 continue
             for move in moves(before, happened, terms, risk, told).values():
                 mark = terms.marks[move.key.symbol]
                 found.append(PoolMove(pool, move, mark, _severity(move, mark, rules[pool_id])))
         return found
 
-    def _rebase(self, pool: Pool, terms: Terms) -> None:
-        symbols = [p.symbol for p in pool.positions]
-        now = Terms(
-            {s: terms.marks[s] for s in symbols if s in terms.marks},
-            {s: terms.tables[s] for s in symbols if s in terms.tables},
-            {w.asset: terms.rates[w.asset] for w in pool.assets if w.asset in terms.rates},
-        )
-        self.baselines[pool.id] = Baseline(pool, now)
+    def _rebase(self, pool: Pool, terms: Terms, told: Mapping[PositionKey, Decimal | None] | None = None) -> None:
+        self.baselines.rebase(pool, terms, told)
         self._replaced.pop(pool.id, None)
         self._entries.pop(pool.id, None)
-        self._told.pop(pool.id, None)
-        self._unkept.add(("baseline", pool.id))
-        self._forget_grown(pool.id)
-
-    def _note_grown(self, pool: Pool) -> None:
-        grown = self._grown.get(pool.id, {})
-        before = {p.key: p.quantity for p in (*self.baselines[pool.id].pool.positions, *grown.values())}
-        more = {p.key: p for p in pool.positions if _is_more(p.quantity, before.get(p.key, ZERO))}
-        if more:
-            self._grown[pool.id] = grown | more
-            self._unkept.add(("grown", pool.id))
-
-    def _forget_grown(self, pool_id: str) -> None:
-        if self._grown.pop(pool_id, None) is not None:
-            self._unkept.add(("grown", pool_id))
 
     def _has_other_brackets(self, pool: Pool, terms: Terms) -> bool:
         return any(terms.tables.get(s) != table for s, table in self.baselines[pool.id].terms.tables.items())
 
     def _forget(self, pool_id: str) -> None:
-        for known in (self.baselines, self._entries, self._marks_told, self._told, self._replaced):
-            known.pop(pool_id, None)
-        self._unkept.add(("baseline", pool_id))
-        self._forget_grown(pool_id)
+        self.baselines.forget(pool_id)
+        self._entries.pop(pool_id, None)
+        self._marks_told.pop(pool_id, None)
+        self._replaced.pop(pool_id, None)
 
 
 _A_MOMENT_S = 0.001
@@ -468,11 +381,6 @@ def _telling(account: str, found: list[PoolMove], at_ms: int | None = None) -> T
     return Telling(account, tuple(worst_first), at_ms)
 
 
-def _is_complete(pool: Pool, terms: Terms) -> bool:
-    """Whether everything is known that its prices follow from."""
-    return not unknowns(pool, terms)
-
-
 def _expected(pool: Pool, forecasts: Mapping[PositionKey, Decimal]) -> Decimal | None:
     """What had been forecast for the positions of a pool; None: nothing had."""
     own = [forecasts[p.key] for p in pool.positions if p.key in forecasts]
@@ -487,11 +395,6 @@ def _window_s(kind: str, rule: LiquidationPriceMovedRule) -> float:
 def _differs(a: Pool, b: Pool) -> bool:
     """Whether anything that a liquidation price follows from is different."""
     return a.wallets != b.wallets or _amounts(a) != _amounts(b)
-
-
-def _is_more(quantity: Decimal, before: Decimal) -> bool:
-    """Whether a position is larger than it was, or another way round."""
-    return quantity * before <= ZERO or abs(quantity) > abs(before)
 
 
 def _changed_symbol(was: Pool | None, now: Pool) -> str | None:

@@ -604,7 +604,7 @@ def test_the_baseline_outlives_a_restart() -> None:
 
 def test_a_baseline_is_kept_as_it_is() -> None:
     """Its tables are encoded once for all baselines; the row is that of any other struct, and reads as one."""
-    [baseline] = long_btc().core.accounts["main"].moves.baselines.values()
+    baseline = long_btc().core.accounts["main"].moves.baselines["cross-usdt"]
 
     assert baseline.encoded == msgspec.json.encode(baseline)
     assert msgspec.json.decode(baseline.encoded, type=Baseline) == baseline
@@ -627,12 +627,12 @@ def test_what_is_opened_or_enlarged_is_kept_before_it_is_told() -> None:
     core.step(core.changed("ORDER", "5205.00", row("BTCUSDT", "3", "92000"), row("ETHUSDT", "-1", "3000")))
     core.step(core.changed("ORDER", "5205.00", row("BTCUSDT", "2", "92000"), row("ETHUSDT", "-1.5", "3000")))
 
-    held = Watched(kept=core.kept()).core.accounts["main"].moves.held
+    held = Watched(kept=core.kept()).core.accounts["main"].moves.baselines.held
     assert {key.symbol: p.quantity for key, p in held.items()} == {"BTCUSDT": D(3), "ETHUSDT": D("-1.5")}
 
     core.step(core.mark("3000", "ETHUSDT"))
     assert moved(core.hold(60, "90400")) != []
-    held = Watched(kept=core.kept()).core.accounts["main"].moves.held
+    held = Watched(kept=core.kept()).core.accounts["main"].moves.baselines.held
     assert core.kept().grown == {}
     assert {key.symbol: p.quantity for key, p in held.items()} == {"BTCUSDT": D(2), "ETHUSDT": D("-1.5")}
 
@@ -645,9 +645,9 @@ def test_a_baseline_that_is_taken_back_late_is_the_one_that_moves_are_measured_f
         earlier.settle([then.pool], then.terms, Now(0.0, 0))
         later.settle([meanwhile.pool], meanwhile.terms, Now(0.0, 0))
         assert later.told(then.pool) != earlier.told(then.pool)
-        [(_, pool_id, kept)] = earlier.unkept()
+        [(_, pool_id, kept)] = earlier.baselines.unkept()
         assert kept is not None
-        later.restore(pool_id, kept)
+        later.baselines.restore("baseline", pool_id, kept)
 
         assert later.told(then.pool) == earlier.told(then.pool)
 

@@ -69,7 +69,7 @@ class MovedJudge:
 
     def keep(self, account: WatchedAccount) -> None:
         """Keep the baselines that are new, and what has grown since."""
-        rows = account.moves.unkept()
+        rows = account.moves.baselines.unkept()
         self._reporter.effects += (Save(kind, f"{account.name}/{pool_id}", row) for kind, pool_id, row in rows)
 
     def _tell(
