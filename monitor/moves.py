@@ -1,4 +1,4 @@
-"""When a moved liquidation price is told: baselines, what has happened since, and which events are one.
+"""When a moved liquidation price is told: what has happened since its baseline, and which events are one.
 
 Payments of one funding instant are one telling, so are the fills of one burst; anything else is told at once. A move
 that amounts to a warning waits for nothing.
