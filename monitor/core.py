@@ -18,7 +18,7 @@ from monitor.accounts import Row, WatchedAccount
 from monitor.attention import Attention, Slice
 from monitor.effects import INSTANCE, AccountGone, AccountSetup, Effect, Save
 from monitor.events import Event, LinkId, Now, Tick
-from monitor.incidents import Incident, gravest
+from monitor.incident import Incident, gravest
 from monitor.intake import MARKS, Intake
 from monitor.judges.all import Judges
 from monitor.judges.daily import Daily

@@ -9,7 +9,7 @@ from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Fact, Story
 from monitor.events import Now
 from monitor.humanize import away, counted, duration, listed, percent, price, side_word
-from monitor.incidents import Change, Incident, gravest
+from monitor.incident import Change, Incident, gravest
 from monitor.risk.margin import ZERO
 from monitor.risk.report import PoolRisk
 from monitor.telling import figures

@@ -30,7 +30,7 @@ from monitor.effects import (
     SummaryState,
 )
 from monitor.events import PositionKey, Side
-from monitor.incidents import Kind
+from monitor.incident import Kind
 from monitor.judges.daily import RULE as DAILY
 from monitor.judges.groups import RULE as GROUP
 from monitor.message import Identity, Message, emptied

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from monitor.events import ExchangeFigures, LinkId, PositionKey, Vitals
 from monitor.forced import ForcedReport
-from monitor.incidents import Change, IncidentKey
+from monitor.incident import Change, IncidentKey
 from monitor.links import Link
 from monitor.moves import PoolMove
 from monitor.risk.drift import Drift

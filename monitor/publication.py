@@ -27,7 +27,8 @@ from monitor.effects import (
 )
 from monitor.events import Now, Position, PositionKey, Vitals
 from monitor.fundings import coming_funding
-from monitor.incidents import Incident, Incidents, gravest
+from monitor.incident import Incident, gravest
+from monitor.incidents import Incidents
 from monitor.links import Links
 from monitor.risk import contracts
 from monitor.risk.bankruptcy import bankruptcy_price

@@ -13,7 +13,8 @@ from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.effects import AccountSetup, Ages, Answered, Effect, IncidentOver, Save, Story
 from monitor.events import Acknowledge, Now, Silence
-from monitor.incidents import Change, Incident, IncidentKey, Incidents, saved
+from monitor.incident import Change, Incident, IncidentKey
+from monitor.incidents import Incidents, saved
 from monitor.links import Links
 from monitor.publication import Published
 from monitor.risk.pool import Pool

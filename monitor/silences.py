@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from monitor.events import Now, Silence
-from monitor.incidents import IncidentKey, Kind
+from monitor.incident import IncidentKey, Kind
 from monitor.rules import Severity
 
 _LONGEST_BLIND_S = 4 * 3600

@@ -12,7 +12,7 @@ from monitor.effects import INSTANCE, AccountSetup, Advice, Ages, Blindness, Dri
 from monitor.events import LinkId, Now, PositionKey
 from monitor.forced import ForcedReport
 from monitor.humanize import amount, side_word, signed_amount
-from monitor.incidents import FORCED, Change
+from monitor.incident import FORCED, Change
 from monitor.moves import PoolMove, Telling
 from monitor.risk import collateral, contracts, exactly
 from monitor.risk.advice import margin_to_add, quantity_to_reduce

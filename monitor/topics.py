@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.names import slug
 
 _DEEPEST = 8

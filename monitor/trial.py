@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from monitor.effects import AccountSetup, Ages, Story
 from monitor.events import Now
-from monitor.incidents import IncidentKey, Incidents
+from monitor.incident import IncidentKey
+from monitor.incidents import Incidents
 from monitor.rules import Severity
 
 _RULE, _SUBJECT = "margin_ratio", "test"

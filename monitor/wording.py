@@ -9,7 +9,7 @@ from monitor.digits import plain
 from monitor.effects import INSTANCE, Advice, Story
 from monitor.forced import ForcedReport
 from monitor.humanize import amount, away, duration, exact_percent, percent, price, signed_amount, time_of_day
-from monitor.incidents import Resolution
+from monitor.incident import Resolution
 from monitor.moves import PoolMove
 from monitor.risk.attribution import Cause
 

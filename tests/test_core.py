@@ -48,7 +48,8 @@ from monitor.events import (
     StoreState,
     Tick,
 )
-from monitor.incidents import Incident, saved
+from monitor.incident import Incident
+from monitor.incidents import saved
 from monitor.rules import (
     DEFAULTS,
     DataStaleRule,

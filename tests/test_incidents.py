@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.events import Now
-from monitor.incidents import Change, IncidentKey, Incidents, saved
+from monitor.incident import Change, IncidentKey
+from monitor.incidents import Incidents, saved
 from monitor.rules import DataStaleRule, LiquidationDistanceRule, MarginRatioRule, Rule, Severity, Step
 from tests.watched import now_at
 

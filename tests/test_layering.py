@@ -92,6 +92,7 @@ LAYERS = (
     {"silences"},
     {"rotation", "unseen", "gone", "latest_marks", "fundings"},
     {"ratios", "moves", "incidents", "links", "forced", "mute", "cadence", "pace", "turns", "forms"},
+    {"incident"},
     {"rules", "stages", "humanize", "baselines"},
     {"risk.attribution", "risk.drift", "risk.advice", "risk.scenario", "risk.pools", "risk.funding"},
     {"risk.screen"},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from monitor.incidents import Kind
+from monitor.incident import Kind
 from monitor.shell import logs
 
 ROOT = Path(__file__).parents[1]

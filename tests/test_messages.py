@@ -14,7 +14,7 @@ from monitor.digits import ceiled, floored, half_up, plain, rfc3339, truncated
 from monitor.effects import IncidentOver, PoolGone, PoolState, PositionGone, PositionState, Story
 from monitor.encoder import Encoder
 from monitor.events import ExchangeFigures, LinkState, PositionKey, PositionsRead, Side, Tick
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.message import Identity, Message
 from monitor.payloads.figures import Rounding
 from monitor.rules import DEFAULTS, LiquidationDistanceRule, MarginRatioRule, Match, RuleBook, Severity, Step

@@ -12,7 +12,7 @@ from monitor.accounts import WatchedAccount
 from monitor.daily_story import daily_story
 from monitor.effects import Ages, Save
 from monitor.events import Now
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.publication import concerning
 from monitor.reporter import Reporter
 from monitor.rules import Severity

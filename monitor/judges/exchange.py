@@ -8,7 +8,7 @@ from decimal import Decimal
 from monitor.accounts import WatchedAccount, on_market
 from monitor.effects import INSTANCE, Fact
 from monitor.events import ExchangeStatusRead, KeyPermissionsRead, Now
-from monitor.incidents import Change, IncidentKey
+from monitor.incident import Change, IncidentKey
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.telling import fact_story, instance_story

@@ -12,7 +12,7 @@ from monitor.digits import plain
 from monitor.effects import Fact, Save
 from monitor.events import Fill, ForcedKind, Now, OrdersUnread, PositionKey, Side, StrategyEnded
 from monitor.forced import SEVERITIES, UNREAD, Acted, ForcedReport
-from monitor.incidents import Change, IncidentKey, Resolution
+from monitor.incident import Change, IncidentKey, Resolution
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk.pools import row_slug

@@ -11,7 +11,7 @@ from monitor.accounts import WatchedAccount
 from monitor.digits import LAST_DIGITS
 from monitor.events import Now
 from monitor.fundings import coming_funding
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.reporter import Reporter
 from monitor.risk.attribution import adverse, move_between
 from monitor.risk.funding import after

@@ -18,7 +18,7 @@ from monitor.accounts import WatchedAccount
 from monitor.effects import INSTANCE, Fact, Save, Story
 from monitor.events import Now
 from monitor.humanize import listed
-from monitor.incidents import IncidentKey, incident_id
+from monitor.incident import IncidentKey, incident_id
 from monitor.market import MarketBook
 from monitor.reporter import Reporter
 from monitor.rules import Severity

@@ -8,7 +8,7 @@ from decimal import Decimal
 from monitor.accounts import WatchedAccount, on_market
 from monitor.effects import INSTANCE, Fact
 from monitor.events import ClockOffset, Now, StoreState
-from monitor.incidents import Change, IncidentKey
+from monitor.incident import Change, IncidentKey
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.telling import instance_story

@@ -12,7 +12,8 @@ from monitor.accounts import WatchedAccount
 from monitor.effects import Ages, Resync
 from monitor.events import ForcedKind, Now, PositionKey, Side
 from monitor.gone import CLOSING_GRACE_S, FORCED_MEMORY_S, GonePool
-from monitor.incidents import Change, IncidentKey, Quiet, Resolution
+from monitor.incident import Change, IncidentKey, Resolution
+from monitor.incidents import Quiet
 from monitor.reporter import Reporter
 from monitor.risk.margin import ZERO
 from monitor.risk.pool import Pool

@@ -13,7 +13,7 @@ from monitor import freshness
 from monitor.accounts import WatchedAccount
 from monitor.effects import Fact, Figures
 from monitor.events import ForcedKind, Now, PositionKey, Side
-from monitor.incidents import Change, Incident, IncidentKey, Resolution
+from monitor.incident import Change, Incident, IncidentKey, Resolution
 from monitor.names import slug
 from monitor.reporter import Reporter
 from monitor.risk.assessment import assess

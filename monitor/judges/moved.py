@@ -9,7 +9,7 @@ from msgspec import structs
 from monitor.accounts import WatchedAccount
 from monitor.effects import Save
 from monitor.events import Now
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.moves import Telling
 from monitor.reporter import Reporter
 from monitor.risk.assessment import assess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monitor.accounts import WatchedAccount
 from monitor.events import MarginCall, Now
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.reporter import Reporter
 from monitor.risk.pools import row_slug
 from monitor.rules import MarginCallRule, Severity

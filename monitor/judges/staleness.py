@@ -11,7 +11,7 @@ from msgspec import structs
 from monitor.accounts import WatchedAccount, spokesman
 from monitor.effects import INSTANCE, Blindness, Resync
 from monitor.events import LinkId, LinkReport, LinkState, Now
-from monitor.incidents import IncidentKey
+from monitor.incident import IncidentKey
 from monitor.market import MarketBook, is_rate
 from monitor.reporter import Reporter
 from monitor.rules import DataStaleRule, Severity, Step
