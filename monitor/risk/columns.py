@@ -266,7 +266,7 @@ class Columns:
         """Which of the pools that rest are out of their zones."""
         pools, symbols = self._pools, self._symbols
         self._note_marks()
-        moved = (symbols.highest / symbols.lowest).max(initial=1.0) - 1
+        moved = float((symbols.highest / symbols.lowest).max(initial=1.0)) - 1
         self._asked += 1
         if self._asked % _LAP == 0:
             for left in (pools.nearest, pools.inside):
