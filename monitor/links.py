@@ -69,8 +69,6 @@ class Links:
             link.since = now
         if link.state.is_fine is not event.state.is_fine:
             self._lost = None
-            if event.state.is_fine and link.heard_at is not None:
-                link.heard_at = now
         link.state = event.state
         link.reconnects = event.reconnects
         link.weight_used = event.weight_used

@@ -552,6 +552,24 @@ async def test_a_stream_that_has_nothing_to_tell_says_that_it_was_heard() -> Non
     assert {e.link for e in heard.events if isinstance(e, LinkHeard)} == {feed.link}
 
 
+async def test_a_stream_that_is_opened_anew_is_not_heard_before_what_came_meanwhile_is_read() -> None:
+    """That its host shakes hands says nothing of a forced order that came while there was no stream, and until REST
+    answers again nobody knows of it."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20) as (_, heard):
+        exchange.fault(rest="503", rest_paths=["/fapi/v3/account"])
+        exchange.drop("private")
+        await heard.until(lambda: heard.states("private").count(LinkState.DOWN) >= 3)
+        assert exchange.counters["connected private"] >= 3
+        down = [r for r in private_reports(heard) if r.state is LinkState.DOWN]
+        meanwhile = heard.events[heard.events.index(down[0]) :]
+        exchange.fault(rest="ok", rest_paths=[])
+        await heard.until(lambda: heard.states("private")[-1] is LinkState.LIVE)
+        back = heard.events[heard.events.index(down[-1]) :]
+
+    assert LinkHeard not in map(type, meanwhile)
+    assert LinkHeard in map(type, back)
+
+
 async def test_a_key_that_is_lost_unannounced_is_replaced(log: io.StringIO) -> None:
     """The stream is then silent for ever, and open."""
     async with stories.exchange() as exchange, private(exchange, keepalive_s=0.1, reconcile_s=20) as (_, heard):

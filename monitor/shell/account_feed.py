@@ -141,7 +141,7 @@ class AccountFeed(Feed):
     def came_to_life(self, session: PrivateSession, truth: Collection[Event]) -> None:
         """A session has its snapshot: from here on it is the account's truth, in doubt after a time in which nobody
         listened: the copy that it came from need not have seen the last of that time yet."""
-        self.inbox.put(truth)
+        self.inbox.put([*truth, LinkHeard(self.link, time.monotonic())])
         self._has_lived = True
         self.carries(session)
         self._begun.set()
@@ -155,10 +155,6 @@ class AccountFeed(Feed):
             return
         if not isinstance(why, LinkCut) or (self._failures + 1) % _CUTS_IN_VAIN == 0:
             self.forms.failed(form)
-
-    def heard(self, at: float) -> None:
-        """The other side of the stream was heard at this time (monotonic seconds)."""
-        self.inbox.add(LinkHeard(self.link, at))
 
     def closed(self, session: PrivateSession) -> None:
         self._sessions.discard(session)
@@ -386,11 +382,11 @@ class PrivateSession(Session):
     async def _stream(self) -> AsyncIterator[OwnStream | SharedStream]:
         feed = self._feed
         if feed.shared is not None and self._form == SHARED_FORM:
-            async with feed.shared.stream(self.key, self.set_outlived, self.doubts, feed.heard) as stream:
+            async with feed.shared.stream(self.key, self.set_outlived, self.doubts, self.heard) as stream:
                 yield stream
         else:
             url, first = feed.venue.private_url(feed.private_url, self.key, self._form)
-            async with feed.connection(url, feed.heard) as socket:
+            async with feed.connection(url, self.heard) as socket:
                 if first is not None:
                     await socket.send(first)
                 yield OwnStream(socket, feed.config.first_frame_s)
@@ -470,6 +466,12 @@ class PrivateSession(Session):
         if self.carried:
             self._feed.missed(self)
         self._feed.resync()
+
+    def heard(self, at: float) -> None:
+        """The other side was heard at this time (monotonic seconds). Until the snapshot is there that proves nothing:
+        what happened while there was no stream is not known, and what it has told since waits in the buffer."""
+        if self.carried:
+            self._feed.inbox.add(LinkHeard(self._feed.link, at))
 
     def set_outlived(self) -> None:
         if not self.outlived.done():
