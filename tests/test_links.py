@@ -429,6 +429,24 @@ async def test_a_position_that_is_gone_is_not_told_before_the_forced_orders_that
     assert told[0] is Fill
 
 
+async def test_what_is_forced_while_a_stream_is_mute_is_asked_for_though_another_takes_its_place_first(
+    log: io.StringIO,
+) -> None:
+    """The fresh one begins with a position less, and the old one, which owes it, is never compared again."""
+    async with stories.exchange() as exchange, private(exchange, reconcile_s=20, keepalive_s=0.05) as (_, heard):
+        exchange.clock.offset_ms += 4_000  # what an answer does not name may be too new for it
+        exchange.fault(mute_private=True)
+        exchange.set_mark("SOLUSDT", "120")
+        known = len(heard.events)
+        exchange.fault(rest="503", rest_paths=["/fapi/v1/listenKey"])
+        await until(lambda: "fresh connection failed" in log.getvalue(), "it is to be changed for another")
+        exchange.fault(rest="ok", rest_paths=[])
+        await heard.until(lambda: PositionsRead in map(type, heard.events[known:]))
+
+    told = [type(e) for e in heard.events[known:] if isinstance(e, Fill | PositionsRead)]
+    assert told[0] is Fill
+
+
 async def test_a_list_of_forced_orders_that_is_refused_is_no_loss_of_rest() -> None:
     """All that makes the truth is answered. Where many accounts are compared now and then, each would be told of as
     blind for as long as the exchange refuses the list."""

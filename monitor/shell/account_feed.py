@@ -239,9 +239,7 @@ class AccountFeed(Feed):
                     measured = time.monotonic()
                 asked = time.monotonic()
                 events = await self.rest_link.snapshot(requests.account if everything else requests.reconcile)
-                for session in self._sessions:
-                    if session.carried:
-                        self._compare(session, events)
+                self.compare(events)
                 missed = await self.missed_orders.read(events, certain=self.live and asked >= self._doubted_until)
                 self.inbox.put([*missed, *events])
                 if everything:
@@ -254,11 +252,13 @@ class AccountFeed(Feed):
                 await backoff.wait()
                 self.resync()
 
-    def _compare(self, session: PrivateSession, snapshot: Collection[Event]) -> None:
-        """Hold a snapshot against what a live stream has told."""
-        session.compare(snapshot)
-        if session.detector.owes_position:
-            self.missed_orders.suppose(self._cut(session))
+    def compare(self, snapshot: Collection[Event]) -> None:
+        """Hold a snapshot against what live streams have told."""
+        for session in self._sessions:
+            if session.carried:
+                session.compare(snapshot)
+                if session.detector.owes_position:
+                    self.missed_orders.suppose(self._cut(session))
 
     def _cut(self, session: PrivateSession) -> Unseen:
         """A session has ended, or tells nothing any more."""
@@ -398,6 +398,7 @@ class PrivateSession(Session):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read(stream), name=f"read[{feed.link.account}]")
             snapshot = await feed.rest_link.snapshot(feed.venue.requests.account)
+            feed.compare(snapshot)  # with the stream whose place it takes
             missed = await feed.missed_orders.read(snapshot)
             buffered, self._buffer = self._buffer or [], None
             self.compare(snapshot)
