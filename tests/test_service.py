@@ -471,9 +471,10 @@ async def test_a_start_of_many_is_read_in_turn_and_says_how_far_it_has_come(
             await until(lambda: 4 <= known_of_20(manager.status) < 20, "some are known before the others")
             await until(lambda: exchange.rest.weights.used > 220, "the minute is used up")
             used = exchange.rest.weights.used
+            marks = 10 * exchange.counters["GET /fapi/v1/premiumIndex"]  # who lacks them is blind, and need not wait
             status = manager.status
 
-    assert used <= 250
+    assert used - marks <= 250
     assert known_of_20(status) < 20
     assert status.count("positions unknown") <= 3
     assert process.logged("link down") == []
